@@ -63,7 +63,7 @@ class Cache:
         retries: int,
         quick_abort_bytes: int = QUICK_ABORT_BYTES,
         records_bytes: int = RECORDS_BYTES,
-        in_force: InvalidationIndex | None = None,
+        invalidation_index: InvalidationIndex | None = None,
     ) -> None:
         self.quick_abort_bytes = quick_abort_bytes
         self.paces = Paces()
@@ -71,7 +71,7 @@ class Cache:
         self.log = log
         self.counts = counts
         self.retries = retries
-        self.invalidation_checker = InvalidationChecker(store, in_force)
+        self.invalidation_checker = InvalidationChecker(store, invalidation_index)
         self._open_extents = open_extents
         self._versions: OrderedDict[str, OpenObject] = OrderedDict()
         self._unlisted: dict[tuple[str, Version], OpenObject] = {}
@@ -203,6 +203,18 @@ class Cache:
                 self._forget(opened)
         if self._evicted_timer is not None:
             self._evicted_timer.cancel()
+
+    # For tests and debugging
+
+    @property
+    def open_versions(self) -> tuple[OpenObject, ...]:
+        """The present versions of assets that are open here, least recently used first."""
+        return tuple(self._versions.values())
+
+    @property
+    def running_tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """The lookups and fills that have not ended."""
+        return tuple(self._tasks)
 
     # ObjectContext: called by open versions
 

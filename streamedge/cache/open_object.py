@@ -180,6 +180,11 @@ class OpenObject:
         return len(self._extents) + len(self._memory)
 
     @property
+    def fills(self) -> tuple[Fill, ...]:
+        """The fills that are running for it in this worker."""
+        return tuple(self._fills)
+
+    @property
     def idle(self) -> bool:
         """Whether it may be closed: it has no reader and no fill."""
         return not self._readers and not self._fills

@@ -31,14 +31,14 @@ class CacheResult(Enum):
 
 
 class Reader:
-    """Open on a version until ``close``. ``result`` is the result of the open, for X-Cache."""
+    """Open on the version ``opened`` until ``close``. ``result``: of the open, for X-Cache."""
 
-    __slots__ = ("_is_urgent", "_opened", "_waiter", "position", "result", "subject", "want_end")
+    __slots__ = ("_is_urgent", "_waiter", "opened", "position", "result", "subject", "want_end")
 
     def __init__(
         self, opened: OpenObject, result: CacheResult, subject: InvalidationTarget = NO_TARGET
     ) -> None:
-        self._opened = opened
+        self.opened = opened
         self.subject = subject  # what invalidations match for this reader
         self.position = 0
         self.want_end = UNKNOWN_BYTES
@@ -49,16 +49,16 @@ class Reader:
 
     @property
     def head(self) -> OriginHead:
-        return self._opened.head
+        return self.opened.head
 
     @property
     def asset(self) -> Asset:
         """The asset of its version."""
-        return self._opened.asset
+        return self.opened.asset
 
     def provenance(self) -> Provenance:
         """The fields, target and log position that revocations match; also after ``close``."""
-        record = self._opened.record
+        record = self.opened.record
         return Provenance(self.subject, record.position, record.head.headers)
 
     def is_current(self) -> bool:
@@ -68,57 +68,57 @@ class Reader:
         A player's seek opens the medium anew when this is False, and continues with the old one
         when that fails. Harmless after ``close``.
         """
-        return self._opened.validity(self.subject).verdict is Verdict.FRESH
+        return self.opened.validity(self.subject).verdict is Verdict.FRESH
 
     def clone(self) -> Reader:
         """Another reader of the same version."""
-        return Reader(self._opened, self.result, self.subject)
+        return Reader(self.opened, self.result, self.subject)
 
     @property
     def size_bytes(self) -> int:
         """Size of the whole object."""
-        return self._opened.version.size_bytes
+        return self.opened.version.size_bytes
 
     @property
     def trailers(self) -> Fields:
         """The trailer fields, once all of the body is here."""
-        return list(self._opened.record.trailers)
+        return list(self.opened.record.trailers)
 
     def age_s(self, now_s: float) -> float:
         """Its age (RFC 9111 §4.2.3), in seconds."""
-        return self._opened.record.age_s(now_s)
+        return self.opened.record.age_s(now_s)
 
     def lifetime_s(self, rules: TtlRules) -> float:
         """Its freshness lifetime, in seconds of age."""
-        return self._opened.lifetime_s(rules)
+        return self.opened.lifetime_s(rules)
 
     def ready(self, position: int, end: int) -> Ready | None:
         """The bytes from ``position`` on, before ``end``, that can be sent now; None: wait."""
         self.position = position
-        return self._opened.ready(position, end)
+        return self.opened.ready(position, end)
 
     def ready_end(self, position: int, end: int) -> int:
         """The end of the bytes from ``position`` on that are there; at most ``end``."""
         self.position = position
-        return self._opened.ready_end(position, end)
+        return self.opened.ready_end(position, end)
 
     def is_complete(self, position: int) -> bool:
         """Whether the extent at ``position`` is known to be whole, so no request is needed."""
-        return self._opened.is_complete(position)
+        return self.opened.is_complete(position)
 
     def copy(self, span: Span) -> bytes:
         """Copies bytes that ``ready_end`` reported.
 
         Raises OriginError BROKEN if a cache file is truncated; its bytes are then fetched again.
         """
-        data = self._opened.copy(span)
+        data = self.opened.copy(span)
         if len(data) < span.size:
             raise OriginError(OriginFailure.BROKEN, "a cache file is shorter than it should be")
         return data
 
     def report_missing(self, position: int) -> None:
         """Reports that a ready byte is missing in its file, so it is fetched again."""
-        self._opened.drop_extent_at(position)
+        self.opened.drop_extent_at(position)
 
     def read_ahead(self) -> None:
         """From now on it reads ahead: no viewer waits for its bytes, until ``expedite``."""
@@ -129,13 +129,13 @@ class Reader:
         if not self._is_urgent:
             self._is_urgent = True
             if self._waiter is not None:
-                self._opened.expedite(self._waiter)
+                self.opened.expedite(self._waiter)
 
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
         """Requests bytes without waiting; errors of a full cache are raised by a later wait."""
         self.want_end = want.end
         try:
-            self._opened.demand(want, lead_bytes, is_urgent=False)
+            self.opened.demand(want, lead_bytes, is_urgent=False)
         except CacheFullError:
             return
 
@@ -155,8 +155,8 @@ class Reader:
         self.position, self.want_end = want.start, want.end
         waiter = Waiter(want, lead_bytes, eager, wake, self._is_urgent)
         self._waiter = waiter
-        self._opened.add_waiter(waiter)
-        return lambda: self._opened.remove_waiter(waiter)
+        self.opened.add_waiter(waiter)
+        return lambda: self.opened.remove_waiter(waiter)
 
     async def wait(self, want: Span, *, eager: bool = False, lead_bytes: int = LEAD_BYTES) -> None:
         """Returns once the byte at ``want.start`` is there.
@@ -192,14 +192,14 @@ class Reader:
                 await self.wait(Span(at, limit), eager=True)
             else:
                 # Copied now: an extent in memory may be freed once the reader has passed it.
-                part = self._opened.copy(Span(at, end))
+                part = self.opened.copy(Span(at, end))
                 parts.append(part)
                 at += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """Leaves the version; harmless when called twice."""
-        self._opened.leave(self)
+        self.opened.leave(self)
 
 
 def _copy_of(failure: Failure) -> Failure:

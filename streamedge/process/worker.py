@@ -180,7 +180,7 @@ def _cache(
         retries=config.limits.origin_retries,
         quick_abort_bytes=config.limits.quick_abort,
         records_bytes=config.limits.records,
-        in_force=InvalidationIndex(
+        invalidation_index=InvalidationIndex(
             ControlLog(database), log, items_kept=config.limits.invalidations
         ),
     )

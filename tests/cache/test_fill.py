@@ -338,7 +338,7 @@ async def test_cancelled_fill_releases_its_locks(location: Location) -> None:
     location.server.hold("film", at=STOP)
     reader = await worker.open(location.asset(), ALL)
     await reader.wait(Span(STOP - 1, STOP), eager=True)
-    (task,) = worker._tasks
+    (task,) = worker.running_tasks
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -360,7 +360,7 @@ async def test_claim_begins_at_the_first_missing_and_free_byte(
 ) -> None:
     worker = location.worker()
     reader = known(worker, location.asset())
-    owner = reader._opened
+    owner = reader.opened
     mine = owner.extent_to_fill(0)
     other = location.extent(FILM.size_bytes)
     assert other is not None
@@ -384,7 +384,7 @@ async def test_claim_begins_at_the_first_missing_and_free_byte(
 async def test_torn_chunk_is_filled_from_its_start(location: Location) -> None:
     worker = location.worker()
     reader = known(worker, location.asset())
-    extent = reader._opened.extent_to_fill(0)
+    extent = reader.opened.extent_to_fill(0)
     extent.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))
     set_word(extent, 1, 1, 1)
     assert await reader.read(ALL) == FILM.read(ALL)
@@ -396,12 +396,12 @@ async def test_damaged_chunk_stays_locked_while_it_is_filled(location: Location)
     """Checking a chunk of an earlier era must not give back the lock that its filler holds."""
     worker = location.worker()
     reader = known(worker, location.asset())
-    extent = reader._opened.extent_to_fill(0)
+    extent = reader.opened.extent_to_fill(0)
     extent.write(0, FILM.read(Span(0, 2 * CHUNK_BYTES)))
     set_word(extent, 1, 1, 1)
     for chunk in range(2):
         set_word(extent, chunk, 2, extent.era - 1)
-    fill = Fill(reader._opened, Span(0, 4 * CHUNK_BYTES), 0)
+    fill = Fill(reader.opened, Span(0, 4 * CHUNK_BYTES), 0)
     assert fill.claim()
     assert fill.span == Span(CHUNK_BYTES, 4 * CHUNK_BYTES)
     other = location.extent(FILM.size_bytes)
@@ -448,9 +448,9 @@ async def test_full_disk_is_replaced_by_memory(
     assert (sum(kept) > 0) == (writes > 0)
     assert [extent.resume(chunk) for chunk in range(11)] == kept
     worker.store.close_extent(extent)
-    assert worker.store._memory_extents == 1
+    assert worker.store.memory_extents == 1
     reader.close()
-    assert worker.store._memory_extents == 0
+    assert worker.store.memory_extents == 0
     assert len(location.events("disk_write_failed")) == 1
     assert location.events("disk_recovered") == []
     # Once there is room, what is missing is fetched and kept.
@@ -479,7 +479,7 @@ async def test_memory_extents_are_limited_with_an_error(
     assert await readers[-1].read(last) == film.read(last)
     for reader in readers:
         reader.close()
-    assert worker.store._memory_extents == 0
+    assert worker.store.memory_extents == 0
 
 
 async def test_memory_extent_is_freed_behind_its_reader(
@@ -551,7 +551,7 @@ async def test_bytes_behind_a_failed_write_are_not_stored(
     cuts = [CHUNK_BYTES, 2 * CHUNK_BYTES + 500, FILM.size_bytes]
     read = HandedRead(reader.head, cuts)
     full_disk[0] = 1  # the first chunk; the second is refused while 500 bytes of the third wait
-    reader._opened.adopt(read)
+    reader.opened.adopt(read)
     await fills_ended(worker)
     assert read.is_closed
     assert reader.ready_end(0, FILM.size_bytes) == FILM.size_bytes

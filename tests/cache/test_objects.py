@@ -417,7 +417,7 @@ async def test_cold_open_locks_its_chunks_before_others_see_the_record(
         save_record(record)
         known = other.reopen(location.asset(), record.head)
         known.prefetch(ALL)
-        assert not other._tasks
+        assert not other.running_tasks
         known.close()
         others.append(asyncio.ensure_future(fetch(other, location.asset(), ALL)))
 
@@ -493,7 +493,7 @@ async def test_cancelled_reader_loses_and_repeats_nothing(
         sent = [each.body_bytes_sent for each in location.server.requests if each.name == name]
         assert sum(sent) == film.size_bytes
     await fills_ended(worker)
-    assert all(opened.idle for opened in worker._versions.values())
+    assert all(opened.idle for opened in worker.open_versions)
 
 
 # --- what is open ---------------------------------------------------------------------------
@@ -509,7 +509,7 @@ async def test_least_recently_used_files_are_closed_beyond_the_limit(location: L
     for name in "bcbdbe":
         await fetch(worker, location.asset(name), Span(0, 1000))
         await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] <= 3)
-    assert [opened.asset.name for opened in worker._versions.values()] == ["a", "b", "e"]
+    assert [opened.asset.name for opened in worker.open_versions] == ["a", "b", "e"]
     assert await fetch(worker, location.asset("c"), Span(0, 1000)) == films["c"].read(Span(0, 1000))
     assert await staying.read(Span(0, 1000)) == films["a"].read(Span(0, 1000))
     staying.close()
@@ -521,8 +521,8 @@ async def test_versions_without_files_are_limited_too(location: Location) -> Non
     for number in range(10):
         location.server.put(f"{number}", FILM)
         (await worker.open(location.asset(f"{number}"))).close()
-    await until(lambda: len(worker._versions) <= 3)
-    assert [opened.asset.name for opened in worker._versions.values()] == ["7", "8", "9"]
+    await until(lambda: len(worker.open_versions) <= 3)
+    assert [opened.asset.name for opened in worker.open_versions] == ["7", "8", "9"]
 
 
 async def test_versions_are_limited_by_the_memory_of_their_records(location: Location) -> None:
@@ -531,14 +531,14 @@ async def test_versions_are_limited_by_the_memory_of_their_records(location: Loc
     for number in range(30):
         location.server.put(f"{number}", FILM, headers=(("X-Long", "x" * 20_000),))
         (await worker.open(location.asset(f"{number}"))).close()
-    await until(lambda: len(worker._versions) <= 4)
-    assert [opened.asset.name for opened in worker._versions.values()] == ["26", "27", "28", "29"]
-    for opened in list(worker._versions.values()):
+    await until(lambda: len(worker.open_versions) <= 4)
+    assert [opened.asset.name for opened in worker.open_versions] == ["26", "27", "28", "29"]
+    for opened in worker.open_versions:
         worker.drop(opened)
     for number in range(30):
         location.server.put(f"short {number}", FILM)
         (await worker.open(location.asset(f"short {number}"))).close()
-    assert len(worker._versions) == 30
+    assert len(worker.open_versions) == 30
 
 
 async def test_version_in_use_is_closed_only_after_its_last_reader(location: Location) -> None:
@@ -620,7 +620,7 @@ async def test_version_closed_before_its_reader_came_is_closed_by_it(
     await fetch(worker, location.asset(), ALL)
     opened = worker.peek(location.asset().key, HOUR, time.time())
     assert opened is not None
-    worker._forget(opened)
+    worker.drop(opened)
     late = worker.reader(opened, FIRST, CacheResult.HIT)
     assert await late.read(ALL) == FILM.read(ALL)
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1

@@ -180,8 +180,8 @@ async def test_waiters_for_other_bytes_continue_when_a_fill_fails(
     other = Wish(reader, Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES), eager=True)
     await location.server.wait_for_requests(3)
     (worker,) = location.workers
-    first = next(task for task in worker._tasks if not task.done())
-    fills = {fill.span.start: fill for fill in reader._opened._fills}
+    first = next(task for task in worker.running_tasks if not task.done())
+    fills = {fill.span.start: fill for fill in reader.opened.fills}
     assert set(fills) == {0, 4 * CHUNK_BYTES}
     first.cancel()
     await asyncio.wait([first])
@@ -212,21 +212,20 @@ async def test_waiter_may_cancel_another_when_it_is_called(
     location: Location, reader: Reader
 ) -> None:
     location.server.hold("film", at=0)
-    taken_back = Wish(reader, ALL)
-    reader._opened._waiters.clear()
+    cancelled: list[Wish] = []
     done = asyncio.Event()
 
-    def woken(_: Failure | None) -> None:
-        taken_back.take_back()
+    def cancel_next(_: Failure | None) -> None:
+        cancelled[0].take_back()
         done.set()
 
-    reader.when_ready(ALL, woken)
-    taken_back = Wish(reader, ALL)
+    reader.when_ready(ALL, cancel_next)
+    cancelled.append(Wish(reader, ALL))
     last = Wish(reader, ALL)
     location.server.release("film")
     await done.wait()
     await last.come()
-    assert taken_back.answers == []
+    assert cancelled[0].answers == []
 
 
 async def test_error_in_a_waiter_does_not_stop_the_others(
@@ -280,14 +279,14 @@ async def test_prefetch_requests_no_further_ahead_than_the_lead(
     assert sorted(span for span in asked if span is not None) == [
         Span(index * EXTENT_BYTES, (index + 1) * EXTENT_BYTES) for index in range(extents)
     ]
-    assert len(worker._tasks) == extents
+    assert len(worker.running_tasks) == extents
     reader.close()
 
 
 async def test_empty_prefetch_sends_no_request(location: Location, reader: Reader) -> None:
     reader.prefetch(Span(FILM.size_bytes, FILM.size_bytes + 10))
     reader.prefetch(Span(10, 10))
-    assert not location.workers[0]._tasks
+    assert not location.workers[0].running_tasks
 
 
 async def test_second_close_of_a_reader_has_no_effect(location: Location, reader: Reader) -> None:

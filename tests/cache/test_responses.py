@@ -85,7 +85,7 @@ async def settled(location: Location, worker: Cache) -> None:
     """Waits until nothing runs, and sees that nothing is held by it any more."""
     await fills_ended(worker)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
-    assert all(opened.idle for opened in worker._versions.values())
+    assert all(opened.idle for opened in worker.open_versions)
     for key in ("site\nfilm", variant_key("site\nfilm", ("accept",), {})):
         assert worker.store.lock_asset(key)
         worker.store.unlock_asset(key)
@@ -493,7 +493,7 @@ async def test_memory_for_varying_keys_is_limited(
         await outcome.reader.read(Span(0, 1))
         outcome.reader.close()
     await fills_ended(worker)
-    await until(lambda: len(worker._versions) <= 8)
+    await until(lambda: len(worker.open_versions) <= 8)
     assert worker.varying.size_bytes <= 300
     assert len(worker.in_flight) == 0
     assert len(location.server.requests) == 40

@@ -150,7 +150,7 @@ async def serve_rtmp(
             Counts(),
             open_extents=64,
             retries=0,
-            in_force=InvalidationIndex(control, log),
+            invalidation_index=InvalidationIndex(control, log),
         )
         binding = OriginBinding("site", "http site", site, site)
         distribution = RtmpDistribution(

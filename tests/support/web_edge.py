@@ -117,7 +117,7 @@ async def serve_web(
             counts,
             open_extents=config.limits.open_extents,
             retries=config.limits.origin_retries,
-            in_force=in_force,
+            invalidation_index=in_force,
         )
         cache.invalidation_checker.apply_new()  # as a worker does at its start
         bindings = bind_origins(config, log, counts)

@@ -136,6 +136,11 @@ class Store:
         except OSError:
             return False
 
+    @property
+    def memory_extents(self) -> int:
+        """Number of extents in memory, at most MEMORY_EXTENTS_MAX."""
+        return self._memory_extents
+
     def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
         """Opens an extent that any worker has created; None if it is missing or damaged."""
         path = self._path("extents", digest.hex())

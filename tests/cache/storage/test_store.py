@@ -20,7 +20,7 @@ from streamedge.cache.storage.folder import WORKERS_MAX, Usage
 from streamedge.cache.storage.records import Record, version_digest
 from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX, Store, close_folder, prepare_folder
 from streamedge.errors import CacheFullError
-from streamedge.ops.log import open_log
+from streamedge.ops.log import Log, open_log
 from streamedge.origin import OriginHead, Version
 
 SIZE_BYTES = 5 * CHUNK_BYTES + 1
@@ -36,15 +36,20 @@ def log_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_store(cache_root: Path, log_path: Path) -> MakeStore:
+def log(log_path: Path) -> Log:
+    return open_log(str(log_path), "worker")
+
+
+@pytest.fixture
+def make_store(cache_root: Path, log: Log) -> MakeStore:
     def make(slot: int = 0, root: Path = cache_root) -> Store:
-        return Store(root, slot, open_log(str(log_path), f"worker-{slot}"))
+        return Store(root, slot, log)
 
     return make
 
 
-def events(store: Store, log_path: Path) -> list[dict[str, Any]]:
-    store._log.flush()
+def events(log: Log, log_path: Path) -> list[dict[str, Any]]:
+    log.flush()
     return [json.loads(line) for line in log_path.read_text().splitlines()]
 
 
@@ -181,14 +186,18 @@ def test_header_has_its_disk_blocks_before_it_is_mapped(
 
 
 def test_partly_written_header_gives_no_extent(
-    cache_root: Path, make_store: MakeStore, log_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache_root: Path,
+    make_store: MakeStore,
+    log: Log,
+    log_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = make_store()
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:4096], at))
     extent = store.make_extent(DIGEST, EXTENT_BYTES)
     assert extent.path == ""
-    assert events(store, log_path)[0]["action"] == "create extent"
+    assert events(log, log_path)[0]["action"] == "create extent"
     assert list((cache_root / "new").iterdir()) == []
     assert list((cache_root / "extents").glob("*/*")) == []
     store.close_extent(extent)
@@ -207,7 +216,7 @@ def test_partly_written_header_gives_no_extent(
     ids=["empty", "short", "magic", "size", "digest", "zeros"],
 )
 def test_extent_with_a_damaged_header_is_created_again(
-    make_store: MakeStore, log_path: Path, damage: Callable[[bytes], bytes]
+    make_store: MakeStore, log: Log, log_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     store = make_store()
     extent = store.make_extent(DIGEST, SIZE_BYTES)
@@ -217,21 +226,26 @@ def test_extent_with_a_damaged_header_is_created_again(
     path.write_bytes(damage(path.read_bytes()))
     assert store.find_extent(DIGEST, SIZE_BYTES) is None
     assert not path.exists()
-    assert [line["event"] for line in events(store, log_path)] == ["extent_dropped"]
+    assert [line["event"] for line in events(log, log_path)] == ["extent_dropped"]
     extent = store.make_extent(DIGEST, SIZE_BYTES)
     assert extent.path == str(path)
     assert extent.valid_bytes(0) == 0
     extent.close()
 
 
+@pytest.fixture(scope="module")
+def silent_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("damage")
+    prepare_folder(root)
+    return Store(root, 0, open_log(os.devnull, "worker-0"))
+
+
 @settings(deadline=None)
 @given(data=st.binary(max_size=200), at=st.integers(0, 1500))
 def test_any_damage_gives_an_extent_within_its_bounds_or_none(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int
+    silent_store: Store, data: bytes, at: int
 ) -> None:
-    root = tmp_path_factory.getbasetemp() / "damage"
-    prepare_folder(root)
-    store = Store(root, 0, open_log(os.devnull, "worker-0"))
+    store = silent_store
     extent = store.make_extent(DIGEST, SIZE_BYTES)
     extent.write(0, bytes(SIZE_BYTES))
     os.pwrite(extent.fd, data, at)
@@ -245,7 +259,6 @@ def test_any_damage_gives_an_extent_within_its_bounds_or_none(
             assert found.read(chunk * CHUNK_BYTES, valid) == bytes(valid)
         os.unlink(found.path)
         store.close_extent(found)
-    os.close(store._locks)
 
 
 def test_memory_extents_replace_the_disk_up_to_the_limit(make_store: MakeStore) -> None:
@@ -290,20 +303,22 @@ def test_one_worker_at_a_time_locks_an_asset(make_store: MakeStore) -> None:
 # --- a disk that refuses --------------------------------------------------------------------
 
 
-def test_disk_failure_and_recovery_are_logged_once(make_store: MakeStore, log_path: Path) -> None:
+def test_disk_failure_and_recovery_are_logged_once(
+    make_store: MakeStore, log: Log, log_path: Path
+) -> None:
     store = make_store()
     for _ in range(3):
         store.note_disk_failure(OSError(errno.ENOSPC, "no space"))
     for _ in range(3):
         store.stored(10)
-    said = events(store, log_path)
+    said = events(log, log_path)
     assert [line["event"] for line in said] == ["disk_write_failed", "disk_recovered"]
     assert said[0]["action"] == "write extent"
     assert "no space" in said[0]["error"]
 
 
 def test_store_without_a_folder_uses_memory(
-    tmp_path: Path, make_store: MakeStore, log_path: Path
+    tmp_path: Path, make_store: MakeStore, log: Log, log_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     store = make_store(root=tmp_path / "file")
@@ -319,11 +334,15 @@ def test_store_without_a_folder_uses_memory(
     extent.write(0, b"abc")
     assert extent.read(0, 3) == b"abc"
     store.close_extent(extent)
-    assert [line["event"] for line in events(store, log_path)] == ["disk_write_failed"]
+    assert [line["event"] for line in events(log, log_path)] == ["disk_write_failed"]
 
 
 def test_failed_write_of_a_record_leaves_no_file(
-    cache_root: Path, make_store: MakeStore, log_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache_root: Path,
+    make_store: MakeStore,
+    log: Log,
+    log_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = make_store()
 
@@ -333,5 +352,5 @@ def test_failed_write_of_a_record_leaves_no_file(
     monkeypatch.setattr(os, "replace", full)
     store.save_record(RECORD)
     assert list((cache_root / "new").iterdir()) == []
-    assert events(store, log_path)[0]["action"] == "write record"
+    assert events(log, log_path)[0]["action"] == "write record"
     assert store.load_record("film") is None
