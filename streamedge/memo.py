@@ -34,9 +34,9 @@ class MemoryBudget:
     def limit(self, bytes_max: int) -> None:
         """Sets another limit, and removes entries beyond it."""
         self.bytes_max = bytes_max
-        self.make_room()
+        self.evict()
 
-    def make_room(self) -> None:
+    def evict(self) -> None:
         """Removes entries until the rest fits."""
         while self.used_bytes > self.bytes_max:
             max(self._memos, key=lambda memo: memo.used_bytes).drop_oldest()
@@ -66,7 +66,7 @@ class Memo(Generic[Key, Value]):
         self.entries[key] = value
         self._sizes[key] = size_bytes
         self._count(size_bytes)
-        self._budget.make_room()
+        self._budget.evict()
 
     def pop(self, key: Key) -> Value | None:
         """Removes an entry and returns its value, or None."""
@@ -93,7 +93,7 @@ class Memo(Generic[Key, Value]):
 Text = TypeVar("Text", str, bytes)
 
 
-def remember_short(
+def cache_short_texts(
     entries_max: int, length_max: int
 ) -> Callable[[Callable[[Text], Value]], Callable[[Text], Value]]:
     """``lru_cache`` for a function of one text that does not cache long texts.

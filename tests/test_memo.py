@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.memo import ENTRY_BYTES, Memo, MemoryBudget, remember_short
+from streamedge.memo import ENTRY_BYTES, Memo, MemoryBudget, cache_short_texts
 
 PUTS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 20), st.integers(0, 3000)))
 
@@ -45,7 +45,7 @@ def test_oldest_entry_of_the_largest_memo_is_removed_first() -> None:
 def test_long_texts_are_not_cached() -> None:
     called: list[str] = []
 
-    @remember_short(2, 3)
+    @cache_short_texts(2, 3)
     def length(text: str) -> int:
         called.append(text)
         return len(text)

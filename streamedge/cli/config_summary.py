@@ -52,7 +52,7 @@ def summary(config: Config) -> Iterator[Table]:
     for key, field in LimitsConfig.model_fields.items():
         value = getattr(config.limits, key)
         if value != field.default:
-            show = field_notation(field).show
+            show = field_notation(field).format
             custom_limits.add_row(f"limits.{key}", show(value), show(field.default))
     if custom_limits.row_count:
         yield custom_limits

@@ -55,14 +55,14 @@ _Table = tuple[str, str, type[Section]]
 class Notation:
     """How values of one type are named and written.
 
-    ``one`` has its article, ``many`` is plural. ``show`` formats a value for prose; in the file it
+    ``singular`` has its article. ``format`` formats a value for prose; in the file it
     has quotes if ``is_string``. ``bounds`` are the limits of a value, or "". ``entry`` is the
     notation of a list's entries.
     """
 
-    one: str
-    many: str
-    show: Callable[[Any], str] = str
+    singular: str
+    plural: str
+    format: Callable[[Any], str] = str
     example: str = ""
     is_string: bool = True
     bounds: str = ""
@@ -70,12 +70,12 @@ class Notation:
 
     @property
     def noun(self) -> str:
-        """``one`` without its article."""
-        return self.one.removeprefix("a ").removeprefix("an ")
+        """``singular`` without its article."""
+        return self.singular.removeprefix("a ").removeprefix("an ")
 
     def toml(self, value: object) -> str:
         """``value`` as in the file."""
-        return _quoted(self.show(value)) if self.is_string else self.show(value)
+        return _quoted(self.format(value)) if self.is_string else self.format(value)
 
 
 def _quoted(value: object) -> str:
@@ -208,7 +208,7 @@ def expected(field: FieldInfo, *, is_entry: bool = False) -> str:
     words = field_notation(field)
     if is_entry and words.entry:
         words = words.entry
-    text = f"expected {words.one}"
+    text = f"expected {words.singular}"
     if words.bounds:
         text += f" ({words.bounds})"
     examples = ", ".join(map(_quoted, field.examples or ())) or words.example
@@ -230,7 +230,7 @@ def _words(annotation: object, metadata: tuple[object, ...]) -> Notation:
             members = [notation(argument) for argument in arguments if argument is not NoneType]
             if len(members) == 1:
                 return members[0]
-            choices = " or ".join(member.one for member in members)
+            choices = " or ".join(member.singular for member in members)
             return Notation(choices, choices)
         case origin if origin is tuple:
             return _list_words(notation(arguments[0]))
@@ -244,7 +244,7 @@ def _list_words(entry: Notation) -> Notation:
     def show(values: tuple[object, ...]) -> str:
         return f"[{', '.join(map(entry.toml, values))}]"
 
-    many = f"a list of {entry.many}"
+    many = f"a list of {entry.plural}"
     return Notation(many, "lists", show, entry.example, is_string=False, entry=entry)
 
 
@@ -252,14 +252,14 @@ def _bounds(words: Notation, metadata: tuple[object, ...]) -> str:
     low = high = unit = ""
     for item in metadata:
         match item:
-            case Shape(words=shape):
+            case Shape(description=shape):
                 return shape
             case Gt(gt=bound):
-                return f"above {words.show(bound)}"
+                return f"above {words.format(bound)}"
             case Ge(ge=bound):
-                low = words.show(bound)
+                low = words.format(bound)
             case Le(le=bound):
-                high = words.show(bound)
+                high = words.format(bound)
             case MinLen(min_length=bound):
                 low = str(bound)
             case MaxLen(max_length=bound):

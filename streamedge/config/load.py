@@ -114,18 +114,18 @@ def _schema_mistakes(exc: ValidationError, document: dict[str, object]) -> Itera
 
 
 def _mistake(error: ErrorDetails, document: dict[str, object]) -> Mistake:
-    location = error["loc"]
-    if location[-1] == "[key]":
+    loc = error["loc"]
+    if loc[-1] == "[key]":
         text = 'expected a name of 1 to 64 letters, digits, "_" or "-"'
-        return Mistake(location[:-1], text)
-    at = locate(location)
-    key, field = at.key, at.field
+        return Mistake(loc[:-1], text)
+    location = locate(loc)
+    key, field = location.key, location.field
     value = value_at(document, key)
     match error["type"]:
         case "union_tag_not_found" | "union_tag_invalid":
-            return Mistake((*key, "type"), _type_mistake(at.variants or {}, value))
+            return Mistake((*key, "type"), _type_mistake(location.variants or {}, value))
         case "extra_forbidden":
-            keys = tuple(at.section.model_fields) if at.section else ()
+            keys = tuple(location.section.model_fields) if location.section else ()
             advice = nearest(str(key[-1]), keys, f"known here: {', '.join(keys)}")
             return Mistake(key, f"unknown key; {advice}")
         case "too_long" if len(key) == 1:
@@ -135,17 +135,19 @@ def _mistake(error: ErrorDetails, document: dict[str, object]) -> Mistake:
         case "value_error":
             return Mistake(key, str(error["ctx"]["error"]))
     if field is None or is_section(field.annotation) or contained_section(field.annotation):
-        return Mistake(key, f"{_table_expected(at)}, found {kind_of(value)}")
-    text = expected(field, is_entry=at.is_entry)
-    return Mistake(key, text + _actual(field, value, at.is_entry))
+        return Mistake(key, f"{_table_expected(location)}, found {kind_of(value)}")
+    text = expected(field, is_entry=location.is_entry)
+    return Mistake(key, text + _actual(field, value, location.is_entry))
 
 
-def _table_expected(at: SchemaLocation) -> str:
+def _table_expected(location: SchemaLocation) -> str:
     """What is expected where only tables are allowed."""
-    header = _dotted(tuple(part for part in at.key if isinstance(part, str)))
-    if at.is_named:
+    header = _dotted(tuple(part for part in location.key if isinstance(part, str)))
+    if location.is_named:
         return f"expected tables, each with a header such as [{header}.{TABLE_EXAMPLE}]"
-    if isinstance(at.key[-1], int) or (at.field and contained_section(at.field.annotation)):
+    if isinstance(location.key[-1], int) or (
+        location.field and contained_section(location.field.annotation)
+    ):
         return f"expected tables, each with the header [[{header}]]"
     return f"expected a table, [{header}]"
 

@@ -30,7 +30,7 @@ class EffectiveConfig:
         self._config_versions = config_versions
         self._log = log
         self._control_log = ControlLog(database)
-        self._registry = ResourceStore(database)
+        self._resource_store = ResourceStore(database)
         self.resources: Sequence[Resource] = ()  # of the API
         self.generation = -1
         self.position = -1  # in the control log: of the newest change through the API
@@ -55,8 +55,8 @@ class EffectiveConfig:
         try:
             position = self._control_log.position(RowKind.CONFIGURATION)
             if position != self.position:
-                self.resources, self.position = self._registry.resources(), position
-                for identifier in self._registry.unreadable():
+                self.resources, self.position = self._resource_store.resources(), position
+                for identifier in self._resource_store.unreadable():
                     self._log.event("resource_unreadable", id=identifier)
         except ControlError as exc:
             faults.append(exc)
@@ -65,11 +65,13 @@ class EffectiveConfig:
         self.fault = faults[0] if faults else None
         if (self.generation, self.position) == before:
             return False
-        self.config, self.not_applied = combined(self.from_file, self.resources)
+        self.config, self.not_applied = combine_config(self.from_file, self.resources)
         return True
 
 
-def combined(from_file: Config, resources: Sequence[Resource]) -> tuple[Config, Sequence[Problem]]:
+def combine_config(
+    from_file: Config, resources: Sequence[Resource]
+) -> tuple[Config, Sequence[Problem]]:
     """The config of both, and the resources that cannot be applied.
 
     Without resources the translation is not even imported.

@@ -39,7 +39,7 @@ class Counter(Enum):
     STATUSES = ("streamedge_statuses", "status", "HTTP responses by status code")
     PLAYS = ("streamedge_plays", "cache", "RTMP plays by cache result")
     FILLS = ("streamedge_fills", "outcome", "Reads from origins by how they ended")
-    EVICTIONS = ("streamedge_evicted_files", "kind", "Cache files removed to make room")
+    EVICTIONS = ("streamedge_evicted_files", "kind", "Cache files removed to free space")
     EVICTED_BYTES = ("streamedge_evicted_bytes", "kind", "Disk space of cache files removed")
     FAILOVERS = (
         "streamedge_failovers",

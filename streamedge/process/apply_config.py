@@ -92,9 +92,9 @@ class ConfigApplier:
         components, before = self.components, self.bindings
         countries, certificates = components.countries, components.certificates
         database = config.countries.database
-        edition = countries
+        new_countries = countries
         if database != countries.database:
-            edition = await asyncio.to_thread(CountryDatabase, database)
+            new_countries = await asyncio.to_thread(CountryDatabase, database)
         if certificates is not None:
             from streamedge.process.certificates import configured_files, load_pairs  # noqa: PLC0415  # only with HTTPS
 
@@ -105,7 +105,7 @@ class ConfigApplier:
 
         # Nothing below fails or waits.
         self.config, self.bindings = config, bindings
-        countries.use(edition)
+        countries.use(new_countries)
         if certificates is not None:
             certificates.use(pairs)
         replace_web(components.web, config, web)
@@ -217,15 +217,15 @@ def _writers_and_readers(
 ) -> tuple[dict[str, WritableOrigin], dict[str, Origin]]:
     """Origins that queued writes go to, and origins to check their outcome with; by name."""
     writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
-    return writers, {name: _bare(one.origin) for name, one in bindings.items()}
+    return writers, {name: _without_overlay(one.origin) for name, one in bindings.items()}
 
 
 def _retire(binding: OriginBinding) -> None:
-    origin = _bare(binding.origin)
+    origin = _without_overlay(binding.origin)
     if isinstance(origin, HttpOrigin | S3Origin):
         origin.retire()
 
 
-def _bare(origin: Origin) -> Origin:
+def _without_overlay(origin: Origin) -> Origin:
     """The origin without the overlay of its pending writes."""
     return origin.origin if isinstance(origin, PendingWritesOrigin) else origin

@@ -46,16 +46,16 @@ class CertificateFiles:
 
 @dataclass(frozen=True, slots=True)
 class CertificateChange:
-    """A pair of files that was reloaded, or ``refused`` with a reason."""
+    """A pair of files that was reloaded, or that cannot be used; ``error`` says why."""
 
     certificate: Path
     names: tuple[str, ...] = ()
     expires: datetime | None = None
-    refused: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
+class _LoadedCertificate:
     """The content of a pair of files."""
 
     context: ssl.SSLContext
@@ -77,7 +77,7 @@ class LoadedPair:
 
     files: CertificateFiles
     stamp: _Stamp
-    loaded: _Loaded
+    loaded: _LoadedCertificate
 
 
 class Certificates:
@@ -112,7 +112,7 @@ class Certificates:
             try:
                 loaded = _load(files)
             except CertificateError as exc:
-                yield CertificateChange(files.certificate, refused=str(exc))
+                yield CertificateChange(files.certificate, error=str(exc))
                 continue
             self._loaded[number] = loaded
             self._index()
@@ -136,7 +136,7 @@ class Certificates:
                 self._serves, self._file_pairs[number], self._loaded[number]
             )
 
-    def _serves(self, files: CertificateFiles, certificate: _Loaded, host: str) -> bool:
+    def _serves(self, files: CertificateFiles, certificate: _LoadedCertificate, host: str) -> bool:
         """Whether a connection with this certificate may carry requests for ``host``.
 
         The certificate may have been renewed since. Hosts without a certificate belong to the
@@ -169,7 +169,7 @@ def load_pairs(file_pairs: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]
     )
 
 
-def _load(files: CertificateFiles) -> _Loaded:
+def _load(files: CertificateFiles) -> _LoadedCertificate:
     context = _context()
     try:
         # With a password callback, OpenSSL does not prompt on the terminal.
@@ -179,7 +179,7 @@ def _load(files: CertificateFiles) -> _Loaded:
     except Exception as exc:  # parser errors have no common base class
         reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
         raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
-    return _Loaded(context, names, leaf.not_valid_after_utc)
+    return _LoadedCertificate(context, names, leaf.not_valid_after_utc)
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:

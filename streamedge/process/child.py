@@ -42,7 +42,7 @@ class Child:
     """A process that the supervisor keeps running."""
 
     name: str
-    place: int  # its index in Heartbeats
+    index: int  # in Heartbeats, metrics and the worker status
     main: Callable[[], None]
     is_worker: bool
     pid: int = 0  # 0 while it is not running
@@ -58,7 +58,7 @@ class Child:
         """Forks; returns whether this is the child. On an OSError it is due again later."""
         os.ftruncate(self._stack, 0)
         os.lseek(self._stack, 0, os.SEEK_SET)
-        heartbeats.reset(self.place)
+        heartbeats.reset(self.index)
         self.watch, self.aborted_s, self._waited_s = Watch(), None, None
         self.started_s = time.monotonic()
         try:
@@ -98,7 +98,7 @@ class Child:
             waited_s = 0.0 if before is None else self._waited_s - before
         else:
             self._waited_s = None
-        self.watch.update(heartbeats.last_beat(self.place), elapsed_s, waited_s)
+        self.watch.update(heartbeats.last_beat(self.index), elapsed_s, waited_s)
         if self.watch.is_hung(is_draining=is_draining) and not is_traced(self.pid):
             self.aborted_s = now_s
             log.event(

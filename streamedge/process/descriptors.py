@@ -18,8 +18,8 @@ from streamedge.config.schema.config import Config, RemoteOriginConfig
 
 CONNECTION_DESCRIPTORS = 2  # the transport's, and the sender's duplicate of it
 EXTENT_DESCRIPTORS = 2  # the file and its mapping
-MANY = 1 << 30  # if the system sets no limit
-OTHERS = 64  # databases, wake-ups, threads, files of origins and of bodies
+UNLIMITED = 1 << 30  # if the system sets no limit
+OTHER_DESCRIPTORS = 64  # databases, wake-ups, threads, files of origins and of bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class DescriptorBudget:
 def descriptor_limit() -> int:
     """The most descriptors that this process may have."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MANY if soft == resource.RLIM_INFINITY else soft
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 def open_descriptors() -> int:
@@ -62,11 +62,11 @@ def share_descriptors(config: Config, limit: int, inherited: int) -> DescriptorB
     )
     connections = limits.http_connections + limits.rtmp_connections
     files = EXTENT_DESCRIPTORS * limits.open_extents
-    needed = inherited + OTHERS + origins + files + CONNECTION_DESCRIPTORS * connections
+    needed = inherited + OTHER_DESCRIPTORS + origins + files + CONNECTION_DESCRIPTORS * connections
     if needed <= limit:
         return DescriptorBudget(limit, needed, limits.open_extents, limit, connections)
     files = min(files, max(limit // 16, min(128, limit // 4)))
-    others = min(OTHERS + origins, limit // 8)
+    others = min(OTHER_DESCRIPTORS + origins, limit // 8)
     # A few viewers are served even with very few descriptors.
     end = max(limit - files - others, min(limit, inherited + limit // 8))
     fitting = max(1, (end - inherited) // CONNECTION_DESCRIPTORS)

@@ -243,15 +243,15 @@ class Supervisor:
             if not self._has_printed_banner and self._worker_status.all_up:
                 self._has_printed_banner = True
                 self._print_banner()
-            arrived = signal.sigtimedwait(SIGNALS, self.pause_s())
+            siginfo = signal.sigtimedwait(SIGNALS, self.pause_s())
             self.check()
-            if arrived is None:
+            if siginfo is None:
                 self._log.flush()
-            elif arrived.si_signo == signal.SIGCHLD:
+            elif siginfo.si_signo == signal.SIGCHLD:
                 self._reap(restart=True)
-            elif arrived.si_signo == signal.SIGUSR1:
+            elif siginfo.si_signo == signal.SIGUSR1:
                 self._reopen_log()
-            elif arrived.si_signo == signal.SIGHUP:
+            elif siginfo.si_signo == signal.SIGHUP:
                 self._reopen_log()
                 self._guard("reload", self._reload)
             else:
@@ -301,14 +301,14 @@ class Supervisor:
         pid, code = child.pid, os.waitstatus_to_exitcode(status)
         end = child.record_end(status, restart=restart)
         try:
-            self._shared.metrics.forget_gauges(child.place)
+            self._shared.metrics.forget_gauges(child.index)
         except OSError as exc:
             self._log.event("metrics_not_written", error=str(exc))
         if child.is_worker:
-            self._worker_status.mark_down(child.place)
+            self._worker_status.mark_down(child.index)
             self._shared.wakeups.notify_at(self._shared.wakeups.control)
         if restart:
-            self._shared.heartbeats.count_end(child.place, end)
+            self._shared.heartbeats.count_end(child.index, end)
         if restart or code:
             self._log.event(
                 "process_ended",
@@ -346,12 +346,12 @@ class Supervisor:
                 for child in children:
                     child.signal(signal.SIGKILL)
             self.check(is_draining=True)
-            arrived = signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, CHECK_INTERVAL_S / 2)
-            if arrived is None:
+            siginfo = signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, CHECK_INTERVAL_S / 2)
+            if siginfo is None:
                 self._log.flush()
-            elif arrived.si_signo == signal.SIGUSR1:
+            elif siginfo.si_signo == signal.SIGUSR1:
                 self._reopen_log()
-            elif arrived.si_signo != signal.SIGCHLD:
+            elif siginfo.si_signo != signal.SIGCHLD:
                 self._log.event("edge_drain_aborted")
                 deadline_s = min(deadline_s, time.monotonic() + ABORT_S)
                 for child in children:

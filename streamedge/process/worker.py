@@ -303,8 +303,8 @@ def log_countries_change(change: CountryDatabaseChange, log: Log) -> None:
 def reload_changed_certificates(certificates: Certificates, log: Log) -> None:
     """Loads changed certificates; logs each that was loaded or refused."""
     for change in certificates.reload_changed():
-        if change.refused is not None:
-            log.event("certificate_refused", reason=change.refused)
+        if change.error is not None:
+            log.event("certificate_refused", reason=change.error)
         else:
             log.event(
                 "certificate_loaded",

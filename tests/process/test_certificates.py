@@ -223,7 +223,7 @@ def test_changed_files_are_reloaded(authority: CertificateAuthority) -> None:
     assert change.certificate == second.certificate
     assert change.names == ("two.example", "new.example")
     assert change.expires is not None
-    assert change.refused is None
+    assert change.error is None
     assert shown_certificate(certificates, "new.example") == der(second)
     assert shown_certificate(certificates, "two.example") == der(second)
     assert shown_certificate(certificates, None) == der(first)
@@ -267,13 +267,13 @@ def test_unusable_files_change_nothing_and_are_reported_once(tmp_path: Path, spo
     assert callable(spoil)
     spoil(pair)
     (change,) = reload_twice(certificates)
-    assert change.refused is not None
-    assert str(pair.certificate) in change.refused
+    assert change.error is not None
+    assert str(pair.certificate) in change.error
     assert shown_certificate(certificates, "one.example") == old
     assert reload_twice(certificates) == []
     authority.issue("one.example", into=pair)
     (change,) = reload_twice(certificates)
-    assert change.refused is None
+    assert change.error is None
     assert shown_certificate(certificates, "one.example") == der(pair)
 
 
@@ -317,8 +317,8 @@ def test_certificate_that_cannot_be_parsed_is_refused_and_the_next_one_is_loaded
     san = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, names)
     authority.issue(into=pair, extension=san)
     (change,) = reload_twice(certificates)
-    assert change.refused is not None
+    assert change.error is not None
     authority.issue("two.example", into=pair)
     (change,) = reload_twice(certificates)
-    assert (change.refused, change.names) == (None, ("two.example",))
+    assert (change.error, change.names) == (None, ("two.example",))
     assert shown_certificate(certificates, None) == der(pair)

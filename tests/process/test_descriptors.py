@@ -11,7 +11,7 @@ from streamedge.config.schema.config import Config
 from streamedge.process.descriptors import (
     CONNECTION_DESCRIPTORS,
     EXTENT_DESCRIPTORS,
-    OTHERS,
+    OTHER_DESCRIPTORS,
     descriptor_limit,
     open_descriptors,
     share_descriptors,
@@ -41,7 +41,7 @@ def test_shares_fit_into_the_limit(
         assert inherited < budget.connections_end < limit
         assert budget.connections_end + files <= limit
         # Something is left for databases, threads, origins and bodies.
-        assert limit - budget.connections_end - files >= min(OTHERS, limit // 8)
+        assert limit - budget.connections_end - files >= min(OTHER_DESCRIPTORS, limit // 8)
         assert inherited + CONNECTION_DESCRIPTORS * budget.connections <= budget.connections_end + 1
     else:
         assert budget.open_extents == extents

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 
 from streamedge.cache.rfc9111.structured_fields import UnreadableFieldError, parse_dictionary
-from streamedge.memo import remember_short
+from streamedge.memo import cache_short_texts
 
 DELTA_SECONDS_MAX = 2**31  # larger numbers count as this: 68 years (RFC 9111 §1.2.2)
 REMEMBERED_VALUES = 256  # a site repeats a few values
@@ -110,7 +110,7 @@ def request_directives(fields: Mapping[str, str]) -> Directives:
     return parse_cache_control(value)
 
 
-@remember_short(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
+@cache_short_texts(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
 def parse_cache_control(value: str) -> Directives:
     """Parses a Cache-Control value; members that are no directive are skipped.
 
@@ -120,7 +120,7 @@ def parse_cache_control(value: str) -> Directives:
     return _directives(_arguments(value), targeted=False)
 
 
-@remember_short(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
+@cache_short_texts(REMEMBERED_VALUES, REMEMBERED_CHARACTERS)
 def parse_targeted(value: str) -> Directives | None:
     """Parses a targeted field; None: it must be ignored (RFC 9213 §2.1).
 

@@ -50,9 +50,9 @@ WriteMode = Literal["through", "back"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A pattern in words, for messages and the reference. Pydantic ignores it."""
+    """Describes a pattern in messages and in the reference. Pydantic ignores it."""
 
-    words: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)

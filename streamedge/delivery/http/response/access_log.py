@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from streamedge.memo import remember_short
+from streamedge.memo import cache_short_texts
 from streamedge.ops.log import FIELD_CHARACTERS_MAX
 
 _LINE = (
@@ -30,7 +30,7 @@ def quoted_and_cut(value: bytes | str) -> str:
     return quoted(value)
 
 
-@remember_short(4096, 512)  # JSON may need six characters for one
+@cache_short_texts(4096, 512)  # JSON may need six characters for one
 def _quoted(value: str) -> str:
     return json.dumps(value)
 
