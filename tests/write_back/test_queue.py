@@ -213,7 +213,7 @@ async def test_pending_runs_no_query_while_nothing_changes(
     def fail(*_args: object) -> None:
         raise AssertionError("asked")
 
-    monkeypatch.setattr(neighbour._index, "refresh", fail)
+    monkeypatch.setattr(waiting.PendingIndex, "refresh", fail)
     monkeypatch.setattr(waiting, "newest_pending", fail)
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None

@@ -1,20 +1,21 @@
 """Pacing: when the next run of media is due, from the client's buffer and the clock.
 
-Pure: times in, times out. The client is kept as far ahead of real time as the buffer it announced,
-never less than BUFFER_MIN_MS, never more than the operator allows.
+Pure: times in, times out. The media sent are ahead of real time by the buffer that the client
+announced: at least BUFFER_MIN_MS, at most the operator's limit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUFFER_MIN_MS = 1000  # a client that announces less would run dry at the first delay
+BUFFER_MIN_MS = 1000  # a shorter buffer would run empty at the first delay
 BUFFER_DEFAULT_MS = 3000  # until the client announces one
 
 
 @dataclass(slots=True)
 class Pace:
-    """A play's clock. Media times are the title's, in ms; ``now_s`` is any monotonic clock's.
+    """A play's clock. Media times are those of the medium, in ms; ``now_s`` is from any monotonic
+    clock.
 
     ``rate_bytes``: most bytes per second, 0 for no limit.
     """
@@ -27,7 +28,7 @@ class Pace:
     _sent_bytes: int = 0
 
     def start(self, now_s: float, media_ms: int) -> None:
-        """Media from ``media_ms`` on is shown from ``now_s`` on (a play, a seek, a resume)."""
+        """Media from ``media_ms`` on are shown from ``now_s`` on (a play, a seek, a resume)."""
         self._started_s = now_s
         self._started_ms = media_ms
         self._sent_bytes = 0
@@ -45,6 +46,8 @@ class Pace:
         return max(0.0, due_s - now_s)
 
     def late_s(self, now_s: float, media_ms: int) -> float:
-        """Seconds since a viewer that has all media before ``media_ms`` ran dry; 0: it has not."""
+        """Seconds since the buffer of a viewer with all media before ``media_ms`` ran empty; 0: it
+        did not.
+        """
         shown_s = self._started_s + (media_ms - self._started_ms) / 1000
         return max(0.0, now_s - shown_s)

@@ -5,13 +5,13 @@
         last frame ▼  │ seek
                   ENDED          any ──close──▸ CLOSED
 
-The player decides what is sent, in which order, and when. A message that has begun is always
-finished: only runs whose bytes are in the cache are sent, and requests (seek, pause, close) are
-handled between messages. ``PlayerContext`` writes to the socket; the engine encodes the protocol.
+The player decides what is sent, in which order, and when. A message is never cut off: only runs
+whose bytes are in the cache are sent, and requests (seek, pause, close) are handled between
+messages. ``PlayerContext`` writes to the socket; the engine encodes the protocol.
 
-The first frames go as plain messages: a picture shows before a second of media has arrived, and
-FFmpeg loses a step of time after a sub-tag that is stamped 0. After that whole runs go as
-aggregate messages (type 22). Their bodies are the bytes of the FLV as they are in the cache.
+The first frames are sent as plain messages: the first one is shown before a second of media has
+arrived, and FFmpeg loses a step of time after a sub-tag with timestamp 0. After that whole runs are
+sent as aggregate messages (type 22). Their bodies are the bytes of the FLV in the cache.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Medium, NeedData, 
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
 
-PLAIN_TAGS_MAX = 8  # tags sent as messages of their own at a start, until there is a picture
+PLAIN_TAGS_MAX = 8  # tags sent as plain messages at a start, until there is a video frame
 RUNS_PER_PASS = 4  # sent to one viewer before the event loop serves others
 INTERNAL_ERROR = ("NetStream.Play.Failed", "The edge failed.")  # code and description
 LATE_S = 0.2  # a run sent this long after its time is shown counts as late
-RESUME_NEAR_MS = 100  # a client that lacks no more than this resumes where sending stopped
+RESUME_NEAR_MS = 100  # a client that misses at most this much resumes where sending stopped
 
 
 class PlayState(Enum):
@@ -55,7 +55,7 @@ class PlayState(Enum):
 
 
 class StopReason(Enum):
-    """Why the pump stopped, where the medium is not the reason."""
+    """Why the pump stopped, if the medium is not the reason."""
 
     SOCKET_FULL = "socket full"  # the kernel's send buffer is full
     YIELD = "yield"  # RUNS_PER_PASS were sent
@@ -68,7 +68,7 @@ class Player:
         self.stream_id = play.stream_id
         self.name = play.name
         self.state = PlayState.OPENING
-        self.ended = asyncio.Event()  # all is sent; a seek clears it
+        self.ended = asyncio.Event()  # all media were sent; a seek clears it
         self.closed = asyncio.Event()
         self.medium: Medium | None = None
         self._context = context
@@ -237,8 +237,8 @@ class Player:
             self._send(medium, run)
             length_ms = RUN_MS
             if self._play.duration_ms == 0 and (run.has_video or not medium.head.has_video):
-                self._until_ms = -1  # the client asked for a single frame
-        # A viewer with a deep buffer and a fast connection must not keep the event loop.
+                self._until_ms = -1  # the client requested a single frame
+        # A viewer with a large buffer and a fast connection must not block the event loop.
         self._stop_sending(StopReason.YIELD)
 
     def _stop_sending(self, reason: NeedData | End | Exception | StopReason) -> None:
@@ -307,7 +307,7 @@ class Player:
         return medium
 
     async def _reauthorize(self, medium: Medium) -> Medium:
-        """Checks access again; returns the medium, opened anew if the object has changed.
+        """Checks access again; returns the medium, opened again if the object has changed.
 
         Raises RefusalError. Closes ``medium`` if it returns another one.
         """
@@ -488,15 +488,15 @@ class PlayerContext(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the kernel has taken all that was pushed."""
+        """Whether the kernel has accepted all pushed bytes."""
         ...
 
     def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
-        """As ``push`` of both; faster when the kernel takes everything at once."""
+        """As ``push`` of both; faster when the kernel accepts all bytes at once."""
         ...
 
     async def drained(self) -> None:
-        """Returns once the kernel has taken all that was pushed."""
+        """Returns once the kernel has accepted all pushed bytes."""
         ...
 
     def log_event(self, event: str, player: Player, **fields: object) -> None:

@@ -210,11 +210,11 @@ class RtmpSession(asyncio.Protocol):
         if not self._lines.allows(self._loop.time()):
             return
         medium = player.medium
-        spoken = redact_name(player.name)
+        redacted = redact_name(player.name)
         self._log_line(
             event,
-            stream=spoken.text[:LOGGED_CHARACTERS_MAX],
-            key=spoken.key_id or None,
+            stream=redacted.text[:LOGGED_CHARACTERS_MAX],
+            key=redacted.key_id or None,
             object=medium.name if medium is not None else None,
             **fields,
         )
@@ -363,7 +363,7 @@ class RtmpSession(asyncio.Protocol):
         self._spawn(self._perform(player, before))
 
     async def _perform(self, player: Player, before: Player | None) -> None:
-        """Runs a player once its stream is free: at once, or after the play before it."""
+        """Runs a player once the play before it on its stream has ended."""
         if before is not None:
             await before.ended.wait()
             before.close()
@@ -419,9 +419,9 @@ class RtmpSession(asyncio.Protocol):
             )
             return
         self._length_calls += 1
-        self._spawn(self._answer_length(event))
+        self._spawn(self._respond_with_length(event))
 
-    async def _answer_length(self, event: events.GetStreamLength) -> None:
+    async def _respond_with_length(self, event: events.GetStreamLength) -> None:
         try:
             medium = await self.open_medium(event.name)
         except RefusalError as exc:

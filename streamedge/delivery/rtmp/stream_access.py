@@ -1,8 +1,8 @@
 """RTMP access rules: may this client connect, and which candidate objects may it play?
 
 Pure: rules, keys and time are arguments. A signature must cover the object that would be played,
-under one of the names that signers use for it. Only scheme, host and port of tcUrl count: a client
-can invent the rest. Reasons are for the log only; the viewer gets NOT_ALLOWED.
+under one of the names that signers use for it. Of tcUrl only scheme, host and port are checked,
+because a client can invent the rest. Reasons are for the log only; the viewer gets NOT_ALLOWED.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEY_ID_LOGGED_MAX = 128  # characters of a Key-Pair-Id, which a client can inven
 _LIKELY_OBJECTS = 2
 _RANKS = (0, 0, 1, 5, 6, 7, 3, 6)
 _RANKS_UNLIKELY = (2, 4, 7, 7, 7, 8, 8, 8)
-_UNENCODED = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3: what may stand in a path
+_UNENCODED = "/:@!$&'()*+,;=~"  # RFC 3986 §3.3: allowed in a path
 
 # "rtmp", "rtmps", "rtmpt", "rtmpe", "rtmpte", "rtmpts"; anything else is not an RTMP URL.
 _RTMP_URL = re.compile(
@@ -80,10 +80,10 @@ def redact_name(name: str) -> RedactedName:
     """Removes the signature from ``name``."""
     text, key_id = name, ""
     path, query = split_query(name)
-    signed, rest = from_query(query)
-    if signed is not None:
+    signature, rest = from_query(query)
+    if signature is not None:
         text = f"{path}{_as_query(rest)}"
-        key_id = "" if isinstance(signed, SignatureError) else signed.key_id
+        key_id = "" if isinstance(signature, SignatureError) else signature.key_id
     return RedactedName(_STRAY.sub(r"\1…", text), key_id[:KEY_ID_LOGGED_MAX])
 
 
@@ -120,7 +120,7 @@ def permitted_objects(
     application: str,
     streams: Sequence[StreamName],
     now_s: float,
-    remembered: SignatureCache,
+    signatures: SignatureCache,
     limit_bytes: int = SIGNATURE_LIMIT_BYTES,
 ) -> tuple[str, ...] | Denied:
     """The candidate objects of ``streams`` that the client may play now.
@@ -147,12 +147,12 @@ def permitted_objects(
         covered_objects.setdefault(signed_name.text, signed_name.objects)
     query = streams[0].query
     grant = authorize(
-        keys, query, "", list(covered_objects), address, now_s, remembered, limit_bytes
+        keys, query, "", list(covered_objects), address, now_s, signatures, limit_bytes
     )
     if isinstance(grant, Denied):
         return grant
-    granted = {each for text in grant.resources for each in covered_objects[text]}
-    return tuple(each for each in objects if each in granted)
+    allowed = {each for text in grant.resources for each in covered_objects[text]}
+    return tuple(each for each in objects if each in allowed)
 
 
 class _SignedName(NamedTuple):
@@ -186,9 +186,9 @@ def _signed_names(client: Client, application: str, stream: StreamName) -> list[
         kinds = _forms(
             _application_urls(client.connect, application, stream), sent, decoded, prefix, stream
         )
-        meant = tuple(objects) if each == whole else (each,)
+        covered = tuple(objects) if each == whole else (each,)
         for rank, forms in zip(ranks, kinds, strict=True):
-            signed_names += [_SignedName(rank, f"{form}{rest}", meant) for form in forms]
+            signed_names += [_SignedName(rank, f"{form}{rest}", covered) for form in forms]
     return signed_names
 
 

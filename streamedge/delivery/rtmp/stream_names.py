@@ -1,8 +1,8 @@
 """Parses applications and stream names, and lists the objects that a name may mean.
 
-Pure. A player has one URL, such as ``rtmp://HOST/cfx/st/mp4:dir/film.mp4``, and cuts it into an
-application for connect (with tcUrl, the URL up to there) and a name for play. No two kinds of
-player cut at the same place:
+Pure. A player has one URL, such as ``rtmp://HOST/cfx/st/mp4:dir/film.mp4``, and splits it into an
+application for connect (with tcUrl, the URL up to there) and a name for play. Players split it at
+different positions:
 
     player                     app                      name
     ffmpeg, mpv, VLC           cfx/st                   mp4:dir/film.mp4    (".flv" dropped)
@@ -12,7 +12,7 @@ player cut at the same place:
     nginx-rtmp's pull          cfx                      st/mp4:dir/film.mp4
     rtmpdump -r URL -y NAME    cfx                      NAME
 
-So application and name are joined again; what follows the configured application belongs to the
+So application and name are joined again; the part after the configured application belongs to the
 name. A client that sends only the beginning of an application gets that application if there is
 only one.
 """
@@ -94,14 +94,14 @@ def choose_application(
         match = _named_in_full(in_url, applications)
         if match is not None:
             return index, match._replace(missing=_end_of(match.application, sent))
-    begun: dict[str, int] = {}
+    beginnings: dict[str, int] = {}
     for index, applications in enumerate(offers):
         for application in applications:
             if in_url and _segments(application)[: len(in_url)] == in_url:
-                begun.setdefault(application, index)
-    if len(begun) != 1:
+                beginnings.setdefault(application, index)
+    if len(beginnings) != 1:
         return None
-    ((application, index),) = begun.items()
+    ((application, index),) = beginnings.items()
     return index, ApplicationMatch(application, missing=_end_of(application, sent))
 
 
@@ -134,8 +134,8 @@ def candidates(stream: StreamName) -> list[str]:
         return []
     if known_extension(decoded):
         return [decoded]
-    guesses = [f"{decoded}.{extension}" for extension in _EXTENSIONS[stream.prefix]]
-    return [guesses[0], decoded, *guesses[1:]]
+    with_extensions = [f"{decoded}.{extension}" for extension in _EXTENSIONS[stream.prefix]]
+    return [with_extensions[0], decoded, *with_extensions[1:]]
 
 
 def split_stream_name(name: str) -> StreamName:
@@ -175,9 +175,9 @@ def _url_path(url: str) -> str:
 def _named_in_full(sent: Sequence[str], applications: Sequence[str]) -> ApplicationMatch | None:
     """The longest of ``applications`` that a path is, or begins with."""
     for application in sorted(applications, key=len, reverse=True):
-        named = _segments(application)
-        if sent[: len(named)] == named:
-            folder = "/".join(sent[len(named) :]).lstrip("/")
+        segments = _segments(application)
+        if sent[: len(segments)] == segments:
+            folder = "/".join(sent[len(segments) :]).lstrip("/")
             first, _, below = folder.partition("/")
             if first == DEFAULT_INSTANCE:
                 return ApplicationMatch(application, below.lstrip("/"), has_instance=True)

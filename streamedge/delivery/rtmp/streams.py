@@ -1,8 +1,8 @@
 """Resolves a client to its RTMP distribution, and a stream name to the medium that it plays.
 
 The distribution follows from tcUrl and application. A name means the first candidate object that
-exists and that the viewer may play. Access is checked each time, against the current
-distributions. A ``RefusalError`` has the NetStream code of what cannot be played.
+exists and that the viewer may play. Access is checked each time, against the current distributions.
+A ``RefusalError`` has the NetStream code for the reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from streamedge.errors import (
 from streamedge.media.library import MediaLibrary
 from streamedge.media.medium import Medium
 
-RESOLVED_TTL_S = 60.0  # how long the object that a name resolved to is remembered
+RESOLVED_TTL_S = 60.0  # how long the object of a name is cached
 RESOLVED_MAX = 4096
 # S3 answers 403 for a missing object when the caller may not list the bucket.
 _MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
@@ -68,7 +68,7 @@ class Admission(NamedTuple):
 class RefusalError(StreamEdgeError):
     """Why a stream is not played: a NetStream code, and a description for the viewer.
 
-    ``reason`` is for the log; empty when description and cause say enough.
+    ``reason`` is for the log; empty when description and cause are enough.
     """
 
     def __init__(self, code: str, description: str, kind: str, reason: str = "") -> None:
@@ -88,37 +88,37 @@ class StreamResolver:
     def __init__(
         self,
         distributions: HostTable[RtmpDistribution],
-        titles: MediaLibrary,
+        library: MediaLibrary,
         countries: CountryDatabase,
         *,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._distributions = distributions
-        self._titles = titles
+        self._library = library
         self._countries = countries
         self._signature_bytes = signature_bytes
         self._clock = clock
-        self._remembered = SignatureCache()
-        self._resolved: dict[tuple[str, str], tuple[float, str]] = {}
+        self._signatures = SignatureCache()
+        self._resolved_names: dict[tuple[str, str], tuple[float, str]] = {}
 
     def replace(self, distributions: HostTable[RtmpDistribution]) -> None:
         """Replaces the distributions. Running plays go on."""
         self._distributions = distributions
-        self._resolved.clear()
+        self._resolved_names.clear()
 
     def forget_media(self) -> None:
         """Drops all media indexes; they are read again when needed."""
-        self._titles.drop_indexes()
+        self._library.drop_indexes()
 
     def admit(self, client: Client) -> Admission | Rejection:
         """Chooses the distribution and application of a connecting client, or rejects it."""
         connect = client.connect
         distributions = self._distributions.find(tc_url_host(connect.tc_url))
         offers = [distribution.applications for distribution in distributions]
-        chosen = choose_application(connect.app, connect.tc_url, offers)
-        if chosen is not None:
-            distribution, match = distributions[chosen[0]], chosen[1]
+        choice = choose_application(connect.app, connect.tc_url, offers)
+        if choice is not None:
+            distribution, match = distributions[choice[0]], choice[1]
             rejection = page_rejection(distribution.pages, connect)
             if rejection is None and distribution.access.countries is not None:
                 country = self._countries.country(client.address)
@@ -175,7 +175,7 @@ class StreamResolver:
             admission.match.application,
             stream_names(admission.match, name),
             self._clock(),
-            self._remembered,
+            self._signatures,
             self._signature_bytes,
         )
         if not allowed:
@@ -188,43 +188,43 @@ class StreamResolver:
         return allowed
 
     async def _resolve(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
-        """Opens the object that ``names`` mean; the choice is remembered for RESOLVED_TTL_S."""
+        """Opens the likeliest existing object of ``names``; caches its name for RESOLVED_TTL_S."""
         key = (distribution.id, names[0])
-        until_s, name = self._resolved.get(key, (0.0, ""))
+        until_s, name = self._resolved_names.get(key, (0.0, ""))
         now_s = time.monotonic()
         if len(names) > 1 and until_s > now_s and name in names:
             try:
                 return await self._first(distribution, (name,))
             except RefusalError:
-                del self._resolved[key]
+                del self._resolved_names[key]
         medium = await self._first(distribution, names)
         if len(names) > 1:
-            if len(self._resolved) >= RESOLVED_MAX:
-                self._resolved.clear()
-            self._resolved[key] = now_s + RESOLVED_TTL_S, medium.name
+            if len(self._resolved_names) >= RESOLVED_MAX:
+                self._resolved_names.clear()
+            self._resolved_names[key] = now_s + RESOLVED_TTL_S, medium.name
         return medium
 
     async def _first(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
         """Opens the likeliest object that exists; all are requested at once, in one round trip."""
         opening = [
-            asyncio.ensure_future(self._titles.open(distribution.asset(name))) for name in names
+            asyncio.ensure_future(self._library.open(distribution.asset(name))) for name in names
         ]
-        chosen: Medium | None = None
+        medium: Medium | None = None
         try:
             failures: list[BaseException] = []
-            for task in opening:  # a less likely one is never waited for when this one is there
+            for task in opening:  # if this one exists, less likely ones are not awaited
                 await asyncio.wait([task])
                 failure = task.exception()
                 if failure is None:
-                    chosen = task.result()
-                    return chosen
+                    medium = task.result()
+                    return medium
                 failures.append(failure)
         finally:
             for task in opening:
                 task.cancel()
             await asyncio.gather(*opening, return_exceptions=True)
             for task in opening:
-                if not task.cancelled() and not task.exception() and task.result() is not chosen:
+                if not task.cancelled() and not task.exception() and task.result() is not medium:
                     task.result().close()
         # A failed origin outranks a 404: the stream may exist.
         worst = next((failure for failure in failures if not _is_missing(failure)), failures[0])
@@ -274,7 +274,7 @@ class SignatureFailureLimit:
     """Counts wrong signatures of one client; a right signature does not reset the count."""
 
     def __init__(self) -> None:
-        self._wrong = 0
+        self._failures = 0
 
     @contextmanager
     def count(self) -> Iterator[None]:
@@ -282,9 +282,9 @@ class SignatureFailureLimit:
         try:
             yield
         except WrongSignatureError:
-            self._wrong += 1
+            self._failures += 1
             raise
 
     @property
     def is_exceeded(self) -> bool:
-        return self._wrong >= WRONG_SIGNATURES_MAX
+        return self._failures >= WRONG_SIGNATURES_MAX

@@ -20,6 +20,7 @@ from streamedge.origin.http_client.connection import (
     Connection,
     ConnectionLostError,
     FieldList,
+    UnreadBytes,
     decode_fields,
 )
 from streamedge.origin.http_client.pool import NoConnectionError, Pool, PoolStats
@@ -54,10 +55,10 @@ class _TimeLimits:
     read_timeout_s: float
     ends_at_s: float | None
 
-    def silence_ends_s(self) -> float:
-        return self.bounded_s(self.read_timeout_s)
+    def read_timeout_ends_s(self) -> float:
+        return self.within_total_s(self.read_timeout_s)
 
-    def bounded_s(self, time_s: float) -> float:
+    def within_total_s(self, time_s: float) -> float:
         """The loop's time ``time_s`` from now, or the end of the exchange if that is earlier."""
         at_s = asyncio.get_running_loop().time() + time_s
         return at_s if self.ends_at_s is None else min(at_s, self.ends_at_s)
@@ -125,7 +126,7 @@ class Client:
             try:
                 connection, is_reused = await self._pool.lease(
                     endpoint,
-                    limits.bounded_s(self._connect_timeout_s),
+                    limits.within_total_s(self._connect_timeout_s),
                     only_new=only_new,
                     streams_body=body is not None and not isinstance(body, bytes),
                 )
@@ -133,11 +134,11 @@ class Client:
                     head = await _exchange(connection, request, body, trailers, interim, limits)
                 except BaseException:
                     connection.abort()
-                    self._pool.give_back(connection)
+                    self._pool.release(connection)
                     raise
                 return Response(subject, head, connection, self._pool, limits)
             except ConnectionLostError as exc:
-                if not (is_reused and is_repeatable) or connection.is_answered:
+                if not (is_reused and is_repeatable) or connection.has_received:
                     raise connection_failure(subject, exc) from exc
                 only_new = True
             except (NoConnectionError, SilenceError, h11.RemoteProtocolError) as exc:
@@ -181,7 +182,7 @@ class Response:
         self.size_bytes = connection.size_bytes
         self._subject = subject
         self._pool = pool
-        self._patience = limits
+        self._limits = limits
         self._connection: Connection | None = connection  # None after it was returned to the pool
         self._is_closed = False
 
@@ -191,10 +192,10 @@ class Response:
         while piece := await self._receive(f"{missing_bytes} of {size_bytes} bytes missing"):
             missing_bytes -= len(piece)
             if missing_bytes < 0:
-                raise self._broken(f"the body is longer than its {size_bytes} bytes")
+                raise self._broken_error(f"the body is longer than its {size_bytes} bytes")
             yield piece
         if missing_bytes:
-            raise self._broken(f"the body ended {missing_bytes} bytes early")
+            raise self._broken_error(f"the body ended {missing_bytes} bytes early")
 
     async def body(self) -> AsyncIterator[bytes]:
         """The body, of any length. Raises OriginError BROKEN if it is truncated, TIMEOUT."""
@@ -227,46 +228,54 @@ class Response:
             raise ValueError(f"{self._subject}: the response is not an upgrade")
         connection, self._connection = self._connection, None
         self._is_closed = True
-        return connection.take_unread(), UpgradedConnection(self._subject, connection, self._pool)
+        upgraded = UpgradedConnection(self._subject, connection, self._pool)
+        return connection.read_available(), upgraded
+
+    @property
+    def unread(self) -> UnreadBytes:
+        """The received bytes of the body that were not read yet."""
+        if self._connection is None:
+            return UnreadBytes(0, False)
+        return self._connection.unread
 
     def close(self) -> None:
         """Drops the connection, unless the body was read to its end."""
         self._is_closed = True
         if self._connection is not None:
-            self._give_back(self._connection)
+            self._release(self._connection)
 
-    async def _receive(self, where: str) -> bytes:
+    async def _receive(self, progress: str) -> bytes:
         """The bytes received since the last call, at least one; b"" at the end of the body."""
         connection = self._connection
         if connection is None:
             if self._is_closed:
-                raise self._broken(f"closed by this side with {where}")
+                raise self._broken_error(f"closed by this side with {progress}")
             return b""
         try:
-            piece = await _read_body(connection, self._patience)
+            piece = await _read_body(connection, self._limits)
             if self._connection is not connection:
                 # Closed meanwhile: another request may use the connection now.
                 raise ConnectionLostError("closed by this side")
         except SilenceError as exc:
             self.close()
-            message = f"{self._subject}: {exc} with {where}"
+            message = f"{self._subject}: {exc} with {progress}"
             raise OriginError(OriginFailure.TIMEOUT, message) from exc
         except (ConnectionLostError, h11.RemoteProtocolError) as exc:
             self.close()
-            raise self._broken(f"connection lost with {where}") from exc
+            raise self._broken_error(f"connection lost with {progress}") from exc
         except BaseException:
             self.close()
             raise
         if connection.is_exhausted:
-            self._give_back(connection)
+            self._release(connection)
         return piece
 
-    def _give_back(self, connection: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         self._connection = None
         self.trailers = connection.trailers
-        self._pool.give_back(connection)
+        self._pool.release(connection)
 
-    def _broken(self, message: str) -> OriginError:
+    def _broken_error(self, message: str) -> OriginError:
         return OriginError(OriginFailure.BROKEN, f"{self._subject}: {message}")
 
 
@@ -286,7 +295,7 @@ class UpgradedConnection:
         try:
             return await self._connection.read()
         except ConnectionLostError as exc:
-            raise self._lost() from exc
+            raise self._lost_error() from exc
 
     async def write(self, data: bytes) -> None:
         """Sends ``data``; returns when more may follow. Raises OriginError BROKEN."""
@@ -294,14 +303,14 @@ class UpgradedConnection:
             self._connection.write(data)
             await self._connection.drain()
         except ConnectionLostError as exc:
-            raise self._lost() from exc
+            raise self._lost_error() from exc
 
     def close(self) -> None:
         """Closes the connection after the written bytes were sent. Never raises."""
         self._connection.close()
-        self._pool.give_back(self._connection)
+        self._pool.release(self._connection)
 
-    def _lost(self) -> OriginError:
+    def _lost_error(self) -> OriginError:
         return OriginError(
             OriginFailure.BROKEN, f"{self._subject}: connection lost after the upgrade"
         )
@@ -333,34 +342,34 @@ async def _exchange(
 
     Raises ConnectionLostError, SilenceError, h11.ProtocolError, and what ``body`` raises.
     """
-    async with _silence_bounded(limits) as silence:
+    async with _read_timeout_limit(limits) as read_timeout:
         connection.send_head(request)
         may_upload = asyncio.Event()
-        uploading = None
+        upload = None
         if body is None:
             connection.end_body()
         else:
-            uploading = asyncio.create_task(
-                _upload(connection, request, body, trailers, may_upload, silence, limits)
+            upload = asyncio.create_task(
+                _upload(connection, request, body, trailers, may_upload, read_timeout, limits)
             )
         try:
             while True:
                 head = await connection.head()
                 if isinstance(head, h11.Response) or head.status_code == 101:
                     return head
-                if uploading is None or uploading.done():
-                    silence.reschedule(limits.silence_ends_s())
+                if upload is None or upload.done():
+                    read_timeout.reschedule(limits.read_timeout_ends_s())
                 may_upload.set()
                 if interim is not None:
                     interim(head.status_code, decode_fields(head.headers.raw_items()))
         except ConnectionLostError:
-            if uploading is not None and uploading.done():
-                uploading.result()  # if the body has failed, raises its error
+            if upload is not None and upload.done():
+                upload.result()  # raises the error of the body, if it failed
             raise
         finally:
-            if uploading is not None:
-                uploading.cancel()
-                await asyncio.gather(uploading, return_exceptions=True)
+            if upload is not None:
+                upload.cancel()
+                await asyncio.gather(upload, return_exceptions=True)
 
 
 async def _upload(
@@ -369,40 +378,41 @@ async def _upload(
     body: AsyncIterator[bytes] | bytes,
     trailers: Trailers,
     may_upload: asyncio.Event,
-    silence: asyncio.Timeout,
+    read_timeout: asyncio.Timeout,
     limits: _TimeLimits,
 ) -> None:
-    """Sends a request's body. The timeout ``silence`` runs only while the origin has to act.
+    """Sends a request's body. ``read_timeout`` runs only while the client waits for the origin.
 
     Raises what ``body`` raises and h11.LocalProtocolError, after dropping the connection.
     """
 
-    def await_origin(is_awaited: bool) -> None:
-        if not silence.expired():
-            silence.reschedule(limits.silence_ends_s() if is_awaited else limits.ends_at_s)
+    def set_waiting(is_waiting: bool) -> None:
+        if not read_timeout.expired():
+            ends_s = limits.read_timeout_ends_s() if is_waiting else limits.ends_at_s
+            read_timeout.reschedule(ends_s)
 
     try:
-        await_origin(False)
+        set_waiting(False)
         if (b"expect", b"100-continue") in request.headers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONTINUE_S):
                     await may_upload.wait()
-        async for piece in _cut(body) if isinstance(body, bytes) else body:
+        async for piece in _split_body(body) if isinstance(body, bytes) else body:
             connection.send_body(piece)
-            await_origin(True)
+            set_waiting(True)
             await connection.drain()
-            await_origin(False)
+            set_waiting(False)
         is_chunked = any(name == b"transfer-encoding" for name, _value in request.headers)
         connection.end_body(encode_fields(trailers()) if is_chunked else ())
-        await_origin(True)
+        set_waiting(True)
     except ConnectionLostError:
-        return  # the task that waits for the response sees it, perhaps after an early response
+        return  # the task that waits for the response reports it, or returns an early response
     except Exception:
         connection.abort()
         raise
 
 
-async def _cut(body: bytes) -> AsyncIterator[bytes]:
+async def _split_body(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), BODY_PIECE_BYTES):
         yield body[start : start + BODY_PIECE_BYTES]
 
@@ -411,20 +421,20 @@ async def _read_body(connection: Connection, limits: _TimeLimits) -> bytes:
     """As ``Connection.read`` with the time limits. Raises SilenceError too."""
     if limits.is_over():
         raise SilenceError("took too long")
-    if piece := connection.take_unread():
+    if piece := connection.read_available():
         return piece
-    async with _silence_bounded(limits):
+    async with _read_timeout_limit(limits):
         return await connection.read()
 
 
 @asynccontextmanager
-async def _silence_bounded(limits: _TimeLimits) -> AsyncIterator[asyncio.Timeout]:
+async def _read_timeout_limit(limits: _TimeLimits) -> AsyncIterator[asyncio.Timeout]:
     """Raises SilenceError if the block takes longer than the read timeout."""
-    silence = asyncio.timeout_at(limits.silence_ends_s())
+    read_timeout = asyncio.timeout_at(limits.read_timeout_ends_s())
     try:
-        async with silence:
-            yield silence
+        async with read_timeout:
+            yield read_timeout
     except TimeoutError as exc:
-        if not silence.expired():
+        if not read_timeout.expired():
             raise  # of another timeout
         raise SilenceError("took too long" if limits.is_over() else "fell silent") from exc

@@ -12,7 +12,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import h11
 
@@ -24,6 +24,13 @@ JOINED_MAX_BYTES = 64 << 10  # smaller pieces are joined
 CLOSE_S = 5.0  # how long the last bytes of an upgraded connection may take to be sent
 
 FieldList = list[tuple[str, str]]
+
+
+class UnreadBytes(NamedTuple):
+    """Received bytes that were not read yet, and whether reading from the socket is paused."""
+
+    size_bytes: int
+    is_paused: bool
 
 
 class ConnectionLostError(Exception):
@@ -39,7 +46,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.trailers: FieldList = []
-        self.is_answered = False  # whether a byte was received since the request began
+        self.has_received = False  # whether a byte was received since the request was sent
         self.size_bytes: int | None = 0  # of the response's body; None if not announced
         self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
         self._method = b""
@@ -50,12 +57,12 @@ class Connection(asyncio.Protocol):
         self._unread: deque[bytes | bytearray] = deque()
         self._unread_bytes = 0
         self._is_paused = False
-        self._parses_later = False  # whether some received bytes are not parsed yet
+        self._has_unparsed = False  # whether some received bytes are not parsed yet
         self._is_switched = False
         self._is_complete = False
         self._is_closing = False
         self._failure: Exception | None = None
-        self._arrived = asyncio.Event()  # data was received, or the connection has ended
+        self._has_data = asyncio.Event()  # data was received, or the connection has ended
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -64,7 +71,7 @@ class Connection(asyncio.Protocol):
     def send_head(self, request: h11.Request) -> None:
         """Starts a request. Raises h11.LocalProtocolError, ConnectionLostError."""
         self.trailers = []
-        self.is_answered = False
+        self.has_received = False
         self.size_bytes = 0
         self._method = request.method
         self._interim_count = 0
@@ -95,7 +102,7 @@ class Connection(asyncio.Protocol):
     async def head(self) -> h11.InformationalResponse | h11.Response:
         """The next head, interim or final. Raises ConnectionLostError, h11.RemoteProtocolError."""
         while not self._heads:
-            await self._arrival()
+            await self._wait_for_data()
         return self._heads.popleft()
 
     async def read(self) -> bytes:
@@ -105,10 +112,10 @@ class Connection(asyncio.Protocol):
         while not self._unread:
             if self._is_complete:
                 return b""
-            await self._arrival()
-        return self.take_unread()
+            await self._wait_for_data()
+        return self.read_available()
 
-    def take_unread(self) -> bytes:
+    def read_available(self) -> bytes:
         """As ``read``, without waiting: b"" if nothing was received."""
         if self._unread and len(self._unread[0]) > JOINED_MAX_BYTES:
             piece = bytes(self._unread.popleft())
@@ -118,6 +125,11 @@ class Connection(asyncio.Protocol):
         self._unread_bytes -= len(piece)
         self._resume_reading()
         return piece
+
+    @property
+    def unread(self) -> UnreadBytes:
+        """The received bytes that ``read`` has not returned yet."""
+        return UnreadBytes(self._unread_bytes, self._is_paused)
 
     @property
     def is_complete(self) -> bool:
@@ -140,7 +152,7 @@ class Connection(asyncio.Protocol):
         if self._http.our_state is not h11.DONE:
             return False
         while self._unread:
-            self.take_unread()
+            self.read_available()
         self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
         return True
 
@@ -177,7 +189,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self.is_answered = True
+        self.has_received = True
         if self._failure is not None:
             return
         if self._is_switched:
@@ -189,12 +201,12 @@ class Connection(asyncio.Protocol):
             self._receive_body(data)
         else:
             self._http.receive_data(data)
-            if not self._parses_later:
+            if not self._has_unparsed:
                 self._parse()
-        self._arrived.set()
+        self._has_data.set()
 
     def eof_received(self) -> None:
-        self._parse_rest()
+        self._parse_remaining()
         if self._is_switched:
             self._is_complete = True
         elif self.size_bytes is None and not self._is_complete and self._failure is None:
@@ -203,12 +215,12 @@ class Connection(asyncio.Protocol):
                 # Only a body with neither Content-Length nor chunks ends this way.
                 self._is_complete = isinstance(self._http.next_event(), h11.EndOfMessage)
             except h11.RemoteProtocolError as exc:
-                self._lose(exc)
+                self._fail_as_lost(exc)
         self._fail(ConnectionLostError("closed by the peer"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._parse_rest()
-        self._lose(exc)
+        self._parse_remaining()
+        self._fail_as_lost(exc)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -230,13 +242,13 @@ class Connection(asyncio.Protocol):
             raise ConnectionLostError("the connection has ended") from self._failure
         return self._transport
 
-    async def _arrival(self) -> None:
+    async def _wait_for_data(self) -> None:
         """Waits until data was received. Raises what ended the connection."""
         if isinstance(self._failure, h11.RemoteProtocolError):
             raise h11.RemoteProtocolError(str(self._failure)) from self._failure
         self._open_transport()
-        self._arrived.clear()
-        await self._arrived.wait()
+        self._has_data.clear()
+        await self._has_data.wait()
 
     def _parse(self, events_max: int = EVENTS_MAX) -> None:
         """Parses the received bytes, except a body of known length.
@@ -244,14 +256,14 @@ class Connection(asyncio.Protocol):
         After ``events_max`` events it yields to the event loop: a body may come in chunks of one
         byte.
         """
-        self._parses_later = False
-        parsed = 0
+        self._has_unparsed = False
+        events = 0
         try:
             while not (self._is_complete or self._missing_bytes or self._is_switched):
-                if parsed == events_max:
+                if events == events_max:
                     self._parse_later()
                     return
-                parsed += 1
+                events += 1
                 event = self._http.next_event()
                 if isinstance(event, h11.Data):
                     self._buffer(event.data)
@@ -267,19 +279,19 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _parse_later(self) -> None:
-        self._parses_later = True
+        self._has_unparsed = True
         self._pause_reading()
         asyncio.get_running_loop().call_soon(self._continue_parsing)
 
     def _continue_parsing(self) -> None:
-        if self._parses_later and self._failure is None:
+        if self._has_unparsed and self._failure is None:
             self._parse()
-            self._arrived.set()
+            self._has_data.set()
             self._resume_reading()
 
-    def _parse_rest(self) -> None:
+    def _parse_remaining(self) -> None:
         """Parses the bytes received before the connection's end, at most one read."""
-        if self._parses_later and self._failure is None:
+        if self._has_unparsed and self._failure is None:
             self._parse(sys.maxsize)
 
     def _pause_reading(self) -> None:
@@ -288,7 +300,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._is_paused and not self._parses_later and self._unread_bytes < UNREAD_MAX_BYTES:
+        if self._is_paused and not self._has_unparsed and self._unread_bytes < UNREAD_MAX_BYTES:
             self._is_paused = False
             if self._failure is None:
                 self._transport.resume_reading()
@@ -333,16 +345,16 @@ class Connection(asyncio.Protocol):
         if self._unread_bytes >= UNREAD_MAX_BYTES:
             self._pause_reading()
 
-    def _lose(self, exc: Exception | None) -> None:
-        lost = ConnectionLostError("lost")
-        lost.__cause__ = exc
-        self._fail(lost)
+    def _fail_as_lost(self, exc: Exception | None) -> None:
+        error = ConnectionLostError("lost")
+        error.__cause__ = exc
+        self._fail(error)
 
     def _fail(self, failure: Exception) -> None:
         """Stores the first failure, and wakes waiting tasks."""
         if self._failure is None:
             self._failure = failure
-        self._arrived.set()
+        self._has_data.set()
         self._writable.set()
 
 

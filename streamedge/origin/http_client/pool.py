@@ -56,18 +56,19 @@ class Pool:
     """At most ``connections_max`` connections in use at a time; ``tls`` makes the one TLS
     context, in a thread, when it is first needed.
 
-    A connection from ``lease`` must be returned by ``give_back``, in any state.
+    A connection from ``lease`` must be returned by ``release``, in any state.
     """
 
     def __init__(self, connections_max: int, tls: Callable[[], ssl.SSLContext]) -> None:
         self._slots = asyncio.Semaphore(connections_max)
-        # A body comes as slowly as its viewer sends it: those may not take all connections.
+        # A streamed body is as slow as its viewer, so requests with one may not use all
+        # connections.
         reserved = max(1, connections_max // RESERVED_FRACTION)
         self._body_slots = asyncio.Semaphore(max(1, connections_max - reserved))
-        self._with_body: set[Connection] = set()
+        self._streaming: set[Connection] = set()
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
-        self._making_tls = asyncio.Lock()
+        self._tls_lock = asyncio.Lock()
         self._leased: dict[Connection, Endpoint] = {}
         self._idle: dict[Endpoint, list[_Idle]] = {}
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -83,7 +84,7 @@ class Pool:
         streams_body: bool = False,
     ) -> tuple[Connection, bool]:
         """A connection to ``endpoint``, before the loop's time ``until_s``, and whether it was used
-        before. The most recently used one is taken, because it is most likely still open, unless
+        before. The most recently used one is reused, because it is most likely still open, unless
         ``only_new``. ``streams_body``: the request has a streamed body. Raises NoConnectionError.
         """
         try:
@@ -92,12 +93,12 @@ class Pool:
                 try:
                     if self._is_closed:
                         raise NoConnectionError(_CLOSED)
-                    connection = None if only_new else self._take_idle(endpoint)
+                    connection = None if only_new else self._idle_connection(endpoint)
                     is_reused = connection is not None
                     if connection is None:
                         connection = await self._connect(endpoint)
                 except BaseException:
-                    self._release(streams_body)
+                    self._release_slots(streams_body)
                     raise
         except TimeoutError as exc:
             raise NoConnectionError("no connection within the connect timeout") from exc
@@ -105,19 +106,19 @@ class Pool:
             raise NoConnectionError(f"no connection: {exc}") from exc
         self._leased[connection] = endpoint
         if streams_body:
-            self._with_body.add(connection)
+            self._streaming.add(connection)
         if self._is_closed:
-            self.give_back(connection)
+            self.release(connection)
             raise NoConnectionError(_CLOSED)
         return connection, is_reused
 
-    def give_back(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         """Returns ``connection``: keeps it for another request if it is reusable, else drops it."""
         endpoint = self._leased.pop(connection, None)
         if endpoint is None:
             return
-        self._release(connection in self._with_body)
-        self._with_body.discard(connection)
+        self._release_slots(connection in self._streaming)
+        self._streaming.discard(connection)
         if self._is_closed or self._is_retired or not connection.recycle():
             connection.abort()
             return
@@ -137,7 +138,7 @@ class Pool:
             self._body_slots.release()
             raise
 
-    def _release(self, streams_body: bool) -> None:
+    def _release_slots(self, streams_body: bool) -> None:
         self._slots.release()
         if streams_body:
             self._body_slots.release()
@@ -168,7 +169,7 @@ class Pool:
             self._sweep_timer.cancel()
             self._sweep_timer = None
 
-    def _take_idle(self, endpoint: Endpoint) -> Connection | None:
+    def _idle_connection(self, endpoint: Endpoint) -> Connection | None:
         idle = self._idle.get(endpoint, [])
         while idle:
             connection = idle.pop().connection
@@ -193,7 +194,7 @@ class Pool:
         return connection
 
     async def _tls_context(self) -> ssl.SSLContext:
-        async with self._making_tls:
+        async with self._tls_lock:
             if self._tls is None:
                 self._tls = await asyncio.to_thread(self._make_tls)
             return self._tls

@@ -23,6 +23,7 @@ from streamedge.origin.http_client.pool import Endpoint
 from streamedge.origin.http_client.request import split_url
 from streamedge.origin.http_client.tls import system_tls
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.event_loop import until
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -306,24 +307,13 @@ async def test_reading_pauses_when_too_many_bytes_are_unread(
 
     url = await server.start(talk)
     response = await get(client, url)
-    connection = response._connection
-    assert connection is not None
-    paused = asyncio.Event()
-    hold = connection._buffer
-
-    def hold_and_tell(piece: bytes | bytearray) -> None:
-        hold(piece)
-        if connection._is_paused:
-            paused.set()
-
-    connection._buffer = hold_and_tell  # type: ignore[method-assign]
     go_on.set()
-    await paused.wait()
-    assert UNREAD_MAX_BYTES <= connection._unread_bytes < 2 * UNREAD_MAX_BYTES
+    await until(lambda: response.unread.is_paused)
+    assert UNREAD_MAX_BYTES <= response.unread.size_bytes < 2 * UNREAD_MAX_BYTES
     received_bytes = 0
     async for piece in response.pieces(size_bytes):
         received_bytes += len(piece)
-        assert connection._unread_bytes < 2 * UNREAD_MAX_BYTES
+        assert response.unread.size_bytes < 2 * UNREAD_MAX_BYTES
     assert received_bytes == size_bytes
 
 
@@ -986,7 +976,7 @@ async def test_total_timeout_ends_a_response_with_unread_bytes(
 ) -> None:
     url = await server.start(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"))
     response = await get(client, url)
-    response._patience = replace(response._patience, ends_at_s=0)
+    response._limits = replace(response._limits, ends_at_s=0)
     assert await failure_of(read(response)) is OriginFailure.TIMEOUT
 
 

@@ -22,7 +22,7 @@ from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 NESTING_LIMIT: Final = 16  # objects and arrays within each other
 ELEMENTS_LIMIT: Final = 512  # values in one message, at every depth together; clients send 30
 STRING_LIMIT_BYTES: Final = 65_535  # of a long string too: longer ones have no use in a command
-_SHORT_STRING_LIMIT_BYTES: Final = 0xFFFF  # what the 16-bit length can say
+_SHORT_STRING_LIMIT_BYTES: Final = 0xFFFF  # the largest 16-bit length
 
 _NUMBER = struct.Struct(">d")
 _DATE = struct.Struct(">dh")
@@ -31,7 +31,7 @@ _LONG_LENGTH = struct.Struct(">I")
 
 
 class AmfError(ProtocolError):
-    """The bytes are not AMF0, or run over a limit; or a value has no form in AMF0."""
+    """The bytes are not AMF0 or exceed a limit, or AMF0 cannot represent a value."""
 
 
 class Marker(IntEnum):
@@ -107,8 +107,8 @@ def decode_all(data: Buffer) -> list[AmfValue]:
 def decode_readable(data: Buffer) -> list[AmfValue]:
     """The values of ``data`` up to the first that cannot be read, or is over a limit.
 
-    An object or array that is cut there holds what was read of it. Never raises: clients send
-    values that this server has no use for, and what came before them counts.
+    An object or array that is cut there has its members up to there. Never raises: clients send
+    values that this server does not need, and the values before them are used.
     """
     decoder = _Decoder(data, ends_at_fault=True)
     values: list[AmfValue] = []
@@ -128,7 +128,7 @@ def decode(data: Buffer, position: int = 0) -> tuple[AmfValue, int]:
 def encode(*values: AmfValue) -> bytes:
     """The values one after the other.
 
-    Raises AmfError for what AMF0 cannot say: a key over 65,535 bytes, a string over 4 GiB, an
+    Raises AmfError for what AMF0 cannot represent: a key over 65,535 bytes, a string over 4 GiB, an
     integer beyond a double's range.
     """
     out = bytearray()
@@ -140,7 +140,7 @@ def encode(*values: AmfValue) -> bytes:
 class _Decoder:
     """A position in the bytes, and the number of values decoded so far.
 
-    With ``ends_at_fault`` what cannot be read is UNDEFINED and nothing is read behind it
+    With ``ends_at_fault`` an unreadable value is UNDEFINED, and decoding ends there
     (``has_ended``); without, AmfError is raised.
     """
 
@@ -168,7 +168,7 @@ class _Decoder:
             raise AmfError(f"AMF0 message has more than {ELEMENTS_LIMIT} values")
         if depth > NESTING_LIMIT:
             raise AmfError(f"AMF0 values are nested deeper than {NESTING_LIMIT}")
-        marker = self._take(1)[0]
+        marker = self._read(1)[0]
         match marker:
             case Marker.OBJECT:
                 return self._properties({}, depth)
@@ -177,37 +177,37 @@ class _Decoder:
                 return self._properties({}, depth)
             case Marker.ECMA_ARRAY:
                 # Encoders write 0, the true count or anything else; only the end marker counts.
-                self._take(4)
+                self._read(4)
                 array = EcmaArray()
                 self._properties(array, depth)
                 return array
             case Marker.STRICT_ARRAY:
-                return self._items(_LONG_LENGTH.unpack(self._take(4))[0], depth)
+                return self._items(_LONG_LENGTH.unpack(self._read(4))[0], depth)
             case _:
                 return self._scalar(marker)
 
     def _scalar(self, marker: int) -> AmfValue:
         match marker:
             case Marker.NUMBER:
-                number: float = _NUMBER.unpack(self._take(8))[0]
+                number: float = _NUMBER.unpack(self._read(8))[0]
                 return number
             case Marker.BOOLEAN:
-                return self._take(1) != b"\0"
+                return self._read(1) != b"\0"
             case Marker.STRING:
                 return self._short_string()
             case Marker.LONG_STRING | Marker.XML_DOCUMENT:
-                return self._text(_LONG_LENGTH.unpack(self._take(4))[0])
+                return self._text(_LONG_LENGTH.unpack(self._read(4))[0])
             case Marker.NULL:
                 return None
             case Marker.UNDEFINED | Marker.UNSUPPORTED | Marker.MOVIE_CLIP | Marker.RECORD_SET:
                 return UNDEFINED
             case Marker.REFERENCE:
-                self._take(2)
+                self._read(2)
                 return UNDEFINED
             case Marker.DATE:
-                return Date(*_DATE.unpack(self._take(10)))
+                return Date(*_DATE.unpack(self._read(10)))
             case _:
-                raise AmfError(f"AMF0 marker 0x{marker:02x} is not taken")
+                raise AmfError(f"AMF0 marker 0x{marker:02x} is not supported")
 
     def _properties(self, properties: dict[str, AmfValue], depth: int) -> dict[str, AmfValue]:
         while not self.has_ended:
@@ -218,7 +218,7 @@ class _Decoder:
                     raise
                 self.has_ended = True
                 break
-            # An empty key is legal before anything but the end marker, which is no value.
+            # An empty key is legal before a value; before the end marker it ends the object.
             if not key and self._data[self.position : self.position + 1] == bytes(
                 (Marker.OBJECT_END,)
             ):
@@ -237,21 +237,21 @@ class _Decoder:
         return items
 
     def _short_string(self) -> str:
-        return self._text(_SHORT_LENGTH.unpack(self._take(2))[0])
+        return self._text(_SHORT_LENGTH.unpack(self._read(2))[0])
 
     def _text(self, size_bytes: int) -> str:
         if size_bytes > STRING_LIMIT_BYTES:
             raise AmfError(f"AMF0 string of {size_bytes} bytes, more than {STRING_LIMIT_BYTES}")
-        # A name in some other encoding should end as "not found", not as a lost connection.
-        return self._take(size_bytes).decode("utf-8", "replace")
+        # A name in another encoding should be "not found", and not end the connection.
+        return self._read(size_bytes).decode("utf-8", "replace")
 
-    def _take(self, size_bytes: int) -> bytes:
+    def _read(self, size_bytes: int) -> bytes:
         end = self.position + size_bytes
-        taken = bytes(self._data[self.position : end])
-        if len(taken) < size_bytes:
+        piece = bytes(self._data[self.position : end])
+        if len(piece) < size_bytes:
             raise AmfError("AMF0 message ends inside a value")
         self.position = end
-        return taken
+        return piece
 
 
 def _encode(out: bytearray, value: AmfValue) -> None:
@@ -292,25 +292,25 @@ def _number(value: float) -> bytes:
 
 
 def _encode_text(out: bytearray, text: str) -> None:
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= _SHORT_STRING_LIMIT_BYTES:
+    text_bytes = text.encode("utf-8", "replace")
+    if len(text_bytes) <= _SHORT_STRING_LIMIT_BYTES:
         out.append(Marker.STRING)
-        out += _SHORT_LENGTH.pack(len(encoded))
+        out += _SHORT_LENGTH.pack(len(text_bytes))
     else:
         out.append(Marker.LONG_STRING)
-        out += _LONG_LENGTH.pack(len(encoded))
-    out += encoded
+        out += _LONG_LENGTH.pack(len(text_bytes))
+    out += text_bytes
 
 
 def _encode_properties(out: bytearray, properties: Mapping[str, AmfValue]) -> None:
     for key, value in properties.items():
-        encoded = key.encode("utf-8", "replace")
-        if len(encoded) > _SHORT_STRING_LIMIT_BYTES:
+        key_bytes = key.encode("utf-8", "replace")
+        if len(key_bytes) > _SHORT_STRING_LIMIT_BYTES:
             raise AmfError(
-                f"AMF0 key of {len(encoded)} bytes, more than {_SHORT_STRING_LIMIT_BYTES}"
+                f"AMF0 key of {len(key_bytes)} bytes, more than {_SHORT_STRING_LIMIT_BYTES}"
             )
-        out += _SHORT_LENGTH.pack(len(encoded))
-        out += encoded
+        out += _SHORT_LENGTH.pack(len(key_bytes))
+        out += key_bytes
         _encode(out, value)
     out += _SHORT_LENGTH.pack(0)
     out.append(Marker.OBJECT_END)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 
-DEFAULT_CHUNK_SIZE_BYTES: Final = 128  # §5.4.1: in force until Set Chunk Size
+DEFAULT_CHUNK_SIZE_BYTES: Final = 128  # §5.4.1: applies until Set Chunk Size
 CHUNK_SIZE_LIMIT_BYTES: Final = 0x7FFFFFFF
 MESSAGE_SIZE_LIMIT_BYTES: Final = 0xFFFFFF  # the length field has 24 bits
 CHUNK_STREAMS_LIMIT: Final = 64  # a Flash Player with 16 streams uses fewer
@@ -76,12 +76,22 @@ class _ChunkStream:
     payload: bytearray = field(default_factory=bytearray)
 
 
-class ChunkReader:
-    """Puts messages together from chunks that arrive in pieces of any size.
+class ChunkReaderStats(NamedTuple):
+    """The memory of a ChunkReader: ``payload_bytes`` are the bytes of unfinished messages."""
 
-    ``message_limit_bytes`` is the largest message taken. ``chunks`` counts the chunks read so far:
-    what reading costs, since a chunk may be as short as a byte. After a ProtocolError the reader
-    has lost its place and must not be used again.
+    chunk_streams: int
+    unfinished_messages: int
+    unfinished_bytes: int  # as counted against the limit
+    payload_bytes: int
+    buffered_bytes: int
+
+
+class ChunkReader:
+    """Assembles messages from chunks that arrive in pieces of any size.
+
+    ``message_limit_bytes`` is the largest accepted message. ``chunks`` counts the chunks read so
+    far, a measure of the cost, because a chunk may have a single byte. After a ProtocolError the
+    reader must not be used again.
     """
 
     def __init__(self, *, message_limit_bytes: int) -> None:
@@ -89,13 +99,23 @@ class ChunkReader:
         self._chunk_size_bytes = DEFAULT_CHUNK_SIZE_BYTES
         self._streams: dict[int, _ChunkStream] = {}
         self._buffer = bytearray()
-        self._position = 0  # up to where the buffer has been read
+        self._position = 0  # the end of the parsed bytes in the buffer
         self._current: _ChunkStream | None = None  # the chunk whose payload is arriving
         self._current_id = 0
-        self._chunk_left_bytes = 0
+        self._chunk_missing_bytes = 0
         self._unfinished_messages = 0
         self._unfinished_bytes = 0
         self.chunks = 0
+
+    def stats(self) -> ChunkReaderStats:
+        """The memory in use now."""
+        return ChunkReaderStats(
+            len(self._streams),
+            self._unfinished_messages,
+            self._unfinished_bytes,
+            sum(len(stream.payload) for stream in self._streams.values()),
+            len(self._buffer),
+        )
 
     @property
     def unread_bytes(self) -> int:
@@ -120,9 +140,9 @@ class ChunkReader:
     def next_message(self, chunks_max: int = 0) -> Message | None:
         """The next complete message, or None.
 
-        ``chunks_max`` bounds the chunks that are read for it, where it is not 0. Raises
-        ProtocolError for a header without its predecessor, a message begun inside another one of
-        its chunk stream, a bad Set Chunk Size or Abort, and anything over a limit.
+        At most ``chunks_max`` chunks are read for it; 0: no limit. Raises ProtocolError for a
+        header that repeats a missing one, a message that begins inside another one of its chunk
+        stream, an invalid Set Chunk Size or Abort, and anything over a limit.
         """
         message = self._next_message(self.chunks + chunks_max if chunks_max else -1)
         if message is None:
@@ -137,7 +157,7 @@ class ChunkReader:
                 stream = None if self.chunks == chunks_end else self._begin_chunk()
                 if stream is None:
                     return None
-            if self._chunk_left_bytes and not self._take_payload(stream):
+            if self._chunk_missing_bytes and not self._read_payload(stream):
                 return None
             message = self._end_chunk(stream)
             if message is not None:
@@ -171,24 +191,24 @@ class ChunkReader:
         self._current = stream
         self._current_id = chunk_stream_id
         self.chunks += 1
-        left_bytes = stream.size_bytes - len(stream.payload)
-        self._chunk_left_bytes = min(left_bytes, self._chunk_size_bytes)
+        missing_bytes = stream.size_bytes - len(stream.payload)
+        self._chunk_missing_bytes = min(missing_bytes, self._chunk_size_bytes)
         return stream
 
     def _read_header(
         self, chunk_format: int, chunk_stream_id: int, stream: _ChunkStream | None, position: int
     ) -> int | None:
-        """Reads what follows the basic header; the position after it, None when it is not there."""
+        """Reads the message header; returns the position after it, None when it is incomplete."""
         buffer, start = self._buffer, position
         position += _MESSAGE_HEADER_SIZES_BYTES[chunk_format]
         if len(buffer) < position:
             return None
         self._check_order(chunk_format, chunk_stream_id, stream)
         if stream is not None and chunk_format == _CONTINUATION_FORMAT:
-            repeated = _repeats_extended_timestamp(buffer, position, stream.extended)
-            if repeated is None:
+            is_repeated = _repeats_extended_timestamp(buffer, position, stream.extended)
+            if is_repeated is None:
                 return None
-            return position + 4 if repeated else position
+            return position + 4 if is_repeated else position
         field_ms = int.from_bytes(buffer[start : start + 3])
         extended = b""
         if field_ms == _EXTENDED:
@@ -206,8 +226,8 @@ class ChunkReader:
     def _check_order(
         self, chunk_format: int, chunk_stream_id: int, stream: _ChunkStream | None
     ) -> None:
-        # librtmp opens chunk stream 2 with fmt 1, as if a message on stream 0 at time 0 had been
-        # there before; fmt 2 and 3 do not even have the length.
+        # librtmp opens chunk stream 2 with fmt 1, as if it followed a message on stream 0 at time
+        # 0; fmt 2 and 3 do not have a length.
         if stream is None and chunk_format > 1:
             raise ProtocolError(
                 f"chunk stream {chunk_stream_id} begins with fmt {chunk_format}, "
@@ -236,7 +256,7 @@ class ChunkReader:
             # The one little-endian field of RTMP (§5.3.1.2.1).
             stream.stream_id = int.from_bytes(rest[4:8], "little")
             stream.timestamp_ms = 0
-        # §5.3.1.2.4: a fmt 3 message straight after fmt 0 takes the timestamp itself as its delta.
+        # §5.3.1.2.4: the delta of a fmt 3 message directly after fmt 0 is the timestamp itself.
         stream.delta_ms = field_ms
 
     def _begin_message(self, stream: _ChunkStream, chunk_stream_id: int) -> None:
@@ -251,20 +271,20 @@ class ChunkReader:
         stream.unfinished = True
         self._unfinished_messages += 1
 
-    def _take_payload(self, stream: _ChunkStream) -> bool:
-        """Takes the available payload of the current chunk; returns whether it is complete."""
-        taken = self._buffer[self._position : self._position + self._chunk_left_bytes]
-        size_bytes = len(taken)
-        stream.payload += taken
+    def _read_payload(self, stream: _ChunkStream) -> bool:
+        """Reads the available payload of the current chunk; returns whether it is complete."""
+        piece = self._buffer[self._position : self._position + self._chunk_missing_bytes]
+        size_bytes = len(piece)
+        stream.payload += piece
         self._position += size_bytes
-        self._chunk_left_bytes -= size_bytes
+        self._chunk_missing_bytes -= size_bytes
         self._unfinished_bytes += size_bytes
         if self._unfinished_bytes > UNFINISHED_FACTOR * self._message_limit_bytes:
             raise ProtocolError(
                 f"unfinished messages of {self._unfinished_bytes} bytes together, "
                 f"more than {UNFINISHED_FACTOR * self._message_limit_bytes}"
             )
-        return not self._chunk_left_bytes
+        return not self._chunk_missing_bytes
 
     def _end_chunk(self, stream: _ChunkStream) -> Message | None:
         self._current = None
@@ -302,10 +322,9 @@ class ChunkReader:
 
 
 def _repeats_extended_timestamp(buffer: bytearray, position: int, extended: bytes) -> bool | None:
-    """Whether the last extended timestamp is repeated at ``position``; None: not decidable yet.
+    """Whether the last extended timestamp is repeated at ``position``; None: more bytes are needed.
 
-    §5.3.1.3 has it repeated on fmt 3, older librtmp publishers leave it out, and nothing but the
-    bytes themselves tells which.
+    §5.3.1.3 repeats it on fmt 3, older librtmp publishers omit it, and only the bytes show which.
     """
     if not extended:
         return False
@@ -327,9 +346,9 @@ def message_header(
 ) -> bytes:
     """The fmt 0 header of a message: 12 bytes, or up to 18 for large ids and times.
 
-    ``timestamp_ms`` is taken modulo 2^32; ``size_bytes`` is at most MESSAGE_SIZE_LIMIT_BYTES,
-    else OverflowError. Only fmt 0 is ever written: deltas would save 8 bytes and tie the messages
-    of one viewer together.
+    ``timestamp_ms`` is sent modulo 2^32; ``size_bytes`` is at most MESSAGE_SIZE_LIMIT_BYTES, else
+    OverflowError. Only fmt 0 is ever written: deltas would save 8 bytes and tie the messages of one
+    viewer together.
     """
     timestamp_ms &= _TIMESTAMP_MASK
     return b"".join(

@@ -9,13 +9,14 @@ cannot write. The transitions are in ``states``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from streamedge.delivery.rtmp.protocol import events, messages
 from streamedge.delivery.rtmp.protocol.amf0 import AmfValue, EcmaArray
 from streamedge.delivery.rtmp.protocol.chunks import (
     DEFAULT_CHUNK_SIZE_BYTES,
     ChunkReader,
+    ChunkReaderStats,
     Message,
     MessageType,
     encode_message,
@@ -66,6 +67,14 @@ _STREAM_FAILURES: Final = {
 _RESPONSES: Final = frozenset({"_result", "_error", "onStatus"})
 
 
+class ServerConnectionStats(NamedTuple):
+    """``streams`` are open, ``deferred`` messages wait for the response to connect."""
+
+    streams: int
+    deferred: int
+    reader: ChunkReaderStats
+
+
 @dataclass(slots=True)
 class _Stream:
     paused: bool = False
@@ -74,8 +83,8 @@ class _Stream:
 class ServerConnection:
     """The server's side of one client.
 
-    ``random``: 1528 unpredictable bytes. ``message_limit_bytes``: the largest message taken.
-    ``streams_limit``: streams open at one time.
+    ``random``: 1528 unpredictable bytes. ``message_limit_bytes``: the largest accepted message.
+    ``streams_limit``: most streams open at a time.
     """
 
     def __init__(
@@ -92,13 +101,17 @@ class ServerConnection:
         self._out_chunk_size_bytes = DEFAULT_CHUNK_SIZE_BYTES
         self._received_bytes = 0  # after the handshake, as clients count
         self._acknowledged_bytes = 0
-        self._window_bytes = 0  # 0 until the client asks for Acknowledgements
+        self._window_bytes = 0  # 0 until the client requests Acknowledgements
         self.is_behind = False
 
     @property
     def state(self) -> State:
         """The state of the connection."""
         return self._state
+
+    def stats(self) -> ServerConnectionStats:
+        """The memory in use now."""
+        return ServerConnectionStats(len(self._streams), len(self._deferred), self._reader.stats())
 
     @property
     def chunks(self) -> int:
@@ -113,9 +126,9 @@ class ServerConnection:
         """Parses data of the client, in pieces of any size, and returns its requests.
 
         With ``chunks_max`` it parses at most that many chunks, and stops after the first event;
-        ``is_behind`` is then True if ``receive_data(b"", …)`` may return more.
-        Raises ProtocolError when the client breaks the protocol or runs over a limit; the
-        connection can then only be closed; ``data_to_send`` may still return earlier responses.
+        ``is_behind`` is then True if ``receive_data(b"", …)`` may return more. Raises ProtocolError
+        when the client breaks the protocol or exceeds a limit. The connection must then be closed;
+        ``data_to_send`` may still return earlier responses.
         """
         if self._state is State.FAILED:
             raise ProtocolError("the connection has failed before")
@@ -126,20 +139,20 @@ class ServerConnection:
             raise
 
     def data_to_send(self) -> bytes:
-        """The output since the last call, to send in order and before anything else."""
+        """The output since the last call; send it in order, before anything else."""
         data = bytes(self._out)
         self._out.clear()
         return data
 
-    # Answers to events
+    # Responses to events
 
     def accept_connect(
         self, transaction: float, *, description: str = "Connection succeeded."
     ) -> list[Event]:
         """Accepts the client, with the messages of Flash Media Server in its order.
 
-        Returns the events of messages that the client sent without waiting for this response. Most
-        clients wait, so mostly none.
+        Returns the events of messages that the client sent before this response. Most clients wait
+        for it.
         """
         self._move(Cause.CONNECT_ACCEPTED)
         self._send(messages.window_acknowledgement_size(_WINDOW_SIZE_BYTES))
@@ -165,8 +178,8 @@ class ServerConnection:
     ) -> None:
         """Rejects the client; the caller closes the connection once this is sent.
 
-        ``code``: NetConnection.Connect.Rejected, .InvalidApp or .Failed. ``application``: what
-        Flash shows as ``info.application``, a text or an object such as a redirect.
+        ``code``: NetConnection.Connect.Rejected, .InvalidApp or .Failed. ``application``: the
+        ``info.application`` of Flash, a text or an object such as a redirect.
         """
         self._move(Cause.CONNECT_REJECTED)
         self._deferred.clear()
@@ -175,14 +188,14 @@ class ServerConnection:
         self._send(messages.command(0, "_error", transaction, self._properties(), information))
 
     def call_result(self, transaction: float, value: AmfValue) -> None:
-        """Answers a call with ``value``; nothing is sent for transaction 0, which wants none."""
+        """Sends ``value`` as the result of a call; transaction 0 gets no response."""
         if transaction != 0:
             self._send(messages.command(0, "_result", transaction, None, value))
 
     def call_error(
         self, transaction: float, description: str, *, code: str = "NetConnection.Call.Failed"
     ) -> None:
-        """Answers a call with an error; nothing is sent for transaction 0, which wants none."""
+        """Sends an error as the result of a call; transaction 0 gets no response."""
         if transaction != 0:
             information = messages.status_information(StatusLevel.ERROR, code, description)
             self._send(messages.command(0, "_error", transaction, None, information))
@@ -204,7 +217,7 @@ class ServerConnection:
         self._send(messages.user_control(UserControlEvent.STREAM_EOF, stream_id))
 
     def stream_is_recorded(self, stream_id: int) -> None:
-        """The stream is no live one, and can be sought in."""
+        """The stream is a recording: the client may seek."""
         self._send(messages.user_control(UserControlEvent.STREAM_IS_RECORDED, stream_id))
 
     def sample_access(self, stream_id: int) -> None:
@@ -212,21 +225,21 @@ class ServerConnection:
         self.data_message(stream_id, 0, "|RtmpSampleAccess", False, False)
 
     def data_start(self, stream_id: int) -> None:
-        """NetStream.Data.Start, a data message in spite of its looks."""
+        """NetStream.Data.Start, which is a data message, unlike other statuses."""
         self.data_message(stream_id, 0, "onStatus", {"code": "NetStream.Data.Start"})
 
     def metadata(self, stream_id: int, timestamp_ms: int, metadata: EcmaArray) -> None:
-        """onMetaData, which players take only as an ECMA array."""
+        """onMetaData, which players accept only as an ECMA array."""
         self.data_message(stream_id, timestamp_ms, "onMetaData", metadata)
 
     def play_complete(
         self, stream_id: int, timestamp_ms: int, *, duration_s: float, size_bytes: int
     ) -> None:
-        """NetStream.Play.Complete: all media of this play are sent."""
+        """NetStream.Play.Complete: all media of this play were sent."""
         information = messages.status_information(
             StatusLevel.STATUS,
             "NetStream.Play.Complete",
-            "Everything asked for was sent.",
+            "All requested media were sent.",
             duration=duration_s,
             bytes=size_bytes,
         )
@@ -239,8 +252,9 @@ class ServerConnection:
     def media_message(
         self, stream_id: int, type_id: MessageType, timestamp_ms: int, payload: bytes
     ) -> None:
-        """A small audio, video or aggregate message; large ones go out in ``messages.media_chunks``
-        without passing through here."""
+        """A small audio, video or aggregate message; ``messages.media_chunks`` makes the large
+        ones.
+        """
         self._send(messages.media(stream_id, type_id, timestamp_ms, payload))
 
     # Messages of the client
@@ -259,12 +273,12 @@ class ServerConnection:
         return client_events
 
     def _read_messages(self, chunks_max: int) -> list[Event]:
-        reader, client_events, left = self._reader, list[Event](), chunks_max
+        reader, client_events, chunks_left = self._reader, list[Event](), chunks_max
         chunks_end = reader.chunks + chunks_max
-        while (message := reader.next_message(left)) is not None:
+        while (message := reader.next_message(chunks_left)) is not None:
             client_events += self._handle_all([messages.parse(message)])
-            left = chunks_end - reader.chunks
-            if chunks_max and (client_events or left <= 0):
+            chunks_left = chunks_end - reader.chunks
+            if chunks_max and (client_events or chunks_left <= 0):
                 break
         was_stopped = chunks_max > 0 and (bool(client_events) or reader.chunks == chunks_end)
         self.is_behind = was_stopped and reader.unread_bytes > 0
@@ -284,7 +298,7 @@ class ServerConnection:
     def _defer(self, message: Received) -> None:
         if len(self._deferred) >= DEFERRED_MESSAGES_LIMIT:
             raise ProtocolError(
-                f"more than {DEFERRED_MESSAGES_LIMIT} messages before connect was answered"
+                f"more than {DEFERRED_MESSAGES_LIMIT} messages before the response to connect"
             )
         self._deferred.append(message)
 
@@ -327,7 +341,7 @@ class ServerConnection:
             case "play" | "seek" | "pause" | "pauseRaw" | "closeStream" | "publish":
                 return self._stream_command(command)
             case name if name in _OPTIONAL_CALLS:
-                return self._answer_optional_call(command)
+                return self._respond_to_optional_call(command)
             case _:
                 return self._refuse(command, "This server has no such command.")
 
@@ -392,12 +406,12 @@ class ServerConnection:
         match command.argument(0):
             case str() as name:
                 return events.read_play(command, name)
-            case False:  # NetStream.play(false): Flash's older way to say close
+            case False:  # NetStream.play(false): an older form of close
                 return events.CloseStream(command.stream_id)
             case _:
                 return self._refuse(command, "play needs a stream name.")
 
-    def _answer_optional_call(self, command: Command) -> Event:
+    def _respond_to_optional_call(self, command: Command) -> Event:
         if command.name == "FCSubscribe":
             # Some Flash players repeat FCSubscribe until they get this, and only then play.
             information = messages.status_information(
@@ -424,8 +438,8 @@ class ServerConnection:
             "capabilities": _CAPABILITIES,
         }
         if self._enhanced:
-            # E-RTMP v2 "Enhancing NetConnection connect Command": files go out as they are,
-            # whatever their codec; nothing is decoded or encoded.
+            # E-RTMP v2 "Enhancing NetConnection connect Command": media are forwarded in any codec;
+            # nothing is decoded or encoded.
             properties |= {
                 "fourCcList": ["*"],
                 "videoFourCcInfoMap": {"*": _CAN_FORWARD},

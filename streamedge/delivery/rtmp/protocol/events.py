@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 from streamedge.delivery.rtmp.protocol.amf0 import AmfValue
 from streamedge.delivery.rtmp.protocol.messages import Command
 
-TIME_LIMIT_MS: Final = 0xFFFFFFFF  # an RTMP timestamp's range; later asks mean "the end"
+TIME_LIMIT_MS: Final = 0xFFFFFFFF  # an RTMP timestamp's range; a later time means "the end"
 
-# §7.2.2.1 speaks of seconds, the wire of milliseconds, and GStreamer sends the bare numbers.
+# §7.2.2.1 has seconds, players send milliseconds, and GStreamer sends the bare numbers.
 _LIVE_STARTS: Final = (-1.0, -1000.0)
 
 
@@ -106,7 +106,7 @@ class DeleteStream:
 
 @dataclass(frozen=True, slots=True)
 class GetStreamLength:
-    """Answer with ``call_result(transaction, seconds)`` or ``call_error``."""
+    """The response is ``call_result(transaction, seconds)`` or ``call_error``."""
 
     transaction: float
     name: str
@@ -129,7 +129,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A command that was refused or has no effect; already answered if it needs an answer."""
+    """A command that was refused or has no effect. A response was sent if it needs one."""
 
     command: str
 
@@ -174,21 +174,21 @@ def read_connect(command: Command) -> Connect:
 
 
 def read_play(command: Command, name: str) -> Play:
-    """§7.2.2.1: play(name, start, duration, reset), of which only the name must be there."""
+    """§7.2.2.1: play(name, start, duration, reset), of which only the name is required."""
     reset = command.argument(3)
     return Play(
         stream_id=command.stream_id,
         name=name,
         start=_read_start(command.argument(1)),
         duration_ms=_read_duration_ms(command.argument(2)),
-        # Flash Media Server's numbers: 0 appends, 1 replaces, 2 and 3 are 0 and 1 that send no
-        # pauses between messages; left out means 1.
+        # Flash Media Server's numbers: 0 appends, 1 replaces, 2 and 3 are 0 and 1 without pauses
+        # between messages; the default is 1.
         reset=reset in (1, 3) if isinstance(reset, float | bool) else True,
     )
 
 
 def read_whole(value: AmfValue) -> int:
-    """The number in whole units, within 0 and TIME_LIMIT_MS; 0 for what is no number."""
+    """The number in whole units, between 0 and TIME_LIMIT_MS; 0 if it is not a number."""
     number = _number(value)
     return 0 if number is None else int(min(max(number, 0.0), TIME_LIMIT_MS))
 
@@ -227,5 +227,5 @@ def _flags_by_codec(value: AmfValue) -> dict[str, int]:
 
 
 def read_flag(value: AmfValue) -> bool | None:
-    """A boolean that clients also write as a number; None when it is neither."""
+    """A boolean, which some clients send as a number; None when it is neither."""
     return bool(value) if isinstance(value, float | bool) else None

@@ -1,4 +1,4 @@
-"""The server's half of the RTMP handshake, from C0 to C2.
+"""The server's side of the RTMP handshake, from C0 to C2.
 
 Handles the simple form (RTMP 1.0 §5.2) and the digest form that Flash Player and FFmpeg use. Pure:
 the caller passes the random bytes. The digest form is not in
@@ -50,10 +50,10 @@ class DigestScheme(IntEnum):
 
 
 class ServerHandshake:
-    """Answers one client's handshake.
+    """The handshake with one client.
 
-    ``random`` is 1528 unpredictable bytes. After each ``receive_data``, ``done`` says whether the
-    handshake is over; from then on ``remainder`` holds the bytes that came after C2.
+    ``random`` is 1528 unpredictable bytes. ``done`` is True once the handshake is complete;
+    ``remainder`` then holds the bytes after C2.
     """
 
     def __init__(self, random: bytes) -> None:
@@ -68,22 +68,22 @@ class ServerHandshake:
     def receive_data(self, data: bytes) -> bytes:
         """Parses data of the client and returns the bytes to send, often none.
 
-        Raises ProtocolError for a first byte that is no plain RTMP version. The content of
-        C2 is ignored: clients send the echo, a signature or zeros.
+        Raises ProtocolError for a first byte that is not a version of plain RTMP. The content of C2
+        is ignored: clients send the echo, a signature or zeros.
         """
-        answer = b""
+        response = b""
         self._received += data
         if not self._has_responded and self._received:
             check_version(self._received[0])
         if not self._has_responded and len(self._received) >= _FIRST_STEP_SIZE_BYTES:
-            answer = self._respond(bytes(self._received[1:_FIRST_STEP_SIZE_BYTES]))
+            response = self._respond(bytes(self._received[1:_FIRST_STEP_SIZE_BYTES]))
             self._has_responded = True
             del self._received[:_FIRST_STEP_SIZE_BYTES]
         if self._has_responded and len(self._received) >= PACKET_SIZE_BYTES:
             self.remainder = bytes(self._received[PACKET_SIZE_BYTES:])
             self._received.clear()
             self.done = True
-        return answer
+        return response
 
     def _respond(self, c1: bytes) -> bytes:
         digest = find_digest(c1)
@@ -92,19 +92,18 @@ class ServerHandshake:
             return bytes((VERSION,)) + s1 + c1
         scheme, client_digest = digest
         s1 = sign_packet(bytes(4) + _SIGNED_SERVER_VERSION + self._random, scheme, _SERVER_NAME)
-        # The unsigned part of S2 may be anything; the echo is what a client of the simple form
-        # would look for.
+        # The unsigned part of S2 may be anything; a client of the simple form expects the echo.
         echo = c1[:-_DIGEST_SIZE_BYTES]
         key = _hmac(_SERVER_NAME + _KEY_TAIL, client_digest)
         return bytes((VERSION,)) + s1 + echo + _hmac(key, echo)
 
 
 def check_version(version: int) -> None:
-    """Raises ProtocolError for a C0 that cannot be answered with version 3.
+    """Raises ProtocolError for a C0 to which version 3 is no valid response.
 
-    §5.2.2: a server answers 3 to versions it does not know, and the client decides. Encrypted
-    versions are refused, since their clients continue encrypted whatever the server answers. TLS
-    and text are refused: they are other protocols on the wrong port.
+    §5.2.2: a server responds with 3 to unknown versions, and the client decides. Encrypted versions
+    are refused, because their clients continue encrypted after any response. TLS and text are
+    refused: they are other protocols on the wrong port.
     """
     if version in _ENCRYPTED_VERSIONS:
         raise ProtocolError(f"encrypted RTMP (RTMPE, version {version}) is not offered")

@@ -26,7 +26,7 @@ CONTROL_CHUNK_STREAM_ID: Final = 2
 COMMAND_CHUNK_STREAM_ID: Final = 3
 _CHUNK_STREAM_IDS_BEFORE_STREAMS: Final = 3  # message stream 1 has chunk stream 4
 
-_TRANSACTION_NONE: Final = 0.0  # §7.2.2: commands that get no answer
+_TRANSACTION_NONE: Final = 0.0  # §7.2.2: commands that get no response
 
 
 class UserControlEvent(IntEnum):
@@ -83,14 +83,14 @@ class SetBufferLength:
 
 @dataclass(frozen=True, slots=True)
 class PingRequest:
-    """To be answered with the same time (§7.1.7, event 6)."""
+    """The response has the same time (§7.1.7, event 6)."""
 
     time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A call of ``name``; ``transaction`` 0 wants no answer. ``object`` is {} when null."""
+    """A call of ``name``; ``transaction`` 0 gets no response. ``object`` is {} when null."""
 
     stream_id: int
     name: str
@@ -118,8 +118,8 @@ Received: TypeAlias = (
 def parse(message: Message) -> Received:
     """Parses a client's message.
 
-    Raises ProtocolError for a control message that is not of its type's shape. Of a command what
-    can be read counts; one without a name is ``Unused``.
+    Raises ProtocolError for a malformed control message. A command has its readable values; one
+    without a name is ``Unused``.
     """
     match message.type_id:
         case MessageType.ACKNOWLEDGEMENT:
@@ -133,7 +133,7 @@ def parse(message: Message) -> Received:
         case MessageType.COMMAND:
             return _parse_command(message.type_id, message.stream_id, message.payload)
         case MessageType.COMMAND_AMF3:
-            # The first byte is 0 where AMF0 follows; some clients leave it out.
+            # The first byte is 0 if AMF0 follows; some clients omit it.
             payload = message.payload.removeprefix(b"\0")
             return _parse_command(message.type_id, message.stream_id, payload)
         case _:
@@ -190,7 +190,7 @@ def acknowledgement(sequence_bytes: int) -> Message:
 
 
 def window_acknowledgement_size(size_bytes: int) -> Message:
-    """Asks for an Acknowledgement after each ``size_bytes`` (§5.4.4)."""
+    """Requests an Acknowledgement after each ``size_bytes`` (§5.4.4)."""
     return _control(MessageType.WINDOW_ACKNOWLEDGEMENT_SIZE, size_bytes.to_bytes(4))
 
 
@@ -268,10 +268,10 @@ def media(stream_id: int, type_id: MessageType, timestamp_ms: int, payload: byte
 
 
 def media_header(stream_id: int, type_id: MessageType, timestamp_ms: int, size_bytes: int) -> bytes:
-    """The header of such a message alone, for a body of ``size_bytes`` that is sent by itself.
+    """The header of a ``media`` message, for a body of ``size_bytes`` that is sent separately.
 
-    Right for a body of one chunk; a larger one goes out in ``media_chunks``. Raises OverflowError
-    for a size beyond 24 bits.
+    The body must fit in one chunk; ``media_chunks`` splits a larger one. Raises OverflowError for a
+    size beyond 24 bits.
     """
     return message_header(
         stream_chunk_stream_id(stream_id), type_id, stream_id, timestamp_ms, size_bytes
@@ -281,7 +281,7 @@ def media_header(stream_id: int, type_id: MessageType, timestamp_ms: int, size_b
 def media_chunks(
     stream_id: int, type_id: MessageType, timestamp_ms: int, body: Span, chunk_size_bytes: int
 ) -> Iterator[tuple[bytes, Span]]:
-    """Such a message as chunks: the header of each, and the part of ``body`` behind it (§5.3.1).
+    """A ``media`` message as chunks: the header of each, and its part of ``body`` (§5.3.1).
 
     Raises OverflowError for a body beyond 24 bits.
     """
@@ -292,5 +292,5 @@ def media_chunks(
 
 
 def stream_chunk_stream_id(stream_id: int) -> int:
-    """The chunk stream of a stream's data and media; a single one keeps them in order."""
+    """The chunk stream of a stream's data and media; they share one, which keeps their order."""
     return _CHUNK_STREAM_IDS_BEFORE_STREAMS + stream_id

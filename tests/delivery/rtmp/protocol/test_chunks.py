@@ -264,7 +264,7 @@ def test_invalid_chunk_size_is_refused(payload: str) -> None:
 def test_abort_drops_the_unfinished_message() -> None:
     reader = new_reader()
     reader.receive_data(SPECIFICATION_EXAMPLE_2[:140] + control(2, "00000004"))
-    assert reader._unfinished_bytes == reader._unfinished_messages == 0
+    assert reader.stats().unfinished_bytes == reader.stats().unfinished_messages == 0
     assert reader.receive_data(SPECIFICATION_EXAMPLE_2) == [Message(9, 12346, 1000, VIDEO, 4)]
 
 
@@ -403,7 +403,7 @@ def test_any_bytes_are_read_or_refused_in_bounded_memory(pieces: list[bytes]) ->
         except ProtocolError:
             return
         assert all(len(message.payload) <= 1000 for message in messages)
-        held = [stream.payload for stream in reader._streams.values()]
-        assert sum(map(len, held)) == reader._unfinished_bytes <= UNFINISHED_FACTOR * 1000
-        assert len(reader._buffer) < LONGEST_HEADER_BYTES
-        assert len(reader._streams) <= CHUNK_STREAMS_LIMIT
+        stats = reader.stats()
+        assert stats.payload_bytes == stats.unfinished_bytes <= UNFINISHED_FACTOR * 1000
+        assert stats.buffered_bytes < LONGEST_HEADER_BYTES
+        assert stats.chunk_streams <= CHUNK_STREAMS_LIMIT
