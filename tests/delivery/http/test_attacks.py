@@ -383,7 +383,7 @@ async def test_one_byte_of_ten_gigabytes_requests_one_chunk(cache_root: Path) ->
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "range_field",
     [
         "bytes=" + ",".join(["0-"] * 1000),
         "bytes=" + ",".join(["0-99"] * 1000),
@@ -391,12 +391,14 @@ async def test_one_byte_of_ten_gigabytes_requests_one_chunk(cache_root: Path) ->
         "bytes=0-9,5-19,10-29",
     ],
 )
-async def test_overlapping_ranges_send_at_most_the_object(cache_root: Path, wanted: str) -> None:
+async def test_overlapping_ranges_send_at_most_the_object(
+    cache_root: Path, range_field: str
+) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         film = Pattern(1 << 20, seed=2)
         edge.origin.put("film", film, headers=FRESH)
         for _cold_then_warm in range(2):
-            response = await viewer.get("/film", range=wanted)
+            response = await viewer.get("/film", range=range_field)
             assert response.status in {200, 206}
             assert len(response.body) <= film.size_bytes
         assert edge.origin.body_bytes_sent <= film.size_bytes
@@ -407,8 +409,8 @@ async def test_huge_ranges_are_handled(cache_root: Path, number: int) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         for _cold_then_warm in range(2):
-            for wanted in (f"bytes={number}-", f"bytes=0-{number}", f"bytes=-{number}"):
-                response = await viewer.get("/a", range=wanted)
+            for range_field in (f"bytes={number}-", f"bytes=0-{number}", f"bytes=-{number}"):
+                response = await viewer.get("/a", range=range_field)
                 assert response.status in {200, 206, 416}
                 if response.status != 416:
                     assert response.body == b"one"
@@ -583,12 +585,12 @@ async def test_wrong_content_range_is_never_stored(
         assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
 
 
-@pytest.mark.parametrize("turn", [Reply(cut_at=1000), Reply(reset_at=1000)])
-async def test_short_body_is_not_complete(cache_root: Path, turn: Reply) -> None:
+@pytest.mark.parametrize("reply", [Reply(cut_at=1000), Reply(reset_at=1000)])
+async def test_short_body_is_not_complete(cache_root: Path, reply: Reply) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         film = Pattern(300_000, seed=1)
         edge.origin.put("film", film, headers=FRESH, etag="", last_modified_s=None)
-        edge.origin.script(turn)
+        edge.origin.script(reply)
         async with open_viewer(edge.port) as viewer:
             await viewer.send_request("/film")
             await viewer.receive_rest()

@@ -39,7 +39,7 @@ def put(
     edge.origin.put(name, body, etag=etag, last_modified_s=modified_s, headers=fields)
 
 
-def said(response: Response) -> dict[str, str | bool]:
+def cache_status(response: Response) -> dict[str, str | bool]:
     """The members of Cache-Status, without the cache's name and the time to live."""
     name, *members = response.fields["cache-status"].split("; ")
     assert name == "StreamEdge/test"
@@ -92,10 +92,10 @@ async def test_stored_response_is_reused_while_it_is_fresh(
     lines = [(name, later(value) if isinstance(value, int) else value) for name, value in fields]
     async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *lines)
-        assert said(await viewer.get("/a"))["fwd"] == "uri-miss"
+        assert cache_status(await viewer.get("/a"))["fwd"] == "uri-miss"
         again = await viewer.get("/a")
         assert (again.status, again.body) == (200, b"one")
-        assert ("hit" in said(again)) == is_fresh
+        assert ("hit" in cache_status(again)) == is_fresh
         assert len(edge.origin.requests) == (1 if is_fresh else 2)
 
 
@@ -121,7 +121,7 @@ async def test_two_variants_of_one_url_are_stored_side_by_side(cache_root: Path)
         english = await viewer.get("/a", accept_language="en")
         german = await viewer.get("/a", accept_language="de")
         assert (english.body, german.body) == (b"english", b"deutsch")
-        assert said(german)["fwd"] == "vary-miss"
+        assert cache_status(german)["fwd"] == "vary-miss"
         for _again in range(2):
             assert (await viewer.get("/a", accept_language="en")).body == b"english"
             assert (await viewer.get("/a", accept_language="de")).body == b"deutsch"
@@ -179,7 +179,7 @@ async def test_response_with_vary_star_is_not_stored(cache_root: Path) -> None:
         for _again in range(2):
             response = await viewer.get("/a")
             assert response.body == b"one"
-            assert "stored" not in said(response)
+            assert "stored" not in cache_status(response)
         assert len(edge.origin.requests) == 2
 
 
@@ -198,8 +198,8 @@ async def test_304_updates_the_stored_fields(cache_root: Path, fields: dict[str,
         assert "if-none-match" not in first.headers
         assert second.headers.keys() & {"if-none-match", "if-modified-since"}
         assert second.body_bytes_sent == 0
-        assert said(confirmed) == {"fwd": "stale", "fwd-status": "304"}
-        assert said(hit) == {"hit": True}
+        assert cache_status(confirmed) == {"fwd": "stale", "fwd-status": "304"}
+        assert cache_status(hit) == {"hit": True}
         for response in (confirmed, hit):
             assert response.body == b"one"
             assert response.fields["cache-control"] == "max-age=99"
@@ -246,7 +246,7 @@ async def test_fields_listed_in_no_cache_are_not_reused(cache_root: Path, direct
         put(edge, "a", ("Cache-Control", control), ("X-Mine", "1"), ("Set-Cookie", "a=1"))
         await viewer.get("/a")
         hit = await viewer.get("/a")
-        assert said(hit) == {"hit": True}
+        assert cache_status(hit) == {"hit": True}
         assert "x-mine" not in hit.fields
         assert hit.cookies == ()
 
@@ -328,13 +328,13 @@ async def test_stored_error_is_not_served_for_a_newer_error(cache_root: Path) ->
         serve_web(cache_root, policy={"error_ttl": "0s"}) as edge,
         open_viewer(edge.port) as viewer,
     ):
-        kept = ("Cache-Control", "max-age=60, stale-if-error=600")
-        edge.origin.script(Reply(status=503, headers=(kept, ("Age", "61")), body=b"first"))
-        edge.origin.script(Reply(status=503, headers=(kept,), body=b"second"))
+        directives = ("Cache-Control", "max-age=60, stale-if-error=600")
+        edge.origin.script(Reply(status=503, headers=(directives, ("Age", "61")), body=b"first"))
+        edge.origin.script(Reply(status=503, headers=(directives,), body=b"second"))
         assert (await viewer.get("/a")).body == b"first"
         assert (await viewer.get("/a")).body == b"second"
         again = await viewer.get("/a")
-        assert (again.body, said(again)) == (b"second", {"hit": True})
+        assert (again.body, cache_status(again)) == (b"second", {"hit": True})
         assert len(edge.origin.requests) == 2
 
 
@@ -342,7 +342,7 @@ async def test_stored_error_is_not_served_for_a_newer_error(cache_root: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("fields", "applied", "asked"),
+    ("fields", "applied", "request_count"),
     [
         ({"cache_control": "no-cache"}, APPLIES, 2),
         ({"cache_control": "no-cache"}, {}, 1),
@@ -358,24 +358,24 @@ async def test_stored_error_is_not_served_for_a_newer_error(cache_root: Path) ->
     ],
 )
 async def test_request_directives_are_applied(
-    cache_root: Path, fields: dict[str, str], applied: dict[str, Any], asked: int
+    cache_root: Path, fields: dict[str, str], applied: dict[str, Any], request_count: int
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "10"))
         await viewer.get("/a")
         assert (await viewer.get("/a", **fields)).body == b"one"
-        assert len(edge.origin.requests) == asked
+        assert len(edge.origin.requests) == request_count
 
 
-@pytest.mark.parametrize(("applied", "asked"), [(APPLIES, 1), ({}, 2)])
+@pytest.mark.parametrize(("applied", "request_count"), [(APPLIES, 1), ({}, 2)])
 async def test_max_stale_allows_a_stale_response(
-    cache_root: Path, applied: dict[str, Any], asked: int
+    cache_root: Path, applied: dict[str, Any], request_count: int
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD)
         await viewer.get("/a")
         assert (await viewer.get("/a", cache_control="max-stale=500")).body == b"one"
-        assert len(edge.origin.requests) == asked
+        assert len(edge.origin.requests) == request_count
 
 
 async def test_immutable_response_is_not_reloaded(cache_root: Path) -> None:
@@ -386,14 +386,14 @@ async def test_immutable_response_is_not_reloaded(cache_root: Path) -> None:
         assert len(edge.origin.requests) == 1
 
 
-@pytest.mark.parametrize(("applied", "status", "asked"), [(APPLIES, 504, 0), ({}, 200, 1)])
+@pytest.mark.parametrize(("applied", "status", "request_count"), [(APPLIES, 504, 0), ({}, 200, 1)])
 async def test_only_if_cached_does_not_reach_the_origin(
-    cache_root: Path, applied: dict[str, Any], status: int, asked: int
+    cache_root: Path, applied: dict[str, Any], status: int, request_count: int
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge)
         assert (await viewer.get("/a", cache_control="only-if-cached")).status == status
-        assert len(edge.origin.requests) == asked
+        assert len(edge.origin.requests) == request_count
 
 
 @pytest.mark.parametrize(("applied", "stored"), [(APPLIES, False), ({}, True)])
@@ -402,7 +402,9 @@ async def test_response_to_a_no_store_request_is_not_stored(
 ) -> None:
     async with serve_web(cache_root, policy=applied) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
-        assert ("stored" in said(await viewer.get("/a", cache_control="no-store"))) == stored
+        assert (
+            "stored" in cache_status(await viewer.get("/a", cache_control="no-store"))
+        ) == stored
         await viewer.get("/a")
         assert len(edge.origin.requests) == (1 if stored else 2)
 
@@ -420,14 +422,14 @@ async def test_stale_while_revalidate_serves_at_once_and_revalidates_once(cache_
         for _again in range(3):
             stale = await viewer.get("/a")
             assert (stale.status, stale.body) == (200, b"one")
-            assert said(stale) == {"hit": True}
+            assert cache_status(stale) == {"hit": True}
             assert "ttl=-" in stale.fields["cache-status"]
         await edge.origin.wait_for_requests(2)
         edge.origin.release_responses()
         # Whoever comes until the answer is there gets the old one; then the new one is fresh.
         while (response := await viewer.get("/a")).body == b"one":
             pass
-        assert (response.body, said(response)) == (b"two", {"hit": True})
+        assert (response.body, cache_status(response)) == (b"two", {"hit": True})
         assert len(edge.origin.requests) == 2
 
 
@@ -451,7 +453,7 @@ async def test_stale_if_error_serves_the_stale_response(cache_root: Path, kind: 
             edge.origin.script(Reply(silent=True), times=2)
         stale = await viewer.get("/a")
         assert (stale.status, stale.body) == (200, b"one")
-        assert said(stale)["fwd"] == "stale"
+        assert cache_status(stale)["fwd"] == "stale"
         assert (await viewer.get("/b")).status == {"refused": 502, "500": 500, "timeout": 504}[kind]
 
 
@@ -488,7 +490,9 @@ async def test_response_to_authorization_is_stored_only_if_allowed(
         open_viewer(edge.port) as viewer,
     ):
         put(edge, "a", ("Cache-Control", control))
-        assert ("stored" in said(await viewer.get("/a", authorization="Basic eA=="))) == stored
+        assert (
+            "stored" in cache_status(await viewer.get("/a", authorization="Basic eA=="))
+        ) == stored
         await viewer.get("/a")
         assert len(edge.origin.requests) == (1 if stored else 2)
         assert edge.origin.requests[0].headers["authorization"] == "Basic eA=="
@@ -497,7 +501,7 @@ async def test_response_to_authorization_is_stored_only_if_allowed(
 async def test_authorization_that_is_not_forwarded_has_no_effect(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"))
-        assert "stored" in said(await viewer.get("/a", authorization="Basic eA=="))
+        assert "stored" in cache_status(await viewer.get("/a", authorization="Basic eA=="))
         assert "authorization" not in edge.origin.requests[0].headers
 
 
@@ -505,7 +509,7 @@ async def test_authorization_that_is_not_forwarded_has_no_effect(cache_root: Pat
 
 
 @pytest.mark.parametrize(
-    ("policy", "status", "fields", "kept"),
+    ("policy", "status", "fields", "is_stored"),
     [
         ({}, 404, (), True),
         ({}, 500, (), True),
@@ -522,15 +526,17 @@ async def test_authorization_that_is_not_forwarded_has_no_effect(cache_root: Pat
     ],
 )
 async def test_errors_and_redirects_are_stored(
-    cache_root: Path, policy: dict[str, Any], status: int, fields: Lines, kept: bool
+    cache_root: Path, policy: dict[str, Any], status: int, fields: Lines, is_stored: bool
 ) -> None:
     async with serve_web(cache_root, policy=policy) as edge, open_viewer(edge.port) as viewer:
         put(edge, body=b"an object")
         edge.origin.script(Reply(status=status, headers=fields, body=b"sorry"))
         assert (await viewer.get("/a")).body == b"sorry"
         again = await viewer.get("/a")
-        assert (again.status, again.body) == ((status, b"sorry") if kept else (200, b"an object"))
-        if kept and "location" in dict(fields):
+        assert (again.status, again.body) == (
+            (status, b"sorry") if is_stored else (200, b"an object")
+        )
+        if is_stored and "location" in dict(fields):
             assert again.fields["location"] == "/b"
 
 
@@ -599,7 +605,7 @@ async def test_redirect_of_a_safe_method_invalidates_nothing(cache_root: Path) -
         await viewer.get("/a")
         edge.origin.script(Reply(status=200))
         assert (await viewer.get("/a", "OPTIONS")).status == 200
-        assert said(await viewer.get("/a")) == {"hit": True}
+        assert cache_status(await viewer.get("/a")) == {"hit": True}
 
 
 # --- HEAD ------------------------------------------------------------------------------------
@@ -610,7 +616,7 @@ async def test_head_is_answered_from_a_stored_get(cache_root: Path) -> None:
         put(edge, "a", ("Cache-Control", "max-age=60"), etag='"1"')
         whole = await viewer.get("/a")
         head = await viewer.get("/a", "HEAD")
-        assert (head.status, said(head)) == (200, {"hit": True})
+        assert (head.status, cache_status(head)) == (200, {"hit": True})
         assert head.fields["content-length"] == whole.fields["content-length"] == "3"
         assert head.fields["etag"] == '"1"'
         assert len(edge.origin.requests) == 1
@@ -632,10 +638,14 @@ async def test_head_that_matches_a_stored_get_freshens_it(cache_root: Path) -> N
         put(edge, "a", ("Cache-Control", "max-age=60"), ("X-New", "1"), etag='"1"')
         edge.origin.script(Reply(ignore_conditions=True))
         head = await viewer.get("/a", "HEAD")
-        assert (head.status, said(head)["fwd-status"]) == (200, "200")
+        assert (head.status, cache_status(head)["fwd-status"]) == (200, "200")
         assert head.fields["x-new"] == "1"
         whole = await viewer.get("/a")
-        assert (whole.body, whole.fields["x-new"], said(whole)) == (b"one", "1", {"hit": True})
+        assert (whole.body, whole.fields["x-new"], cache_status(whole)) == (
+            b"one",
+            "1",
+            {"hit": True},
+        )
         assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD"]
 
 
@@ -667,7 +677,7 @@ async def test_head_without_a_validator_keeps_a_stored_get(cache_root: Path) -> 
         put(edge, "a", ("Cache-Control", "max-age=60"))
         await viewer.get("/a")
         await viewer.get("/a", "HEAD", cache_control="no-cache")
-        assert said(await viewer.get("/a")) == {"hit": True}
+        assert cache_status(await viewer.get("/a")) == {"hit": True}
         assert [seen.method for seen in edge.origin.requests] == ["GET", "HEAD"]
 
 
@@ -709,26 +719,26 @@ async def test_strict_rules_store_no_set_cookie_without_permission(cache_root: P
     async with serve_web(cache_root, policy=STRICT) as edge, open_viewer(edge.port) as viewer:
         modified = ("Last-Modified", later(-86_400))
         put(edge, "a", modified, ("Set-Cookie", "a=1"))
-        assert "stored" not in said(await viewer.get("/a"))
+        assert "stored" not in cache_status(await viewer.get("/a"))
         put(edge, "b", modified, ("Set-Cookie", "a=1"), ("Cache-Control", "max-age=60"))
-        assert "stored" in said(await viewer.get("/b"))
+        assert "stored" in cache_status(await viewer.get("/b"))
 
 
 async def test_cache_status_shows_how_a_request_was_handled(cache_root: Path) -> None:
     async with serve_web(cache_root, rules=WRITES) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Cache-Control", "max-age=60"), ("Age", "20"), etag='"1"')
         miss, hit = await viewer.get("/a"), await viewer.get("/a")
-        assert said(miss) == {"fwd": "uri-miss", "fwd-status": "200", "stored": True}
-        assert said(hit) == {"hit": True}
+        assert cache_status(miss) == {"fwd": "uri-miss", "fwd-status": "200", "stored": True}
+        assert cache_status(hit) == {"hit": True}
         put(edge, "b", *OLD)
         await viewer.get("/b")
         stale = await viewer.get("/b")
-        assert said(stale) == {"fwd": "stale", "fwd-status": "200", "stored": True}
+        assert cache_status(stale) == {"fwd": "stale", "fwd-status": "200", "stored": True}
         put(edge, "c", ("Cache-Control", "no-store"))
-        assert said(await viewer.get("/c")) == {"fwd": "uri-miss", "fwd-status": "200"}
+        assert cache_status(await viewer.get("/c")) == {"fwd": "uri-miss", "fwd-status": "200"}
         edge.origin.script(Reply(status=200))
         posted = await viewer.get("/a", "POST", content_length="0")
-        assert said(posted) == {"fwd": "method", "fwd-status": "200"}
+        assert cache_status(posted) == {"fwd": "method", "fwd-status": "200"}
 
 
 async def test_via_and_cdn_loop_are_sent_to_the_origin(cache_root: Path) -> None:

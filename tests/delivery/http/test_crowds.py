@@ -21,7 +21,7 @@ HELD = 3
 
 
 @asynccontextmanager
-async def crowd(
+async def waiting_viewers(
     cache_root: Path,
     raw: bytes = request("/film.mp4"),
     *,
@@ -41,7 +41,7 @@ async def crowd(
 
 
 async def test_waiting_viewers_get_the_object_of_one_response(cache_root: Path) -> None:
-    async with crowd(cache_root) as (edge, viewers):
+    async with waiting_viewers(cache_root) as (edge, viewers):
         edge.origin.release_responses()
         answers = [await viewer.receive() for viewer in viewers]
         assert [answer.body for answer in answers] == [WHOLE] * len(viewers)
@@ -92,7 +92,7 @@ async def test_deferred_requests_are_answered_before_the_edge_stops(cache_root: 
 
 
 async def test_waiting_requests_are_answered_before_the_body_is_complete(cache_root: Path) -> None:
-    async with crowd(cache_root) as (edge, viewers):
+    async with waiting_viewers(cache_root) as (edge, viewers):
         edge.origin.hold("film.mp4", at=0)
         edge.origin.release_responses()
         for viewer in viewers:
@@ -103,7 +103,10 @@ async def test_waiting_requests_are_answered_before_the_body_is_complete(cache_r
 
 
 async def test_ranges_with_different_numbers_wait_too(cache_root: Path) -> None:
-    async with crowd(cache_root, request("/film.mp4", range="bytes=0-9")) as (edge, viewers):
+    async with waiting_viewers(cache_root, request("/film.mp4", range="bytes=0-9")) as (
+        edge,
+        viewers,
+    ):
         edge.origin.release_responses()
         for viewer in viewers:
             assert (await viewer.receive()).body == WHOLE[:10]
@@ -111,7 +114,7 @@ async def test_ranges_with_different_numbers_wait_too(cache_root: Path) -> None:
 
 
 async def test_request_after_a_waiting_one_is_answered_after_it(cache_root: Path) -> None:
-    async with crowd(cache_root) as (edge, viewers):
+    async with waiting_viewers(cache_root) as (edge, viewers):
         await viewers[1].send(request("/film.mp4", "HEAD") + request("/none.mp4"))
         edge.origin.release_responses()
         assert (await viewers[1].receive()).body == WHOLE
@@ -121,7 +124,7 @@ async def test_request_after_a_waiting_one_is_answered_after_it(cache_root: Path
 
 async def test_uncacheable_response_is_requested_by_each_viewer(cache_root: Path) -> None:
     private = (("cache-control", "private"),)
-    async with crowd(cache_root, headers=private) as (edge, viewers):
+    async with waiting_viewers(cache_root, headers=private) as (edge, viewers):
         edge.origin.release_responses()
         answers = [await viewer.receive() for viewer in viewers]
         assert [answer.body for answer in answers] == [WHOLE] * len(viewers)
@@ -129,7 +132,7 @@ async def test_uncacheable_response_is_requested_by_each_viewer(cache_root: Path
 
 
 async def test_waiting_viewer_that_leaves_is_removed(cache_root: Path) -> None:
-    async with crowd(cache_root) as (edge, viewers):
+    async with waiting_viewers(cache_root) as (edge, viewers):
         viewers[1].reset()
         await until(lambda: len(connections(edge)) == HELD)
         edge.origin.release_responses()
@@ -140,7 +143,7 @@ async def test_waiting_viewer_that_leaves_is_removed(cache_root: Path) -> None:
 
 
 async def test_waiting_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
-    async with crowd(cache_root) as (edge, viewers):
+    async with waiting_viewers(cache_root) as (edge, viewers):
         draining = asyncio.create_task(edge.server.drain(20))
         await until(lambda: not edge.server.stats().listeners)
         edge.origin.release_responses()
@@ -153,14 +156,14 @@ async def test_waiting_requests_are_answered_before_the_edge_stops(cache_root: P
 async def test_each_response_is_logged_with_its_own_request(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("film.mp4", FILM)
-        spellings = [("one.example", "/film.mp4"), ("two.example", "/f%69lm.mp4")]
+        targets = [("one.example", "/film.mp4"), ("two.example", "/f%69lm.mp4")]
         for _miss_then_hits in range(3):
-            for host, path in spellings:
+            for host, path in targets:
                 async with open_viewer(edge.port) as viewer:
                     await viewer.send(request(path, host=host))
                     assert (await viewer.receive()).body == WHOLE
-        asked = [(line["host"], line["path"]) for line in edge.lines()]
-        assert asked == spellings * 3
+        logged = [(line["host"], line["path"]) for line in edge.lines()]
+        assert logged == targets * 3
 
 
 async def test_range_in_an_unusual_form_is_answered_each_time(cache_root: Path) -> None:

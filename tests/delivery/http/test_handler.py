@@ -65,7 +65,7 @@ async def test_invalid_object_name_never_reaches_the_origin(cache_root: Path, pa
 
 
 @pytest.mark.parametrize(
-    ("turn", "status", "kind"),
+    ("reply", "status", "kind"),
     [
         (Reply(status=404), 404, "origin_404"),
         (Reply(status=410), 410, "origin_410"),
@@ -77,11 +77,11 @@ async def test_invalid_object_name_never_reaches_the_origin(cache_root: Path, pa
     ],
 )
 async def test_origin_failure_becomes_an_error_response(
-    cache_root: Path, turn: Reply, status: int, kind: str
+    cache_root: Path, reply: Reply, status: int, kind: str
 ) -> None:
     async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("film.mp4", FILM)
-        edge.origin.script(turn)
+        edge.origin.script(reply)
         response = await fetch(edge.port, "/film.mp4")
         assert response.status == status
         assert response.cache == "Error"
@@ -126,9 +126,9 @@ async def test_general_path_and_fast_path_give_the_same_response(cache_root: Pat
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("X-Own", "1"),))
         await viewer.get("/film.mp4")
-        for wanted in ("bytes=0-9", "bytes=5-", "bytes=-7"):
-            short = await viewer.get("/film.mp4", range=wanted)
-            general = await viewer.get("/film.mp4", range=wanted, if_range='"v1"')
+        for range_field in ("bytes=0-9", "bytes=5-", "bytes=-7"):
+            short = await viewer.get("/film.mp4", range=range_field)
+            general = await viewer.get("/film.mp4", range=range_field, if_range='"v1"')
             assert short.body == general.body
             skip = {"date", "age"}
             assert {k: v for k, v in short.fields.items() if k not in skip} == {
@@ -195,8 +195,8 @@ async def test_conditional_request_gets_its_status(
         if status == 304:
             assert len(edge.origin.requests) == 1
             assert "if-none-match" not in edge.origin.requests[0].headers  # its answer is for all
-        asked = await viewer.get("/film.mp4", "HEAD", **fields)
-        assert asked.status == (200 if status in {206, 416} else status)
+        head = await viewer.get("/film.mp4", "HEAD", **fields)
+        assert head.status == (200 if status in {206, 416} else status)
         assert (await viewer.get("/film.mp4")).body == WHOLE
 
 

@@ -27,7 +27,7 @@ def put(edge: WebEdge, name: str, body: bytes, *fields: tuple[str, str], **more:
     edge.origin.put(name, body, etag=f'"{len(body)}"', headers=CACHED + fields, **more)
 
 
-async def told(viewer: Viewer, path: str, **fields: str) -> tuple[bytes, str]:
+async def body_and_result(viewer: Viewer, path: str, **fields: str) -> tuple[bytes, str]:
     response = await viewer.get(path, **fields)
     return response.body, response.cache
 
@@ -43,22 +43,22 @@ async def test_every_worker_and_connection_gets_the_new_version(
     ):
         put(edge, "a", b"old")
         for viewer in (one, one, two, two):
-            assert (await told(viewer, "/a"))[0] == b"old"
+            assert (await body_and_result(viewer, "/a"))[0] == b"old"
         put(edge, "a", b"newer")
         edge.invalidate("/a")
-        assert await told(one, "/a") == (b"newer", "Miss")
-        assert await told(two, "/a") == (b"newer", "Hit")
-        assert await told(one, "/a", range="bytes=0-2") == (b"new", "Hit")
+        assert await body_and_result(one, "/a") == (b"newer", "Miss")
+        assert await body_and_result(two, "/a") == (b"newer", "Hit")
+        assert await body_and_result(one, "/a", range="bytes=0-2") == (b"new", "Hit")
         assert len(edge.origin.requests) == 2
 
 
 async def test_soft_invalidation_revalidates_and_serves_the_object(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", b"old")
-        await told(viewer, "/a")
+        await body_and_result(viewer, "/a")
         edge.invalidate("/*", soft=True)
-        assert await told(viewer, "/a") == (b"old", "RefreshHit")
-        assert await told(viewer, "/a") == (b"old", "Hit")
+        assert await body_and_result(viewer, "/a") == (b"old", "RefreshHit")
+        assert await body_and_result(viewer, "/a") == (b"old", "Hit")
         assert edge.origin.requests[1].headers["if-none-match"] == '"3"'
 
 
@@ -86,12 +86,14 @@ async def test_path_is_invalidated_with_and_without_query(
         for name in ("a", "café"):
             put(edge, name, b"old")
         for target in targets:
-            await told(viewer, target)
+            await body_and_result(viewer, target)
         for name in ("a", "café"):
             put(edge, name, b"newer")
         edge.invalidate(item)
-        found = {target for target in targets if (await told(viewer, target))[0] == b"newer"}
-        assert found == new
+        changed = {
+            target for target in targets if (await body_and_result(viewer, target))[0] == b"newer"
+        }
+        assert changed == new
 
 
 @pytest.mark.parametrize(
@@ -110,23 +112,23 @@ async def test_object_is_invalidated_by_its_request_path(
     ):
         put(edge, name, b"old")
         for _ in range(2):
-            assert (await told(viewer, path))[0] == b"old"
+            assert (await body_and_result(viewer, path))[0] == b"old"
         put(edge, name, b"newer")
         edge.invalidate(other)
-        assert await told(viewer, path) == (b"old", "Hit")
+        assert await body_and_result(viewer, path) == (b"old", "Hit")
         edge.invalidate(path)
-        assert await told(viewer, path) == (b"newer", "Miss")
+        assert await body_and_result(viewer, path) == (b"newer", "Miss")
 
 
 async def test_query_outside_of_the_key_is_ignored(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", b"old")
-        assert await told(viewer, "/a?v=1") == (b"old", "Miss")
+        assert await body_and_result(viewer, "/a?v=1") == (b"old", "Miss")
         put(edge, "a", b"newer")
         edge.invalidate("/a?v=1")
-        assert await told(viewer, "/a?v=1") == (b"old", "Hit")
+        assert await body_and_result(viewer, "/a?v=1") == (b"old", "Hit")
         edge.invalidate("/a")
-        assert await told(viewer, "/a?v=1") == (b"newer", "Miss")
+        assert await body_and_result(viewer, "/a?v=1") == (b"newer", "Miss")
 
 
 async def test_cache_tags_come_from_the_configured_field(cache_root: Path) -> None:
@@ -135,11 +137,11 @@ async def test_cache_tags_come_from_the_configured_field(cache_root: Path) -> No
         for name, tags in (("a", "News,front"), ("b", "sport")):
             put(edge, name, b"old", ("X-Tags", tags))
             for _ in range(2):
-                await told(viewer, f"/{name}")
+                await body_and_result(viewer, f"/{name}")
             put(edge, name, b"newer")
         edge.invalidate("#news")
-        assert await told(viewer, "/a") == (b"newer", "Miss")
-        assert await told(viewer, "/b") == (b"old", "Hit")
+        assert await body_and_result(viewer, "/a") == (b"newer", "Miss")
+        assert await body_and_result(viewer, "/b") == (b"old", "Hit")
 
 
 async def test_invalidation_covers_compressed_representations(cache_root: Path) -> None:
@@ -270,7 +272,7 @@ async def test_response_that_is_not_revoked_ends_with_one_version(
         put(edge, "film", b"newer")
         edge.origin.release("film")
         if not revoke:
-            assert await told(later, "/film") == (b"newer", "Miss")
+            assert await body_and_result(later, "/film") == (b"newer", "Miss")
         assert await viewer.receive_body(FILM.size_bytes) == FILM.read(Span(0, FILM.size_bytes))
 
 
@@ -288,16 +290,16 @@ async def test_response_validated_after_the_revocation_is_not_aborted(cache_root
 async def test_requests_on_the_waiting_list_get_one_version_each(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as warm:
         put(edge, "a", b"old")
-        await told(warm, "/a")
-        await told(warm, "/a")
+        await body_and_result(warm, "/a")
+        await body_and_result(warm, "/a")
         edge.invalidate("/a")
         edge.origin.hold_responses()
-        first = asyncio.create_task(told(warm, "/a"))
+        first = asyncio.create_task(body_and_result(warm, "/a"))
         await edge.origin.wait_for_requests(2)
         put(edge, "a", b"newer")
         edge.invalidate("/a")
         async with open_viewer(edge.port) as late:
-            after = asyncio.create_task(told(late, "/a"))
+            after = asyncio.create_task(body_and_result(late, "/a"))
             edge.origin.release_responses()
             assert (await first)[0] == b"old"
             assert (await after)[0] == b"newer"

@@ -59,14 +59,14 @@ async def test_request_never_selects_another_server(
     edge: WebEdge, stranger: ScriptedOrigin, method: str, target: str, host: str
 ) -> None:
     evil = f"127.0.0.1:{stranger.port}"
-    said = (
+    raw_request = (
         f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nForwarded: host=EVIL;proto=https\r\n"
         "X-Forwarded-Host: EVIL\r\nX-Original-URL: http://EVIL/film\r\nX-Host: EVIL\r\n"
         "Referer: http://EVIL/\r\nOrigin: http://EVIL\r\nContent-Length: 0\r\n"
         "Connection: close\r\n\r\n"
     ).replace("EVIL", evil)
     async with open_viewer(edge.port) as viewer:
-        await viewer.send(said.encode())
+        await viewer.send(raw_request.encode())
         head = await viewer.receive_head()
     assert head.status in {200, 400, 403, 404, 405, 421, 501}
     for seen in edge.origin.requests:

@@ -36,16 +36,16 @@ RANGES = {
 }
 
 
-@pytest.mark.parametrize("turn", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize(("asked", "span"), RANGES.values(), ids=RANGES)
+@pytest.mark.parametrize("reply", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(("range_field", "span"), RANGES.values(), ids=RANGES)
 async def test_range_is_served_however_the_origin_responds(
-    cache_root: Path, turn: Reply, asked: str, span: Span
+    cache_root: Path, reply: Reply, range_field: str, span: Span
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", FILM, headers=FRESH)
-        edge.origin.script(turn, times=4000)
+        edge.origin.script(reply, times=4000)
         for _cold_then_warm in range(2):
-            response = await viewer.get("/film", range=asked)
+            response = await viewer.get("/film", range=range_field)
             assert response.status == 206
             assert response.body == FILM.read(span)
         assert (await viewer.get("/film")).body == WHOLE
@@ -73,16 +73,16 @@ async def test_changed_object_is_not_mixed_with_the_old_one(cache_root: Path) ->
         assert (await fetch(edge.port, "/film")).body == other.read(Span(0, SIZE))
 
 
-@pytest.mark.parametrize("asked", ["bytes=-1", "bytes=0-0"])
+@pytest.mark.parametrize("range_field", ["bytes=-1", "bytes=0-0"])
 @pytest.mark.parametrize("compress", [False, True])
 async def test_one_byte_of_a_cold_object_requests_one_chunk(
-    cache_root: Path, asked: str, compress: bool
+    cache_root: Path, range_field: str, compress: bool
 ) -> None:
     large = Pattern(1 << 30, seed=3)
     rules = {"compress": compress}
     async with serve_web(cache_root, rules=rules) as edge:
         edge.origin.put("film", large, headers=FRESH, content_type="text/html")
-        response = await fetch(edge.port, "/film", range=asked, accept_encoding="gzip")
+        response = await fetch(edge.port, "/film", range=range_field, accept_encoding="gzip")
         assert (response.status, len(response.body)) == (206, 1)
         assert edge.origin.body_bytes_sent <= AMPLIFIED_MAX
 

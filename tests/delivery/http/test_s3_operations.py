@@ -140,11 +140,11 @@ class Maker:
         if getattr(shape, "is_tagged_union", False):
             name = draw.choice(list(shape.members))
             return {name: self._value(draw, shape.members[name], depth + 1)}
-        wanted = draw.choice([0.0, 0.0, 0.1, 0.4])
+        probability = draw.choice([0.0, 0.0, 0.1, 0.4])
         return {
             name: self._value(draw, member, depth + 1)
             for name, member in shape.members.items()
-            if name in shape.required_members or draw.random() < wanted
+            if name in shape.required_members or draw.random() < probability
         }
 
     def _value(self, draw: random.Random, shape: Any, depth: int) -> Any:
@@ -222,12 +222,12 @@ async def ask(viewer: Viewer, sent: Sent) -> Response:
 async def test_operation_is_done_to_its_key_or_refused(
     edge: WebEdge, bucket: FakeBucket, maker: Maker, operation: str
 ) -> None:
-    made = done = 0
+    sent_count = done_count = 0
     for seed in range(ROUNDS):
         sent, parameters = maker.request(operation, seed)
         if sent is None:
             continue
-        made += 1
+        sent_count += 1
         key = f"{PREFIX}/{parameters['Key']}" if "Key" in parameters else ""
         present = {f"{PREFIX}/{one}": one.encode() for one in KEYS}
         bucket.objects = dict(present)
@@ -235,22 +235,22 @@ async def test_operation_is_done_to_its_key_or_refused(
         async with open_viewer(edge.port) as viewer:
             answer = await ask(viewer, sent)
         story = f"{sent.method} {sent.url} {parameters} -> {answer.status} {answer.body[:300]!r}"
-        asked = {(method, asked_key) for method, asked_key, _query in bucket.requests}
+        bucket_calls = {(method, bucket_key) for method, bucket_key, _query in bucket.requests}
         if operation in DONE:
-            assert asked <= {(method, key) for method in DONE[operation]}, story
+            assert bucket_calls <= {(method, key) for method in DONE[operation]}, story
         elif operation in DONE_ON_BUCKETS:
-            assert asked <= {(DONE_ON_BUCKETS[operation], "")}, story
+            assert bucket_calls <= {(DONE_ON_BUCKETS[operation], "")}, story
         else:
-            assert not asked, story
+            assert not bucket_calls, story
         unchanged = {one: content for one, content in bucket.objects.items() if one != key}
         assert unchanged == {one: own for one, own in present.items() if one != key}, story
-        done += bool(asked)
-        if not asked:
+        done_count += bool(bucket_calls)
+        if not bucket_calls:
             assert answer.status >= 304, story
             assert sent.method == "HEAD" or answer.status == 304 or b"<Code>" in answer.body, story
         elif operation == "PutObject":
             assert answer.status == 200, story
             stated = parameters.get("Body", b"")
             assert bucket.objects[key] in (stated, b"presigned"), story
-    assert made, "botocore made no request of it"
-    assert bool(done) is (operation in DONE or operation in DONE_ON_BUCKETS)
+    assert sent_count, "botocore made no request of it"
+    assert bool(done_count) is (operation in DONE or operation in DONE_ON_BUCKETS)

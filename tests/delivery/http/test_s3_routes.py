@@ -62,22 +62,22 @@ def table(*aliases: str, rules: tuple[Rule, ...] = MIXED) -> HostTable[WebDistri
 @pytest.mark.parametrize("query", ["", V2_QUERY])
 def test_bucket_is_found_in_path_or_host(host: str, path: str, name: str, query: str) -> None:
     headers = {} if query else SIGNED
-    found = find_route(table(), host, path.encode(), query, headers)
-    assert isinstance(found, Route)
-    assert (found.name, found.query, found.is_s3) == (name, "", True)
-    assert found.is_bucket is (name == "")
-    assert found.rule.binding is FILMS
+    result = find_route(table(), host, path.encode(), query, headers)
+    assert isinstance(result, Route)
+    assert (result.name, result.query, result.is_s3) == (name, "", True)
+    assert result.is_bucket is (name == "")
+    assert result.rule.binding is FILMS
 
 
 def test_bucket_in_the_path_wins_over_a_host_that_resembles_it() -> None:
     """films.example.com is the distribution's own name, and example.com is not the edge."""
     hosts = table("films.example.com")
-    found = find_route(hosts, "films.example.com", b"/films/a", "", SIGNED)
-    assert isinstance(found, Route)
-    assert found.name == "a"
-    found = find_route(hosts, "films.example.com", b"/a", "", SIGNED)
-    assert isinstance(found, Route)
-    assert found.name == "a"
+    result = find_route(hosts, "films.example.com", b"/films/a", "", SIGNED)
+    assert isinstance(result, Route)
+    assert result.name == "a"
+    result = find_route(hosts, "films.example.com", b"/a", "", SIGNED)
+    assert isinstance(result, Route)
+    assert result.name == "a"
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,24 @@ def test_bucket_in_the_path_wins_over_a_host_that_resembles_it() -> None:
     ],
 )
 def test_request_for_an_unknown_bucket_reaches_no_object(path: str, status: int, code: str) -> None:
-    found = find_route(table(), "cdn.example", path.encode(), "", SIGNED)
-    assert isinstance(found, RouteError)
-    assert (found.status, found.code) == (status, code)
+    result = find_route(table(), "cdn.example", path.encode(), "", SIGNED)
+    assert isinstance(result, RouteError)
+    assert (result.status, result.code) == (status, code)
 
 
 @pytest.mark.parametrize("path", ["/api/films", "/films/a", "/other/a", "/"])
 def test_request_without_an_s3_signature_is_no_s3_request(path: str) -> None:
-    found = find_route(table(), "films.cdn.example", path.encode(), "Signature=a&Expires=1", {})
-    assert isinstance(found, Route)
-    assert not found.is_s3
-    assert found.query == "Signature=a&Expires=1"
+    result = find_route(table(), "films.cdn.example", path.encode(), "Signature=a&Expires=1", {})
+    assert isinstance(result, Route)
+    assert not result.is_s3
+    assert result.query == "Signature=a&Expires=1"
 
 
 def test_s3_signature_for_a_site_is_left_to_the_site() -> None:
-    found = find_route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
-    assert isinstance(found, Route)
-    assert (found.name, found.is_s3, found.rule.binding) == ("api/films/a", False, SITE)
+    result = find_route(table(), "cdn.example", b"/api/films/a", "", SIGNED)
+    assert isinstance(result, Route)
+    assert (result.name, result.is_s3, result.rule.binding) == ("api/films/a", False, SITE)
     sites = table(rules=(Rule(Behavior("*", "site"), SITE, TtlRules()),))
-    found = find_route(sites, "films.cdn.example", b"/films/a", "", SIGNED)
-    assert isinstance(found, Route)
-    assert (found.name, found.is_s3) == ("films/a", False)
+    result = find_route(sites, "films.cdn.example", b"/films/a", "", SIGNED)
+    assert isinstance(result, Route)
+    assert (result.name, result.is_s3) == ("films/a", False)

@@ -96,7 +96,7 @@ _FIELDS = (
 )
 
 
-class Asked(NamedTuple):
+class Case(NamedTuple):
     method: str
     host: str
     target: str
@@ -111,7 +111,7 @@ class Asked(NamedTuple):
 
 
 requests = st.builds(
-    lambda method, host, path, query, fields, version: Asked(
+    lambda method, host, path, query, fields, version: Case(
         method, host, f"{path}?{query}" if query else path, tuple(fields), version
     ),
     st.sampled_from(["GET"] * 6 + ["HEAD", "OPTIONS", "DELETE", "TRACE"]),
@@ -132,9 +132,9 @@ async def edges(root: Path) -> AsyncIterator[tuple[WebEdge, WebEdge]]:
         serve_web(roots[0], tables=TABLES) as warm,
         serve_web(roots[1], tables=TABLES) as cold,
     ):
-        for edge, kept in ((warm, "max-age=600"), (cold, "max-age=0")):
+        for edge, cache_control in ((warm, "max-age=600"), (cold, "max-age=0")):
             for name in NAMES:
-                fields = (("Cache-Control", kept),)
+                fields = (("Cache-Control", cache_control),)
                 edge.origin.put(name, FILM, etag='"v1"', headers=fields)
         yield warm, cold
 
@@ -146,10 +146,10 @@ def compared(response: Response) -> tuple[int, dict[str, str], bytes]:
     return response.status, fields, response.body
 
 
-async def answer(edge: WebEdge, asked: Asked) -> tuple[int, dict[str, str], bytes]:
+async def answer(edge: WebEdge, case: Case) -> tuple[int, dict[str, str], bytes]:
     async with open_viewer(edge.port) as viewer:
-        await viewer.send(asked.raw)
-        return compared(await viewer.receive(asked.method))
+        await viewer.send(case.raw)
+        return compared(await viewer.receive(case.method))
 
 
 def test_responses_are_the_same_cold_warm_and_on_the_fast_path(tmp_path: Path) -> None:
@@ -161,10 +161,10 @@ def test_responses_are_the_same_cold_warm_and_on_the_fast_path(tmp_path: Path) -
             max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None
         )
         @given(requests)
-        def check(asked: Asked) -> None:
-            expected = runner.run(answer(cold, asked))
+        def check(case: Case) -> None:
+            expected = runner.run(answer(cold, case))
             for _first_then_remembered in range(3):
-                assert runner.run(answer(warm, asked)) == expected
+                assert runner.run(answer(warm, case)) == expected
 
         try:
             check()

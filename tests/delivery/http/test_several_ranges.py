@@ -40,19 +40,19 @@ async def test_several_ranges_are_served_cold_and_warm(cache_root: Path) -> None
     """In the order asked for, from whatever chunks; and the connection goes on."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
-        wanted = f"bytes={FAR}-{FAR + 199_999},5-1004,-77"
+        ranges = f"bytes={FAR}-{FAR + 199_999},5-1004,-77"
         expected = [
             part(FAR, FAR + 200_000),
             part(5, 1005),
             part(FILM.size_bytes - 77, FILM.size_bytes),
         ]
         for result in ("Miss", "Hit"):
-            response = await viewer.get("/film.mp4", range=wanted)
+            response = await viewer.get("/film.mp4", range=ranges)
             assert parts(response) == expected
             assert response.cache == result
             assert response.fields["etag"] == '"v1"'
         line = edge.lines()[-1]
-        assert (line["status"], line["range"]) == (206, wanted)
+        assert (line["status"], line["range"]) == (206, ranges)
         assert line["bytes"] > 201_077
         assert (await viewer.get("/film.mp4", range="bytes=0-9")).body == PATTERN[:10]
 
@@ -62,8 +62,8 @@ async def test_cold_object_is_requested_only_for_the_chunks_of_the_ranges(cache_
         edge.origin.put("film.mp4", FILM)
         firsts = [at * CHUNK_BYTES + 100 for at in (20, 3, 33, 11, 7, 15, 25, 29)]
         assert len(firsts) == RANGES_MAX
-        wanted = ",".join(f"{first}-{first + 9}" for first in firsts)
-        response = await viewer.get("/film.mp4", range=f"bytes={wanted}")
+        ranges = ",".join(f"{first}-{first + 9}" for first in firsts)
+        response = await viewer.get("/film.mp4", range=f"bytes={ranges}")
         assert parts(response) == [part(first, first + 10) for first in firsts]
         chunks = [Span(at - 100, at - 100 + CHUNK_BYTES) for at in firsts]
         assert [request.span for request in edge.origin.requests] == chunks
@@ -74,24 +74,24 @@ async def test_range_across_a_chunk_border_requests_at_most_two_chunks(cache_roo
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         near, far = 5 * CHUNK_BYTES, FAR
-        wanted = f"bytes={near - 1}-{near},{far - 1}-{far}"
-        response = await viewer.get("/film.mp4", range=wanted)
+        ranges = f"bytes={near - 1}-{near},{far - 1}-{far}"
+        response = await viewer.get("/film.mp4", range=ranges)
         assert parts(response) == [part(near - 1, near + 1), part(far - 1, far + 1)]
         assert edge.origin.body_bytes_sent == 4 * CHUNK_BYTES
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "ranges",
     [
         "bytes=" + "0-0," * RANGES_MAX + "0-0",
         "bytes=" + ",".join(f"{at}-{at}" for at in range(0, 90_000, 10_000)),
     ],
 )
-async def test_too_many_ranges_get_the_whole_object_once(cache_root: Path, wanted: str) -> None:
+async def test_too_many_ranges_get_the_whole_object_once(cache_root: Path, ranges: str) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM)
         for _cold_then_warm in range(2):
-            response = await viewer.get("/film.mp4", range=wanted)
+            response = await viewer.get("/film.mp4", range=ranges)
             assert (response.status, response.body) == (200, PATTERN)
         assert edge.origin.body_bytes_sent == FILM.size_bytes
 
@@ -117,13 +117,13 @@ async def test_unsatisfiable_ranges_get_a_416(cache_root: Path) -> None:
 async def test_head_and_outdated_if_range_ignore_the_ranges(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"')
-        wanted = f"bytes=0-9,{FAR}-{FAR + 9}"
-        head = await viewer.get("/film.mp4", "HEAD", range=wanted)
+        ranges = f"bytes=0-9,{FAR}-{FAR + 9}"
+        head = await viewer.get("/film.mp4", "HEAD", range=ranges)
         assert (head.status, head.fields["content-length"]) == (200, str(FILM.size_bytes))
         assert edge.origin.body_bytes_sent == 0
-        same = await viewer.get("/film.mp4", range=wanted, if_range='"v1"')
+        same = await viewer.get("/film.mp4", range=ranges, if_range='"v1"')
         assert parts(same) == [part(0, 10), part(FAR, FAR + 10)]
-        other = await viewer.get("/film.mp4", range=wanted, if_range='"v0"')
+        other = await viewer.get("/film.mp4", range=ranges, if_range='"v0"')
         assert (other.status, other.body) == (200, PATTERN)
 
 

@@ -75,13 +75,13 @@ async def test_buffered_body_is_unchanged() -> None:
 
 
 async def test_buffered_bytes_are_limited() -> None:
-    taken: list[int] = []
+    numbers: list[int] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         for number in range(4):
-            taken.append(number)
+            numbers.append(number)
             yield bytes(BUFFERED_BYTES_MAX // 2)
 
     body = await BodyBuffer().buffer(pieces())
-    assert taken == [0, 1]
+    assert numbers == [0, 1]
     assert len([piece async for piece in body]) == 4

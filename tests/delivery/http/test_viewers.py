@@ -39,7 +39,7 @@ async def coming_from(edge: WebEdge, address: str, port: int = 4711) -> AsyncIte
         yield viewer
 
 
-def told(edge: WebEdge) -> list[tuple[str, str | None, str]]:
+def logged_viewers(edge: WebEdge) -> list[tuple[str, str | None, str]]:
     """Client without port, viewer and cache result of each response."""
     return [
         (line["client"].rpartition(":")[0], line.get("viewer"), line["cache"])
@@ -57,7 +57,7 @@ async def test_forwarded_address_of_a_viewer_is_ignored(cache_root: Path) -> Non
         for _miss_then_hit in range(2):
             await fetch(edge.port, "/small", X_Forwarded_For=VIEWER, X_Forwarded_Proto="https")
         assert await seen_by_origin(edge) == f"{VIEWER}, 127.0.0.1"
-        assert told(edge) == [("127.0.0.1", None, "Miss"), ("127.0.0.1", None, "Hit")]
+        assert logged_viewers(edge) == [("127.0.0.1", None, "Miss"), ("127.0.0.1", None, "Hit")]
 
 
 async def test_viewer_address_comes_from_a_trusted_proxy(cache_root: Path) -> None:
@@ -72,26 +72,26 @@ async def test_viewer_address_comes_from_a_trusted_proxy(cache_root: Path) -> No
 
         assert await seen_by_origin(edge) == f"{CLAIMED}, {VIEWER}, {PROXY}, {VIEWER}"
         behind = ("127.0.0.1", VIEWER)
-        assert told(edge) == [
+        assert logged_viewers(edge) == [
             (*behind, "Miss"),
             *[(*behind, "Hit")] * 4,
             ("127.0.0.1", None, "Hit"),
         ]
-        general, lane = edge.lines()[4], edge.lines()[2]
-        assert list(general) == list(lane), "both ways leave the same line"
+        general, fast_path = edge.lines()[4], edge.lines()[2]
+        assert list(general) == list(fast_path), "both ways leave the same line"
 
 
 async def test_same_bytes_from_an_untrusted_client_keep_its_own_address(cache_root: Path) -> None:
     """What the lane has made of a proxy's request is not recalled for somebody else's."""
     async with serve_web(cache_root, tables=TRUSTING, proxied=True) as edge:
         put(edge)
-        said = request("/small", X_Forwarded_For=VIEWER, X_Forwarded_Proto="https")
+        raw_request = request("/small", X_Forwarded_For=VIEWER, X_Forwarded_Proto="https")
         for address in (PROXY, PROXY, STRANGER, STRANGER, PROXY):
             async with coming_from(edge, address) as viewer:
                 for _parsed_recalled in range(2):
-                    await viewer.send(said)
+                    await viewer.send(raw_request)
                     assert (await viewer.receive()).status == 200
-        assert [line[:2] for line in told(edge)] == [
+        assert [line[:2] for line in logged_viewers(edge)] == [
             *[(PROXY, VIEWER)] * 4,
             *[(STRANGER, None)] * 4,
             *[(PROXY, VIEWER)] * 2,
@@ -110,8 +110,8 @@ async def test_tls_status_comes_from_a_trusted_proxy(cache_root: Path) -> None:
         for address in (PROXY, STRANGER):
             async with coming_from(edge, address) as viewer:
                 answers: list[Response] = []
-                for said in (secure, plain, request("/small"), secure, plain, secure):
-                    await viewer.send(said)
+                for raw_request in (secure, plain, request("/small"), secure, plain, secure):
+                    await viewer.send(raw_request)
                     answers.append(await viewer.receive())
                 statuses[address] = [answer.status for answer in answers]
         assert statuses == {PROXY: [200, 301, 301, 200, 301, 200], STRANGER: [301] * 6}
@@ -164,7 +164,7 @@ async def test_ipv6_address_reaches_origin_and_log(cache_root: Path) -> None:
         async with coming_from(edge, "2001:db8::1", 80) as viewer:
             await viewer.get("/small")
         assert await seen_by_origin(edge) == "2001:db8::1"
-        assert told(edge) == [("2001:db8::1", None, "Miss")]
+        assert logged_viewers(edge) == [("2001:db8::1", None, "Miss")]
 
 
 async def test_connection_without_a_proxy_header_gets_no_response(cache_root: Path) -> None:
@@ -242,7 +242,7 @@ async def test_proxy_header_precedes_tls(
             with pytest.raises((ConnectionError, ssl.SSLError)):
                 async with over_tls(edge, authority, proxy_v2(VIEWER, 4712)):
                     raise AssertionError("a second connection of this address is served")
-        assert told(edge) == [(VIEWER, None, "Miss"), (VIEWER, None, "Hit")]
+        assert logged_viewers(edge) == [(VIEWER, None, "Miss"), (VIEWER, None, "Hit")]
         await until(lambda: not edge.server.stats().connections_by_address)
         async with over_tls(edge, authority, proxy_v1(VIEWER, 4713)) as again:
             assert (await again.get("/small")).status == 200

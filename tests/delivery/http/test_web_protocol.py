@@ -45,7 +45,7 @@ async def test_pipelined_requests_are_answered_in_order(cache_root: Path) -> Non
         put_film(edge)
         edge.origin.put("cold.mp4", b"cold")
         await viewer.get("/film.mp4")
-        asked = [
+        requests = [
             ("/film.mp4", "GET", {"range": "bytes=0-9"}),
             ("/cold.mp4", "GET", {}),
             ("/film.mp4", "HEAD", {}),
@@ -56,13 +56,13 @@ async def test_pipelined_requests_are_answered_in_order(cache_root: Path) -> Non
             ("/film.mp4", "GET", {"if_none_match": '"v1"'}),
             ("/film.mp4", "GET", {"range": "bytes=-3"}),
         ]
-        await viewer.send(b"".join(request(path, verb, **more) for path, verb, more in asked))
-        answers = [await viewer.receive(verb) for _path, verb, _more in asked]
-        said = [(answer.status, answer.body) for answer in answers]
-        assert said[:3] == [(206, WHOLE[:10]), (200, b"cold"), (200, b"")]
-        assert [status for status, _body in said[3:]] == [404, 200, 200, 405, 304, 206]
-        assert said[4][1] == WHOLE
-        assert said[8][1] == WHOLE[-3:]
+        await viewer.send(b"".join(request(path, verb, **more) for path, verb, more in requests))
+        answers = [await viewer.receive(verb) for _path, verb, _more in requests]
+        results = [(answer.status, answer.body) for answer in answers]
+        assert results[:3] == [(206, WHOLE[:10]), (200, b"cold"), (200, b"")]
+        assert [status for status, _body in results[3:]] == [404, 200, 200, 405, 304, 206]
+        assert results[4][1] == WHOLE
+        assert results[8][1] == WHOLE[-3:]
         assert answers[2].fields["content-length"] == str(len(WHOLE))
         assert answers[6].fields["allow"] == "GET, HEAD"
 
@@ -285,12 +285,14 @@ async def test_pipelined_requests_are_queued_up_to_a_limit(
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
-        asked = request("/film.mp4", "HEAD")
-        sending = asyncio.ensure_future(viewer.send(asked * (8 * PACKET_MAX_BYTES // len(asked))))
+        raw_request = request("/film.mp4", "HEAD")
+        sending = asyncio.ensure_future(
+            viewer.send(raw_request * (8 * PACKET_MAX_BYTES // len(raw_request)))
+        )
         for _response in range(100):
             assert (await viewer.receive("HEAD")).status == 200
             (connection,) = connections(edge)
-            assert len(connection.pipeline) <= PACKET_MAX_BYTES // len(asked)
+            assert len(connection.pipeline) <= PACKET_MAX_BYTES // len(raw_request)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
@@ -404,8 +406,8 @@ async def test_each_response_writes_one_log_line(cache_root: Path) -> None:
         await viewer.get("/film.mp4", "HEAD")
         await viewer.get("/none.mp4")
         lines = edge.lines()
-        said = [(line["method"], line["path"], line["status"], line["cache"]) for line in lines]
-        assert said == [
+        results = [(line["method"], line["path"], line["status"], line["cache"]) for line in lines]
+        assert results == [
             ("GET", "/film.mp4", 200, "Miss"),
             ("GET", "/film.mp4", 206, "Hit"),
             ("HEAD", "/film.mp4", 200, "Hit"),

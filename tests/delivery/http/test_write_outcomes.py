@@ -27,7 +27,7 @@ from tests.support.web_edge import serve_web
 LINGERS_S = 0.001
 
 
-class Refusals:
+class InvalidationCounter:
     """A cache that counts how often what it has was refused."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ DELETE = WebRequest("DELETE", "edge", b"/film", {}, "127.0.0.1:1", True, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "refusals"),
+    ("outcome", "invalidations"),
     [
         (WriteResponse(200), 1),
         (WriteResponse(412), 0),
@@ -91,18 +91,18 @@ DELETE = WebRequest("DELETE", "edge", b"/film", {}, "127.0.0.1:1", True, 0.0)
     ],
 )
 async def test_stored_response_is_reused_only_if_nothing_changed(
-    outcome: WriteResponse | Exception, refusals: int
+    outcome: WriteResponse | Exception, invalidations: int
 ) -> None:
-    cache = Refusals()
+    cache = InvalidationCounter()
     writes = Writes(cast(ResponseCache, cache), None, 1 << 20)
     with contextlib.suppress(OriginError, ConnectionResetError):
         await writes.write(route_to(Writer(outcome)), DELETE, None)
-    assert cache.count == min(refusals, 1)
-    await cache.until(refusals)  # what readers were given meanwhile, too
+    assert cache.count == min(invalidations, 1)
+    await cache.until(invalidations)  # what readers were given meanwhile, too
 
 
 async def test_cancelled_write_invalidates_the_object() -> None:
-    cache, writer = Refusals(), Writer(None)
+    cache, writer = InvalidationCounter(), Writer(None)
     writes = Writes(cast(ResponseCache, cache), None, 1 << 20)
     writing = asyncio.create_task(writes.write(route_to(writer), DELETE, None))
     await writer.begun.wait()

@@ -119,9 +119,9 @@ async def test_object_is_compressed_once_with_one_origin_read(
     for result in (CacheResult.MISS, CacheResult.HIT):
         reader = await open_encoded(cache, compressor, site.page(), encoding)
         assert reader.result is result
-        made = await reader.read(WHOLE)
-        assert len(made) == reader.size_bytes < len(PAGE) / 2
-        assert DECODERS[encoding](made) == PAGE
+        compressed = await reader.read(WHOLE)
+        assert len(compressed) == reader.size_bytes < len(PAGE) / 2
+        assert DECODERS[encoding](compressed) == PAGE
         version = reader.head.version
         assert version.etag == f'W/"v1-{encoding.value}"'
         assert reader.head.content_type == "text/html"
@@ -134,10 +134,10 @@ async def test_simultaneous_requests_share_one_compression(
     site: Site, started: list[Encoding]
 ) -> None:
     cache, compressor = site.worker()
-    made = await asyncio.gather(
+    compressed = await asyncio.gather(
         *(fetch(cache, compressor, site.page(), Encoding.GZIP) for _viewer in range(20))
     )
-    assert set(made) == {made[0]}
+    assert set(compressed) == {compressed[0]}
     assert started == [Encoding.GZIP]
     assert site.server.body_bytes_sent == len(PAGE)
 
@@ -153,9 +153,9 @@ async def test_another_worker_reuses_the_compressed_object(
 
 async def test_representations_are_cached_side_by_side(site: Site, started: list[Encoding]) -> None:
     cache, compressor = site.worker()
-    made = [await fetch(cache, compressor, site.page(), encoding) for encoding in Encoding]
+    compressed = [await fetch(cache, compressor, site.page(), encoding) for encoding in Encoding]
     assert started == list(Encoding)
-    for encoding, data in zip(Encoding, made, strict=True):
+    for encoding, data in zip(Encoding, compressed, strict=True):
         assert await fetch(cache, compressor, site.page(), encoding) == data
     identity = await cache.open(site.page())
     assert await identity.read(WHOLE) == PAGE
@@ -252,12 +252,12 @@ async def test_incomplete_object_takes_no_compression_slot(
         slow.append(asyncio.create_task(fetch(cache, compressor, asset, Encoding.GZIP)))
     await site.server.until(lambda: site.server.body_bytes_sent == 70_000 * len(slow))
     async with asyncio.timeout(PATIENCE_S):
-        made = await fetch(cache, compressor, site.page(), Encoding.GZIP)
-    assert zlib.decompress(made, 31) == PAGE
+        compressed = await fetch(cache, compressor, site.page(), Encoding.GZIP)
+    assert zlib.decompress(compressed, 31) == PAGE
     assert started == [Encoding.GZIP]
     for number in range(len(slow)):
         site.server.release(f"slow-{number}")
-    assert {zlib.decompress(made, 31) for made in await asyncio.gather(*slow)} == {PAGE}
+    assert {zlib.decompress(compressed, 31) for compressed in await asyncio.gather(*slow)} == {PAGE}
 
 
 async def test_concurrent_compressions_are_limited(
@@ -285,8 +285,8 @@ async def test_concurrent_compressions_are_limited(
         site.server.put(f"page-{number}", PAGE, content_type="text/html")
         asset = Asset(f"site\n{number}", f"page-{number}", site.origin, "site", TtlRules())
         fetches.append(fetch(cache, compressor, asset, Encoding.GZIP))
-    made = await asyncio.gather(*fetches)
-    assert {zlib.decompress(one, 31) for one in made} == {PAGE}
+    compressed = await asyncio.gather(*fetches)
+    assert {zlib.decompress(one, 31) for one in compressed} == {PAGE}
     assert running == [0, COMPRESSIONS_MAX]
 
 
@@ -298,8 +298,8 @@ async def test_compressed_origin_behaves_like_any_origin(site: Site) -> None:
     head = await encoded.origin.head(encoded.name)
     size = head.version.size_bytes
     assert head.version.last_modified_s == identity.head.version.last_modified_s
-    made = await read_all(await encoded.origin.read(encoded.name))
-    assert (len(made), DECODERS[Encoding.ZSTANDARD](made)) == (size, PAGE)
+    compressed = await read_all(await encoded.origin.read(encoded.name))
+    assert (len(compressed), DECODERS[Encoding.ZSTANDARD](compressed)) == (size, PAGE)
     read = await encoded.origin.read(encoded.name, Span(5, 6), if_match=head.version)
     assert read is not None
     assert (read.head, read.span) == (head, Span(0, size))

@@ -40,23 +40,23 @@ def decode(encoding: Encoding, data: bytes) -> bytes:
 @pytest.mark.parametrize("encoding", Encoding)
 @given(pieces=st.lists(st.binary(max_size=2000), max_size=5))
 def test_content_survives_a_round_trip(encoding: Encoding, pieces: list[bytes]) -> None:
-    made = encode(encoding, pieces)
-    assert decode(encoding, made) == b"".join(pieces)
-    assert encode(encoding, pieces) == made  # a fill may be resumed by another worker
+    encoded = encode(encoding, pieces)
+    assert decode(encoding, encoded) == b"".join(pieces)
+    assert encode(encoding, pieces) == encoded  # a fill may be resumed by another worker
 
 
 @pytest.mark.parametrize("encoding", Encoding)
 def test_text_is_compressed_well(encoding: Encoding) -> None:
     text = "".join(f"<li>item {number}</li>\n" for number in range(5000)).encode()
-    made = encode(encoding, [text])
-    assert len(made) < len(text) / 4
-    assert decode(encoding, made) == text
+    encoded = encode(encoding, [text])
+    assert len(encoded) < len(text) / 4
+    assert decode(encoding, encoded) == text
 
 
 def test_window_is_within_the_limit_for_clients() -> None:
     content = bytes(64 << 10) * (COMPRESSED_BYTES_MAX // (64 << 10))
-    made = encode(Encoding.ZSTANDARD, [content])
-    parameters = zstandard.get_frame_parameters(made)
+    encoded = encode(Encoding.ZSTANDARD, [content])
+    parameters = zstandard.get_frame_parameters(encoded)
     assert parameters.window_size <= ZSTANDARD_WINDOW_BYTES_MAX
     assert parameters.content_size == len(content)
 

@@ -220,7 +220,7 @@ def test_compressed_head_has_its_own_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "vary"),
+    ("old_vary", "vary"),
     [
         (None, "Accept-Encoding"),
         ("", "Accept-Encoding"),
@@ -230,6 +230,6 @@ def test_compressed_head_has_its_own_fields() -> None:
         ("*", "*"),
     ],
 )
-def test_vary_lists_accept_encoding(said: str | None, vary: str) -> None:
-    headers = {"x-own": "1"} if said is None else {"x-own": "1", "vary": said}
+def test_vary_lists_accept_encoding(old_vary: str | None, vary: str) -> None:
+    headers = {"x-own": "1"} if old_vary is None else {"x-own": "1", "vary": old_vary}
     assert with_vary(headers) == {"x-own": "1", "vary": vary}

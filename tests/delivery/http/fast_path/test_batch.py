@@ -26,7 +26,7 @@ class Scripted:
     """A connection that tells what it is asked for; ``hit`` None: what came is no hit."""
 
     name: str
-    said: list[str]
+    events: list[str]
     hit: bool = True
     at_once: bool = True
     fault: Exception | None = None
@@ -34,48 +34,48 @@ class Scripted:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def decide_hit(self, _now_s: float, _gone: set[str]) -> Any:
-        self.said.append(f"take up {self.name}")
+        self.events.append(f"take up {self.name}")
         if self.fault is not None:
             raise self.fault
         return (self.name, None, self.name) if self.hit else None
 
-    def send_hit(self, asked: Any, _wanted: Any, answer: Any, _loop_s: float) -> Any:
-        assert asked == answer == self.name
-        self.said.append(f"send {self.name}")
+    def send_hit(self, plain_get: Any, _byte_range: Any, answer: Any, _loop_s: float) -> Any:
+        assert plain_get == answer == self.name
+        self.events.append(f"send {self.name}")
         if self.send_fault is not None:
             raise self.send_fault
         return self.name if self.at_once else None
 
     def abort_with(self, cause: Exception) -> None:
-        self.said.append(f"{self.name} broke: {cause}")
+        self.events.append(f"{self.name} broke: {cause}")
 
 
-class Stage:
+class BatchRun:
     """A burst and what has happened on it."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.events: list[str] = []
         self.batch = HitBatch(self._finished)
 
     def add(self, name: str, **more: Any) -> None:
-        self.batch.add(Scripted(name, self.said, **more))
+        self.batch.add(Scripted(name, self.events, **more))
 
-    def _finished(self, answered: Sequence[SentHit]) -> None:
-        self.said.append(f"finished {' '.join(map(str, answered))}")
+    def _finished(self, hits: Sequence[SentHit]) -> None:
+        self.events.append(f"finished {' '.join(map(str, hits))}")
 
 
-async def turn() -> None:
+async def one_iteration() -> None:
     """Lets all that is due in the loop run."""
     await asyncio.sleep(0)
 
 
 async def test_hit_that_fails_to_be_sent_does_not_affect_the_others() -> None:
-    stage = Stage()
-    stage.add("a")
-    stage.add("b", send_fault=RuntimeError("of ours"))
-    stage.add("c")
-    await turn()
-    assert stage.said[3:] == ["send a", "send b", "b broke: of ours", "send c", "finished a c"]
+    run = BatchRun()
+    run.add("a")
+    run.add("b", send_fault=RuntimeError("of ours"))
+    run.add("c")
+    await one_iteration()
+    assert run.events[3:] == ["send a", "send b", "b broke: of ours", "send c", "finished a c"]
 
 
 async def test_connection_lost_before_its_batch_runs_is_no_error(cache_root: Path) -> None:
@@ -90,54 +90,54 @@ async def test_connection_lost_before_its_batch_runs_is_no_error(cache_root: Pat
             connection.data_received(request("/stale.txt"))
             loop.call_soon(connection.connection_lost, None)
             for _turn in range(20):
-                await turn()
+                await one_iteration()
             connection.data_received(request("/stale.txt"))
             for _turn in range(20):
-                await turn()
+                await one_iteration()
             connection.transport.abort()
         loop.set_exception_handler(None)
     assert faults == []
 
 
 async def test_batch_decides_then_sends_then_logs_all_hits() -> None:
-    stage = Stage()
-    stage.add("a")
-    stage.add("b")
-    assert stage.said == []
-    await turn()
-    assert stage.said == ["take up a", "take up b", "send a", "send b", "finished a b"]
-    stage.add("c")
-    await turn()
-    assert stage.said[5:] == ["take up c", "send c", "finished c"]
+    run = BatchRun()
+    run.add("a")
+    run.add("b")
+    assert run.events == []
+    await one_iteration()
+    assert run.events == ["take up a", "take up b", "send a", "send b", "finished a b"]
+    run.add("c")
+    await one_iteration()
+    assert run.events[5:] == ["take up c", "send c", "finished c"]
 
 
 async def test_miss_or_slow_hit_finishes_outside_the_batch() -> None:
-    stage = Stage()
-    stage.add("elsewhere", hit=False)
-    stage.add("slow", at_once=False)
-    await turn()
-    assert stage.said == ["take up elsewhere", "take up slow", "send slow"]
+    run = BatchRun()
+    run.add("elsewhere", hit=False)
+    run.add("slow", at_once=False)
+    await one_iteration()
+    assert run.events == ["take up elsewhere", "take up slow", "send slow"]
 
 
 async def test_failing_connection_does_not_affect_the_batch() -> None:
-    stage = Stage()
-    stage.add("a")
-    stage.add("b", fault=RuntimeError("of ours"))
-    stage.add("c")
-    await turn()
-    assert stage.said == [
+    run = BatchRun()
+    run.add("a")
+    run.add("b", fault=RuntimeError("of ours"))
+    run.add("c")
+    await one_iteration()
+    assert run.events == [
         *("take up a", "take up b", "b broke: of ours", "take up c"),
         *("send a", "send c", "finished a c"),
     ]
 
 
 async def test_large_batch_runs_before_the_end_of_the_iteration() -> None:
-    stage = Stage()
+    run = BatchRun()
     for number in range(BATCH_MAX + 1):
-        stage.add(str(number))
-    assert len(stage.said) == 2 * BATCH_MAX + 1
-    await turn()
-    assert stage.said[-2:] == [f"send {BATCH_MAX}", f"finished {BATCH_MAX}"]
+        run.add(str(number))
+    assert len(run.events) == 2 * BATCH_MAX + 1
+    await one_iteration()
+    assert run.events[-2:] == [f"send {BATCH_MAX}", f"finished {BATCH_MAX}"]
 
 
 async def warm(edge: WebEdge, *viewers: Viewer) -> list[HttpConnection]:
@@ -187,8 +187,8 @@ async def test_received_requests_are_answered_before_the_edge_stops(cache_root: 
 async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
     async with (
         serve_web(cache_root) as edge,
         open_viewer(edge.port) as one,
@@ -206,4 +206,4 @@ async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
         whole.data_received(ASKED)
         assert (await other.receive()).body == NOTE
         assert await one.receive_rest() == b""
-        assert [context["exception"] for context in told] == [fault]
+        assert [context["exception"] for context in errors] == [fault]

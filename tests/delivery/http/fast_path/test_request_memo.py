@@ -22,7 +22,7 @@ def asking(numbers: bytes, name: bytes = b"Range") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         (b"bytes=0-0", (b"0", b"0")),
         (b"bytes=7-", (b"7", b"")),
@@ -43,8 +43,8 @@ def asking(numbers: bytes, name: bytes = b"Range") -> bytes:
         (b"lines=1-2", None),
     ],
 )
-def test_plain_range_is_recognized(value: bytes, wanted: tuple[bytes, bytes] | None) -> None:
-    assert plain_range(value) == wanted
+def test_plain_range_is_recognized(value: bytes, expected: tuple[bytes, bytes] | None) -> None:
+    assert plain_range(value) == expected
 
 
 @pytest.mark.parametrize("name", [b"Range", b"range"])
@@ -118,6 +118,6 @@ def test_match_differs_from_the_parsed_request_only_in_the_range(
     memo.put(parsed + b"\r\n\r\n", "film", (b"1", b"2"), 100)
     entry = memo.get(data)
     if entry is not None:
-        _meaning, wanted = entry
-        assert wanted is not None
-        assert data.replace(b"-".join(wanted), b"1-2", 1) == parsed + b"\r\n\r\n"
+        _meaning, expected = entry
+        assert expected is not None
+        assert data.replace(b"-".join(expected), b"1-2", 1) == parsed + b"\r\n\r\n"

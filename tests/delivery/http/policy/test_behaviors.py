@@ -79,7 +79,7 @@ def test_first_matching_behavior_is_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("selection", "query", "kept"),
+    ("selection", "query", "selected"),
     [
         (NONE, "a=1", ""),
         (ALL, "b=2&a=1&&a=3", "b=2&a=1&&a=3"),
@@ -98,11 +98,11 @@ def test_first_matching_behavior_is_chosen() -> None:
     ],
 )
 def test_query_is_split_at_ampersands_and_its_bytes_do_not_change(
-    selection: Selection, query: str, kept: str
+    selection: Selection, query: str, selected: str
 ) -> None:
     policy = CachePolicy(query_strings=selection)
-    assert forwarded_query(policy, NOTHING, query) == kept
-    assert key_parts(policy, "p", query, ()) == (("p", f"?{kept}") if kept else ("p",))
+    assert forwarded_query(policy, NOTHING, query) == selected
+    assert key_parts(policy, "p", query, ()) == (("p", f"?{selected}") if selected else ("p",))
 
 
 def test_forwarded_parameters_keep_their_order() -> None:

@@ -125,16 +125,16 @@ def test_preflight_is_options_with_both_fields() -> None:
     ],
 )
 def test_origin_is_matched_as_a_whole(allowed: str, origin: str, may: bool) -> None:
-    found = allowed_origin(CorsPolicy(origins=(allowed,)), origin)
-    assert found == (origin if may else None)
+    allow_origin = allowed_origin(CorsPolicy(origins=(allowed,)), origin)
+    assert allow_origin == (origin if may else None)
 
 
 @given(st.text(max_size=40))
 def test_only_allowed_origins_get_the_field(origin: str) -> None:
     policy = CorsPolicy(origins=("https://*.example.com",))
     result = applied(ResponseHeadersPolicy(cors=policy), origin=origin)
-    said = [value for name, value in result if name.lower() in CORS_FIELDS]
-    assert said in ([], [origin])
-    if said:
+    values = [value for name, value in result if name.lower() in CORS_FIELDS]
+    assert values in ([], [origin])
+    if values:
         assert origin.startswith("https://")
         assert origin.endswith(".example.com")

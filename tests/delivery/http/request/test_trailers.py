@@ -247,16 +247,24 @@ async def test_stored_trailers_are_sent_to_viewers_with_te_trailers(cache_root: 
             plain = await viewer.get("/film")
             assert (plain.body, plain.trailers, is_hit(plain)) == (WHOLE, (), True)
             assert plain.fields["content-length"] == str(FILM.size_bytes)
-            asked = await viewer.get("/film", te="trailers", connection="TE")
-            assert (asked.body, asked.trailers, is_hit(asked)) == (WHOLE, ("X-Sum: abc",), True)
-            assert "content-length" not in asked.fields
+            with_te = await viewer.get("/film", te="trailers", connection="TE")
+            assert (with_te.body, with_te.trailers, is_hit(with_te)) == (
+                WHOLE,
+                ("X-Sum: abc",),
+                True,
+            )
+            assert "content-length" not in with_te.fields
         part = await viewer.get("/film", te="trailers", range="bytes=0-9")
         assert (part.status, part.body, part.trailers) == (206, WHOLE[:10], ())
         head = await viewer.get("/film", "HEAD", te="trailers")
         assert head.fields["content-length"] == str(FILM.size_bytes)
         async with serve_web(cache_root, beside=edge) as worker:
-            asked = await fetch(worker.port, "/film", te="trailers")
-            assert (asked.body, asked.trailers, is_hit(asked)) == (WHOLE, ("X-Sum: abc",), True)
+            with_te = await fetch(worker.port, "/film", te="trailers")
+            assert (with_te.body, with_te.trailers, is_hit(with_te)) == (
+                WHOLE,
+                ("X-Sum: abc",),
+                True,
+            )
         assert len(edge.origin.requests) == 1
 
 

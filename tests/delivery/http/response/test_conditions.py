@@ -97,13 +97,13 @@ def test_if_range_decides_whether_the_range_applies(
 
 
 @pytest.mark.parametrize(
-    "spelled",
+    "date",
     [MODIFIED, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"],
 )
-def test_three_date_formats_are_accepted(spelled: str) -> None:
-    assert evaluate({"if-modified-since": spelled}, STRONG) is Condition.NOT_MODIFIED
-    assert evaluate({"if-unmodified-since": spelled}, STRONG) is Condition.HOLDS
-    assert range_applies(spelled, STRONG)
+def test_three_date_formats_are_accepted(date: str) -> None:
+    assert evaluate({"if-modified-since": date}, STRONG) is Condition.NOT_MODIFIED
+    assert evaluate({"if-unmodified-since": date}, STRONG) is Condition.HOLDS
+    assert range_applies(date, STRONG)
 
 
 @given(

@@ -150,9 +150,9 @@ RANGE = st.one_of(
 )
 
 
-def asked_bytes(spelled: str, size: int) -> set[int]:
+def requested_bytes(spec: str, size: int) -> set[int]:
     """The positions that one range names, as §14.1.2 says it."""
-    first, last = spelled.split("-")
+    first, last = spec.split("-")
     if not first:
         return set(range(max(0, size - int(last)), size))
     return set(range(int(first), min(size, int(last) + 1 if last else size)))
@@ -160,23 +160,23 @@ def asked_bytes(spelled: str, size: int) -> set[int]:
 
 @given(st.lists(RANGE, min_size=1, max_size=RANGES_MAX), st.integers(0, 1500))
 def test_spans_cover_exactly_the_requested_bytes_and_small_gaps(
-    asked: list[str], size: int
+    specs: list[str], size: int
 ) -> None:
-    selected = parse_ranges("bytes=" + ",".join(asked), size)
-    wanted = set().union(*(asked_bytes(one, size) for one in asked))
-    if not wanted:
-        has_suffix = any(one.startswith("-") and int(one[1:]) for one in asked)
+    selected = parse_ranges("bytes=" + ",".join(specs), size)
+    requested = set().union(*(requested_bytes(one, size) for one in specs))
+    if not requested:
+        has_suffix = any(one.startswith("-") and int(one[1:]) for one in specs)
         expected = RangeOutcome.UNSATISFIABLE
         if not size and has_suffix:
             expected = RangeOutcome.IGNORED
         assert selected is expected
         return
     assert isinstance(selected, tuple)
-    answered = [position for span in selected for position in range(*span)]
-    assert len(answered) == len(set(answered))  # each once
-    assert wanted <= set(answered)
+    sent = [position for span in selected for position in range(*span)]
+    assert len(sent) == len(set(sent))  # each once
+    assert requested <= set(sent)
     for span in selected:  # nothing between but what is not worth leaving out
-        inside = [position for position in range(*span) if position in wanted]
+        inside = [position for position in range(*span) if position in requested]
         assert (inside[0], inside[-1]) == (span.start, span.end - 1)
         assert all(far - near <= PART_BYTES for near, far in itertools.pairwise(inside))
     in_place = sorted(selected)
@@ -186,8 +186,9 @@ def test_spans_cover_exactly_the_requested_bytes_and_small_gaps(
     places = [
         min(
             place
-            for place, one in enumerate(asked)
-            if asked_bytes(one, size) and span.start <= min(asked_bytes(one, size)) < span.end
+            for place, one in enumerate(specs)
+            if requested_bytes(one, size)
+            and span.start <= min(requested_bytes(one, size)) < span.end
         )
         for span in selected
     ]
@@ -213,14 +214,14 @@ def test_any_header_gives_spans_inside_the_object_or_an_outcome(value: str, size
     st.integers(0, 1 << 40),
 )
 def test_first_span_of_a_cold_object_agrees_with_its_size(value: str, size: int) -> None:
-    wanted, selected = first_span(value), parse_ranges(value, size)
-    if wanted is not None and wanted.start < size:
+    requested, selected = first_span(value), parse_ranges(value, size)
+    if requested is not None and requested.start < size:
         assert isinstance(selected, tuple)
-        assert wanted.intersect(Span(0, size)) == selected[0]
+        assert requested.intersect(Span(0, size)) == selected[0]
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "requested"),
     [
         ("bytes=5-9,1000-1009", Span(5, 10)),
         ("bytes=1000-1009,5-9", Span(1000, 1010)),
@@ -228,8 +229,8 @@ def test_first_span_of_a_cold_object_agrees_with_its_size(value: str, size: int)
         ("bytes=5-9,-5", Span(5, 10)),
     ],
 )
-def test_first_span_of_a_cold_object_joins_near_ranges(value: str, wanted: Span) -> None:
-    assert first_span(value) == wanted
+def test_first_span_of_a_cold_object_joins_near_ranges(value: str, requested: Span) -> None:
+    assert first_span(value) == requested
 
 
 @pytest.mark.parametrize("value", ["bytes=-5", "bytes=-5,0-1", "bytes=5-4", "x", "bytes=-"])
