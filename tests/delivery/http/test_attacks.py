@@ -1,7 +1,7 @@
-"""What ill-meaning viewers send: it is refused or harmless, and never anybody else's answer.
+"""Attacks by viewers and origins: they are refused or harmless, and affect no other viewer.
 
-Each test says what the attack hopes for: a second request in the origin's eyes, or an answer in the
-cache that others are given.
+The attacker wants the origin to see a second request, or the cache to store a response that others
+get.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ SMUGGLING = {
 
 @pytest.mark.parametrize("name", SMUGGLING)
 async def test_request_smuggling_is_refused(cache_root: Path, name: str) -> None:
-    """Whoever disagrees on where a request ends takes what follows for another one."""
+    """Two servers that find different ends of a request also find different next requests."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         edge.origin.script(Reply(status=200))
@@ -100,7 +100,7 @@ async def test_request_smuggling_is_refused(cache_root: Path, name: str) -> None
         response = await viewer.receive()
         assert 400 <= response.status < 600, response
         assert response.status != 404
-        await viewer.receive_rest()  # the connection ends
+        await viewer.receive_rest()  # the connection is closed
         assert all(seen.path == "/a" for seen in edge.origin.requests)
         assert len(edge.origin.requests) <= 1
         assert not any(seen.has_ended for seen in edge.origin.requests)
@@ -119,7 +119,7 @@ async def test_chunk_extensions_and_trailers_are_not_forwarded(cache_root: Path)
 
 
 async def test_body_is_never_read_as_a_request(cache_root: Path) -> None:
-    """CL.0 and 0.CL: whatever the origin does with a body, the next request is the viewer's."""
+    """CL.0 and 0.CL: whether or not the origin reads the body, the next request is intact."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("b", b"two")
         edge.origin.script(Reply(status=200, early=True))
@@ -141,7 +141,7 @@ async def test_field_value_adds_no_field(cache_root: Path, value: str) -> None:
             assert "x-admin" not in seen.headers
 
 
-# --- whose host, which path ------------------------------------------------------------------
+# --- hosts and paths -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ async def test_field_value_adds_no_field(cache_root: Path, value: str) -> None:
     ],
 )
 async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
-    """The edge and the origin reading different hosts poison one with the other's pages."""
+    """If edge and origin read different hosts, one host's cache gets the other's pages."""
     keys = {"host": "viewer"}
     async with (
         serve_web(cache_root, aliases=("edge",), origin_keys=keys) as edge,
@@ -221,7 +221,7 @@ async def test_encoded_path_bypasses_no_behavior(cache_root: Path) -> None:
 
 
 async def test_long_headers_and_urls_are_refused(cache_root: Path) -> None:
-    """CPDoS by HHO: what the edge takes and the origin does not would be everybody's error."""
+    """CPDoS by HHO: a header that only the origin refuses would cache its error for all viewers."""
     async with serve_web(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         for raw, status in (
@@ -236,7 +236,7 @@ async def test_long_headers_and_urls_are_refused(cache_root: Path) -> None:
         assert edge.origin.requests == []
 
 
-# --- what is not in the key must not count ---------------------------------------------------
+# --- unkeyed input has no effect --------------------------------------------------------------
 
 UNKEYED = [
     {"x_forwarded_host": "evil"},
@@ -298,7 +298,7 @@ async def test_forwarding_fields_of_a_viewer_are_not_trusted(
 async def test_cloaked_parameter_is_in_the_key(
     cache_root: Path, query: str, forwarded: str
 ) -> None:
-    """What an origin could read as the keyed parameter is in the key."""
+    """A parameter that an origin could read as the keyed one is in the key."""
     async with (
         serve_web(cache_root, policy={"query_strings": {"only": ["id"]}}) as edge,
         open_viewer(edge.port) as viewer,
@@ -330,7 +330,7 @@ async def test_get_with_a_body_is_refused(cache_root: Path, framing: bytes) -> N
 async def test_private_page_under_a_static_path_is_not_cached(
     cache_root: Path, control: str, path: str
 ) -> None:
-    """A path that looks like a style sheet's makes nobody's own page everybody's."""
+    """A private page is not cached under a path that looks like a style sheet."""
     fields = (("Cache-Control", control), ("Content-Type", "text/css"), ("Set-Cookie", "s=1"))
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         for body in (b"hers", b"his"):
@@ -352,7 +352,7 @@ async def test_private_page_under_a_static_path_is_not_cached(
 async def test_error_that_a_viewer_provokes_is_not_cached(
     cache_root: Path, fields: dict[str, str], status: int
 ) -> None:
-    """CPDoS. 501 is kept by CloudFront's rules; so here nothing may provoke it."""
+    """CPDoS. CloudFront's rules store a 501, so no viewer may be able to cause one."""
     async with serve_web(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         if status != 501:
@@ -432,7 +432,7 @@ BOMBS = {
 async def test_compressed_origin_response_is_never_decompressed(
     cache_root: Path, coding: str, control: str
 ) -> None:
-    """Nor packed again, nor fitted to a viewer who would have it otherwise."""
+    """It is not compressed again either, nor changed for a viewer that prefers another coding."""
     bomb = BOMBS[coding]
     async with serve_web(cache_root, rules={"compress": True}) as edge:
         headers = (("Cache-Control", control), ("Content-Encoding", coding))
@@ -449,7 +449,7 @@ async def test_compressed_origin_response_is_never_decompressed(
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_text_over_the_limit_is_not_compressed(cache_root: Path, chunked: bool) -> None:
-    """What is compressed is made whole before it is sent, so that has a limit."""
+    """An object is compressed as a whole before it is sent, so its size is limited."""
     async with serve_web(cache_root, rules={"compress": True}) as edge:
         text = bytes(ZEROS_BYTES)
         edge.origin.put("a", text, etag="", headers=FRESH, content_type="text/html")
@@ -490,11 +490,11 @@ async def test_body_over_the_limit_is_refused(cache_root: Path, framing: bytes) 
         assert not any(seen.has_ended for seen in edge.origin.requests)
 
 
-# --- slowness and masses ---------------------------------------------------------------------
+# --- slow and numerous clients ----------------------------------------------------------------
 
 
 async def test_slow_request_is_closed(cache_root: Path) -> None:
-    """Slowloris: bytes that never make a request keep no connection."""
+    """Slowloris: an incomplete request does not keep its connection open."""
     async with serve_web(cache_root, limits={"http_idle": "50ms"}) as edge:
         async with open_viewer(edge.port) as viewer:
             await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\nX-")
@@ -503,7 +503,7 @@ async def test_slow_request_is_closed(cache_root: Path) -> None:
 
 
 async def test_trickling_request_is_closed(cache_root: Path) -> None:
-    """What comes of it now and then makes it no younger."""
+    """A few more bytes do not extend its timeout."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
         (connection,) = connections(edge)
@@ -524,7 +524,7 @@ async def test_trickling_request_is_closed(cache_root: Path) -> None:
     "framing", [b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"\r\n3\r\nabc\r\n"]
 )
 async def test_stalled_request_body_is_dropped(cache_root: Path, framing: bytes) -> None:
-    """And the origin's connection with it."""
+    """Its connection to the origin is closed too."""
     rules = {**WRITES, "limits": {"http_stall": "50ms", "origin_retries": 0}}
     async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"POST /a HTTP/1.1\r\nHost: edge\r\n" + framing)
@@ -558,7 +558,7 @@ async def test_too_many_connections_are_refused(cache_root: Path) -> None:
         assert (await second.get("/a")).body == b"one"
 
 
-# --- origins that lie ------------------------------------------------------------------------
+# --- invalid origin responses -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -600,7 +600,7 @@ async def test_short_body_is_not_complete(cache_root: Path, reply: Reply) -> Non
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 async def test_body_longer_than_its_length_is_cut(cache_root: Path, control: str) -> None:
-    """What comes after it is nobody's answer."""
+    """The bytes after it are in no response."""
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nevil"
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=(("Cache-Control", control),))
@@ -654,13 +654,13 @@ async def test_invalid_http_of_an_origin_is_never_stored(cache_root: Path, raw: 
             while head.status == 100:
                 head = await viewer.receive_head()
             assert head.status in {200, 502}
-            if head.status == 200:  # it broke off after its head: the viewer can tell
+            if head.status == 200:  # it ended after its head: the viewer can detect that
                 assert "transfer-encoding" in head.fields
                 assert not (await viewer.receive_rest()).endswith(b"0\r\n\r\n")
         assert (await fetch(edge.port, "/a")).body == b"one"
 
 
-# --- loops and strangers' hosts --------------------------------------------------------------
+# --- loops and SSRF ---------------------------------------------------------------------------
 
 
 async def test_loop_ends_at_its_second_pass(cache_root: Path) -> None:
@@ -675,7 +675,7 @@ async def test_loop_ends_at_its_second_pass(cache_root: Path) -> None:
     "location", ["http://169.254.169.254/latest/meta-data", "//evil/x", "file:///etc/passwd"]
 )
 async def test_redirect_is_passed_to_the_viewer(cache_root: Path, location: str) -> None:
-    """SSRF: no request leaves for a host that the config does not name."""
+    """SSRF: no request is sent to a host that the config does not name."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=302, headers=(("Location", location),)))
         response = await viewer.get("/a")

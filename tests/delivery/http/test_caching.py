@@ -1,6 +1,6 @@
-"""RFC 9111 as viewers see it: what is stored, what is used again, what is asked for anew.
+"""RFC 9111 as viewers see it: what is stored, reused and revalidated.
 
-No test waits for anything to grow old: an origin that says Age makes its answer as old as need be.
+No test waits until a response is stale: the origin's Age makes it as old as needed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def later(seconds: float) -> str:
 
 # --- freshness (RFC 9111 §4.2, RFC 9213) -----------------------------------------------------
 
-# A number is a date that many seconds from the test on.
+# A number stands for the date that many seconds from now.
 FRESHNESS: list[tuple[dict[str, Any], tuple[tuple[str, str | int], ...], bool]] = [
     ({}, (("Cache-Control", "max-age=60"),), True),
     ({}, OLD, False),
@@ -129,7 +129,7 @@ async def test_two_variants_of_one_url_are_stored_side_by_side(cache_root: Path)
 
 
 async def test_changed_vary_replaces_the_old_one(cache_root: Path) -> None:
-    """What an answer varies by is what the last one said; the older ones are found no more."""
+    """The latest Vary counts; older variants are not found any more."""
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         fresh = ("Cache-Control", "max-age=60")
         edge.origin.script(Reply(status=200, headers=(("Vary", "X-A"), fresh), body=b"by a"))
@@ -147,7 +147,7 @@ async def test_changed_vary_replaces_the_old_one(cache_root: Path) -> None:
 
 
 async def test_vary_selects_by_the_fields_that_the_origin_got(cache_root: Path) -> None:
-    """A field that Connection lists stays here, so it cannot have changed the answer."""
+    """A field that Connection lists is not forwarded, so it cannot have changed the response."""
     async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", ("Vary", "Accept-Language"), ("Cache-Control", "max-age=60"))
         await viewer.get("/a", accept_language="de", connection="accept-language")
@@ -255,7 +255,7 @@ async def test_fields_listed_in_no_cache_are_not_reused(cache_root: Path, direct
 async def test_fields_listed_in_no_cache_reach_the_first_viewer(
     cache_root: Path, directive: str
 ) -> None:
-    """§5.2.2.4, §5.2.2.7: withheld from subsequent requests, not from this one; so with a 304."""
+    """§5.2.2.4, §5.2.2.7: removed for later requests, but not for this one; the same with a 304."""
     async with (
         serve_web(cache_root, policy=APPLIES) as edge,
         open_viewer(edge.port) as viewer,
@@ -287,7 +287,7 @@ async def test_response_whose_validators_are_withheld_is_not_stored(
 
 
 async def test_304_updates_the_content_type_of_the_stored_body(cache_root: Path) -> None:
-    """§3.2: every field but those that say which bytes are stored."""
+    """§3.2: every field except those that describe the stored bytes."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"', modified_s=1_600_000_000)
         await viewer.get("/a")
@@ -323,7 +323,7 @@ async def test_304_with_a_new_vary_does_not_validate(cache_root: Path) -> None:
 
 
 async def test_stored_error_is_not_served_for_a_newer_error(cache_root: Path) -> None:
-    """§4.2.4 is about answers; and the time that errors are kept for begins anew."""
+    """§4.2.4 is about responses; the time for which errors are stored starts again."""
     async with (
         serve_web(cache_root, policy={"error_ttl": "0s"}) as edge,
         open_viewer(edge.port) as viewer,
@@ -338,7 +338,7 @@ async def test_stored_error_is_not_served_for_a_newer_error(cache_root: Path) ->
         assert len(edge.origin.requests) == 2
 
 
-# --- requests' own directives (§5.2.1) -------------------------------------------------------
+# --- request directives (§5.2.1) --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ async def test_response_to_a_no_store_request_is_not_stored(
         assert len(edge.origin.requests) == (1 if stored else 2)
 
 
-# --- staleness allowed (RFC 5861) ------------------------------------------------------------
+# --- stale responses (RFC 5861) ---------------------------------------------------------------
 
 
 async def test_stale_while_revalidate_serves_at_once_and_revalidates_once(cache_root: Path) -> None:
@@ -426,7 +426,7 @@ async def test_stale_while_revalidate_serves_at_once_and_revalidates_once(cache_
             assert "ttl=-" in stale.fields["cache-status"]
         await edge.origin.wait_for_requests(2)
         edge.origin.release_responses()
-        # Whoever comes until the answer is there gets the old one; then the new one is fresh.
+        # Until the new response is there, viewers get the old one.
         while (response := await viewer.get("/a")).body == b"one":
             pass
         assert (response.body, cache_status(response)) == (b"two", {"hit": True})
@@ -465,7 +465,7 @@ async def test_404_is_not_an_error_for_stale_if_error(cache_root: Path) -> None:
         assert (await viewer.get("/a")).status == 404
 
 
-# --- whose answer it is (§3.5, §5.2.2.7) -----------------------------------------------------
+# --- Authorization and private (§3.5, §5.2.2.7) -----------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -631,7 +631,7 @@ async def test_cold_head_is_forwarded_as_head_and_stores_nothing(cache_root: Pat
 
 
 async def test_head_that_matches_a_stored_get_freshens_it(cache_root: Path) -> None:
-    """§4.3.5, of an origin that answers a condition on HEAD with 200."""
+    """§4.3.5, with an origin that answers a conditional HEAD with 200."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, "a", *OLD, etag='"1"')
         await viewer.get("/a")
@@ -653,7 +653,7 @@ async def test_head_that_matches_a_stored_get_freshens_it(cache_root: Path) -> N
 async def test_head_of_another_version_invalidates_a_stored_get(
     cache_root: Path, etag: str, body: bytes
 ) -> None:
-    """Fresh as it is, which a viewer's no-cache looks behind."""
+    """The stored response is fresh; a viewer's no-cache forces the HEAD."""
     async with (
         serve_web(cache_root, policy=APPLIES) as edge,
         open_viewer(edge.port) as viewer,

@@ -1,4 +1,4 @@
-"""Bodies on their way through the cache: parts, chunks, interim answers, trailers, breaks."""
+"""Bodies through the cache: parts, chunks, interim responses, trailers, broken connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.web_edge import WebEdge, serve_web, waiting_requests
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
 FRESH = ("Cache-Control", "max-age=60")
-NOT_PLAIN = {"te": "trailers"}  # so it is not held at the lane, but waits in the application
+NOT_PLAIN = {"te": "trailers"}  # so it does not wait in the fast path, but in the handler
 PRIVATE = ("Cache-Control", "no-store")
 
 
@@ -72,7 +72,7 @@ async def test_ranges_are_served_from_a_running_fill(cache_root: Path) -> None:
 async def test_uncacheable_part_is_exactly_the_requested_range(
     cache_root: Path, control: str, etag: str
 ) -> None:
-    """The edge asks for whole chunks to keep them; whoever asked for less must not get them."""
+    """The edge requests whole chunks to store them; a viewer gets only what it requested."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag=etag)
         for _before_and_after_it_is_known in range(2):
@@ -87,8 +87,8 @@ async def test_if_range_of_an_uncacheable_object_is_evaluated_by_the_origin(
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, PRIVATE)
-        edge.origin.script(Reply())  # asked for chunks, and of no use
-        edge.origin.script(Reply(ignore_range=True))  # what an origin says to another version
+        edge.origin.script(Reply())  # the request for whole chunks, without use
+        edge.origin.script(Reply(ignore_range=True))  # the response for another version
         response = await viewer.get("/film", range="bytes=1-2", if_range='"0"')
         assert (response.status, response.body) == (200, WHOLE)
         assert edge.origin.requests[-1].headers["if-range"] == '"0"'
@@ -185,7 +185,7 @@ async def test_response_that_ends_with_its_connection_is_served(
 async def test_http_1_0_viewer_gets_a_chunked_response_until_close(
     cache_root: Path, control: str, cut: bool
 ) -> None:
-    """It is told the end by the connection's; of a break it can learn by a reset alone."""
+    """The body ends with the connection; only a reset shows that it is incomplete."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control), etag="")
         edge.origin.script(Reply(chunked=True, cut_at=100_000 if cut else None))
@@ -206,7 +206,7 @@ async def test_head_of_a_chunked_response_has_no_body(cache_root: Path) -> None:
         put(edge, PRIVATE, etag="")
         edge.origin.script(Reply(chunked=True))
         assert (await viewer.get("/film", "HEAD")).status == 200
-        assert (await viewer.get("/film")).body == WHOLE  # the connection is in step
+        assert (await viewer.get("/film")).body == WHOLE  # the connection still works
 
 
 async def test_trailers_are_passed_on(cache_root: Path) -> None:
@@ -260,7 +260,7 @@ async def test_interim_responses_are_not_sent_to_http_1_0(cache_root: Path) -> N
         assert (await viewer.receive_head()).status == 200
 
 
-# --- many at once ----------------------------------------------------------------------------
+# --- concurrent requests ----------------------------------------------------------------------
 
 
 async def test_fifty_readers_of_a_cold_url_make_one_request(cache_root: Path) -> None:
@@ -282,7 +282,7 @@ async def test_fifty_readers_of_a_cold_url_make_one_request(cache_root: Path) ->
 async def test_fifty_viewers_of_a_private_response_make_fifty_requests(
     cache_root: Path, control: str
 ) -> None:
-    """All at once: what is known not to be storable makes nobody wait for anybody."""
+    """All at the same time: no request waits for a response that is known to be uncacheable."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put(edge, ("Cache-Control", control))
         assert (await viewer.get("/film")).body == WHOLE
@@ -341,7 +341,7 @@ async def test_response_requested_before_a_write_is_not_reused_after_it(cache_ro
         assert (await viewer.get("/film", "PUT", content_length="0")).status == 204
         edge.origin.put("film", b"new", etag='"2"', headers=(FRESH,))
         after.set()
-        assert (await reading).body == WHOLE  # it had asked before
+        assert (await reading).body == WHOLE  # its request was sent before the write
         for _miss_and_hit in range(2):
             assert (await viewer.get("/film")).body == b"new"
         assert len(edge.origin.requests) == 3

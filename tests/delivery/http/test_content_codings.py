@@ -1,4 +1,5 @@
-"""Objects that are stored in a content coding: the coded bytes are the object (RFC 9110 §8.4)."""
+"""Objects that the origin stores in a content coding; the encoded bytes are the object (RFC 9110
+§8.4)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def put(edge: WebEdge, name: str, body: bytes, coding: str) -> None:
 
 
 async def looks_right(viewer: Viewer, path: str, coding: str | None, body: bytes) -> None:
-    """Every way of asking for it gives the coded bytes, whichever came first."""
+    """Every kind of request gets the encoded bytes, in any order."""
     first = await viewer.get(path, range=f"bytes={FAR}-{FAR + 9}", accept_encoding="gzip")
     assert (first.status, first.body) == (206, body[FAR : FAR + 10])
     for accepted in ("gzip", "identity"):
@@ -54,7 +55,7 @@ async def test_encoded_object_of_a_site_is_passed_on(
     cache_root: Path, stored: str, sent: str | None, compress: bool
 ) -> None:
     if compress and sent is None:
-        stored, sent = "gzip", "gzip"  # what is plain is compressed then
+        stored, sent = "gzip", "gzip"  # a plain object is compressed
     async with (
         serve_web(cache_root, rules={"compress": compress}) as edge,
         open_viewer(edge.port) as viewer,

@@ -1,4 +1,4 @@
-"""Copies that clients of S3 ask for: refused, not taken for the writing of nothing."""
+"""Copy requests of S3 clients: they are refused, not handled as writes of an empty object."""
 
 from __future__ import annotations
 

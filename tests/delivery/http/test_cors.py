@@ -1,4 +1,4 @@
-"""Pages of another origin: preflights need no signature, and may read why they are refused."""
+"""CORS: preflights need no signature, and pages may read error responses."""
 
 from __future__ import annotations
 

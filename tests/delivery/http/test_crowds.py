@@ -1,4 +1,4 @@
-"""A crowd that asks for an object while its origin is being asked: held, then answered as hits."""
+"""Many requests for an object during its first origin request: they wait, then they are hits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def waiting_viewers(
     *,
     headers: tuple[tuple[str, str], ...] = (),
 ) -> AsyncIterator[tuple[WebEdge, list[Viewer]]]:
-    """The first viewer's request is at its origin, the others' are held behind it."""
+    """The first viewer's request is at the origin, and the others wait for it."""
     async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
         edge.origin.put("film.mp4", FILM, headers=headers)
         edge.origin.hold_responses()
@@ -51,7 +51,7 @@ async def test_waiting_viewers_get_the_object_of_one_response(cache_root: Path) 
 
 
 async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[HttpConnection]:
-    """Has all of the viewers ask in one turn of the loop; their connections."""
+    """Sends one request of each viewer in one loop iteration; returns their connections."""
     await until(lambda: len(connections(edge)) >= len(viewers))
     by_name = {str(one.peer): one for one in connections(edge)}
     near = [by_name[viewer.name] for viewer in viewers]
@@ -62,7 +62,7 @@ async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[Http
 
 @asynccontextmanager
 async def strangers(cache_root: Path) -> AsyncIterator[tuple[WebEdge, list[Viewer]]]:
-    """Viewers who have asked for nothing yet, of an origin that does not answer yet."""
+    """Viewers without a request yet, and an origin that holds its responses."""
     async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
         edge.origin.put("film.mp4", FILM)
         edge.origin.hold_responses()

@@ -1,4 +1,4 @@
-"""What the cache has no part in: streamed both ways, as it comes, ended where either ends it."""
+"""Requests that bypass the cache: both directions are streamed, and either side can end them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_large_request_body_is_forwarded(cache_root: Path) -> None:
 
 
 async def test_request_body_is_not_buffered_for_a_slow_origin(cache_root: Path) -> None:
-    """The viewer is held back, so that no body is in memory as a whole."""
+    """Backpressure reaches the viewer, so no whole body is in memory."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.pause_bodies()
         body = LARGE.read(Span(0, LARGE.size_bytes))
@@ -100,7 +100,7 @@ async def test_expect_100_continue_is_answered(cache_root: Path) -> None:
 
 
 async def test_refused_request_needs_no_body(cache_root: Path) -> None:
-    """RFC 9110 §10.1.1: a final answer in place of 100."""
+    """RFC 9110 §10.1.1: a final response instead of 100."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(request("/a", "PUT", content_length="3", expect="100-continue"))
         assert (await viewer.receive()).status == 405
@@ -116,7 +116,7 @@ async def test_early_response_to_an_upload_is_sent(cache_root: Path, chunked: bo
         await viewer.send(chunk(b"a" * 1000) if chunked else b"a" * 1000)
         response = await viewer.receive()
         assert (response.status, response.body) == (413, b"too much")
-        # What is left of the body is passed over; it is no request.
+        # The rest of the body is skipped; it is not parsed as a request.
         await viewer.send((chunk(b"b" * 1000) + b"0\r\n\r\n") if chunked else b"b" * 1000)
         edge.origin.put("a", b"one")
         if response.fields.get("connection") != "close":
@@ -149,7 +149,7 @@ async def test_origin_connections_are_reused(cache_root: Path) -> None:
 
 
 async def test_write_is_never_sent_twice(cache_root: Path) -> None:
-    """Not even to a kept connection that dies: the origin may have acted on it."""
+    """Not even when a reused connection breaks: the origin may have executed it."""
     async with (
         serve_web(cache_root, **(WRITES | {"limits": {"origin_retries": 4}})) as edge,
         open_viewer(edge.port) as viewer,
@@ -162,7 +162,7 @@ async def test_write_is_never_sent_twice(cache_root: Path) -> None:
         assert [seen.method for seen in edge.origin.requests] == ["GET", "POST"]
 
 
-# --- answers ---------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------
 
 
 async def test_response_body_is_streamed(cache_root: Path) -> None:
@@ -216,7 +216,7 @@ async def test_incomplete_origin_response_cuts_the_response(
 async def test_viewer_that_leaves_during_an_upload_closes_the_origin_connection(
     cache_root: Path,
 ) -> None:
-    """The origin learns that the body is not whole: it ends the connection, not the request."""
+    """The connection closes before the request ends, so the origin sees an incomplete body."""
     async with serve_web(cache_root, **WRITES) as edge:
         async with open_viewer(edge.port) as viewer:
             await viewer.send(request("/a", "PUT", transfer_encoding="chunked") + chunk(b"abc"))
@@ -240,7 +240,7 @@ async def test_viewer_that_leaves_during_a_response_leaves_nothing_open(
             async with open_viewer(edge.port) as viewer:
                 await viewer.send_request("/large")
                 await viewer.receive_head()
-            if control == "no-store":  # nobody else wants it: the origin need not send it
+            if control == "no-store":  # no other viewer needs it: the origin need not send it
                 await edge.origin.until(lambda: edge.origin.connections_open == 0)
                 await until(lambda: descriptors() <= open_before)
             await until(lambda: not edge.server.stats().connections)

@@ -1,4 +1,4 @@
-"""From request to answer: hosts, names, origins' failures, cold and conditional requests."""
+"""From request to response: hosts, names, origin failures, cold and conditional requests."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_response_has_the_edges_own_fields(cache_root: Path) -> None:
 
 
 async def test_general_path_and_fast_path_give_the_same_response(cache_root: Path) -> None:
-    """A hit looks the same, whichever part of the edge answers it."""
+    """A hit has the same response on both paths."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', headers=(("X-Own", "1"),))
         await viewer.get("/film.mp4")
@@ -194,7 +194,9 @@ async def test_conditional_request_gets_its_status(
             assert response.fields["content-range"] == "bytes */300000"
         if status == 304:
             assert len(edge.origin.requests) == 1
-            assert "if-none-match" not in edge.origin.requests[0].headers  # its answer is for all
+            assert (
+                "if-none-match" not in edge.origin.requests[0].headers
+            )  # its response is for all viewers
         head = await viewer.get("/film.mp4", "HEAD", **fields)
         assert head.status == (200 if status in {206, 416} else status)
         assert (await viewer.get("/film.mp4")).body == WHOLE

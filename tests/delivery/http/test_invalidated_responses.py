@@ -1,4 +1,4 @@
-"""Invalidations as viewers over HTTP see them: what comes next, and what becomes of what runs."""
+"""Invalidations over HTTP: the next responses, and the running ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.web_edge import WebEdge, serve_web
 
 FILM = Pattern(3_000_000, seed=4)
 HELD_AT = 1_000_000
-COMPRESSED_BYTES = 9_000_000  # more than the sender's socket takes
+COMPRESSED_BYTES = 9_000_000  # more than the socket buffers hold
 CACHED = (("Cache-Control", "max-age=3600"),)
 TEXT = {"content_type": "text/css"}
 
@@ -158,11 +158,11 @@ async def test_invalidation_covers_compressed_representations(cache_root: Path) 
                 assert gzip.decompress(response.body) == body
 
 
-# What runs
+# Running responses
 
 
 async def begun(edge: WebEdge, viewer: Viewer, path: str, **fields: str) -> Response:
-    """A response whose head has come, and whose body waits for the origin."""
+    """A response whose head was received, and whose body waits for the origin."""
     await viewer.send_request(path, **fields)
     return await viewer.receive_head()
 
@@ -241,7 +241,7 @@ async def test_revocation_aborts_responses_without_a_length(cache_root: Path) ->
 
 
 async def test_revocation_aborts_compressed_responses(cache_root: Path) -> None:
-    """Whoever takes nothing more of it is being sent it, too."""
+    """A viewer that stopped reading is still being sent the response."""
     async with (
         serve_web(cache_root, rules={"compress": True}) as edge,
         open_viewer(edge.port, receive_buffer_bytes=4096) as viewer,

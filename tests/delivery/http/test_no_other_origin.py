@@ -1,4 +1,4 @@
-"""No request leaves for a server that the config does not name, whatever viewers or origins say."""
+"""No request is sent to a server that the config does not name, whatever a peer sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origins that answer a range in their own way: what came is used, and the rest is asked for."""
+"""Origins with unusual responses to a range: the received bytes are used, the rest is requested."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WHOLE = FILM.read(Span(0, SIZE))
 AMPLIFIED_MAX = 3 * CHUNK_BYTES
 
 WAYS = {
-    "shorter than asked": Reply(range_max=1000),
+    "shorter than requested": Reply(range_max=1000),
     "a chunk at a time": Reply(range_max=CHUNK_BYTES),
     "in small blocks": Reply(range_block=4096),
     "in large blocks": Reply(range_block=3 * CHUNK_BYTES + 1),
     "in blocks of the whole": Reply(range_block=1 << 30),
     "412 to every If-Match": Reply(refuse_if_match=True),
-    "as if no range had been asked for": Reply(ignore_range=True),
+    "without a range": Reply(ignore_range=True),
 }
 RANGES = {
     "the beginning": ("bytes=0-9", Span(0, 10)),

@@ -1,4 +1,4 @@
-"""Towards a site a path goes octet for octet (RFC 9110 §7.7), and two paths are two resources."""
+"""Paths reach a site unchanged (RFC 9110 §7.7), and different paths are different resources."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_no_encoding_of_a_path_bypasses_its_access_rules(cache_root: Path,
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 def test_object_name_is_encoded_as_browsers_do(name: str) -> None:
-    """What is played over RTMP is found where a browser's request has put it."""
+    """RTMP finds an object under the same name as a browser's request."""
     if object_name("/" + site_path(name)) is not None:
         assert path_name(site_path(name)) == name
         assert is_object_name(name)

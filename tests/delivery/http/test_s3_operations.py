@@ -1,7 +1,7 @@
-"""Whatever botocore's model of S3 can ask: it is done to that key, or refused in S3's words.
+"""Every operation of botocore's S3 model is done to its key, or refused with an S3 error.
 
-Requests are made by botocore itself, of every operation that it knows, with required and optional
-parameters drawn by the model's shapes, in both signatures and both places of the bucket's name.
+botocore builds the requests, for every operation that it has, with required and optional parameters
+drawn from the shapes of the model, with both signatures and both addressing styles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.http_viewer import Response, Viewer, open_viewer
 from tests.support.web_edge import WebEdge, serve_web
 
 PREFIX = "site/of+one"
-ROUNDS = 8  # of each operation
+ROUNDS = 8  # for each operation
 KEYS = [
     "film.mp4",
     "dir/in it/film.mp4",
@@ -41,7 +41,7 @@ KEYS = [
     "x" * 900,
 ]
 DONE = {
-    "GetObject": ("GET", "HEAD"),  # the edge may ask first what the object is
+    "GetObject": ("GET", "HEAD"),  # the edge may send a HEAD first
     "HeadObject": ("HEAD",),
     "PutObject": ("PUT",),
     "DeleteObject": ("DELETE",),
@@ -57,14 +57,14 @@ DONE_ON_BUCKETS = {
     "HeadBucket": "HEAD",
     "GetBucketLocation": "GET",
 }
-# Their address or their signature is another service's, or there is no bucket in it.
+# Their address or signature belongs to another service, or they have no bucket.
 ELSEWHERE = {"CreateSession", "ListDirectoryBuckets", "WriteGetObjectResponse"}
 MODEL = get_session().get_service_model("s3")
 OPERATIONS = sorted(set(MODEL.operation_names) - ELSEWHERE)
 
 
 class Sent(NamedTuple):
-    """A request as botocore would have sent it."""
+    """A request as botocore would send it."""
 
     method: str
     url: str
@@ -73,14 +73,14 @@ class Sent(NamedTuple):
 
 
 class Maker:
-    """Draws parameters by the model's shapes, and has botocore make requests of them."""
+    """Draws parameters from the model's shapes and builds requests with botocore."""
 
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], Any] = {}
         self._caught: list[Sent] = []
 
     def request(self, operation: str, seed: int) -> tuple[Sent | None, dict[str, Any]]:
-        """A request of ``operation`` and its parameters; None where botocore will not make it."""
+        """A request of ``operation`` and its parameters; None where botocore rejects them."""
         draw = random.Random(f"{operation} {seed}")
         shape = MODEL.operation_model(operation).input_shape
         parameters = {} if shape is None else self._structure(draw, shape, 0)
@@ -102,7 +102,7 @@ class Maker:
         except ParamValidationError:
             return None, parameters
         except (BotoCoreError, ClientError, ValueError, TypeError, AttributeError, KeyError):
-            # What it made of the empty answer is of no interest.
+            # How botocore parses the empty response does not matter.
             if not self._caught:
                 return None, parameters
         return self._caught[0], parameters
@@ -171,7 +171,7 @@ class Maker:
 
 
 def _presigned(draw: random.Random, method: str, url: str) -> Sent:
-    """What is sent to a presigned URL: with the fields that are signed, or carelessly without."""
+    """A request to a presigned URL, with the signed fields or without them."""
     body = b"" if method in ("GET", "HEAD", "DELETE") else b"presigned"
     headers = [("content-length", str(len(body)))] if body else []
     signed = parse_qs(urlsplit(url).query).get("X-Amz-SignedHeaders", [""])[0].split(";")
@@ -252,5 +252,5 @@ async def test_operation_is_done_to_its_key_or_refused(
             assert answer.status == 200, story
             stated = parameters.get("Body", b"")
             assert bucket.objects[key] in (stated, b"presigned"), story
-    assert sent_count, "botocore made no request of it"
+    assert sent_count, "botocore built no request for it"
     assert bool(done_count) is (operation in DONE or operation in DONE_ON_BUCKETS)

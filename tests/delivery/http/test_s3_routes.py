@@ -1,4 +1,4 @@
-"""Which bucket and key an S3 client's request means: decided once, for access and answer alike."""
+"""The bucket and key of an S3 client's request; access and response use the same ones."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_bucket_is_found_in_path_or_host(host: str, path: str, name: str, query:
 
 
 def test_bucket_in_the_path_wins_over_a_host_that_resembles_it() -> None:
-    """films.example.com is the distribution's own name, and example.com is not the edge."""
+    """films.example.com is the distribution's own name, and example.com is not an edge."""
     hosts = table("films.example.com")
     result = find_route(hosts, "films.example.com", b"/films/a", "", SIGNED)
     assert isinstance(result, Route)

@@ -1,7 +1,7 @@
-"""A request is answered alike cold, warm and from what is remembered of it, refusals included.
+"""A request gets the same response cold, warm and on the fast path, error responses included.
 
-Two edges of one config are asked the same. What the origin of the one says is fresh, so its
-answers come from the fast path; what the other's says is not, so each goes the whole way.
+Two edges with one config get the same requests. The responses of one origin are fresh, so that edge
+uses the fast path; those of the other are stale, so each request takes the general path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.support.web_edge import WebEdge, serve_web
 FILM = Pattern(3000, seed=3).read(Span(0, 3000))
 SIGNER = rsa_signer("K1")
 UNTIL_S = 4_102_444_800
-# What an answer may differ by: where it came from, when, and what the two origins say.
+# The fields that may differ: the source of the response, its time, and the origins' own.
 NOT_COMPARED = frozenset({"age", "cache-control", "cache-status", "date", "x-cache"})
 
 
@@ -58,7 +58,7 @@ NAMES = ("free/a", "secret", "safe/a", "moved/a", "a b", "%66ree/a")
 
 
 def signed(resource: str, url: str) -> str:
-    """The query that a custom policy for ``resource`` gives ``url``."""
+    """The query of ``url`` signed with a custom policy for ``resource``."""
     policy = custom_policy(resource, UNTIL_S)
     return SIGNER.url(url, policy=policy).partition("?")[2]
 
@@ -141,7 +141,7 @@ async def edges(root: Path) -> AsyncIterator[tuple[WebEdge, WebEdge]]:
 
 def compared(response: Response) -> tuple[int, dict[str, str], bytes]:
     fields = {name: v for name, v in response.fields.items() if name not in NOT_COMPARED}
-    if response.status == 416:  # the origin's own for what was not cached yet
+    if response.status == 416:  # the origin's own for an object that was not cached yet
         return response.status, {}, b""
     return response.status, fields, response.body
 

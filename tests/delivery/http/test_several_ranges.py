@@ -1,4 +1,4 @@
-"""Several ranges in one request, on the wire: what viewers get, and what the origin is asked."""
+"""Several ranges in one request: what viewers get, and what is requested from the origin."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def part(first: int, end: int) -> tuple[str, bytes]:
 
 
 async def test_several_ranges_are_served_cold_and_warm(cache_root: Path) -> None:
-    """In the order asked for, from whatever chunks; and the connection goes on."""
+    """The parts have the requested order, from any chunks, and the connection stays open."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
         ranges = f"bytes={FAR}-{FAR + 199_999},5-1004,-77"

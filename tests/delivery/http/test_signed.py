@@ -1,4 +1,4 @@
-"""Signed URLs and cookies over HTTP: who gets it, from where, and what nobody may learn."""
+"""Signed URLs and cookies over HTTP: access by signature, address and country."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.web_edge import WebEdge, serve_web
 
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
-HOST = "edge"  # what the viewer says
+HOST = "edge"  # sent by the viewer
 SIGNER = rsa_signer()
 OTHER = rsa_signer("KOTHER")
 TABLES: dict[str, Any] = {
@@ -38,12 +38,12 @@ def url(path: str = "/film.mp4", query: str = "") -> str:
 
 
 def canned(path: str = "/film.mp4", query: str = "", *, after_s: float = 600) -> str:
-    """The target of a URL that is signed with a canned policy."""
+    """The target of a URL signed with a canned policy."""
     return target(SIGNER.url(url(path, query), expires_s=moment(after_s)))
 
 
 def custom(resource: str, path: str = "/film.mp4", **more: Any) -> str:
-    """The target of a URL that is signed with a custom policy."""
+    """The target of a URL signed with a custom policy."""
     return target(SIGNER.url(url(path), policy=custom_policy(resource, moment(600), **more)))
 
 
@@ -53,7 +53,7 @@ def target(signed: str) -> str:
 
 
 def cookies(signed: str) -> str:
-    """The cookies that say what a signed URL says."""
+    """The cookies with the same policy and signature as a signed URL."""
     pairs = dict(pair.split("=", 1) for pair in urlsplit(signed).query.split("&"))
     return "; ".join(f"CloudFront-{name}={value}" for name, value in pairs.items())
 
@@ -94,7 +94,7 @@ async def test_signature_is_neither_forwarded_nor_keyed(cache_root: Path) -> Non
 async def test_invalid_signature_is_refused_without_its_cause(cache_root: Path, path: str) -> None:
     async with serve_web(cache_root, rules=SIGNED, tables=TABLES) as edge:
         put(edge)
-        assert (await fetch(edge.port, canned())).status == 200  # it lies in the cache
+        assert (await fetch(edge.port, canned())).status == 200  # it is cached
         forged = [
             path,
             canned(after_s=-1),
@@ -233,7 +233,7 @@ async def test_countries_are_checked_cold_and_warm(cache_root: Path, tmp_path: P
 async def test_repeated_slashes_bypass_no_rule(cache_root: Path) -> None:
     rules = {"behaviors": [{"path": "private/*", "trusted_key_groups": ["viewers"]}]}
     async with serve_web(cache_root, rules=rules, tables=TABLES) as edge:
-        # What an origin that takes slashes in a row for one would answer.
+        # The response of an origin that merges repeated slashes.
         for name in ("private/film.mp4", "/private/film.mp4", "//private/film.mp4"):
             edge.origin.put(name, FILM)
         edge.origin.put("open//film.mp4", FILM)
@@ -245,7 +245,7 @@ async def test_repeated_slashes_bypass_no_rule(cache_root: Path) -> None:
 
 
 async def test_s3_client_gets_only_the_signed_object(cache_root: Path) -> None:
-    """A signature is judged for the object that is meant, whatever bucket stands before it."""
+    """A signature is verified for the object, without the bucket in the path."""
     aws = "AWS4-HMAC-SHA256 Credential=x/s3/aws4_request, SignedHeaders=host, Signature=00"
     async with FakeBucket() as bucket:
         bucket.objects = {f"{BUCKET}/a": b"inside", "secret": b"outside", "open/a": b"open"}

@@ -1,4 +1,5 @@
-"""A Host that is no host must not lend a signed path to another: it is part of what was signed."""
+"""An invalid Host must not make a signature valid for another path: the host is part of the signed
+URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Viewers who send their bodies slowly keep no connection to an origin from others."""
+"""Viewers that send bodies slowly do not block origin connections for others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_too_slow_body_closes_its_connection(cache_root: Path) -> None:
         await until(lambda: connection._receiving is not None)
         now_s = asyncio.get_running_loop().time()
         connection.sweep(now_s + 59, 30, 60, 500)
-        connection._received_s = now_s + 60  # a byte has come just now
+        connection._received_s = now_s + 60  # a byte was received just now
         connection.sweep(now_s + 61, 30, 60, 0)
         assert not connection.transport.is_closing()
         connection._received_s = now_s + 121

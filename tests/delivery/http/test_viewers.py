@@ -1,4 +1,4 @@
-"""Who a viewer is over HTTP: PROXY headers, X-Forwarded-For, and what is made of the address."""
+"""The viewer's address over HTTP: PROXY headers, X-Forwarded-For, and where it is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.mmdb_file import country, mmdb
 from tests.support.proxy_headers import proxy_v1, proxy_v2
 from tests.support.web_edge import WebEdge, connections, serve_web
 
-# Proxies in private networks; viewers in those for documentation (RFC 5737).
+# Proxies have private addresses; viewers have addresses for documentation (RFC 5737).
 TRUSTING: dict[str, Any] = {"listen": {"proxies": ["127.0.0.1/32", "10.0.0.0/8"]}}
 VIEWER, CLAIMED, STRANGER, PROXY = "192.0.2.1", "203.0.113.9", "198.51.100.7", "10.0.0.9"
 SMALL = b"small"
@@ -33,14 +33,14 @@ def put(edge: WebEdge) -> None:
 
 @asynccontextmanager
 async def coming_from(edge: WebEdge, address: str, port: int = 4711) -> AsyncIterator[Viewer]:
-    """A connection that a proxy says comes from there."""
+    """A connection with a PROXY header for that address."""
     async with open_viewer(edge.port) as viewer:
         await viewer.send(proxy_v1(address, port))
         yield viewer
 
 
 def logged_viewers(edge: WebEdge) -> list[tuple[str, str | None, str]]:
-    """Client without port, viewer and cache result of each response."""
+    """The client without its port, the viewer and the cache result of each response."""
     return [
         (line["client"].rpartition(":")[0], line.get("viewer"), line["cache"])
         for line in edge.lines()
@@ -78,11 +78,11 @@ async def test_viewer_address_comes_from_a_trusted_proxy(cache_root: Path) -> No
             ("127.0.0.1", None, "Hit"),
         ]
         general, fast_path = edge.lines()[4], edge.lines()[2]
-        assert list(general) == list(fast_path), "both ways leave the same line"
+        assert list(general) == list(fast_path), "both paths write the same fields"
 
 
 async def test_same_bytes_from_an_untrusted_client_keep_its_own_address(cache_root: Path) -> None:
-    """What the lane has made of a proxy's request is not recalled for somebody else's."""
+    """A remembered request of a proxy does not match the same bytes of another client."""
     async with serve_web(cache_root, tables=TRUSTING, proxied=True) as edge:
         put(edge)
         raw_request = request("/small", X_Forwarded_For=VIEWER, X_Forwarded_Proto="https")
@@ -216,7 +216,7 @@ def context(authority: CertificateAuthority) -> ssl.SSLContext:
 async def over_tls(
     edge: WebEdge, authority: CertificateAuthority, header: bytes
 ) -> AsyncIterator[Viewer]:
-    """A connection whose PROXY header goes before the handshake."""
+    """A connection whose PROXY header precedes the TLS handshake."""
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
     try:
         writer.write(header)

@@ -1,4 +1,4 @@
-"""One HTTP connection: order, keep-alive, limits, and what is no HTTP at all."""
+"""One HTTP connection: order, keep-alive, limits and invalid input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.http_viewer import Response, Viewer, fetch, open_viewer, requ
 from tests.support.scripted_origin import Pattern, Reply
 from tests.support.web_edge import WebEdge, connections, serve_web
 
-PACKET_MAX_BYTES = 256 << 10  # what asyncio reads at a time
+PACKET_MAX_BYTES = 256 << 10  # the size of asyncio's reads
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
 
@@ -138,7 +138,7 @@ async def test_other_methods_are_refused(cache_root: Path, method: str) -> None:
 
 @pytest.mark.parametrize("size", [10, 100_000, 1_000_000])
 async def test_body_of_a_refused_request_is_skipped(cache_root: Path, size: int) -> None:
-    """However long it is: it is no header, and the next request is found behind it."""
+    """Its length does not matter: it is no header, and the next request follows it."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.send(request("/film.mp4", "PUT", content_length=str(size)) + b"x" * size)
@@ -208,7 +208,7 @@ async def test_any_bytes_leave_the_server_running(tmp_path: Path, packets: list[
     async with serve_web(tmp_path) as edge:
         put_film(edge)
         async with open_viewer(edge.port) as viewer:
-            with contextlib.suppress(ConnectionError):  # the edge may have had enough
+            with contextlib.suppress(ConnectionError):  # the edge may have closed the connection
                 for packet in packets:
                     await viewer.send(packet)
                     await asyncio.sleep(0)
@@ -217,7 +217,7 @@ async def test_any_bytes_leave_the_server_running(tmp_path: Path, packets: list[
 
 
 async def test_garbage_after_a_request_gets_its_400_after_the_response(cache_root: Path) -> None:
-    """Neither is it taken for the answer, nor does it break into one."""
+    """It neither replaces the response nor appears in it."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         edge.origin.hold("film.mp4", at=1000)
@@ -317,12 +317,14 @@ async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
         response = await viewer.receive(raw.split()[0].decode())
         assert response.status == 400
         assert edge.lines()[-1]["status"] == 400
-        assert (await viewer.get("/film.mp4")).status == 200  # it was HTTP: the connection lives
+        assert (
+            await viewer.get("/film.mp4")
+        ).status == 200  # it was valid HTTP: the connection stays open
 
 
 @pytest.mark.parametrize("host", [b"edge", b"EDGE:8080", b"edge."])
 async def test_absolute_form_is_accepted(cache_root: Path, host: bytes) -> None:
-    """RFC 9112 §3.2.2: a server accepts it, though only proxies' clients send it."""
+    """RFC 9112 §3.2.2: a server accepts it, although only clients of proxies send it."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.send(b"GET http://Edge:8080/film.mp4 HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")

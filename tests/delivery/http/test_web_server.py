@@ -1,4 +1,4 @@
-"""The listeners of a worker: limits, the sweep of quiet and stalled connections, draining."""
+"""The server of a worker: limits, the sweep of idle and stalled connections, draining."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def put(edge: WebEdge) -> None:
 
 
 def sweep(edge: WebEdge, after_s: float) -> None:
-    """What the server's own sweep would do ``after_s`` from now."""
+    """Runs the server's sweep as if ``after_s`` had passed."""
     now_s = asyncio.get_running_loop().time() + after_s
     for connection in connections(edge):
         connection.sweep(now_s, IDLE_S, STALL_S)
 
 
 async def until_blocked(edge: WebEdge) -> None:
-    """Waits until a connection's peer takes no more."""
+    """Waits until the connection's peer has stopped reading."""
     await until(lambda: any(one.sender.blocked_since_s is not None for one in connections(edge)))
 
 
@@ -68,7 +68,7 @@ async def test_refused_connection_is_closed_after_a_time(cache_root: Path) -> No
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(b"nonsense\r\n\r\n")
         assert (await viewer.receive()).status == 400
-        assert await viewer.receive_rest() == b""  # the edge's half is closed at once
+        assert await viewer.receive_rest() == b""  # the edge closes its half at once
         sweep(edge, IDLE_S + 1)
         await until(lambda: not connections(edge))
 
@@ -101,7 +101,7 @@ async def test_only_the_stalled_viewer_is_dropped(cache_root: Path) -> None:
         async with open_viewer(edge.port) as other:
             await other.get("/small")
             sweep(edge, STALL_S - 1)
-            assert await other.receive_rest() == b""  # it was quiet; the stalled one has time
+            assert await other.receive_rest() == b""  # it was idle; the stalled one has more time
             assert len(connections(edge)) == 1
         sweep(edge, STALL_S + 1)
         with pytest.raises(TruncatedError):
@@ -128,7 +128,7 @@ async def test_sweep_runs_periodically(cache_root: Path, monkeypatch: pytest.Mon
 
 
 async def until_dropped(edge: WebEdge) -> None:
-    """Waits until nobody is connected, and the sweep has counted it."""
+    """Waits until no connection is open, and the sweep has counted that."""
     await until(lambda: not (connections(edge) or edge.counts.gauges[Gauge.HTTP_CONNECTIONS]))
 
 

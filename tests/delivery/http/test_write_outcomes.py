@@ -1,4 +1,4 @@
-"""What the cache is told of a write, whatever becomes of it."""
+"""Which writes invalidate the cache, for every outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LINGERS_S = 0.001
 
 
 class InvalidationCounter:
-    """A cache that counts how often what it has was refused."""
+    """A cache that counts invalidations."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -46,7 +46,7 @@ class InvalidationCounter:
 
 
 class Writer:
-    """Ends as it is told, or is still at it."""
+    """A writer with the given outcome; None means that it never ends."""
 
     def __init__(self, outcome: WriteResponse | Exception | None) -> None:
         self._outcome = outcome
@@ -98,7 +98,7 @@ async def test_stored_response_is_reused_only_if_nothing_changed(
     with contextlib.suppress(OriginError, ConnectionResetError):
         await writes.write(route_to(Writer(outcome)), DELETE, None)
     assert cache.count == min(invalidations, 1)
-    await cache.until(invalidations)  # what readers were given meanwhile, too
+    await cache.until(invalidations)  # also for responses that were stored meanwhile
 
 
 async def test_cancelled_write_invalidates_the_object() -> None:

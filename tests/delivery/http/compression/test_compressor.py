@@ -1,4 +1,4 @@
-"""Compressed forms through a real cache: made once, of one version, whole and by range."""
+"""Compressed objects in a real cache: compressed once, from one version, whole and by range."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DECODERS = {
 
 
 class Site:
-    """A page at a scripted origin, workers that share a cache of it, and their compressors."""
+    """A page of a scripted origin, and workers that share a cache, with their compressors."""
 
     def __init__(self, root: Path, server: ScriptedOrigin) -> None:
         self.server = server
@@ -54,7 +54,7 @@ class Site:
         server.put("page", PAGE, etag='"v1"', content_type="text/html")
 
     def worker(self, *, retries: int = 1) -> tuple[Cache, Compressor]:
-        """One more worker."""
+        """Starts one more worker."""
         log = open_log(str(self._root.parent / "log"), "test")
         store = Store(self._root, len(self.workers), log)
         cache = Cache(store, log, Counts(), open_extents=64, retries=retries)
@@ -80,7 +80,7 @@ async def site(cache_root: Path) -> AsyncIterator[Site]:
 async def open_encoded(
     cache: Cache, compressor: Compressor, page: Asset, encoding: Encoding, want: Span = WHOLE
 ) -> Reader:
-    """What an answer does: the identity form's present version, then its compressed form."""
+    """Opens the identity object, then its compressed object, as a response does."""
     identity = await cache.open(page, WHOLE)
     try:
         return await cache.open(compressor.encoded_asset(page, identity.head, encoding), want)
@@ -100,7 +100,7 @@ async def fetch(
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Encoding]:
-    """The compressions begun so far."""
+    """The compressions started so far."""
     begun: list[Encoding] = []
 
     def start(encoding: Encoding, size_bytes: int) -> Encoder:
@@ -186,13 +186,13 @@ async def test_ranges_apply_to_the_compressed_representation(
 
 async def test_changed_version_is_compressed_again(site: Site, started: list[Encoding]) -> None:
     cache, compressor = site.worker()
-    page = site.page(ttl_s=0)  # asked for anew each time
+    page = site.page(ttl_s=0)  # revalidated each time
     for _unchanged in range(2):
         assert brotli.decompress(await fetch(cache, compressor, page, Encoding.BROTLI)) == PAGE
     old = await open_encoded(cache, compressor, page, Encoding.BROTLI)
     site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
     assert brotli.decompress(await fetch(cache, compressor, page, Encoding.BROTLI)) == CHANGED
-    assert brotli.decompress(await old.read(WHOLE)) == PAGE  # whoever reads it goes on
+    assert brotli.decompress(await old.read(WHOLE)) == PAGE  # its reader continues
     old.close()
     assert len(started) == 2
 
@@ -219,7 +219,7 @@ async def test_origin_failure_is_passed_on_without_more_retries(site: Site) -> N
         await cache.open(encoded, WHOLE)
     assert failed.value.failure is OriginFailure.UNAVAILABLE
     assert len(site.server.requests) == 3  # the HEAD, the fill and its one retry
-    reader = await cache.open(encoded, WHOLE)  # a failure is not kept
+    reader = await cache.open(encoded, WHOLE)  # a failure is not stored
     assert zlib.decompress(await reader.read(WHOLE), 31) == PAGE
     reader.close()
     identity.close()
@@ -241,7 +241,7 @@ async def test_old_version_is_not_mixed_with_the_new_one(site: Site) -> None:
 async def test_incomplete_object_takes_no_compression_slot(
     site: Site, started: list[Encoding]
 ) -> None:
-    """More slow objects than turns do not keep one that is here from being compressed."""
+    """More incomplete objects than slots do not delay the compression of a complete one."""
     cache, compressor = site.worker()
     slow = []
     for number in range(COMPRESSIONS_MAX + 1):

@@ -1,4 +1,4 @@
-"""The three compressors: whatever goes in comes out again, and always in the same bytes."""
+"""The three encoders: the content survives a round trip, and the output is deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accept-Encoding, what may be compressed, and the head of the compressed form."""
+"""Accept-Encoding, which responses are compressed, and the head of a compressed response."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def head_of(
         ("gzip, gzip;q=0", GZIP),
         (";q=1", None),
         ("brgzip", None),
-        ("br;q=٠, gzip", GZIP),  # a digit, but not of ASCII
+        ("br;q=٠, gzip", GZIP),  # a digit, but not an ASCII one
     ],
 )
 def test_accept_encoding_selects_the_coding(
@@ -216,7 +216,7 @@ def test_compressed_head_has_its_own_fields() -> None:
         },
         404,
     )
-    assert "content-md5" in head.headers  # the identity form's are left alone
+    assert "content-md5" in head.headers  # the fields of the identity head do not change
 
 
 @pytest.mark.parametrize(

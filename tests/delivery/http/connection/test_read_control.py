@@ -1,4 +1,4 @@
-"""How much of a viewer's bytes one turn of the loop takes in."""
+"""How many of a viewer's bytes one iteration of the event loop parses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_thousands_of_pipelined_hits_do_not_starve_others(cache_root: Path
 
 
 async def test_many_connections_share_the_parse_budget_of_one_iteration(cache_root: Path) -> None:
-    """64 connections with much to parse: one turn parses no more than for one of them."""
+    """64 busy connections: one iteration parses no more than for a single one."""
     async with (
         serve_web(cache_root) as edge,
         AsyncExitStack() as stack,
@@ -63,7 +63,7 @@ async def test_many_connections_share_the_parse_budget_of_one_iteration(cache_ro
 
 
 async def test_requests_after_a_waiting_one_are_not_parsed(cache_root: Path) -> None:
-    """A peer that asks faster than it is answered fills no queue of requests."""
+    """A client that sends faster than it reads does not grow the queue of requests."""
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         assert (await viewer.get("/a")).status == 200

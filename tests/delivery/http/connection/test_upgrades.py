@@ -1,4 +1,4 @@
-"""Requests with an Upgrade field that nobody takes: RFC 9110 §7.8 has it ignored."""
+"""Requests with an Upgrade field that the edge ignores (RFC 9110 §7.8)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_body_of_a_request_with_upgrade_reaches_the_origin(
 
 
 async def test_body_longer_than_its_upgrade_request_is_cut_off(cache_root: Path) -> None:
-    """Where the body ends is where Content-Length says, with an Upgrade as without."""
+    """Content-Length delimits the body, with an Upgrade as without."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200), times=2)
         await viewer.send(post(H2C, SIZED + b"!!") + request("/b"))

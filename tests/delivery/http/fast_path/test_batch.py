@@ -1,4 +1,4 @@
-"""Requests of one turn of the loop: taken up together, none lost, none another's victim."""
+"""Requests of one loop iteration: handled together, none lost, none affected by another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASKED = request("/note.txt")
 
 @dataclass(eq=False)
 class Scripted:
-    """A connection that tells what it is asked for; ``hit`` None: what came is no hit."""
+    """A connection that records the calls; with ``hit`` None its request is not a hit."""
 
     name: str
     events: list[str]
@@ -51,7 +51,7 @@ class Scripted:
 
 
 class BatchRun:
-    """A burst and what has happened on it."""
+    """A batch and the recorded calls."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -65,7 +65,7 @@ class BatchRun:
 
 
 async def one_iteration() -> None:
-    """Lets all that is due in the loop run."""
+    """Runs one iteration of the event loop."""
     await asyncio.sleep(0)
 
 
@@ -141,7 +141,7 @@ async def test_large_batch_runs_before_the_end_of_the_iteration() -> None:
 
 
 async def warm(edge: WebEdge, *viewers: Viewer) -> list[HttpConnection]:
-    """Has each of the viewers ask once; their connections, in their order."""
+    """Sends one request of each viewer; returns their connections in the same order."""
     edge.origin.put("note.txt", NOTE)
     for viewer in viewers:
         assert (await viewer.get("/note.txt")).body == NOTE
@@ -162,7 +162,7 @@ async def test_next_request_of_a_batched_connection_is_answered_after_it(
         assert (await viewer.get("/note.txt")).cache == "Hit"
 
 
-# A connection over TLS says its last word when it is closed: no answer could follow later.
+# A TLS connection ends with close_notify, so no response could follow it.
 
 
 async def test_half_closed_connection_still_gets_its_response(cache_root: Path) -> None:

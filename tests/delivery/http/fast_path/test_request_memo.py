@@ -1,4 +1,4 @@
-"""Requests by their very bytes: entry with other numbers, and never mistaken for another."""
+"""Requests by their bytes: an entry matches with other range positions, and nothing else."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def test_request_without_a_range_has_its_own_entry() -> None:
     "name", [b"RANGE", b"X-Range", b"Orange", b"Range: bytes=0-9\r\nX-Range", b"X: Range"]
 )
 def test_numbers_outside_of_the_range_must_match(name: bytes) -> None:
-    """Each of them was parsed to what "Range: bytes=0-9" means, by its bytes as they are."""
+    """Each of these was parsed as "Range: bytes=0-9"; only its exact bytes match."""
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
     assert memo.get(asking(b"5-6", name)) is None
 
 
 def test_only_the_first_range_line_may_vary() -> None:
-    """Two lines with a range: no numbers but the first's may be left out of a spelling."""
+    """With two lines that look like a range, only the numbers of the first may differ."""
     first = BEGIN + b"X-Range: bytes=0-9\r\nRange: bytes=0-9" + END
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(first, "film", (b"0", b"9"), 100)

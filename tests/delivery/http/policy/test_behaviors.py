@@ -1,4 +1,4 @@
-"""Which behavior a path has, what its key holds, and that origins see no more than they should."""
+"""The behavior of a path, the parts of its cache key, and what is forwarded to the origin."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_pattern_matches_as_in_a_shell(pattern: str, path: str) -> None:
 
 
 def test_hostile_path_is_matched_in_bounded_time() -> None:
-    """Were the pieces looked for again and again, this would outlast the universe."""
+    """With backtracking, this would take exponential time."""
     assert not Behavior("*a" * 120 + "b", "site").matches("/" + "a" * 8000)
 
 
@@ -87,13 +87,13 @@ def test_first_matching_behavior_is_chosen() -> None:
         (only("a"), "A=1", ""),
         (only("a"), "a", "a"),
         (but("utm"), "utm=1&b=2&&utm", "b=2&"),
-        # What some origin could take for a keyed parameter is in the key whole.
+        # A parameter that an origin could take for a keyed one is in the key as a whole.
         (only("a"), "utm=1;a=2", "utm=1;a=2"),
         (only("a"), "%61=2", "%61=2"),
         (only("a"), "+a=2", "+a=2"),
         (but("utm"), "utm=1;a=2", "utm=1;a=2"),
         (but("utm"), "%75tm=1", "%75tm=1"),
-        # Bytes stay as they came.
+        # The bytes do not change.
         (only("a"), "a=%7e%7E~+%20", "a=%7e%7E~+%20"),
     ],
 )
@@ -136,7 +136,7 @@ def test_headers_and_cookies_are_selected_by_name() -> None:
 
 
 def test_header_that_connection_lists_is_neither_keyed_nor_forwarded() -> None:
-    """Keyed but not forwarded, it would file one language's page under another's key."""
+    """If it were keyed but not forwarded, one language's page would get another's key."""
     policy = CachePolicy(headers=("accept-language",), cookies=ALL)
     fields = (
         ("Accept-Language", "de"),
@@ -159,7 +159,7 @@ def test_all_viewer_policy_forwards_no_field_of_the_edge(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITIONS | OVERRIDES))
 @pytest.mark.parametrize("mark", ["_", ".", "!", "|"])
 def test_all_viewer_policy_forwards_no_alias_of_a_field_of_the_edge(name: str, mark: str) -> None:
-    """CGI, WSGI and Rack make one name of "X_Forwarded_Host" and "X-Forwarded-Host"."""
+    """CGI, WSGI and Rack do not distinguish "X_Forwarded_Host" from "X-Forwarded-Host"."""
     fields = ((name.replace("-", mark) + mark * (name == name.replace("-", mark)), "x"),)
     for selection in (ALL, but("x-other")):
         policy = OriginRequestPolicy(headers=selection)
@@ -253,7 +253,7 @@ def test_equal_keys_give_equal_origin_requests(
     one: tuple[str, str, list[tuple[str, str]]],
     other: tuple[str, str, list[tuple[str, str]]],
 ) -> None:
-    """Whatever is forwarded is a function of the key: nothing unkeyed can poison it."""
+    """What is forwarded is a function of the key: no unkeyed input can poison the cache."""
 
     def seen(request: tuple[str, str, list[tuple[str, str]]]) -> object:
         path, query, fields = request
@@ -268,7 +268,7 @@ def test_equal_keys_give_equal_origin_requests(
 
 @given(queries, queries)
 def test_parameter_that_reads_as_a_keyed_one_is_in_the_key(query: str, tail: str) -> None:
-    """Cloaking: forwarded beside the key, yet taken for the keyed "a" by a lenient origin."""
+    """Cloaking: an unkeyed parameter that a lenient origin reads as the keyed "a"."""
     keyed = CachePolicy(query_strings=only("a"))
     for cloaked in ("utm=1;a=evil", "%61=evil", "utm;%61=evil"):
         whole = f"{query}&{cloaked}&{tail}"

@@ -1,4 +1,4 @@
-"""What viewers get of an origin's headers, and which pages may read it."""
+"""The changes to response headers, and which pages may read a response (CORS)."""
 
 from __future__ import annotations
 

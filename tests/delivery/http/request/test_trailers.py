@@ -1,4 +1,4 @@
-"""streamedge/delivery/web/trailers.py, and trailer fields on their way: RFC 9110 §6.5."""
+"""Trailer fields in requests and responses: RFC 9110 §6.5."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def chunked(path: str, *trailers: str, **fields: str) -> bytes:
     return head + f"5\r\nhello\r\n0\r\n{lines}\r\n".encode("latin-1")
 
 
-# --- which of them go on ---------------------------------------------------------------------
+# --- which trailers are forwarded -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -79,7 +79,7 @@ def test_any_te_is_parsed(value: str) -> None:
     assert accepts_trailers({"te": value}) in {True, False}
 
 
-# --- a request's -----------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------
 
 
 async def test_request_trailers_reach_the_origin(cache_root: Path) -> None:
@@ -110,7 +110,7 @@ async def test_late_trailers_are_forwarded(cache_root: Path) -> None:
 async def test_dangerous_trailers_do_not_reach_the_origin(
     cache_root: Path, name: str, value: str
 ) -> None:
-    """The parser refuses some by itself; no trailer makes another request of what follows."""
+    """The parser refuses some itself; no trailer changes the next request."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200), times=2)
         await viewer.send(
@@ -128,7 +128,7 @@ async def test_dangerous_trailers_do_not_reach_the_origin(
 async def test_trailers_of_a_pipelined_request_do_not_become_header_fields(
     cache_root: Path,
 ) -> None:
-    """A pipelined request has all come before it is looked at: its trailers, too."""
+    """All of a pipelined request, its trailers too, arrives before the request is handled."""
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         edge.origin.script(Reply(status=200), times=3)
         edge.origin.hold_responses()
@@ -200,7 +200,7 @@ async def test_body_with_content_length_has_no_trailers(cache_root: Path) -> Non
         assert (bytes(seen.body), seen.trailers) == (b"hello", [])
 
 
-# --- an answer's -----------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------
 
 
 def put(edge: WebEdge, control: str, *trailers: tuple[str, str]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streamedge.delivery.http.response.conditions import Condition, evaluate, range_applies
 from streamedge.origin import Version
 
-# The date of RFC 9110 §5.6.7's examples, in its three forms.
+# The date of the examples of RFC 9110 §5.6.7.
 MODIFIED_S = 784_111_777
 MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 BEFORE = "Sun, 06 Nov 1994 08:49:36 GMT"
@@ -57,7 +57,7 @@ HOLDS, NOT_MODIFIED, FAILED = Condition.HOLDS, Condition.NOT_MODIFIED, Condition
         ({"if-unmodified-since": BEFORE}, STRONG, FAILED),
         ({"if-unmodified-since": "never"}, STRONG, HOLDS),
         ({"if-unmodified-since": BEFORE}, BARE, HOLDS),
-        # the entity tag outranks the date (§13.2.2)
+        # the entity tag takes precedence over the date (§13.2.2)
         ({"if-none-match": '"other"', "if-modified-since": AFTER}, STRONG, HOLDS),
         ({"if-none-match": '"xyzzy"', "if-modified-since": BEFORE}, STRONG, NOT_MODIFIED),
         ({"if-match": '"xyzzy"', "if-unmodified-since": BEFORE}, STRONG, HOLDS),

@@ -1,4 +1,4 @@
-"""multipart/byteranges: what it looks like, and that a MIME parser finds the same bytes in it."""
+"""multipart/byteranges bodies: their form, and that a MIME parser finds the same bytes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OBJECT = bytes(index * 7 % 251 for index in range(8000))
 
 
 def sent(several: Multipart) -> bytes:
-    """The body as it goes out."""
+    """The body as it is sent."""
     return b"".join(
         OBJECT[part.start : part.end] if isinstance(part, Span) else part for part in several.parts
     )
 
 
 def parse(several: Multipart) -> list[tuple[dict[str, str], object]]:
-    """The parts as a MIME parser sees them: header fields and bytes."""
+    """The parts that a MIME parser finds: header fields and bytes."""
     raw = f"content-type: {several.content_type}\r\n\r\n".encode() + sent(several)
     message = BytesParser(policy=HTTP).parsebytes(raw)
     assert message.get_content_type() == "multipart/byteranges"
@@ -38,7 +38,7 @@ def parse(several: Multipart) -> list[tuple[dict[str, str], object]]:
 
 
 def test_multipart_body_has_the_form_of_the_rfc() -> None:
-    """The form of RFC 9110 §15.3.7.2's example."""
+    """The form of the example in RFC 9110 §15.3.7.2."""
     several = multipart([Span(500, 503), Span(7000, 7002)], 8000, "application/pdf", "SEPARATOR")
     assert several.content_type == "multipart/byteranges; boundary=SEPARATOR"
     assert several.parts == (

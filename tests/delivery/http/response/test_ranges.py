@@ -54,7 +54,7 @@ SIZE = 10_000  # as in the examples of RFC 9110 §14.1.2
         ("bytes=+1-2", RangeOutcome.IGNORED),
         ("bytes=--1", RangeOutcome.IGNORED),
         ("items=0-1", RangeOutcome.IGNORED),
-        ("bytes=٣-٤", RangeOutcome.IGNORED),  # digits, but not of ASCII
+        ("bytes=٣-٤", RangeOutcome.IGNORED),  # digits, but not ASCII ones
         ("bytes=1-2\n", RangeOutcome.IGNORED),
         ("bytes=" + "9" * 20 + "-", RangeOutcome.UNSATISFIABLE),
         ("bytes=" + "9" * 5000 + "-" + "9" * 5000, RangeOutcome.UNSATISFIABLE),
@@ -74,7 +74,7 @@ def test_range_header_selects_its_span(value: str, selected: Span | RangeOutcome
     [
         ("bytes=0-0,-1", [(0, 1), (9999, 10_000)]),  # RFC 9110 §14.1.2
         ("bytes=0-999, 4500-5499, -1000", [(0, 1000), (4500, 5500), (9000, 10_000)]),  # §14.1.2
-        ("bytes=500-600,601-999", [(500, 1000)]),  # §14.1.2: 500 bytes at 500, in two ways
+        ("bytes=500-600,601-999", [(500, 1000)]),  # §14.1.2: 500 bytes at 500, in two forms
         ("bytes=500-700,601-999", [(500, 1000)]),
         ("bytes=5000-5009,200-209", [(5000, 5010), (200, 210)]),
         ("bytes=5000-5009,200-209,5005-5019", [(5000, 5020), (200, 210)]),
@@ -151,7 +151,7 @@ RANGE = st.one_of(
 
 
 def requested_bytes(spec: str, size: int) -> set[int]:
-    """The positions that one range names, as §14.1.2 says it."""
+    """The positions that one range selects (§14.1.2)."""
     first, last = spec.split("-")
     if not first:
         return set(range(max(0, size - int(last)), size))
@@ -173,16 +173,16 @@ def test_spans_cover_exactly_the_requested_bytes_and_small_gaps(
         return
     assert isinstance(selected, tuple)
     sent = [position for span in selected for position in range(*span)]
-    assert len(sent) == len(set(sent))  # each once
+    assert len(sent) == len(set(sent))  # each byte once
     assert requested <= set(sent)
-    for span in selected:  # nothing between but what is not worth leaving out
+    for span in selected:  # other bytes only in gaps smaller than a part's head
         inside = [position for position in range(*span) if position in requested]
         assert (inside[0], inside[-1]) == (span.start, span.end - 1)
         assert all(far - near <= PART_BYTES for near, far in itertools.pairwise(inside))
     in_place = sorted(selected)
     for near, far in itertools.pairwise(in_place):
         assert far.start - near.end >= PART_BYTES
-    # Each part stands where the first range that it answers stood.
+    # Each part has the position of its first range.
     places = [
         min(
             place

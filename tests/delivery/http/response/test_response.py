@@ -1,4 +1,4 @@
-"""The answer to a request for an object: status, headers and which bytes follow."""
+"""The response for an object: status, header lines and the spans that follow."""
 
 from __future__ import annotations
 
