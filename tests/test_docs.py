@@ -28,6 +28,7 @@ from streamedge.delivery.http.policy.behaviors import choose_behavior
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.mmdb_file import country, mmdb
 from tests.support.signers import rsa_signer
+from tests.test_project import top_level_imports
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "streamedge"
@@ -417,18 +418,6 @@ def test_defined_names_are_those_of_functions_classes_methods_and_constants() ->
     assert _defined_names(tree) == {"A", "B", "f", "D", "D.e", "D.g"}
 
 
-def _imports(tree: ast.Module) -> set[str]:
-    """The top-level packages that a module imports."""
-    modules: set[str] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Import(names=names):
-                modules |= {alias.name for alias in names}
-            case ast.ImportFrom(module=str(module)):
-                modules.add(module)
-    return {module.partition(".")[0] for module in modules}
-
-
 def test_dependencies_are_imported_where_the_architecture_says() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text().partition("## Dependencies\n")[2]
     places: dict[str, list[str]] = {}
@@ -440,7 +429,7 @@ def test_dependencies_are_imported_where_the_architecture_says() -> None:
     assert declared <= set(places)
     for file in sorted(PACKAGE.rglob("*.py")):
         path = str(file.relative_to(PACKAGE))
-        for package in _imports(ast.parse(file.read_text())) & set(places):
+        for package in top_level_imports(ast.parse(file.read_text())) & set(places):
             assert path.startswith(tuple(places[package])), f"{path} imports {package}"
 
 

@@ -54,6 +54,66 @@ def test_folders_hold_few_modules() -> None:
     assert {folder for folder, count in modules.items() if count > MODULES_MAX} == set()
 
 
+# Protocol, range, freshness, key, plan and pacing code: values and ``now`` in, decisions out.
+PURE = (
+    "access/policy.py",
+    "access/wildcards.py",
+    "cache/fill_plan.py",
+    "cache/origin_pace.py",
+    "cache/rfc9111/",
+    "control/invalidations.py",
+    "control/position.py",
+    "delivery/http/compression/negotiation.py",
+    "delivery/http/policy/",
+    "delivery/http/response/conditions.py",
+    "delivery/http/response/ranges.py",
+    "delivery/rtmp/pacing.py",
+    "delivery/rtmp/protocol/",
+    "delivery/rtmp/stream_names.py",
+    "http_date.py",
+    "http_fields.py",
+    "keys.py",
+    "media/mp3/frames.py",
+    "media/mp3/head.py",
+    "media/mp4/",
+    "media/sniffing.py",
+    "origin/group/breaker.py",
+    "spans.py",
+    "write_back/states.py",
+)
+IMPURE_IMPORTS = {"asyncio", "fcntl", "mmap", "os", "select", "socket", "ssl", "threading", "time"}
+
+
+@pytest.mark.parametrize("place", PURE)
+def test_pure_code_imports_no_event_loop_socket_file_or_clock(place: str) -> None:
+    files = [file for file in (ROOT / "streamedge").rglob("*.py") if is_in(place, file)]
+    assert files
+    for file in files:
+        assert top_level_imports(ast.parse(file.read_text())) & IMPURE_IMPORTS == set(), file
+
+
+def is_in(place: str, file: Path) -> bool:
+    """Whether a file of the package is ``place``, or in the folder ``place``."""
+    return str(file.relative_to(ROOT / "streamedge")).startswith(place)
+
+
+def top_level_imports(tree: ast.Module) -> set[str]:
+    """The top-level packages that a module imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=aliases):
+                names |= {alias.name for alias in aliases}
+            case ast.ImportFrom(module=str(module)):
+                names.add(module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_top_level_imports_are_those_of_both_statements() -> None:
+    tree = ast.parse("import os.path\nfrom time import time\nfrom . import here")
+    assert top_level_imports(tree) == {"os", "time"}
+
+
 # Words that a reader would have to look up; the comment has the plain word.
 # A phrase matches whole words, in any case, also inside of identifiers such as ``is_hushed``.
 BANNED_WORDS = (
