@@ -188,7 +188,15 @@ def test_keys_are_listed_with_the_distributions_that_trust_them(config: Path) ->
 def test_keys_are_shown_as_a_table(config: Path) -> None:
     result = runner.invoke(app, ["keys", "--config", str(config)], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for words in ("K1", "RSA-2048", "ECDSA P-256", "site, films", "ESTREAM", "nobody", "none"):
+    for words in (
+        "K1",
+        "RSA-2048",
+        "ECDSA P-256",
+        "site, films",
+        "ESTREAM",
+        "no distribution",
+        "none",
+    ):
         assert words in result.stdout
     assert SIGNER.public.fingerprint in result.stdout
 

@@ -56,7 +56,7 @@ def list_distributions(config: Config, identifier: str = "") -> list[dict[str, A
 def distribution_tables(items: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     """``list_distributions`` as tables; a single distribution with its behaviors."""
     table = Table(title="Distributions", title_justify="left", title_style="bold")
-    for column in ("Id", "Type", "Made in", "State", "Hosts", "Origins", "Comment"):
+    for column in ("Id", "Type", "Source", "State", "Hosts", "Origins", "Comment"):
         table.add_column(column, overflow="fold")
     for item in items:
         table.add_row(
@@ -208,7 +208,7 @@ def key_tables(items: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     if not items:
         return
     table = Table(title="Public keys", title_justify="left", title_style="bold")
-    for column in ("Id", "Made in", "Kind", "Groups", "Trusted by", "SHA-256 fingerprint"):
+    for column in ("Id", "Source", "Kind", "Groups", "Trusted by", "SHA-256 fingerprint"):
         table.add_column(column, overflow="fold")
     for row in items:
         table.add_row(
@@ -216,7 +216,7 @@ def key_tables(items: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
             row["made_in"],
             row["algorithm"],
             ", ".join(row["groups"]) or "none",
-            ", ".join(row["trusted_by"]) or "nobody",
+            ", ".join(row["trusted_by"]) or "no distribution",
             row["problem"] or row["fingerprint"],
         )
     yield table

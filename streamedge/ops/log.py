@@ -47,14 +47,14 @@ class Log:
 
     __slots__ = (
         "_buffer_bytes",
-        "_counted",
+        "_dropped_in_log",
+        "_dropped_in_metric",
         "_gathered",
         "_gathering",
         "_lines",
         "_loop",
         "_output",
         "_pause_s",
-        "_reported",
         "_retry",
         "_thread_id",
         "_unwritten",
@@ -77,8 +77,8 @@ class Log:
         self._retry: asyncio.TimerHandle | None = None
         self._pause_s = RETRY_S[0]
         self.dropped = 0
-        self._reported = 0
-        self._counted = 0
+        self._dropped_in_log = 0
+        self._dropped_in_metric = 0
 
     def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Makes ``loop`` flush lines FLUSH_INTERVAL_S after the first one.
@@ -148,7 +148,7 @@ class Log:
 
     def take_dropped(self) -> int:
         """The number of lines dropped since the last call, for a metric."""
-        dropped, self._counted = self.dropped - self._counted, self.dropped
+        dropped, self._dropped_in_metric = self.dropped - self._dropped_in_metric, self.dropped
         return dropped
 
     def finish(self, timeout_s: float = 1.0) -> None:
@@ -208,8 +208,8 @@ class Log:
             self._drop_unwritten()
             return
         self._pause_s = RETRY_S[0]
-        if self.dropped > self._reported:
-            dropped, self._reported = self.dropped - self._reported, self.dropped
+        if self.dropped > self._dropped_in_log:
+            dropped, self._dropped_in_log = self.dropped - self._dropped_in_log, self.dropped
             self.event("log_lines_dropped", lines=dropped)
 
     def _drop_unwritten(self) -> None:

@@ -108,7 +108,7 @@ class Tally:
 class Counts:
     """The metrics of one process."""
 
-    __slots__ = ("_labels", "_part", "_tallies", "_totals", "_written", "gauges")
+    __slots__ = ("_labels", "_last_text", "_part", "_tallies", "_totals", "gauges")
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], Tally] = {}
@@ -116,7 +116,7 @@ class Counts:
         self.gauges: dict[Gauge, int] = {}
         self._totals: _Totals = {}
         self._part: SharedBuffer | None = None
-        self._written = b""
+        self._last_text = b""
 
     def tally(self, counter: Counter, label: str) -> Tally:
         """The tally of ``counter`` with ``label``; always the same object.
@@ -168,9 +168,9 @@ class Counts:
                 labels[label] = labels.get(label, 0) + amount
         gauges = {gauge.metric: value for gauge, value in self.gauges.items()}
         text = json.dumps([self._totals, gauges]).encode()
-        if text != self._written:
+        if text != self._last_text:
             self._part.write(text)
-            self._written = text
+            self._last_text = text
 
 
 class SharedMetrics:
