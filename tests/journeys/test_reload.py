@@ -1,4 +1,4 @@
-"""A running edge reloads its config: no connection is dropped, and a bad file changes nothing."""
+"""Journeys: a reload drops no viewer, and a bad config file changes nothing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 EWEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\naliases = ["a.example"]\n'
 E2 = '[[distributions]]\nid = "E2"\ntype = "web"\norigin = "main"\naliases = ["b.example"]\n'
 ESTREAM = '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'
-PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
+PATIENCE_ROUNDS = 1000  # polls of another process
 
 
 @contextmanager
-def edge_of(folder: Path, workers: int = 1) -> Iterator[EdgeProcess]:
+def folder_edge(folder: Path, workers: int = 1) -> Iterator[EdgeProcess]:
     """Serves EWEB and ESTREAM from a folder with film.mp4 and film.flv."""
     (folder / "media").mkdir()
     (folder / "media" / "film.mp4").write_bytes(b"abc")
@@ -39,15 +39,15 @@ def edge_of(folder: Path, workers: int = 1) -> Iterator[EdgeProcess]:
 
 
 def rewrite(edge: EdgeProcess, text: str, by: str) -> None:
-    """Changes what the config file says."""
+    """Replaces text in the config file."""
     file = edge.folder / "config.toml"
-    content = file.read_text()
-    assert text in content
-    file.write_text(content.replace(text, by))
+    old = file.read_text()
+    assert text in old
+    file.write_text(old.replace(text, by))
 
 
 def reload(edge: EdgeProcess, *options: str) -> subprocess.CompletedProcess[str]:
-    """``streamedge reload``."""
+    """Runs ``streamedge reload``."""
     command = [sys.executable, "-m", "streamedge", "reload", *options]
     file = str(edge.folder / "config.toml")
     return subprocess.run(
@@ -55,20 +55,20 @@ def reload(edge: EdgeProcess, *options: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def reloaded(edge: EdgeProcess) -> dict[str, Any]:
-    """What POST /reload says, which is well."""
+def post_reload(edge: EdgeProcess) -> dict[str, Any]:
+    """The document of a successful POST /reload."""
     request = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}/reload", method="POST")
     with urllib.request.urlopen(request, timeout=30) as response:
-        result: dict[str, Any] = json.load(response)
-        return result
+        document: dict[str, Any] = json.load(response)
+        return document
 
 
 async def status(viewer: Viewer, host: str, path: str = "/film.mp4") -> int:
     return (await viewer.get(path, host=host)).status
 
 
-async def test_sighup_adds_a_distribution_and_drops_no_connection(tmp_path: Path) -> None:
-    with edge_of(tmp_path) as edge:
+async def test_sighup_adds_a_distribution_and_keeps_connections(tmp_path: Path) -> None:
+    with folder_edge(tmp_path) as edge:
         async with open_viewer(edge.http_port) as viewer:
             assert await status(viewer, "a.example") == 200
             assert await status(viewer, "b.example") == 421
@@ -84,22 +84,22 @@ async def test_sighup_adds_a_distribution_and_drops_no_connection(tmp_path: Path
             assert await status(viewer, "a.example") == 200
 
 
-def test_all_workers_serve_by_the_new_file_when_reload_returns(tmp_path: Path) -> None:
-    with edge_of(tmp_path, workers=3) as edge:
+def test_all_workers_use_the_new_config_when_reload_returns(tmp_path: Path) -> None:
+    with folder_edge(tmp_path, workers=3) as edge:
         for number in range(4):
             rewrite(edge, '"a.example"', f'"h{number}.example", "a.example"')
-            result = reloaded(edge)
-            assert result["changed"] == ["distributions.EWEB"]
-            assert (result["generation"], result["workers_pending"]) == (number + 1, [])
-            for _time in range(12):  # each on a connection of its own, to any worker
+            document = post_reload(edge)
+            assert document["changed"] == ["distributions.EWEB"]
+            assert (document["generation"], document["workers_pending"]) == (number + 1, [])
+            for _time in range(12):  # each on a new connection, to any worker
                 response = asyncio.run(
                     fetch(edge.http_port, "/film.mp4", host=f"h{number}.example")
                 )
                 assert response.status == 200
 
 
-def test_reload_of_a_bad_file_changes_nothing_and_reports_mistakes(tmp_path: Path) -> None:
-    with edge_of(tmp_path) as edge:
+def test_bad_file_changes_nothing_and_is_explained(tmp_path: Path) -> None:
+    with folder_edge(tmp_path) as edge:
         rewrite(edge, '"a.example"', '"b.example"')
         rewrite(edge, EWEB.splitlines()[3], 'origin = "mian"\nx = 1')
         edge.process.send_signal(signal.SIGHUP)
@@ -108,63 +108,63 @@ def test_reload_of_a_bad_file_changes_nothing_and_reports_mistakes(tmp_path: Pat
         assert asyncio.run(fetch(edge.http_port, "/film.mp4", host="a.example")).status == 200
         assert asyncio.run(fetch(edge.http_port, "/film.mp4", host="b.example")).status == 421
 
-        done = reload(edge)
-        assert done.returncode == 2
-        assert 'no origin has the name "mian"; did you mean "main"?' in done.stderr
-        assert "4 mistakes; nothing has changed." in done.stderr
+        result = reload(edge)
+        assert result.returncode == 2
+        assert 'no origin has the name "mian"; did you mean "main"?' in result.stderr
+        assert "4 mistakes; nothing has changed." in result.stderr
 
 
-def test_reload_reports_mistakes_that_only_the_edge_finds(tmp_path: Path) -> None:
-    with edge_of(tmp_path) as edge:
-        elsewhere = tmp_path / "elsewhere" / "config.toml"
-        elsewhere.parent.mkdir()
-        (elsewhere.parent / "media").mkdir()
-        elsewhere.write_text((tmp_path / "config.toml").read_text())
+def test_reload_reports_mistakes_that_only_the_edge_sees(tmp_path: Path) -> None:
+    with folder_edge(tmp_path) as edge:
+        other_file = tmp_path / "elsewhere" / "config.toml"
+        other_file.parent.mkdir()
+        (other_file.parent / "media").mkdir()
+        other_file.write_text((tmp_path / "config.toml").read_text())
         rewrite(edge, ESTREAM, ESTREAM + "[limits]\n")
-        command = [sys.executable, "-m", "streamedge", "reload", "--config", str(elsewhere)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 2
-        assert "config.toml:" in done.stderr
-        assert "1 mistake; nothing has changed." in done.stderr
+        command = [sys.executable, "-m", "streamedge", "reload", "--config", str(other_file)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 2
+        assert "config.toml:" in result.stderr
+        assert "1 mistake; nothing has changed." in result.stderr
 
 
-def test_reload_names_keys_that_need_a_restart(tmp_path: Path) -> None:
-    with edge_of(tmp_path) as edge:
+def test_keys_that_need_a_restart_are_reported_and_not_applied(tmp_path: Path) -> None:
+    with folder_edge(tmp_path) as edge:
         rewrite(edge, "workers = 1", "workers = 2")
         rewrite(edge, ESTREAM, ESTREAM + E2)
-        result = reloaded(edge)
-        assert result["needs_restart"] == ["edge.workers"]
-        assert result["changed"] == ["distributions.E2"]
+        document = post_reload(edge)
+        assert document["needs_restart"] == ["edge.workers"]
+        assert document["changed"] == ["distributions.E2"]
         assert edge.await_log("config_needs_restart")[0]["keys"] == ["edge.workers"]
         assert json.loads(edge.admin("/healthz"))["workers"] == 1
         assert json.loads(reload(edge, "--json").stdout) == {
-            **result,
+            **document,
             "generation": 2,
             "changed": [],
         }
-        shown = reload(edge).stdout
-        assert "Nothing has changed." in shown
-        assert "Needs a restart, and is as before until then: edge.workers." in shown
+        output = reload(edge).stdout
+        assert "Nothing has changed." in output
+        assert "Needs a restart, and is as before until then: edge.workers." in output
 
 
-def test_worker_killed_after_a_reload_is_replaced_with_the_new_config(
+def test_worker_killed_after_a_reload_restarts_with_the_new_config(
     tmp_path: Path,
 ) -> None:
-    with edge_of(tmp_path) as edge:
+    with folder_edge(tmp_path) as edge:
         rewrite(edge, ESTREAM, E2.replace('"E2"', '"E2"\nenabled = true'))
-        reloaded(edge)
+        post_reload(edge)
         edge.await_log("worker_up")
         (first,) = edge.worker_pids()
         os.kill(first, signal.SIGKILL)
         edge.await_log("worker_up", 2)
         assert edge.worker_pids() != [first]
         assert asyncio.run(fetch(edge.http_port, "/film.mp4", host="b.example")).status == 200
-        assert reloaded(edge)["workers_pending"] == []
+        assert post_reload(edge)["workers_pending"] == []
 
 
-def test_reload_works_after_the_control_process_was_killed(tmp_path: Path) -> None:
-    with edge_of(tmp_path) as edge:
-        reloaded(edge)
+def test_restarted_control_process_reloads(tmp_path: Path) -> None:
+    with folder_edge(tmp_path) as edge:
+        post_reload(edge)
         edge.await_log("worker_up")
         children = Path(f"/proc/{edge.pid}/task/{edge.pid}/children").read_text().split()
         (control,) = {int(child) for child in children} - set(edge.worker_pids())
@@ -172,10 +172,10 @@ def test_reload_works_after_the_control_process_was_killed(tmp_path: Path) -> No
         edge.await_log("process_ended")
         rewrite(edge, ESTREAM, E2)
         for _round in range(PATIENCE_ROUNDS):
-            done = reload(edge, "--json")
-            if done.returncode == 0:
+            result = reload(edge, "--json")
+            if result.returncode == 0:
                 break
-        assert json.loads(done.stdout)["generation"] == 2
+        assert json.loads(result.stdout)["generation"] == 2
 
 
 async def test_play_and_download_survive_ten_reloads(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_play_and_download_survive_ten_reloads(tmp_path: Path) -> None:
                 player.play("film")
                 await player.until_named("video", "aggregate")
                 for number in range(10):
-                    # The origin's own section changes, too, and the distributions come and go.
+                    # The origin's section changes, too, and distributions are added and removed.
                     rewrite(edge, "[origins.main]", f"# {number}\n[origins.main]")
                     before = f"connections = {number + 99}\n" if number else ""
                     rewrite(
@@ -208,9 +208,9 @@ async def test_play_and_download_survive_ten_reloads(tmp_path: Path) -> None:
                         rewrite(edge, E2, EWEB + ESTREAM)
                     else:
                         rewrite(edge, EWEB + ESTREAM, E2)
-                    result = await asyncio.to_thread(reloaded, edge)
-                    assert "origins.main" in result["changed"]
-                    assert result["workers_pending"] == []
+                    document = await asyncio.to_thread(post_reload, edge)
+                    assert "origins.main" in document["changed"]
+                    assert document["workers_pending"] == []
                 origin.release("film.mp4")
                 received += await viewer.receive_body(2_000_001)
                 assert received == film.read(Span(0, 3_000_001))

@@ -1,4 +1,4 @@
-"""Journeys: signed stream names, as publishers sign them and real players send them."""
+"""Journeys: signed stream names, signed as publishers do and sent by real players."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ FAILED = "NetStream.Play.Failed"
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
-    """Application cfx/st wants signatures, pages one page, and here another country than ours."""
+    """cfx/st requires signatures, pages one page URL; here denies this machine's country."""
     folder = tmp_path_factory.mktemp("signed")
     films = folder / "films"
     (films / "dir").mkdir(parents=True)
     (films / FILM).write_bytes(sample_file("film.mp4"))
     (folder / "ecdsa.pem").write_text(ECDSA.pem)
     (folder / "countries.mmdb").write_bytes(mmdb({"127.0.0.0/8": country("FR")}))
-    declared = (
+    distributions = (
         f'[countries]\ndatabase = "{folder / "countries.mmdb"}"\n'
         f"[public_keys.{RSA.key_id}]\npem = '''\n{RSA.pem}'''\n"
         f'[public_keys.{ECDSA.key_id}]\nfile = "{folder / "ecdsa.pem"}"\n'
@@ -57,7 +57,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
         'application = ["here"]\ncountries = { deny = ["FR"] }\n'
     )
     origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
-    with run_edge(folder / "edge", origins, distributions=declared) as running:
+    with run_edge(folder / "edge", origins, distributions=distributions) as running:
         yield running
 
 
@@ -66,13 +66,13 @@ def until_s() -> float:
 
 
 def refusals(edge: EdgeProcess) -> list[str]:
-    """Why plays were refused, so far."""
+    """The reasons of refused plays so far."""
     reasons = [str(line["reason"]) for line in edge.log("rtmp_stop")]
     return [reason for reason in reasons if reason.startswith(FAILED)]
 
 
 def await_refusal(edge: EdgeProcess, before: int) -> str:
-    """Why the play was refused that came after that many other refused ones."""
+    """The reason of the next refused play after ``before`` others."""
     deadline_s = time.monotonic() + PATIENCE_S
     while len(reasons := refusals(edge)) <= before:
         if time.monotonic() > deadline_s:
@@ -83,7 +83,7 @@ def await_refusal(edge: EdgeProcess, before: int) -> str:
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
 @pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg 5", "ffmpeg 9"])
-async def test_ffmpeg_plays_a_signed_stream(
+async def test_ffmpeg_plays_a_signed_name(
     edge: EdgeProcess, exe: str, signer: StreamSigner
 ) -> None:
     whole = expected_packets(expected("film.mp4"))
@@ -93,47 +93,45 @@ async def test_ffmpeg_plays_a_signed_stream(
         signer.canned(edge.rtmp(FILM), until_s()),
         edge.rtmp(signer.custom(FILM, until_s(), covering="dir/*", network="127.0.0.0/8")),
     ):
-        done = await ffmpeg(url, exe=exe)
-        assert done.code == 0, done.stderr
-        assert packets(done.output) == whole
+        result = await ffmpeg(url, exe=exe)
+        assert result.code == 0, result.stderr
+        assert packets(result.output) == whole
 
 
-async def test_ffmpeg_is_refused_when_one_character_of_the_signature_differs(
-    edge: EdgeProcess,
-) -> None:
+async def test_ffmpeg_with_one_changed_character_is_refused(edge: EdgeProcess) -> None:
     name = RSA.canned(FILM, until_s())
     for at in (0, name.index("Expires=") + 9, name.index("Signature=") + 50, len(name) - 1):
         before = len(refusals(edge))
-        done = await ffmpeg(edge.rtmp(changed(name, at)))
-        assert done.code != 0
-        assert "Not allowed" in done.stderr
-        assert not done.output
+        result = await ffmpeg(edge.rtmp(changed(name, at)))
+        assert result.code != 0
+        assert "Not allowed" in result.stderr
+        assert not result.output
         assert await_refusal(edge, before)
     assert "Signature=" not in (edge.folder / "edge.log").read_text()
 
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
 @pytest.mark.parametrize("encoded", [False, True], ids=["plain", "encoded"])
-async def test_rtmpdump_plays_a_signed_stream(
+async def test_rtmpdump_plays_a_signed_name(
     edge: EdgeProcess, tmp_path: Path, signer: StreamSigner, encoded: bool
 ) -> None:
     name = signer.canned(FILM, until_s())
-    # librtmp reads %3F in a URL itself; a name that is given apart goes out as it is.
+    # librtmp decodes %3F in a URL; it sends a separate playpath unchanged.
     options = ("-a", "cfx/st", "-y", f"mp4:{quote(name, safe='/')}") if encoded else ()
     url = edge.rtmp("" if encoded else name)
-    done = await rtmpdump(url, tmp_path / "film.flv", *options)
-    assert done.code == 0, done.stderr
+    result = await rtmpdump(url, tmp_path / "film.flv", *options)
+    assert result.code == 0, result.stderr
     assert flv_packets(tmp_path / "film.flv") == expected_packets(expected("film.mp4"))
 
 
-async def test_rtmpdump_is_refused_when_one_character_of_the_signature_differs(
+async def test_rtmpdump_with_one_changed_character_is_refused(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
     name = RSA.canned(FILM, until_s())
     before = len(refusals(edge))
     url = edge.rtmp(changed(name, name.index("Signature=") + 50))
-    done = await rtmpdump(url, tmp_path / "film.flv")
-    assert done.code != 0
+    result = await rtmpdump(url, tmp_path / "film.flv")
+    assert result.code != 0
     assert await_refusal(edge, before) == "signature does not match"
 
 
@@ -149,7 +147,7 @@ async def test_rtmpdump_is_refused_when_one_character_of_the_signature_differs(
     ],
     ids=["unsigned", "expired", "early", "resource", "address", "key"],
 )
-async def test_refused_play_gets_its_status_and_its_reason_is_logged(
+async def test_play_without_a_valid_signature_is_refused(
     edge: EdgeProcess, name: str, reason: str
 ) -> None:
     before = len(refusals(edge))
@@ -169,7 +167,7 @@ async def test_refused_play_gets_its_status_and_its_reason_is_logged(
         ("here", "", "country FR is not allowed"),
     ],
 )
-async def test_connect_is_checked_for_page_and_country(
+async def test_connect_is_checked_against_pages_and_countries(
     edge: EdgeProcess, app: str, page: str, reason: str
 ) -> None:
     async with open_raw_client(edge.rtmp_port) as client:

@@ -1,6 +1,6 @@
-"""Cold plays: what a viewer gets before the whole file is here, and which bytes the origin sends.
+"""Journeys: RTMP plays from a cold cache, and the requests that reach the origin.
 
-The origin is scripted: it holds bytes back until the test has checked what came without them.
+The origin is scripted: it holds bytes back until the test has received what needs no more of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"
 MOVIE_FRAMES = 600  # 24 s of keyframes
 CHUNK_BYTES = 256 << 10
-QUICK = 'origin_retries = 1\nrtmp_ahead = "10h"'
+LIMITS = 'origin_retries = 1\nrtmp_ahead = "10h"'
 
 
 def origin_toml(origin: ScriptedOrigin, more: str = "") -> str:
@@ -48,7 +48,7 @@ def movie() -> bytes:
 
 
 def index_last(movie: bytes) -> bytes:
-    """The same with its index behind the media: all sample positions move by the index's size."""
+    """Moves the index behind the media; all sample positions shift by the index's size."""
     start = int.from_bytes(movie[:4])
     size = int.from_bytes(movie[start : start + 4])
     moov = bytearray(movie[start : start + size])
@@ -59,12 +59,12 @@ def index_last(movie: bytes) -> bytes:
 
 
 def reaches(time_ms: int) -> Callable[[Message], bool]:
-    """Whether a message brings media of a time or later."""
+    """Whether a message has media at ``time_ms`` or later."""
     return lambda message: any(frame.time_ms >= time_ms for frame in samples([message]))
 
 
 def send_counts(origin: ScriptedOrigin, name: str, size: int) -> list[int]:
-    """How often each 4 KiB of an object were sent by the origin."""
+    """How often the origin sent each block of 4 KiB of an object."""
     counts = [0] * (size // 4096 + 1)
     for request in origin.requests:
         if request.name == name and request.method == "GET":
@@ -83,16 +83,16 @@ async def test_first_picture_is_sent_before_the_rest_of_the_file_arrives(
     async with ScriptedOrigin() as origin:
         origin.put(name, data)
         origin.hold(name, at=2 * CHUNK_BYTES)
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 messages = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
                 assert samples(messages)[0].time_ms == 0
                 assert origin.body_bytes_sent <= 2 * CHUNK_BYTES
-                messages += await client.until(reaches(360))  # what is there plays on
+                messages += await client.until(reaches(360))  # the fetched part plays on
                 origin.release(name)
-                got = samples(messages + await client.until_named(STOP))
-                assert len(got) == (MOVIE_FRAMES if name == "film.mp4" else 60 * 50)
+                received = samples(messages + await client.until_named(STOP))
+                assert len(received) == (MOVIE_FRAMES if name == "film.mp4" else 60 * 50)
                 assert max(send_counts(origin, name, len(data))) == 1
 
 
@@ -100,23 +100,23 @@ async def test_index_at_the_end_is_fetched_by_range(tmp_path: Path) -> None:
     data = index_last(movie())
     async with ScriptedOrigin(rate_bytes_per_s=8e6, rate_shared=True) as origin:
         origin.put("film.mp4", data)
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
                 messages = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
                 assert origin.body_bytes_sent < len(data) / 5
                 origin.rate_bytes_per_s = None
-                got = samples(messages + await client.until_named(STOP))
+                received = samples(messages + await client.until_named(STOP))
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", movie())
-        with run_edge(tmp_path / "first", origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path / "first", origin_toml(origin), limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
-                assert got == samples(await client.until_named(STOP))
+                assert received == samples(await client.until_named(STOP))
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name: str) -> None:
+async def test_cold_seek_fetches_only_the_index_and_the_target(tmp_path: Path, name: str) -> None:
     # 40 MB of FLV without a keyframe list; 28 MB of MP4.
     data = (
         tags_flv(400, frame_bytes=3_900)
@@ -126,33 +126,33 @@ async def test_cold_seek_fetches_the_index_and_the_target(tmp_path: Path, name: 
     length_ms = 400_000 if name == "film.flv" else 40_000
     async with ScriptedOrigin() as origin:
         origin.put(name, data)
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 # A single frame at 90 %: nothing else needs to be fetched.
                 client.play(name, length_ms * 0.9, 0.0)
                 messages = await client.until_named(STOP)
                 assert any(frame.is_keyframe for frame in samples(messages))
                 if name == "film.flv":
-                    shown = next(f for f in samples(messages) if f.is_keyframe)
-                    assert int.from_bytes(shown.body[9:13]) * 40 == length_ms * 0.9
+                    keyframe_frame = next(f for f in samples(messages) if f.is_keyframe)
+                    assert int.from_bytes(keyframe_frame.body[9:13]) * 40 == length_ms * 0.9
                 requested_bytes = [
                     min(request.span.end, len(data)) - request.span.start
                     for request in origin.requests
                     if request.span is not None
                 ]
-                # The search of an FLV reads a few windows; the rest is read ahead.
+                # The search in an FLV reads a few windows; the rest is read-ahead.
                 assert sum(requested_bytes) < 13e6
                 await origin.until(lambda: origin.connections_open >= 0)
                 before = {r.span.start // CHUNK_BYTES for r in origin.requests if r.span}
                 assert len(before) < 16
 
 
-async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> None:
+async def test_fifty_viewers_of_a_cold_title_cost_one_origin_read(tmp_path: Path) -> None:
     data = movie()
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", data)
         origin.hold_responses()
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK, workers=2) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS, workers=2) as edge:
 
             async def view() -> int:
                 async with open_client(edge.rtmp_port) as client:
@@ -170,7 +170,7 @@ async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("turn", "code", "kind"),
+    ("reply", "code", "kind"),
     [
         (Reply(status=403), "NetStream.Play.StreamNotFound", "forbidden"),
         (Reply(status=404), "NetStream.Play.StreamNotFound", "not_found"),
@@ -180,19 +180,19 @@ async def test_fifty_viewers_of_a_cold_title_cost_one_read(tmp_path: Path) -> No
         (Reply(silent=True), FAILED, "timeout"),
     ],
 )
-async def test_failing_origin_gives_its_status(
-    tmp_path: Path, turn: Reply, code: str, kind: str
+async def test_failing_origin_maps_to_its_status_code(
+    tmp_path: Path, reply: Reply, code: str, kind: str
 ) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", sample_file("film.mp4"))
-        origin.script(turn, times=2)
+        origin.script(reply, times=2)
         toml = origin_toml(origin, 'read_timeout = "200ms"')
-        with run_edge(tmp_path, toml, limits=QUICK) as edge:
+        with run_edge(tmp_path, toml, limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4", -2000.0)
                 messages = await client.until_named(code, START)
                 assert [message_name(message) for message in messages] == [code]
-                # The origin has recovered. A 404 is remembered for limits.error_ttl, as over HTTP.
+                # The origin has recovered. A 404 is cached for limits.error_ttl, as over HTTP.
                 await _until_origin_is_plain(origin)
                 client.play("film.mp4")
                 again = code if kind == "not_found" else START
@@ -206,22 +206,22 @@ async def test_failing_origin_gives_its_status(
 
 
 async def _until_origin_is_plain(origin: ScriptedOrigin) -> None:
-    """Takes what is left of the script out of the way."""
+    """Clears the rest of the script."""
     origin.clear_script()
 
 
 def await_reason(edge: EdgeProcess, client: RtmpClient) -> str:
-    """Why the client's first play ended."""
+    """The reason why the client's first play ended."""
     await_line(edge, "rtmp_disconnect", client)
     stops = [line for line in edge.log("rtmp_stop") if line["client"] == client.address]
     reason: str = stops[0]["reason"]
     return reason
 
 
-async def test_play_fails_while_the_origin_refuses_connections(tmp_path: Path) -> None:
+async def test_refused_origin_connection_fails_the_play_until_it_recovers(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", sample_file("film.mp4"))
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             await origin.refuse()
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
@@ -233,38 +233,42 @@ async def test_play_fails_while_the_origin_refuses_connections(tmp_path: Path) -
                 assert message_name((await client.until_named(FAILED, START))[-1]) == START
 
 
-@pytest.mark.parametrize("turn", [Reply(reset_at=100_000), Reply(cut_at=100_000)])
-async def test_broken_origin_response_is_resumed(tmp_path: Path, turn: Reply) -> None:
+@pytest.mark.parametrize("reply", [Reply(reset_at=100_000), Reply(cut_at=100_000)])
+async def test_broken_origin_response_is_resumed(tmp_path: Path, reply: Reply) -> None:
     for name in ("film.mp4", "film.flv"):
         async with ScriptedOrigin() as origin:
             origin.put(name, sample_file(name))
-            origin.script(turn, times=5)
-            with run_edge(tmp_path / name, origin_toml(origin), limits=QUICK) as edge:
+            origin.script(reply, times=5)
+            with run_edge(tmp_path / name, origin_toml(origin), limits=LIMITS) as edge:
                 async with open_client(edge.rtmp_port) as client:
                     client.play(name)
-                    got = samples(await client.until_named(STOP, FAILED))
-                    assert len(got) >= 1363
+                    received = samples(await client.until_named(STOP, FAILED))
+                    assert len(received) >= 1363
             assert all(request.headers.get("if-match") == '"1"' for request in origin.requests[1:])
-            assert max(send_counts(origin, name, len(sample_file(name)))) <= 2  # where pieces meet
+            assert (
+                max(send_counts(origin, name, len(sample_file(name)))) <= 2
+            )  # at the boundaries of pieces
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
-async def test_play_ends_with_a_status_when_its_origin_dies(tmp_path: Path, name: str) -> None:
+async def test_origin_failure_during_a_play_fails_after_the_fetched_part(
+    tmp_path: Path, name: str
+) -> None:
     data = movie() if name == "film.mp4" else tags_flv(60, frame_bytes=10_000)
     async with ScriptedOrigin() as origin:
         origin.put(name, data)
         # In the middle of a frame.
         origin.hold(name, at=3 * CHUNK_BYTES + 12_345)
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 messages = await client.until(reaches(360))
                 await origin.refuse()
                 messages += await client.until_named(FAILED)
-                got = samples(messages)
-                # Everything that had come was shown first, and in order.
-                assert sum(len(frame.body) for frame in got) > 3 * CHUNK_BYTES - 65_536
-                assert [f.time_ms for f in got] == sorted(f.time_ms for f in got)
+                received = samples(messages)
+                # All received bytes were played first, in order.
+                assert sum(len(frame.body) for frame in received) > 3 * CHUNK_BYTES - 65_536
+                assert [f.time_ms for f in received] == sorted(f.time_ms for f in received)
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
@@ -276,12 +280,12 @@ async def test_object_replaced_during_a_play_is_never_mixed(tmp_path: Path, name
     async with ScriptedOrigin() as origin:
         origin.put(name, old, etag='"old"')
         origin.hold(name, at=4 * CHUNK_BYTES)
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 messages = await client.until(reaches(360))
                 origin.put(name, new, etag='"new"')
-                await origin.refuse()  # the running answer ends, and what follows is another's
+                await origin.refuse()  # the running response ends; the next is of the new object
                 await origin.accept()
                 origin.release(name)
                 messages += await client.until_named(FAILED, STOP)
@@ -289,10 +293,10 @@ async def test_object_replaced_during_a_play_is_never_mixed(tmp_path: Path, name
                 assert not any(b"\xee" * 64 in frame.body for frame in samples(messages))
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
-                got = samples(await client.until_named(STOP, FAILED))
-                assert len(got) >= MOVIE_FRAMES
+                received = samples(await client.until_named(STOP, FAILED))
+                assert len(received) >= MOVIE_FRAMES
                 assert all(
-                    b"\xee" * 64 in f.body for f in got if f.kind == 9 and len(f.body) > 9000
+                    b"\xee" * 64 in f.body for f in received if f.kind == 9 and len(f.body) > 9000
                 )
 
 
@@ -304,11 +308,11 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, moment: str) ->
     data = movie()
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", data)
-        with run_edge(tmp_path, origin_toml(origin), limits=QUICK) as edge:
+        with run_edge(tmp_path, origin_toml(origin), limits=LIMITS) as edge:
             edge.await_log("worker_up")
             (worker,) = edge.worker_pids()
             descriptors = Path(f"/proc/{worker}/fd")
-            async with open_client(edge.rtmp_port) as client:  # what is opened once and stays
+            async with open_client(edge.rtmp_port) as client:  # opens what stays open
                 client.play("nothing.mp4")
                 await client.until_named("NetStream.Play.StreamNotFound")
             await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
@@ -317,12 +321,12 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, moment: str) ->
                 origin.hold_responses()
             else:
                 origin.hold("film.mp4", at=2 * CHUNK_BYTES + 5_000)
-            requests_before = len(origin.requests)
+            request_count = len(origin.requests)
             for _ in range(8):
                 async with open_client(edge.rtmp_port) as client:
                     client.play("film.mp4")
                     if moment == "open":
-                        await origin.wait_for_requests(requests_before + 1)
+                        await origin.wait_for_requests(request_count + 1)
                     elif moment == "cold wait":
                         await client.until(reaches(360))
                     else:
@@ -335,7 +339,7 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, moment: str) ->
                 origin.release_responses()
             else:
                 origin.release("film.mp4")
-            # The fills that were begun end by themselves, and with them their files.
+            # Running fills end without readers, and close their files.
             await asyncio.to_thread(
                 await_metrics,
                 edge,
@@ -348,7 +352,7 @@ async def test_client_that_leaves_ends_its_reads(tmp_path: Path, moment: str) ->
             after = len(list(descriptors.iterdir()))
             # The asset's files stay open for the next viewer, and kept-alive connections.
             assert after - before <= 8
-            # It plays to the next one as ever.
+            # The next client plays it as usual.
             async with open_client(edge.rtmp_port) as client:
                 client.play("film.mp4")
                 assert len(samples(await client.until_named(STOP))) == MOVIE_FRAMES

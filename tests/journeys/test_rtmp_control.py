@@ -1,4 +1,4 @@
-"""Journeys: play, seek, pause and the rest, as one client sees every message and its time."""
+"""Journeys: the messages of play, seek, pause and other commands, and their timestamps."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
         yield running
 
 
-def words(messages: list[Message]) -> list[str]:
-    """The names of all messages except media."""
+def names(messages: list[Message]) -> list[str]:
+    """The names of messages, without media."""
     return [message_name(message) for message in messages if message.type_id not in MEDIA]
 
 
-def shown(messages: list[Message], stream_id: int = 1) -> list[tuple[int, int, bytes]]:
+def media_of(messages: list[Message], stream_id: int = 1) -> list[tuple[int, int, bytes]]:
     return [(frame.kind, frame.time_ms, frame.body) for frame in samples(messages, stream_id)]
 
 
 async def whole(client: RtmpClient, name: str) -> list[Frame]:
-    """All frames of a title, played from its beginning."""
+    """Plays a title from its beginning; returns all frames."""
     client.play(name, -2000.0)
     await client.until_named(START)
     return samples(await client.until_named("STREAM_EOF"))
 
 
-# The order of things
+# Message order
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -72,7 +72,7 @@ async def test_messages_of_a_play_come_in_order(edge: EdgeProcess, name: str) ->
     async with open_client(edge.rtmp_port) as client:
         client.play(name, 0.0)
         messages = await client.until_named("STREAM_EOF")
-    assert words(messages) == [
+    assert names(messages) == [
         "STREAM_IS_RECORDED",
         "STREAM_BEGIN",
         "NetStream.Play.Reset",
@@ -86,7 +86,7 @@ async def test_messages_of_a_play_come_in_order(edge: EdgeProcess, name: str) ->
     ]
     kinds = [message_name(message) for message in messages]
     media = [at for at, message in enumerate(messages) if message.type_id in MEDIA]
-    # Codec headers come straight after the metadata, and all media lie before the end's words.
+    # Codec headers follow the metadata directly; all media precede the messages of the end.
     assert media[0] == kinds.index("onMetaData") + 1
     assert [frame.is_header for frame in frames(messages)][:2] == [True, True]
     assert media[-1] == kinds.index("NetStream.Play.Complete") - 1
@@ -97,19 +97,19 @@ async def test_messages_of_a_play_come_in_order(edge: EdgeProcess, name: str) ->
     assert {message_name(m): m.type_id for m in messages}[STOP] == COMMAND
 
 
-async def test_first_messages_are_plain_and_runs_follow(edge: EdgeProcess) -> None:
+async def test_play_starts_with_single_messages_then_aggregates(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
         messages = await client.until_named(STOP)
     media = [message for message in messages if message.type_id in MEDIA]
     first_video = next(at for at, m in enumerate(media) if frames([m])[0].is_keyframe)
     assert all(message.type_id != AGGREGATE for message in media[: first_video + 1])
-    # FFmpeg loses a step of time after a sub-tag that is stamped 0.
+    # After a sub-tag with timestamp 0 FFmpeg loses a time step.
     assert all(message.timestamp_ms > 0 for message in media if message.type_id == AGGREGATE)
     assert sum(message.type_id == AGGREGATE for message in media) >= 5
 
 
-async def test_first_stream_id_is_1_and_ids_are_reused(edge: EdgeProcess) -> None:
+async def test_stream_ids_start_at_1_and_are_reused(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         assert await client.create_stream() == 2
         client.command("deleteStream", None, 1.0)
@@ -117,7 +117,7 @@ async def test_first_stream_id_is_1_and_ids_are_reused(edge: EdgeProcess) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("name", "told"),
     [
         ("film.mp4", {"duration": 20.0, "videocodecid": 7.0, "audiocodecid": 10.0, "width": 640.0}),
         ("film.flv", {"duration": 20.023, "videocodecid": 7.0, "audiocodecid": 10.0}),
@@ -125,34 +125,34 @@ async def test_first_stream_id_is_1_and_ids_are_reused(edge: EdgeProcess) -> Non
         ("song.m4a", {"duration": 30.0, "audiocodecid": 10.0}),
     ],
 )
-async def test_metadata_is_an_ecma_array(
-    edge: EdgeProcess, name: str, expected: dict[str, float]
+async def test_metadata_is_an_ecma_array_with_duration_and_codecs(
+    edge: EdgeProcess, name: str, expected_metadata: dict[str, float]
 ) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name)
         message = (await client.until_named("onMetaData"))[-1]
     assert message.payload.startswith(b"\x02\0\x0aonMetaData\x08")
-    metadata: dict[str, Any] = information(message)
-    assert metadata.pop("duration") == pytest.approx(expected.pop("duration"), abs=0.05)
-    assert {name: metadata[name] for name in expected} == expected
+    messages: dict[str, Any] = information(message)
+    assert messages.pop("duration") == pytest.approx(expected_metadata.pop("duration"), abs=0.05)
+    assert {name: messages[name] for name in expected_metadata} == expected_metadata
 
 
 async def test_play_complete_has_duration_and_bytes(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
         messages = await client.until_named("NetStream.Play.Complete")
-    values = information(messages[-1])
-    assert values["duration"] == pytest.approx(20.0, abs=0.05)
-    assert values["bytes"] >= sum(len(m.payload) for m in messages if m.type_id in MEDIA)
+    expected_metadata = information(messages[-1])
+    assert expected_metadata["duration"] == pytest.approx(20.0, abs=0.05)
+    assert expected_metadata["bytes"] >= sum(len(m.payload) for m in messages if m.type_id in MEDIA)
 
 
-async def test_ffmpeg_gets_no_data_start(edge: EdgeProcess) -> None:
+async def test_ffmpeg_receives_no_data_start(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, flashVer=FFMPEG) as client:
         client.play("film.mp4")
-        assert "NetStream.Data.Start" not in words(await client.until_named(STOP))
+        assert "NetStream.Data.Start" not in names(await client.until_named(STOP))
 
 
-async def test_stream_length_is_in_seconds(edge: EdgeProcess) -> None:
+async def test_get_stream_length_returns_seconds(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         for name, length_s in (("film.mp4", 20.0), ("mp3:song", 30.0), ("film", 20.02)):
             assert await client.call("getStreamLength", name) == pytest.approx(length_s, abs=0.05)
@@ -184,7 +184,7 @@ async def test_stream_length_is_in_seconds(edge: EdgeProcess) -> None:
         ("cfx/st?token=1", "mp4:dir/film"),
     ],
 )
-async def test_each_name_form_of_an_mp4_plays(edge: EdgeProcess, app: str, name: str) -> None:
+async def test_mp4_plays_by_each_form_of_its_name(edge: EdgeProcess, app: str, name: str) -> None:
     assert await _object_played(edge, app, name) == "dir/film.mp4"
 
 
@@ -201,7 +201,7 @@ async def test_each_name_form_of_an_mp4_plays(edge: EdgeProcess, app: str, name:
         ("mp4:song", "song.m4a"),
     ],
 )
-async def test_each_name_form_of_flv_and_mp3_plays(
+async def test_flv_and_mp3_play_by_each_form_of_their_names(
     edge: EdgeProcess, name: str, played: str
 ) -> None:
     assert await _object_played(edge, "cfx/st", name) == played
@@ -235,40 +235,42 @@ async def _object_played(edge: EdgeProcess, app: str, name: str) -> str:
 async def test_missing_stream_is_not_found(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name, -2000.0)
-        messages = words(await client.until_named("NetStream.Play.StreamNotFound", START))
-        # Nothing that a client might take for success comes first.
+        messages = names(await client.until_named("NetStream.Play.StreamNotFound", START))
+        # No message before it may look like success.
         assert messages == ["NetStream.Play.StreamNotFound"]
-        # The connection lives on.
+        # The connection stays open.
         assert (await whole(client, "film.mp4"))[0].time_ms == 0
 
 
 @pytest.mark.parametrize("app", ["", "cf", "cfx/stx", "live", "../cfx/st", "VOD"])
 async def test_unknown_application_is_rejected(edge: EdgeProcess, app: str) -> None:
-    with pytest.raises(KeyError) as refused:
+    with pytest.raises(KeyError) as failure:
         async with open_client(edge.rtmp_port, app):
             pass
-    assert refused.value.args == (
+    assert failure.value.args == (
         "NetConnection.Connect.InvalidApp",
         {"message": "InvalidInstance", "description": "InvalidInstance"},
     )
 
 
-# Where to begin and to end
+# Start and duration
 
 
 @pytest.mark.parametrize("name", FILMS)
-async def test_play_from_a_time_starts_at_its_keyframe(edge: EdgeProcess, name: str) -> None:
+async def test_play_with_a_start_begins_at_the_keyframe_before(
+    edge: EdgeProcess, name: str
+) -> None:
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 11_000.0)
         messages = await client.until_named(STOP)
-    got = frames(messages)
-    assert [frame.is_header for frame in got[:3]] == [True, True, False]
-    assert got[2].is_keyframe
-    assert {frame.time_ms for frame in got[:3]} == {0}
-    assert words(messages)[-2:] == ["NetStream.Play.Complete", STOP]
+    received = frames(messages)
+    assert [frame.is_header for frame in received[:3]] == [True, True, False]
+    assert received[2].is_keyframe
+    assert {frame.time_ms for frame in received[:3]} == {0}
+    assert names(messages)[-2:] == ["NetStream.Play.Complete", STOP]
     rest = samples(messages)
-    # Keyframes stand every 2 s: the one before 11 s is at 10 s; all after it follow.
+    # Keyframes are 2 s apart: the one before 11 s is at 10 s; all later frames follow.
     start = next(at for at, frame in enumerate(file) if frame.body == rest[0].body)
     assert 9_000 < file[start].time_ms <= 11_000
     assert [(f.kind, f.time_ms - file[start].time_ms, f.body) for f in file[start:]] == [
@@ -277,39 +279,41 @@ async def test_play_from_a_time_starts_at_its_keyframe(edge: EdgeProcess, name: 
 
 
 @pytest.mark.parametrize("name", [*FILMS, "song.mp3"])
-async def test_play_for_a_duration_ends_in_time(edge: EdgeProcess, name: str) -> None:
+async def test_play_with_a_duration_ends_there(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
         client.play(name, 0.0, 3000.0)
-        got = samples(await client.until_named(STOP))
-    last = max(frame.time_ms for frame in got)
-    assert got == file[: len(got)]
+        received = samples(await client.until_named(STOP))
+    last = max(frame.time_ms for frame in received)
+    assert received == file[: len(received)]
     assert 2900 <= last < 3000 + 40
 
 
 @pytest.mark.parametrize("name", FILMS)
 @pytest.mark.parametrize("start_ms", [0.0, 5000.0])
-async def test_single_frame_is_played(edge: EdgeProcess, name: str, start_ms: float) -> None:
+async def test_play_with_duration_0_sends_one_keyframe(
+    edge: EdgeProcess, name: str, start_ms: float
+) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name, start_ms, 0.0)
-        got = samples(await client.until_named(STOP))
-    assert [frame.is_keyframe for frame in got if frame.kind == VIDEO] == [True]
-    assert got[-1].kind == VIDEO
+        received = samples(await client.until_named(STOP))
+    assert [frame.is_keyframe for frame in received if frame.kind == VIDEO] == [True]
+    assert received[-1].kind == VIDEO
 
 
 @pytest.mark.parametrize("name", [*FILMS, "song.mp3", "song.m4a"])
-async def test_seek_goes_to_the_keyframe_at_or_before_the_time(
+async def test_seek_continues_from_the_keyframe_before_the_target(
     edge: EdgeProcess, name: str
 ) -> None:
     has_video = name in FILMS
     async with open_client(edge.rtmp_port) as client:
         file = await whole(client, name)
-        places = {frame.body: at for at, frame in enumerate(file)}
+        positions = {frame.body: at for at, frame in enumerate(file)}
         for target_ms in (15_000, 3_000, 0, 19_999, 7_777, 1 << 33):
             client.seek(target_ms)  # each time after the end
             messages = await client.until_named("STREAM_EOF")  # of the seek itself
             messages += await client.until_named("STREAM_EOF")
-            assert words(messages) == [
+            assert names(messages) == [
                 "STREAM_EOF",
                 "STREAM_IS_RECORDED",
                 "STREAM_BEGIN",
@@ -322,25 +326,23 @@ async def test_seek_goes_to_the_keyframe_at_or_before_the_time(
                 STOP,
                 "STREAM_EOF",
             ]
-            got = frames(messages)
-            headers = [frame for frame in got if frame.is_header]
-            assert got[: len(headers)] == headers
+            received = frames(messages)
+            headers = [frame for frame in received if frame.is_header]
+            assert received[: len(headers)] == headers
             assert len(headers) == (2 if has_video else int(name == "song.m4a"))
             rest = samples(messages)
             assert {frame.time_ms for frame in headers} <= {rest[0].time_ms}
             assert not has_video or rest[0].is_keyframe or target_ms == 0
-            # What is shown from there on is the file's, at the file's times, to its end.
-            start = places[rest[0].body]
+            # From there on all frames of the file follow, with the file's times.
+            start = positions[rest[0].body]
             assert [(f.kind, f.body) for f in rest] == [(f.kind, f.body) for f in file[start:]]
-            within_ms = 120 if name == "song.mp3" else 0  # the Info table's grain
+            within_ms = 120 if name == "song.mp3" else 0  # the resolution of the Info table
             assert abs(rest[0].time_ms - file[start].time_ms) <= within_ms
             at_ms = min(target_ms, file[-1].time_ms)
             assert at_ms - 2100 <= rest[0].time_ms <= at_ms
 
 
-async def test_seek_in_a_long_file_without_a_keyframe_list_finds_the_keyframe(
-    edge: EdgeProcess,
-) -> None:
+async def test_seek_in_a_long_file_needs_no_keyframe_list(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("minutes.flv", 0.0, 0.0)
         await client.until_named("STREAM_EOF")
@@ -352,7 +354,7 @@ async def test_seek_in_a_long_file_without_a_keyframe_list_finds_the_keyframe(
             assert number * 40 == target_ms // 2000 * 2000
 
 
-async def test_seek_during_a_play_continues_from_there(edge: EdgeProcess) -> None:
+async def test_seek_during_play_continues_from_the_target(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -361,11 +363,11 @@ async def test_seek_during_a_play_continues_from_there(edge: EdgeProcess) -> Non
         messages = await client.until(lambda message: message.type_id == AGGREGATE)
         assert samples(messages)[0].is_keyframe
         assert 14_000 <= samples(messages)[0].time_ms <= 16_100
-        assert words(messages) == [START, "|RtmpSampleAccess", "NetStream.Data.Start", "onMetaData"]
+        assert names(messages) == [START, "|RtmpSampleAccess", "NetStream.Data.Start", "onMetaData"]
 
 
 @pytest.mark.parametrize("name", [*FILMS])
-async def test_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str) -> None:
+async def test_seek_while_paused_sends_one_keyframe(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play(name)
         await client.until(lambda message: message.type_id == AGGREGATE)
@@ -377,45 +379,45 @@ async def test_seek_while_paused_shows_one_keyframe(edge: EdgeProcess, name: str
             messages = await client.until(lambda m: any(f.is_keyframe for f in frames([m])))
             messages += await client.read_pending()
             messages += await client.read_pending()
-            got = samples(messages)
-            assert [frame.kind for frame in got] == [VIDEO]
-            assert got[0].is_keyframe
-            assert target_ms - 2000 <= got[0].time_ms <= target_ms + 80
-        client.pause(False, got[0].time_ms)
+            received = samples(messages)
+            assert [frame.kind for frame in received] == [VIDEO]
+            assert received[0].is_keyframe
+            assert target_ms - 2000 <= received[0].time_ms <= target_ms + 80
+        client.pause(False, received[0].time_ms)
         client.buffer(36_000_000)
         await client.until_named("NetStream.Unpause.Notify")
         rest = samples(await client.until_named(STOP))
-        # It goes on right behind the keyframe that was shown.
-        assert 0 <= rest[0].time_ms - got[0].time_ms <= 40
-        assert rest[0].body != got[0].body
+        # It continues directly after that keyframe.
+        assert 0 <= rest[0].time_ms - received[0].time_ms <= 40
+        assert rest[0].body != received[0].body
 
 
 # Pause
 
 
-async def test_pause_stops_the_media_and_loses_none(edge: EdgeProcess) -> None:
+async def test_pause_stops_the_media_without_loss(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         messages = await client.until(lambda message: message.type_id == AGGREGATE)
         client.pause(True, samples(messages)[-1].time_ms)
         messages += await client.until_named("NetStream.Pause.Notify")
-        client.buffer(36_000_000)  # large enough: only the pause stops the media
+        client.buffer(36_000_000)  # a large buffer: only the pause stops the media
         for _ in range(3):
             assert await client.read_pending() == []
         client.pause(False, samples(messages)[-1].time_ms)
         messages += await client.until_named(STOP)
-        got = samples(messages)
+        received = samples(messages)
     async with open_client(edge.rtmp_port) as client:
-        assert got == await whole(client, "film.mp4")
+        assert received == await whole(client, "film.mp4")
 
 
-async def test_resume_sends_media_after_the_clients_position(edge: EdgeProcess) -> None:
+async def test_resume_continues_after_the_clients_position(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.buffer(8_000)
         client.play("film.mp4")
         await client.until(lambda m: m.type_id in MEDIA and samples([m])[-1:] != []
                            and samples([m])[-1].time_ms > 7_000)  # fmt: skip
-        client.pause(True, 2_000)  # it has shown 2 s, and drops the rest
+        client.pause(True, 2_000)  # it has shown 2 s and drops the rest of its buffer
         await client.until_named("NetStream.Pause.Notify")
         client.buffer(36_000_000)
         client.pause(False, 2_000)
@@ -426,7 +428,7 @@ async def test_resume_sends_media_after_the_clients_position(edge: EdgeProcess) 
     assert rest == [frame for frame in file if frame.time_ms > 2_000]
 
 
-async def test_paused_stream_plays_when_played_again(edge: EdgeProcess) -> None:
+async def test_new_play_of_a_paused_stream_is_not_paused(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         await client.until_named(START)
@@ -443,7 +445,7 @@ def _count(name: str) -> int:
 # Several plays
 
 
-async def test_two_streams_of_one_client_play_at_once(edge: EdgeProcess) -> None:
+async def test_two_streams_of_a_connection_play_at_once(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         assert await client.create_stream() == 2
         client.buffer(36_000_000, stream_id=2)
@@ -465,37 +467,35 @@ async def test_second_play_replaces_the_first(edge: EdgeProcess) -> None:
         await client.until(lambda message: message.type_id == AGGREGATE)
         client.play("song.mp3")
         messages = await client.until_named(START)
-        assert "NetStream.Play.Reset" in words(messages)
+        assert "NetStream.Play.Reset" in names(messages)
         client.buffer(36_000_000)
-        got = samples(await client.until_named(STOP))
-        assert {frame.kind for frame in got} == {AUDIO}
-        assert len(got) == _count("song.mp3")
+        received = samples(await client.until_named(STOP))
+        assert {frame.kind for frame in received} == {AUDIO}
+        assert len(received) == _count("song.mp3")
 
 
-async def test_play_without_reset_is_appended(edge: EdgeProcess) -> None:
+async def test_play_without_reset_is_queued(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4", 0.0, 2000.0)
         client.play("film.flv", 0.0, 2000.0, False)
         client.play("song.mp3", 0.0, 1000.0, 0.0)
         await client.until(lambda message: message.type_id == AGGREGATE)
-        client.seek(1_000)  # means what plays now, not what waits
-        assert words(await client.until_named("NetStream.Seek.Notify"))[-4:] == [
+        client.seek(1_000)  # applies to the current play, not to the queued ones
+        assert names(await client.until_named("NetStream.Seek.Notify"))[-4:] == [
             "STREAM_EOF", "STREAM_IS_RECORDED", "STREAM_BEGIN", "NetStream.Seek.Notify",
         ]  # fmt: skip
         client.buffer(36_000_000)
         messages = await client.until_named(STOP)
         assert information(messages[-1])["details"] == "film.mp4"
         messages = await client.until_named(STOP)
-        assert "NetStream.Play.Reset" not in words(messages)
+        assert "NetStream.Play.Reset" not in names(messages)
         assert information(messages[-1])["details"] == "film.flv"
         messages = await client.until_named(STOP)
         assert information(messages[-1])["details"] == "song.mp3"
 
 
 @pytest.mark.parametrize("command", ["closeStream", "deleteStream"])
-async def test_close_ends_the_current_and_the_appended_plays(
-    edge: EdgeProcess, command: str
-) -> None:
+async def test_close_ends_the_current_and_queued_plays(edge: EdgeProcess, command: str) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
         client.play("film.mp4")
         client.play("film.flv", 0.0, -1.0, False)
@@ -510,8 +510,8 @@ async def test_close_ends_the_current_and_the_appended_plays(
         client.buffer(36_000_000)
         await client.read_pending()
         assert await client.read_pending() == []
-        got = await whole(client, "song.mp3")
-        assert len(got) == _count("song.mp3")
+        received = await whole(client, "song.mp3")
+        assert len(received) == _count("song.mp3")
 
 
 async def test_play_false_closes_the_stream(edge: EdgeProcess) -> None:
@@ -526,30 +526,30 @@ async def test_play_false_closes_the_stream(edge: EdgeProcess) -> None:
 # The client's buffer
 
 
-async def test_media_are_sent_only_up_to_the_clients_buffer(edge: EdgeProcess) -> None:
+async def test_media_ahead_is_limited_by_the_client_buffer(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=4_000) as client:
         client.play("film.mp4")
         messages = await client.until(lambda m: m.timestamp_ms > 3_500 and m.type_id in MEDIA)
         messages += await client.read_pending()
-        # A run is a second of media, and this test takes none of the media's time to speak of.
+        # A run is one second of media, and this test takes much less time than the media.
         assert 3_500 <= samples(messages)[-1].time_ms <= 6_000
         client.buffer(10_000)
         messages = await client.until(lambda m: m.timestamp_ms > 9_000 and m.type_id in MEDIA)
         messages += await client.read_pending()
         assert samples(messages)[-1].time_ms <= 12_000
-        client.buffer(300, stream_id=0)  # librtmp's and GStreamer's, which means nothing
+        client.buffer(300, stream_id=0)  # as librtmp and GStreamer send it, without effect
         client.buffer(36_000_000)
-        assert words(await client.until_named(STOP))[-1] == STOP
+        assert names(await client.until_named(STOP))[-1] == STOP
 
 
 async def test_unknown_streams_and_commands_out_of_order_are_refused(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.seek(1000)
-        assert words(await client.until_named("NetStream.Seek.Failed")) == ["NetStream.Seek.Failed"]
+        assert names(await client.until_named("NetStream.Seek.Failed")) == ["NetStream.Seek.Failed"]
         client.pause(True, 0)
-        assert words(await client.until_named("NetStream.Failed")) == ["NetStream.Failed"]
+        assert names(await client.until_named("NetStream.Failed")) == ["NetStream.Failed"]
         client.play("film.mp4", stream_id=9)
-        assert words(await client.until_named("NetStream.Play.Failed")) == ["NetStream.Play.Failed"]
+        assert names(await client.until_named("NetStream.Play.Failed")) == ["NetStream.Play.Failed"]
         with pytest.raises(KeyError, match=r"NetConnection\.Call\.Failed"):
             await client.call("makeTea")
         assert await client.call("_checkbw") is None

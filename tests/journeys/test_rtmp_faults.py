@@ -92,7 +92,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 
 
 @pytest.mark.parametrize("name", MEDIA)
-async def test_unplayable_media_gets_its_status(edge: EdgeProcess, name: str) -> None:
+async def test_unplayable_media_maps_to_its_status_code(edge: EdgeProcess, name: str) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play(name)
         messages = await client.until_named(*REFUSED, START)
@@ -102,36 +102,36 @@ async def test_unplayable_media_gets_its_status(edge: EdgeProcess, name: str) ->
         assert status["description"]
 
 
-async def test_cut_off_flv_plays_to_its_end(edge: EdgeProcess) -> None:
+async def test_truncated_flv_plays_to_its_end(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.flv", 9_000.0)
         await client.until_named(START)
         client.play("cut.flv", 9_000.0)
-        got = samples(await client.until_named(STOP, *REFUSED))
+        received = samples(await client.until_named(STOP, *REFUSED))
         assert message_name(client.messages[-1]) == STOP
-        assert got[-1].time_ms > 100
+        assert received[-1].time_ms > 100
 
 
-async def test_cut_off_mp4_plays_the_samples_that_it_holds(edge: EdgeProcess) -> None:
-    # As ffmpeg plays it: about half of the samples lie past the end of the file.
+async def test_truncated_mp4_plays_the_samples_that_it_has(edge: EdgeProcess) -> None:
+    # As FFmpeg plays it: about half of the samples are past the end of the file.
     async with open_client(edge.rtmp_port) as client:
         client.play("cut.mp4", 8_000.0)
-        got = samples(await client.until_named(STOP, *REFUSED))
+        received = samples(await client.until_named(STOP, *REFUSED))
         assert message_name(client.messages[-1]) == STOP
-        assert 9_000 < got[-1].time_ms - got[0].time_ms + 8_000 < 11_000  # of 20 s
+        assert 9_000 < received[-1].time_ms - received[0].time_ms + 8_000 < 11_000  # of 20 s
     (line,) = await asyncio.to_thread(edge.await_log, "media_damaged", 1)
     assert line["name"] == "cut.mp4"
     assert all("past the file's end" in fault for fault in line["faults"])
 
 
-async def test_damaged_flv_plays_on_behind_the_damage(edge: EdgeProcess) -> None:
-    # As ffmpeg plays it: 10 kB of zeros, at 10 s, hide the tags that they cover alone.
+async def test_damaged_flv_continues_after_the_damage(edge: EdgeProcess) -> None:
+    # As FFmpeg plays it: 10 kB of zeros at 10 s hide only the tags that they overwrite.
     async with open_client(edge.rtmp_port) as client:
         client.play("damaged.flv", 8_000.0, 4_000.0)
-        got = samples(await client.until_named(STOP, *REFUSED))
+        received = samples(await client.until_named(STOP, *REFUSED))
         assert message_name(client.messages[-1]) == STOP
-        assert got[-1].time_ms - got[0].time_ms == 3_960
-        assert 180 < len(got) < 200  # 25 of video and of audio each second
+        assert received[-1].time_ms - received[0].time_ms == 3_960
+        assert 180 < len(received) < 200  # 25 of video and of audio each second
 
 
 # Clients
@@ -175,7 +175,7 @@ def _nested() -> bytes:
         (_after_handshake(_chunk_size(0)), "protocol error"),
         (_after_handshake(_chunk_size(1 << 31)), "protocol error"),
         (_after_handshake(b"\x03\0\0\0\x01\0\0\x14\0\0\0\0"), "protocol error"),
-        # Of what cannot be read nothing counts, and the connection goes on.
+        # A message that cannot be parsed is ignored, and the connection continues.
         (_after_handshake(_nested()), "InvalidInstance"),
         (_after_handshake(_connect() + _no_command()), "idle"),
         (_after_handshake(_connect(app="nowhere")), "InvalidInstance"),
@@ -205,7 +205,7 @@ async def test_protocol_error_ends_the_connection(
             ["rtmp_connect", "rtmp_disconnect"],
         )
         other.pause(True, 0)
-        await other.until_named("NetStream.Pause.Notify")  # it is served as before
+        await other.until_named("NetStream.Pause.Notify")  # other connections are still served
 
 
 async def _drain(reader: asyncio.StreamReader) -> None:
@@ -219,7 +219,7 @@ async def _drain(reader: asyncio.StreamReader) -> None:
 
 async def test_client_that_stops_reading_is_disconnected(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
-        client.play("large.mp4")  # 10 MB a second: more than sockets take
+        client.play("large.mp4")  # 10 MB a second: more than socket buffers hold
         line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)
         assert line["reason"] == "the client has stopped reading"
         assert line["bytes"] > 100_000
@@ -245,7 +245,7 @@ async def test_client_that_does_not_read_its_responses_is_disconnected(edge: Edg
         )
 
 
-async def test_flood_of_pings_is_answered_or_disconnected(edge: EdgeProcess) -> None:
+async def test_many_pings_are_all_answered(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         for number in range(20_000):
             client.control(PING_REQUEST, 1000 + number)
@@ -254,7 +254,7 @@ async def test_flood_of_pings_is_answered_or_disconnected(edge: EdgeProcess) -> 
         assert len(answers) == 20_002
 
 
-async def test_rtmp_ahead_limits_a_larger_client_buffer(edge: EdgeProcess) -> None:
+async def test_rtmp_ahead_limits_a_large_client_buffer(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         client.play("film.mp4")
         messages = await client.until(lambda message: message.type_id == AGGREGATE)
@@ -285,7 +285,7 @@ async def test_commands_before_connect_are_refused(edge: EdgeProcess) -> None:
             await client.create_stream()  # the limit
 
 
-async def test_flood_of_plays_is_limited(edge: EdgeProcess) -> None:
+async def test_queue_of_plays_is_limited(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port) as client:
         for _ in range(200):
             client.play("film.mp4", 0.0, -1.0, False)
@@ -311,10 +311,10 @@ async def test_connections_over_the_limit_are_closed(tmp_path: Path) -> None:
         assert [line["reason"] for line in lines].count("too many connections") == 1
 
 
-# What is left in the log and the metrics
+# Log and metrics
 
 
-async def test_each_event_has_its_log_line(edge: EdgeProcess) -> None:
+async def test_each_rtmp_event_is_logged(edge: EdgeProcess) -> None:
     page = "https://example.org/"
     async with open_client(
         edge.rtmp_port, buffer_ms=1000, flashVer="TEST 1", pageUrl=page
@@ -348,7 +348,7 @@ async def test_each_event_has_its_log_line(edge: EdgeProcess) -> None:
     assert disconnect["seconds"] >= 0
 
 
-async def test_cache_result_and_viewers_are_counted(tmp_path: Path) -> None:
+async def test_cache_results_and_viewers_are_counted(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(sample_file("film.mp4"))
     origins = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
     with run_edge(tmp_path / "edge", origins) as edge:

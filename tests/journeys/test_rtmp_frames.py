@@ -1,7 +1,7 @@
-"""Journeys: real players get every frame of a file, bit for bit and at its time.
+"""Journeys: real players receive every frame of a file unchanged and at the right time.
 
-FFmpeg of the distribution, the current FFmpeg and rtmpdump play from a real edge; what they report
-is compared with FFmpeg's reading of the file itself.
+Debian's FFmpeg, the current FFmpeg and rtmpdump play from a real edge. Their packets are compared
+with those that FFmpeg reads from the file.
 """
 
 from __future__ import annotations
@@ -91,14 +91,14 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
 
 @pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg-5.1", "ffmpeg-9"])
 @pytest.mark.parametrize("name", CLASSIC)
-async def test_ffmpeg_gets_every_frame(edge: EdgeProcess, name: str, exe: str) -> None:
-    done = await ffmpeg(edge.rtmp(name), exe=exe)
-    assert done.code == 0, done.stderr
-    assert packets(done.output) == expected_packets(expected(CLASSIC[name]))
+async def test_ffmpeg_receives_every_frame(edge: EdgeProcess, name: str, exe: str) -> None:
+    result = await ffmpeg(edge.rtmp(name), exe=exe)
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == expected_packets(expected(CLASSIC[name]))
 
 
 @pytest.mark.parametrize("name", CLASSIC)
-async def test_rtmpdump_gets_every_frame(edge: EdgeProcess, name: str, tmp_path: Path) -> None:
+async def test_rtmpdump_receives_every_frame(edge: EdgeProcess, name: str, tmp_path: Path) -> None:
     await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected(CLASSIC[name]))
 
@@ -107,35 +107,37 @@ async def test_rtmpdump_gets_every_frame(edge: EdgeProcess, name: str, tmp_path:
 async def test_rtmpdump_reports_a_complete_download(
     edge: EdgeProcess, name: str, tmp_path: Path
 ) -> None:
-    # rtmpdump takes a stream for cut off whose last frame begins 0.1 % before its duration: short
-    # FLV files would not do.
-    done = await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
-    assert (done.code, "Download complete" in done.stderr) == (0, True), done.stderr
+    # rtmpdump reports a stream as incomplete if its last frame begins 0.1 % before its duration, so
+    # FLV files must be long enough.
+    result = await rtmpdump(edge.rtmp(name), tmp_path / "got.flv")
+    assert (result.code, "Download complete" in result.stderr) == (0, True), result.stderr
 
 
 @pytest.mark.parametrize("name", ENHANCED)
-async def test_current_ffmpeg_gets_every_enhanced_frame(edge: EdgeProcess, name: str) -> None:
-    done = await ffmpeg(edge.rtmp(name), exe=FFMPEG_9)
-    assert done.code == 0, done.stderr
-    assert packets(done.output) == expected_packets(expected(ENHANCED[name]))
+async def test_current_ffmpeg_receives_every_enhanced_frame(edge: EdgeProcess, name: str) -> None:
+    result = await ffmpeg(edge.rtmp(name), exe=FFMPEG_9)
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == expected_packets(expected(ENHANCED[name]))
 
 
 @pytest.mark.parametrize("name", ENHANCED)
-async def test_strict_plays_what_a_client_announces(edge: EdgeProcess, name: str) -> None:
-    done = await ffmpeg(
+async def test_strict_plays_the_codecs_that_a_client_announces(
+    edge: EdgeProcess, name: str
+) -> None:
+    result = await ffmpeg(
         edge.rtmp(name, "strict"),
         exe=FFMPEG_9,
         options=("-rtmp_enhanced_codecs", CODECS[name], "-rtmp_app", "strict"),
     )
-    assert done.code == 0, done.stderr
-    assert packets(done.output) == expected_packets(expected(ENHANCED[name]))
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == expected_packets(expected(ENHANCED[name]))
 
 
 async def test_strict_refuses_client_without_announced_codecs(edge: EdgeProcess) -> None:
-    done = await ffmpeg(edge.rtmp("hevc.mp4", "strict"), exe=FFMPEG_9)
-    assert done.code != 0
-    assert "Enhanced RTMP codecs" in done.stderr
-    assert "hvc1" in done.stderr
+    result = await ffmpeg(edge.rtmp("hevc.mp4", "strict"), exe=FFMPEG_9)
+    assert result.code != 0
+    assert "Enhanced RTMP codecs" in result.stderr
+    assert "hvc1" in result.stderr
     async with open_client(edge.rtmp_port, "strict", fourCcList=["av01"]) as client:
         client.play("hevc.mp4")
         messages = await client.until_named("NetStream.Play.Failed", "NetStream.Play.Start")
@@ -147,69 +149,71 @@ async def test_strict_refuses_client_without_announced_codecs(edge: EdgeProcess)
 
 
 async def test_strict_plays_classic_codecs_to_every_client(edge: EdgeProcess) -> None:
-    done = await ffmpeg(edge.rtmp("film.mp4", "strict"))
-    assert packets(done.output) == expected_packets(expected("film.mp4"))
+    result = await ffmpeg(edge.rtmp("film.mp4", "strict"))
+    assert packets(result.output) == expected_packets(expected("film.mp4"))
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv", "film-keyframes.flv", "song.mp3"])
-async def test_ffprobe_gets_the_files_duration(edge: EdgeProcess, name: str) -> None:
+async def test_ffprobe_reports_the_files_duration(edge: EdgeProcess, name: str) -> None:
     file = edge.folder.parent / "films" / name
     assert abs(await duration_s(edge.rtmp(name)) - await duration_s(str(file))) <= 0.05
 
 
-async def test_frame_of_four_mebibytes_arrives_whole(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_frame_of_four_mebibytes_arrives_complete(edge: EdgeProcess, tmp_path: Path) -> None:
     file = demux(_large_frame())
     assert len(file.packets["video"]) == 8
     for exe in (FFMPEG_5, FFMPEG_9):
-        done = await ffmpeg(edge.rtmp("large.mp4"), exe=exe)
-        assert packets(done.output) == expected_packets(file), done.stderr
+        result = await ffmpeg(edge.rtmp("large.mp4"), exe=exe)
+        assert packets(result.output) == expected_packets(file), result.stderr
     await rtmpdump(edge.rtmp("large.mp4"), tmp_path / "got.flv")
     assert flv_packets(tmp_path / "got.flv") == expected_packets(file)
     async with open_client(edge.rtmp_port) as client:
         client.play("large.mp4")
-        got = samples(await client.until_named("NetStream.Play.Stop"))
-        assert max(len(frame.body) for frame in got) == LARGE_BYTES + 5
+        received = samples(await client.until_named("NetStream.Play.Stop"))
+        assert max(len(frame.body) for frame in received) == LARGE_BYTES + 5
 
 
-async def test_times_continue_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_timestamps_continue_past_24_bits(edge: EdgeProcess, tmp_path: Path) -> None:
     # 2^24 ms are 4 h 39 min.
     times_ms = list(range(0, FIVE_HOURS_S * 1000, LONG_STEP_MS))
     for exe in (FFMPEG_5, FFMPEG_9):
-        done = await ffmpeg(edge.rtmp("long.mp4"), exe=exe)
-        assert [packet.dts_ms for packet in packets(done.output)["video"]] == times_ms, done.stderr
+        result = await ffmpeg(edge.rtmp("long.mp4"), exe=exe)
+        assert [packet.dts_ms for packet in packets(result.output)["video"]] == times_ms, (
+            result.stderr
+        )
     await rtmpdump(edge.rtmp("long.mp4"), tmp_path / "got.flv")
     assert [packet.dts_ms for packet in flv_packets(tmp_path / "got.flv")["video"]] == times_ms
     async with open_client(edge.rtmp_port) as client:
         client.play("long.mp4")
-        got = samples(await client.until_named("NetStream.Play.Stop"))
-        assert [frame.time_ms for frame in got] == times_ms
+        received = samples(await client.until_named("NetStream.Play.Stop"))
+        assert [frame.time_ms for frame in received] == times_ms
         client.seek(1 << 24)
-        got = samples(await client.until_named("NetStream.Play.Stop"))
-        assert [frame.time_ms for frame in got] == [
+        received = samples(await client.until_named("NetStream.Play.Stop"))
+        assert [frame.time_ms for frame in received] == [
             time_ms for time_ms in times_ms if time_ms >= (1 << 24) - (1 << 24) % LONG_STEP_MS
         ]
 
 
-async def test_rtmpdump_starts_and_stops_at_the_requested_times(
+async def test_rtmpdump_starts_and_stops_at_the_given_times(
     edge: EdgeProcess, tmp_path: Path
 ) -> None:
     await rtmpdump(edge.rtmp("minute.flv"), tmp_path / "got.flv", "-A", "30", "-B", "40")
-    got = _flv_times(tmp_path / "got.flv")
-    # rtmpdump adds the start to the edge's times, which must begin at 0 for that.
-    assert got[0] == 30_000
-    assert 39_960 <= got[-1] <= 40_000
-    assert got == sorted(got)
+    received = _flv_times(tmp_path / "got.flv")
+    # rtmpdump adds the start to the edge's times, which therefore must begin at 0.
+    assert received[0] == 30_000
+    assert 39_960 <= received[-1] <= 40_000
+    assert received == sorted(received)
     assert _numbers(tmp_path / "got.flv")[0] == 30 * 25
 
 
-async def test_rtmpdump_resumes_an_unfinished_download(edge: EdgeProcess, tmp_path: Path) -> None:
+async def test_rtmpdump_resumes_a_partial_download(edge: EdgeProcess, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.flv", tmp_path / "cut.flv"
     await rtmpdump(edge.rtmp("film.mp4"), whole)
     tags = [end for _, end in _tag_spans(whole.read_bytes())]
-    # rtmpdump writes tag by tag: that is where one that was killed has stopped.
+    # rtmpdump writes tag by tag, so a killed one stops at the end of a tag.
     cut.write_bytes(whole.read_bytes()[: tags[len(tags) * 2 // 5]])
-    done = await rtmpdump(edge.rtmp("film.mp4"), cut, "--resume")
-    assert done.code == 0, done.stderr
+    result = await rtmpdump(edge.rtmp("film.mp4"), cut, "--resume")
+    assert result.code == 0, result.stderr
     assert flv_packets(cut) == flv_packets(whole)
 
 
@@ -225,7 +229,7 @@ def _large_frame() -> bytes:
 
 
 def _tag_spans(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where an FLV's tags begin and end."""
+    """The spans of an FLV's tags."""
     at = 13
     while at + 11 <= len(data):
         end = at + 15 + int.from_bytes(data[at + 1 : at + 4])
@@ -234,24 +238,24 @@ def _tag_spans(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _flv_times(path: Path) -> list[int]:
-    return sorted(packet.dts_ms for packets in _absolute(path).values() for packet in packets)
+    return sorted(packet.dts_ms for stream in _absolute(path).values() for packet in stream)
 
 
 def _absolute(path: Path) -> dict[str, list[PlayedPacket]]:
-    """An FLV's media tags with the times that stand in them."""
+    """An FLV's media tags with their own timestamps."""
     data = path.read_bytes()
-    packets: dict[str, list[PlayedPacket]] = {"audio": [], "video": []}
+    tags: dict[str, list[PlayedPacket]] = {"audio": [], "video": []}
     for at, end in _tag_spans(data):
         kind = data[at]
         time_ms = int.from_bytes(data[at + 4 : at + 7]) | data[at + 7] << 24
         body = data[at + 11 : end - 4]
         if kind in (8, 9) and not (kind == 9 and body[1] == 0):
             name = "audio" if kind == 8 else "video"
-            packets[name].append(PlayedPacket(time_ms, time_ms, body.hex()))
-    return packets
+            tags[name].append(PlayedPacket(time_ms, time_ms, body.hex()))
+    return tags
 
 
 def _numbers(path: Path) -> list[int]:
-    """Which frames of ``tags_flv`` a file has."""
+    """The numbers of the ``tags_flv`` frames that a file has."""
     video = _absolute(path)["video"]
     return [struct.unpack_from(">I", bytes.fromhex(packet.digest), 9)[0] for packet in video]

@@ -1,4 +1,4 @@
-"""Journeys: every player means the same object by the same URL, wherever it cuts it.
+"""Journeys: a URL means the same object in every player, wherever the player splits it.
 
 FFmpeg, rtmpdump and GStreamer play from folders of any depth; nginx-rtmp pulls.
 """
@@ -45,16 +45,16 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
-    """Applications cfx/st and vod are open to all; in signed/st all is signed."""
+    """Applications cfx/st and vod are public; signed/st requires signatures."""
     folder = tmp_path_factory.mktemp("urls")
     films = folder / "films"
     for below in ("", "dir", "dir/sub", "dir/sub/deep", "a folder"):
         (films / below).mkdir(parents=True, exist_ok=True)
         for name in ("film.mp4", "film.flv", "song.mp3"):
             (films / below / name).write_bytes(sample_file(name))
-    # A second of it is 10 MB.
+    # One second of it has 10 MB.
     (films / "large.mp4").write_bytes(avc_mp4([keyframe(400_000)] * 50, 40))
-    declared = (
+    distributions = (
         f"[public_keys.{SIGNER.key_id}]\npem = '''\n{SIGNER.pem}'''\n"
         f'[key_groups.site]\nkeys = ["{SIGNER.key_id}"]\n'
         '[[distributions]]\nid = "EOPEN"\ntype = "rtmp"\norigin = "main"\n'
@@ -63,22 +63,22 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
         'application = ["signed/st"]\ntrusted_key_groups = ["site"]\n'
     )
     origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
-    with run_edge(folder / "edge", origins, distributions=declared) as running:
+    with run_edge(folder / "edge", origins, distributions=distributions) as running:
         yield running
 
 
 async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[PlayedPacket]]:
-    """What one of GStreamer's sources gets, and what of the film is wanted of it.
+    """The packets that one of GStreamer's sources receives.
 
-    rtmpsrc plays again when a stream has ended, so it requests only a part of the film.
+    rtmpsrc plays again after the end of a stream, so it reads only a part of the film.
     """
     options = ("blocksize=65536", "num-buffers=8") if element == "rtmpsrc" else ()
-    done = await run(
+    result = await run(
         "gst-launch-1.0", "-q", element, f"location={url}", *options,
         "!", "filesink", f"location={target}",
     )  # fmt: skip
-    assert target.stat().st_size, done.stderr
-    # Among the tags is NetStream.Data.Start, which demuxers take for a third stream.
+    assert target.stat().st_size, result.stderr
+    # The tags include NetStream.Data.Start, which demuxers treat as a third stream.
     report = await run(
         "ffmpeg", "-v", "error", "-copyts", "-i", str(target), "-map", "0:v?", "-map", "0:a?",
         "-c", "copy", "-f", "framehash", "-hash", "sha256", "-",
@@ -86,10 +86,13 @@ async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[Play
     return packets(report.output)
 
 
-def is_beginning(got: dict[str, list[PlayedPacket]], film: dict[str, list[PlayedPacket]]) -> bool:
-    """Whether what was got is the film's first packets, the last of which may be cut."""
-    return got.keys() == film.keys() and all(
-        len(sent) > 50 and sent[:-1] == film[kind][: len(sent) - 1] for kind, sent in got.items()
+def is_beginning(
+    received: dict[str, list[PlayedPacket]], film: dict[str, list[PlayedPacket]]
+) -> bool:
+    """Whether the packets are the film's first ones; the last may be truncated."""
+    return received.keys() == film.keys() and all(
+        len(sent) > 50 and sent[:-1] == film[kind][: len(sent) - 1]
+        for kind, sent in received.items()
     )
 
 
@@ -98,17 +101,17 @@ def is_beginning(got: dict[str, list[PlayedPacket]], film: dict[str, list[Played
 async def test_rtmpdump_plays_from_folders(
     edge: EdgeProcess, tmp_path: Path, name: str, application: str
 ) -> None:
-    done = await rtmpdump(edge.rtmp(name, application), tmp_path / "got.flv")
-    assert "NetStream.Play.StreamNotFound" not in done.stderr
+    result = await rtmpdump(edge.rtmp(name, application), tmp_path / "got.flv")
+    assert "NetStream.Play.StreamNotFound" not in result.stderr
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected(NAMES[name]))
 
 
 @pytest.mark.parametrize("application", ["cfx/st", "vod"])
 @pytest.mark.parametrize("name", NAMES)
 async def test_ffmpeg_plays_from_folders(edge: EdgeProcess, name: str, application: str) -> None:
-    done = await ffmpeg(edge.rtmp(name, application))
-    assert done.code == 0, done.stderr
-    assert packets(done.output) == expected_packets(expected(NAMES[name]))
+    result = await ffmpeg(edge.rtmp(name, application))
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == expected_packets(expected(NAMES[name]))
 
 
 @pytest.mark.parametrize("element", ["rtmpsrc", "rtmp2src"])
@@ -117,13 +120,13 @@ async def test_ffmpeg_plays_from_folders(edge: EdgeProcess, name: str, applicati
 async def test_gstreamer_plays_from_folders(
     edge: EdgeProcess, tmp_path: Path, name: str, application: str, element: str
 ) -> None:
-    got = await gstreamer(element, edge.rtmp(name, application), tmp_path / "got.flv")
+    received = await gstreamer(element, edge.rtmp(name, application), tmp_path / "got.flv")
     film = expected_packets(expected(NAMES[name]))
-    assert got == film or (element == "rtmpsrc" and is_beginning(got, film))
+    assert received == film or (element == "rtmpsrc" and is_beginning(received, film))
 
 
 @pytest.mark.parametrize("application", ["cfx/st", "vod", "cfx/st/", "cfx/st/_definst_"])
-async def test_rtmpdump_plays_with_a_separate_name(
+async def test_rtmpdump_plays_a_name_given_as_playpath(
     edge: EdgeProcess, tmp_path: Path, application: str
 ) -> None:
     url = edge.rtmp("", application).removesuffix("/")
@@ -131,16 +134,16 @@ async def test_rtmpdump_plays_with_a_separate_name(
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
 
 
-async def test_ffmpeg_plays_with_separate_application_and_name(edge: EdgeProcess) -> None:
+async def test_ffmpeg_plays_with_application_and_playpath_options(edge: EdgeProcess) -> None:
     host = edge.rtmp("", "").removesuffix("//")
     for options in (
         ("-rtmp_app", "cfx/st", "-rtmp_playpath", "mp4:dir/film.mp4"),
         ("-rtmp_app", "cfx", "-rtmp_playpath", "st/mp4:dir/film.mp4"),
         ("-rtmp_app", "cfx", "-rtmp_tcurl", f"{host}/cfx/st", "-rtmp_playpath", "dir/film.mp4"),
     ):
-        done = await ffmpeg(f"{host}/cfx/st", options=options)
-        assert done.code == 0, done.stderr
-        assert packets(done.output) == expected_packets(expected("film.mp4"))
+        result = await ffmpeg(f"{host}/cfx/st", options=options)
+        assert result.code == 0, result.stderr
+        assert packets(result.output) == expected_packets(expected("film.mp4"))
 
 
 @pytest.mark.parametrize(
@@ -153,24 +156,24 @@ async def test_signed_names_in_folders_play_in_every_player(
 ) -> None:
     signed = SIGNER.canned(resource, time.time() + 600)
     url = edge.rtmp(signed.replace(" ", "%20"), "signed/st")
-    got = tmp_path / "got.flv"
+    received = tmp_path / "got.flv"
     film = expected_packets(expected("film.mp4"))
-    await rtmpdump(url, got)
-    assert flv_packets(got) == film
-    assert is_beginning(await gstreamer("rtmpsrc", url, got), film)
-    assert await gstreamer("rtmp2src", url, got) == film
+    await rtmpdump(url, received)
+    assert flv_packets(received) == film
+    assert is_beginning(await gstreamer("rtmpsrc", url, received), film)
+    assert await gstreamer("rtmp2src", url, received) == film
     # FFmpeg puts no "mp4:" before a name with a query.
     for exe in (FFMPEG_5, FFMPEG_9):
-        done = await ffmpeg(url, exe=exe)
-        assert done.code == 0, done.stderr
-        assert packets(done.output) == film
+        result = await ffmpeg(url, exe=exe)
+        assert result.code == 0, result.stderr
+        assert packets(result.output) == film
     other = url.replace("film", "song", 1)
-    assert "NetStream.Play.Failed" in (await rtmpdump(other, got)).stderr
+    assert "NetStream.Play.Failed" in (await rtmpdump(other, received)).stderr
 
 
 @asynccontextmanager
 async def nginx_pulling(folder: Path, source: str) -> AsyncIterator[str]:
-    """nginx-rtmp that pulls ``source`` for clients of the returned URL."""
+    """nginx-rtmp that pulls ``source`` for viewers of the yielded URL."""
     (port,) = free_ports(1)
     folder.mkdir()
     (folder / "nginx.conf").write_text(
@@ -212,10 +215,10 @@ async def test_nginx_rtmp_pulls_a_stream(
     edge: EdgeProcess, tmp_path: Path, application: str, name: str, codecs: list[str]
 ) -> None:
     async with nginx_pulling(tmp_path / "nginx", edge.rtmp(name, application)) as url:
-        done = await run(
+        result = await run(
             "ffprobe", "-v", "error", "-analyzeduration", "1000000", "-probesize", "1000000",
             "-show_entries", "stream=codec_name", "-of", "csv=p=0", url,
         )  # fmt: skip
-    assert sorted(done.output.decode().split()) == codecs
-    log = (tmp_path / "nginx" / "error.log").read_text()
-    assert "too big" not in log
+    assert sorted(result.output.decode().split()) == codecs
+    error_log = (tmp_path / "nginx" / "error.log").read_text()
+    assert "too big" not in error_log

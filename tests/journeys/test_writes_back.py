@@ -1,6 +1,6 @@
-"""Journeys: writes that are answered before their origin has them, and what survives what.
+"""Journeys: write-back: writes that are answered before their origin has them.
 
-A relay is in front of a real bucket; while it is closed, the bucket is down.
+A proxy is in front of a real bucket; while it refuses connections, the bucket is down.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.support.s3_server import S3Server
 from tests.support.scripted_origin import Reply, ScriptedOrigin
 
 BUCKET = "queued"
-FRAME_HEADER_BYTES = 13  # of a picture of tags_flv, before its filler
-VIEWERS = 8  # on new connections: that all meet one worker of two happens once in 128 times
-PATIENCE_ROUNDS = 1500  # of the pause between looks at another process
+FRAME_HEADER_BYTES = 13  # of a frame of tags_flv, before its filler
+VIEWERS = 8  # on new connections; all reach the same of two workers once in 128 times
+PATIENCE_ROUNDS = 1500  # polls of another process
 
 ORIGIN = """
 [origins.main]
@@ -78,50 +78,50 @@ application = ["vod"]
 """
 
 
-class Relay:
-    """A way to the bucket that can be shut: then connections to it are refused."""
+class BucketProxy:
+    """A proxy to the bucket that can refuse connections."""
 
     def __init__(self, endpoint: str) -> None:
         self._behind = urlsplit(endpoint)
         self._server: asyncio.Server | None = None
-        self._passing: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
 
-    async def open(self) -> None:
-        """Lets connections through, on the same port as before."""
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+    async def accept(self) -> None:
+        """Accepts connections, on the same port as before."""
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def close(self) -> None:
-        """Refuses new connections and cuts those that are there."""
+    async def refuse(self) -> None:
+        """Refuses new connections and aborts open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        for passing in self._passing:
-            passing.cancel()
-        await asyncio.gather(*self._passing, return_exceptions=True)
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        passing = asyncio.current_task()
-        assert passing is not None
-        self._passing.add(passing)
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
         host, port = self._behind.hostname, self._behind.port
         far_reader, far_writer = await asyncio.open_connection(host, port)
-        ways = [
+        copies = [
             asyncio.create_task(_copy(reader, far_writer)),
             asyncio.create_task(_copy(far_reader, writer)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            pass  # the relay is closed
+            pass  # the proxy refuses connections
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for copy in copies:
+                copy.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
             writer.transport.abort()
             far_writer.transport.abort()
-            self._passing.discard(passing)
+            self._connections.discard(connection)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,18 +131,18 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def relay_to(s3: S3Server) -> AsyncIterator[Relay]:
-    relay = Relay(s3.endpoint)
-    await relay.open()
+async def open_bucket_proxy(s3: S3Server) -> AsyncIterator[BucketProxy]:
+    bucket_proxy = BucketProxy(s3.endpoint)
+    await bucket_proxy.accept()
     try:
-        yield relay
+        yield bucket_proxy
     finally:
-        await relay.close()
+        await bucket_proxy.refuse()
 
 
 @asynccontextmanager
 async def running(folder: Path, origins: str, distributions: str) -> AsyncIterator[EdgeProcess]:
-    """An edge; it is started and stopped while its origins, here, work on."""
+    """Runs an edge; its start and stop do not block the origins in this process."""
     starting = run_edge(folder, origins, workers=2, distributions=distributions)
     edge = await asyncio.to_thread(starting.__enter__)
     try:
@@ -151,9 +151,9 @@ async def running(folder: Path, origins: str, distributions: str) -> AsyncIterat
         await asyncio.to_thread(starting.__exit__, None, None, None)
 
 
-def before(s3: S3Server, relay: Relay) -> tuple[str, str]:
-    """Origin and distributions of an edge behind the relay."""
-    return ORIGIN.format(bucket=BUCKET, s3=s3, port=relay.port), DISTRIBUTIONS
+def edge_config(s3: S3Server, bucket_proxy: BucketProxy) -> tuple[str, str]:
+    """Origin and distributions of an edge in front of the proxy."""
+    return ORIGIN.format(bucket=BUCKET, s3=s3, port=bucket_proxy.port), DISTRIBUTIONS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,7 +161,7 @@ def _bucket(s3: S3Server) -> None:
     s3.create_bucket(BUCKET)
 
 
-async def ask(
+async def send_request(
     edge: EdgeProcess,
     name: str,
     method: str = "GET",
@@ -170,7 +170,7 @@ async def ask(
     host: str = "edge",
     **fields: str,
 ) -> Response:
-    """One request on a connection of its own."""
+    """Sends one request on a new connection."""
     async with open_viewer(edge.http_port) as viewer:
         if method != "GET":
             fields["content_length"] = str(len(body))
@@ -178,35 +178,37 @@ async def ask(
         return await viewer.receive(method)
 
 
-async def served(edge: EdgeProcess, name: str, host: str = "edge") -> set[tuple[int, bytes]]:
-    """What viewers get who come now."""
-    answers = await asyncio.gather(*(ask(edge, name, host=host) for _viewer in range(VIEWERS)))
-    return {(answer.status, answer.body) for answer in answers}
+async def new_responses(edge: EdgeProcess, name: str, host: str = "edge") -> set[tuple[int, bytes]]:
+    """The responses that new viewers receive."""
+    responses = await asyncio.gather(
+        *(send_request(edge, name, host=host) for _viewer in range(VIEWERS))
+    )
+    return {(response.status, response.body) for response in responses}
 
 
-async def played(edge: EdgeProcess) -> list[int]:
-    """Sizes of the pictures of film.flv."""
+async def frame_sizes(edge: EdgeProcess) -> list[int]:
+    """The sizes of the video frames of film.flv."""
     async with open_client(edge.rtmp_port, "vod") as client:
         client.play("film")
-        got = samples(await client.until_named("NetStream.Play.Stop"))
-        return [len(frame.body) for frame in got if frame.kind == VIDEO]
+        received = samples(await client.until_named("NetStream.Play.Stop"))
+        return [len(frame.body) for frame in received if frame.kind == VIDEO]
 
 
 async def admin(edge: EdgeProcess, method: str, path: str) -> dict[str, Any]:
-    """The JSON of an answer of the admin address."""
+    """The JSON response of the admin address."""
     request = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}{path}", method=method)
 
-    def answer() -> bytes:
+    def read() -> bytes:
         with urllib.request.urlopen(request, timeout=10) as response:
             body: bytes = response.read()
             return body
 
-    document: dict[str, Any] = json.loads(await asyncio.to_thread(answer))
+    document: dict[str, Any] = json.loads(await asyncio.to_thread(read))
     return document
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for another process to bring ``condition`` about."""
+    """Waits until ``condition`` holds because of another process."""
     for _round in range(PATIENCE_ROUNDS):
         if await asyncio.to_thread(condition):
             return
@@ -220,7 +222,7 @@ async def until_metrics(edge: EdgeProcess, **expected: float) -> None:
 
 
 async def kill(edge: EdgeProcess) -> None:
-    """All of the edge at once, with no chance to say anything."""
+    """Kills all processes of the edge at once."""
     os.killpg(edge.pid, signal.SIGKILL)
     await asyncio.to_thread(edge.process.wait)
 
@@ -240,19 +242,19 @@ async def test_answered_writes_survive_the_death_of_all_processes(
     s3.put(BUCKET, "film.flv", tags_flv(2, frame_bytes=500))
     s3.put(BUCKET, "page", b"0")
     s3.put(BUCKET, "gone", b"here")
-    async with relay_to(s3) as relay:
-        async with running(tmp_path, *before(s3, relay)) as edge:
-            assert await served(edge, "page") == {(200, b"0")}
-            assert await served(edge, "gone") == {(200, b"here")}
-            assert set(await played(edge)) == {FRAME_HEADER_BYTES + 500}
-            await relay.close()
+    async with open_bucket_proxy(s3) as bucket_proxy:
+        async with running(tmp_path, *edge_config(s3, bucket_proxy)) as edge:
+            assert await new_responses(edge, "page") == {(200, b"0")}
+            assert await new_responses(edge, "gone") == {(200, b"here")}
+            assert set(await frame_sizes(edge)) == {FRAME_HEADER_BYTES + 500}
+            await bucket_proxy.refuse()
             for body in (b"1", b"2", b"3"):
-                assert (await ask(edge, "page", "PUT", body)).status == 200
-                assert await served(edge, "page") == {(200, body)}
-            assert (await ask(edge, "film.flv", "PUT", film)).status == 200
-            assert (await ask(edge, "gone", "DELETE")).status == 204
-            assert {status for status, _body in await served(edge, "gone")} == {404}
-            plays = await asyncio.gather(*(played(edge) for _viewer in range(VIEWERS)))
+                assert (await send_request(edge, "page", "PUT", body)).status == 200
+                assert await new_responses(edge, "page") == {(200, body)}
+            assert (await send_request(edge, "film.flv", "PUT", film)).status == 200
+            assert (await send_request(edge, "gone", "DELETE")).status == 204
+            assert {status for status, _body in await new_responses(edge, "gone")} == {404}
+            plays = await asyncio.gather(*(frame_sizes(edge) for _viewer in range(VIEWERS)))
             assert plays == [[FRAME_HEADER_BYTES + 700] * 50] * VIEWERS
             listed = await admin(edge, "GET", "/writes")
             assert sum(listed["by_state"].values()) == listed["accepted"] == 5
@@ -266,11 +268,11 @@ async def test_answered_writes_survive_the_death_of_all_processes(
             )
             await kill(edge)
         assert bucket_has(s3, "page") == b"0"
-        async with running(tmp_path, *before(s3, relay)) as edge:
-            assert await served(edge, "page") == {(200, b"3")}
-            assert {status for status, _body in await served(edge, "gone")} == {404}
-            assert set(await played(edge)) == {FRAME_HEADER_BYTES + 700}
-            await relay.open()
+        async with running(tmp_path, *edge_config(s3, bucket_proxy)) as edge:
+            assert await new_responses(edge, "page") == {(200, b"3")}
+            assert {status for status, _body in await new_responses(edge, "gone")} == {404}
+            assert set(await frame_sizes(edge)) == {FRAME_HEADER_BYTES + 700}
+            await bucket_proxy.accept()
             done = await asyncio.to_thread(edge.await_log, "write_replicated", 5)
             assert bucket_has(s3, "page") == b"3"
             assert bucket_has(s3, "film.flv") == film
@@ -278,7 +280,7 @@ async def test_answered_writes_survive_the_death_of_all_processes(
             of_page = [line["serial"] for line in done if line["object"] == "page"]
             assert len(of_page) == 3
             assert of_page == sorted(of_page)
-            assert await served(edge, "page") == {(200, b"3")}
+            assert await new_responses(edge, "page") == {(200, b"3")}
             assert (await admin(edge, "GET", "/writes"))["done"] == 5
             await until_metrics(edge, waiting_writes=0, held_write_bytes=0)
             assert list((edge.cache / "writes" / "bodies").iterdir()) == []
@@ -288,20 +290,23 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
     tmp_path: Path, s3: S3Server
 ) -> None:
     etag = s3.put(BUCKET, "contested", b"first")
-    async with relay_to(s3) as relay, running(tmp_path, *before(s3, relay)) as edge:
-        await relay.close()
+    async with (
+        open_bucket_proxy(s3) as bucket_proxy,
+        running(tmp_path, *edge_config(s3, bucket_proxy)) as edge,
+    ):
+        await bucket_proxy.refuse()
         for name in ("contested", "dropped"):
             condition = {"if_match": etag} if name == "contested" else {"if_none_match": "*"}
-            assert (await ask(edge, name, "PUT", b"mine", **condition)).status == 200
-            assert await served(edge, name) == {(200, b"mine")}
-        refused = await ask(edge, "contested", "PUT", b"x", if_match='"none of mine"')
-        assert refused.status == 412  # against what waits here
+            assert (await send_request(edge, name, "PUT", b"mine", **condition)).status == 200
+            assert await new_responses(edge, name) == {(200, b"mine")}
+        refused = await send_request(edge, "contested", "PUT", b"x", if_match='"none of mine"')
+        assert refused.status == 412  # compared with the pending write
         s3.put(BUCKET, "contested", b"theirs")
         s3.put(BUCKET, "dropped", b"theirs")
-        await relay.open()
+        await bucket_proxy.accept()
         await until_metrics(edge, waiting_writes=0, kept_writes=2, held_write_bytes=8)
         for name in ("contested", "dropped"):
-            assert await served(edge, name) == {(200, b"theirs")}
+            assert await new_responses(edge, name) == {(200, b"theirs")}
         listed = await admin(edge, "GET", "/writes")
         assert listed["by_state"]["conflict"] == 2
         serials = {row["object"]: row["serial"] for row in listed["rows"]}
@@ -310,13 +315,13 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
         lines = await asyncio.to_thread(edge.await_log, "write_not_replicated", 2)
         assert {line["object"] for line in lines if line["state"] == "conflict"} == set(serials)
 
-        again = f"/writes/{serials['contested']}/retry?unconditional=1"
-        await admin(edge, "POST", again)
+        retry = f"/writes/{serials['contested']}/retry?unconditional=1"
+        await admin(edge, "POST", retry)
         await admin(edge, "DELETE", f"/writes/{serials['dropped']}")
         await until_metrics(edge, waiting_writes=0, kept_writes=0, held_write_bytes=0)
         assert bucket_has(s3, "contested") == b"mine"
         assert bucket_has(s3, "dropped") == b"theirs"
-        assert await served(edge, "contested") == {(200, b"mine")}
+        assert await new_responses(edge, "contested") == {(200, b"mine")}
         assert (await admin(edge, "GET", "/writes"))["rows"] == []
 
 
@@ -331,23 +336,23 @@ async def test_writes_to_an_http_origin_that_is_down_are_queued(
         async with running(tmp_path, sites, DISTRIBUTIONS_OF_SITES) as edge:
             hosts = ("main.test", "both.test")
             for host in hosts:
-                assert await served(edge, "page", host) == {(200, b"old")}
+                assert await new_responses(edge, "page", host) == {(200, b"old")}
             await first.refuse()
-            requests_before = len(first.requests)
-            response = await ask(
+            before_write = len(first.requests)
+            response = await send_request(
                 edge, "page", "PUT", b"new", host=f"{written}.test", content_type="text/plain"
             )
             assert response.status == 200
-            for host in hosts:  # the group does not ask its other origin instead
-                assert await served(edge, "page", host) == {(200, b"new")}
+            for host in hosts:  # the group does not use its other origin instead
+                assert await new_responses(edge, "page", host) == {(200, b"new")}
             first.script(Reply(status=204))
             first.put("page", b"new", etag='"2"')
             await first.accept()
             await asyncio.to_thread(edge.await_log, "write_replicated")
-            arrived = first.requests[requests_before]
+            arrived = first.requests[before_write]
             assert (arrived.method, bytes(arrived.body)) == ("PUT", b"new")
             assert arrived.headers["content-type"] == "text/plain"
             for host in hosts:
-                assert await served(edge, "page", host) == {(200, b"new")}
-                assert (await ask(edge, "page", host=host)).fields["etag"] == '"2"'
+                assert await new_responses(edge, "page", host) == {(200, b"new")}
+                assert (await send_request(edge, "page", host=host)).fields["etag"] == '"2"'
             assert not any(request.method == "PUT" for request in second.requests)
