@@ -40,17 +40,17 @@ def uploads(s3: S3Server) -> int:
     return len(s3.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()))
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for other processes to bring ``condition`` about."""
+def until(condition: Callable[[], bool], subject: str) -> None:
+    """Waits until ``condition`` holds because of other processes."""
     for _round in range(PATIENCE_ROUNDS):
         if condition():
             return
         time.sleep(POLL_S)
-    raise TimeoutError(what)
+    raise TimeoutError(subject)
 
 
 def has_records(edge: EdgeProcess) -> bool:
-    """Whether the edge knows of a running upload."""
+    """Whether the edge has recorded a running upload."""
     folder = edge.cache / "writes" / "uploads"
     return folder.exists() and any(not one.name.startswith(".") for one in folder.iterdir())
 

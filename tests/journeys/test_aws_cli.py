@@ -1,4 +1,4 @@
-"""Journeys: Amazon's own ``aws`` command with the edge as its endpoint, a real bucket behind it."""
+"""Journeys: Amazon's ``aws`` command with the edge as its endpoint and a real bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.s3_server import S3Server
 
 BUCKET = "copied"
 PIECE_BYTES = 1 << 20
-PART_BYTES = 8 * PIECE_BYTES  # the command's own
+PART_BYTES = 8 * PIECE_BYTES  # the command's default
 
 ORIGIN = """
 [origins.main]
@@ -52,7 +52,7 @@ def _edge(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ed
 
 
 def write_file(path: Path, pieces: int, seed: int) -> str:
-    """A file of so many MiB, no two pieces of which are alike; its SHA-256."""
+    """Writes a file of so many MiB, all different; returns its SHA-256."""
     piece, digest = random.Random(seed).randbytes(PIECE_BYTES - 8), hashlib.sha256()
     with path.open("wb") as file:
         for number in range(pieces):
@@ -67,27 +67,31 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def test_large_file_is_uploaded_and_downloaded_unchanged(
+def test_large_file_is_uploaded_and_downloaded_in_parts(
     edge: EdgeProcess, s3: S3Server, aws: AwsCli, tmp_path: Path
 ) -> None:
-    """In parts, many at a time; what another copy left in the cache is not what comes back."""
-    here, back, where = tmp_path / "here", tmp_path / "back", f"s3://{BUCKET}/films/large.bin"
+    """Parts are sent in parallel; the download is never an older cached copy."""
+    upload, download, target = (
+        tmp_path / "here",
+        tmp_path / "back",
+        f"s3://{BUCKET}/films/large.bin",
+    )
     for seed, parts in enumerate((25, 2)):
-        written = write_file(here, parts * 8, seed)
-        aws.run("s3", "cp", "--no-progress", str(here), where, endpoint=edge.http(""))
+        digest = write_file(upload, parts * 8, seed)
+        aws.run("s3", "cp", "--no-progress", str(upload), target, endpoint=edge.http(""))
         head = s3.client.head_object(Bucket=BUCKET, Key="films/large.bin")
         assert head["ContentLength"] == parts * PART_BYTES
         assert head["ETag"].endswith(f'-{parts}"')
-        aws.run("s3", "cp", "--no-progress", where, str(back), endpoint=edge.http(""))
-        assert digest_of(back) == written
+        aws.run("s3", "cp", "--no-progress", target, str(download), endpoint=edge.http(""))
+        assert digest_of(download) == digest
     assert s3.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []
-    aws.run("s3", "rm", where, endpoint=edge.http(""))
-    gone = aws.run("s3", "cp", where, str(back), endpoint=edge.http(""), check=False)
-    assert gone.returncode == 1
-    assert "404" in gone.stderr
+    aws.run("s3", "rm", target, endpoint=edge.http(""))
+    result = aws.run("s3", "cp", target, str(download), endpoint=edge.http(""), check=False)
+    assert result.returncode == 1
+    assert "404" in result.stderr
 
 
-def test_conditional_puts_are_refused_when_their_condition_fails(
+def test_if_none_match_prevents_a_second_put(
     edge: EdgeProcess, aws: AwsCli, tmp_path: Path
 ) -> None:
     small = tmp_path / "small"
@@ -102,15 +106,15 @@ def test_conditional_puts_are_refused_when_their_condition_fails(
     assert (head["ETag"], head["ContentLength"]) == (etag, 15)
 
 
-def test_own_bucket_is_listed_and_other_buckets_are_refused(edge: EdgeProcess, aws: AwsCli) -> None:
-    """Where PUT is among the methods: a client that may replace all objects may see their names."""
+def test_only_the_own_bucket_is_listed(edge: EdgeProcess, aws: AwsCli) -> None:
+    """With PUT among the methods: a client that may replace all objects may list them."""
     aws.run("s3", "ls", f"s3://{BUCKET}/", endpoint=edge.http(""))
     other = aws.run("s3", "ls", f"s3://not-{BUCKET}/", endpoint=edge.http(""), check=False)
     assert (other.returncode, other.stdout) == (255, "")
     assert "NoSuchBucket" in other.stderr
 
 
-def test_aws_command_signs_urls(aws: AwsCli, tmp_path: Path) -> None:
+def test_sign_command_makes_a_canned_policy_url(aws: AwsCli, tmp_path: Path) -> None:
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -121,6 +125,6 @@ def test_aws_command_signs_urls(aws: AwsCli, tmp_path: Path) -> None:
         *("cloudfront", "sign", "--url", "https://one.example/film", "--key-pair-id", "K1"),
         *("--private-key", f"file://{tmp_path}/key.pem", "--date-less-than", "2100-01-01"),
     ).stdout.strip()
-    parameters = parse_qs(urlsplit(signed).query)
-    assert parameters.keys() == {"Expires", "Signature", "Key-Pair-Id"}
-    assert (parameters["Expires"], parameters["Key-Pair-Id"]) == (["4102444800"], ["K1"])
+    query = parse_qs(urlsplit(signed).query)
+    assert query.keys() == {"Expires", "Signature", "Key-Pair-Id"}
+    assert (query["Expires"], query["Key-Pair-Id"]) == (["4102444800"], ["K1"])

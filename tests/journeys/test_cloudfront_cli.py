@@ -1,4 +1,4 @@
-"""Amazon's own ``aws cloudfront`` against a running edge: what it makes is served."""
+"""Journeys: Amazon's ``aws cloudfront`` creates a distribution that a running edge serves."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ async def test_distribution_with_an_identity_is_created_listed_and_served(
     with run_edge(tmp_path / "edge", config, workers=2) as edge:
         endpoint = f"http://127.0.0.1:{edge.admin_port}"
 
-        def make() -> str:
+        def create() -> str:
             identity = aws.json(
                 *("cloudfront", "create-cloud-front-origin-access-identity"),
                 *("--cloud-front-origin-access-identity-config", "CallerReference=one,Comment=of"),
                 endpoint=endpoint,
             )["CloudFrontOriginAccessIdentity"]["Id"]
-            named = f"origin-access-identity/cloudfront/{identity}"
-            cached = "83da9c7e-98b4-4e11-a168-04f0df8e2c65"
+            identity_path = f"origin-access-identity/cloudfront/{identity}"
+            cache_policy_id = "83da9c7e-98b4-4e11-a168-04f0df8e2c65"
             origin = {
                 "Id": "main",
                 "DomainName": "films.s3.amazonaws.com",
-                "S3OriginConfig": {"OriginAccessIdentity": named},
+                "S3OriginConfig": {"OriginAccessIdentity": identity_path},
             }
             document = {
                 "CallerReference": "one",
@@ -52,7 +52,7 @@ async def test_distribution_with_an_identity_is_created_listed_and_served(
                 "DefaultCacheBehavior": {
                     "TargetOriginId": "main",
                     "ViewerProtocolPolicy": "allow-all",
-                    "CachePolicyId": cached,
+                    "CachePolicyId": cache_policy_id,
                 },
             }
             created = aws.json(
@@ -60,12 +60,12 @@ async def test_distribution_with_an_identity_is_created_listed_and_served(
                 *("--distribution-config", json.dumps(document)),
                 endpoint=endpoint,
             )["Distribution"]["Id"]
-            listed = aws.json(
+            matches = aws.json(
                 *("cloudfront", "list-distributions-by-cache-policy-id"),
-                *("--cache-policy-id", cached),
+                *("--cache-policy-id", cache_policy_id),
                 endpoint=endpoint,
             )["DistributionIdList"]["Items"]
-            assert listed == [created]
+            assert matches == [created]
             again = aws.run(
                 *("cloudfront", "create-distribution"),
                 *("--distribution-config", json.dumps(document)),
@@ -75,10 +75,10 @@ async def test_distribution_with_an_identity_is_created_listed_and_served(
             assert "DistributionAlreadyExists" in again.stderr
             return str(created)
 
-        identifier = await asyncio.to_thread(make)
+        identifier = await asyncio.to_thread(create)
         response = await fetch(edge.http_port, "/a", host="made.example.org")
         assert (response.status, response.body) == (200, b"content")
-        listed = await asyncio.to_thread(
+        listing = await asyncio.to_thread(
             aws.json, "cloudfront", "list-distributions", endpoint=endpoint
         )
-        assert [one["Id"] for one in listed["DistributionList"]["Items"]] == ["EWEB", identifier]
+        assert [one["Id"] for one in listing["DistributionList"]["Items"]] == ["EWEB", identifier]

@@ -1,4 +1,4 @@
-"""A real edge over a bucket, an HTTP server and a folder: the bytes are the object's."""
+"""Journeys: a real edge with a bucket, an HTTP server and a folder serves the right bytes."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def curl(*arguments: str) -> bytes:
 
 @contextmanager
 def connection(edge: EdgeProcess) -> Iterator[http.client.HTTPConnection]:
-    connected = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=30)
+    client = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=30)
     try:
-        yield connected
+        yield client
     finally:
-        connected.close()
+        client.close()
 
 
 @contextmanager
-def edge_over(kind: str, tmp_path: Path, s3: S3Server) -> Iterator[EdgeProcess]:
-    """An edge over an origin that has FILM as ``dir/film one.mp4``."""
+def edge_with_origin(kind: str, tmp_path: Path, s3: S3Server) -> Iterator[EdgeProcess]:
+    """An edge with an origin that has FILM as ``dir/film one.mp4``."""
     if kind == "bucket":
         s3.put("videos", "journey/dir/film one.mp4", WHOLE, content_type="video/mp4")
         origin = bucket_toml(s3, "journey/")
@@ -72,10 +72,10 @@ def edge_over(kind: str, tmp_path: Path, s3: S3Server) -> Iterator[EdgeProcess]:
 
 
 @pytest.mark.parametrize("kind", ["bucket", "folder"])
-def test_objects_are_served_from_each_kind_of_origin(
+def test_objects_and_ranges_are_those_of_the_origin(
     kind: str, tmp_path: Path, s3: S3Server
 ) -> None:
-    with edge_over(kind, tmp_path, s3) as edge:
+    with edge_with_origin(kind, tmp_path, s3) as edge:
         url = edge.http("/dir/film%20one.mp4")
         assert curl("--range", "1000000-1999999", url) == WHOLE[1_000_000:2_000_000]  # partly
         assert curl(url) == WHOLE
@@ -88,52 +88,52 @@ def test_objects_are_served_from_each_kind_of_origin(
         downloads = [tmp_path / "one", tmp_path / "two"]
         curl(url, "-o", str(downloads[0]), url, "-o", str(downloads[1]))
         assert [download.read_bytes() for download in downloads] == [WHOLE, WHOLE]
-        with connection(edge) as connected:
-            connected.request("GET", "/dir/film%20one.mp4", headers={"If-None-Match": etag[1]})
-            response = connected.getresponse()
+        with connection(edge) as client:
+            client.request("GET", "/dir/film%20one.mp4", headers={"If-None-Match": etag[1]})
+            response = client.getresponse()
             assert (response.status, response.read()) == (304, b"")
             for _again in range(8):
                 first, last = sorted(random.sample(range(FILM_BYTES), 2))
-                connected.request(
+                client.request(
                     "GET", "/dir/film%20one.mp4", headers={"Range": f"bytes={first}-{last}"}
                 )
-                response = connected.getresponse()
+                response = client.getresponse()
                 assert response.status == 206
                 assert response.read() == WHOLE[first : last + 1]
-            connected.request("GET", "/dir/none.mp4")
-            response = connected.getresponse()
+            client.request("GET", "/dir/none.mp4")
+            response = client.getresponse()
             assert response.status == 404
             response.read()
             for outside in ("/../secret", "/%2e%2e/secret", "/dir%2f..%2f../secret", "/dir"):
-                connected.request("GET", outside)
-                response = connected.getresponse()
+                client.request("GET", outside)
+                response = client.getresponse()
                 assert response.status in {400, 404}
                 assert b"secret bytes" not in response.read()
 
 
 def test_bucket_that_refuses_the_key_is_a_403(tmp_path: Path, s3: S3Server) -> None:
     wrong = bucket_toml(s3).replace(s3.secret_access_key, "wrong")
-    with run_edge(tmp_path, wrong) as edge, connection(edge) as connected:
-        connected.request("GET", "/film.mp4")
-        response = connected.getresponse()
+    with run_edge(tmp_path, wrong) as edge, connection(edge) as client:
+        client.request("GET", "/film.mp4")
+        response = client.getresponse()
         assert response.status == 403
         assert s3.access_key_id.encode() not in response.read()
 
 
-async def test_random_ranges_of_a_filling_object_are_correct(tmp_path: Path) -> None:
-    """With any part cached already, and in any worker."""
+async def test_random_ranges_of_a_cold_object_have_the_right_bytes(tmp_path: Path) -> None:
+    """The ranges are cached or not, and either worker responds."""
     async with ScriptedOrigin() as origin:
         large = Pattern(150_000_000, seed=7)  # three extents
         origin.put("film.mp4", large)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            chance = random.Random(11)
+            rng = random.Random(11)
 
             async def view() -> None:
                 async with open_viewer(edge.http_port) as viewer:
                     for _range in range(15):
-                        first = chance.choice([0, 67_108_000, 134_217_000, 149_990_000])
-                        first += chance.randrange(5000)
-                        last = min(first + chance.randrange(1, 300_000), large.size_bytes) - 1
+                        first = rng.choice([0, 67_108_000, 134_217_000, 149_990_000])
+                        first += rng.randrange(5000)
+                        last = min(first + rng.randrange(1, 300_000), large.size_bytes) - 1
                         response = await viewer.get("/film.mp4", range=f"bytes={first}-{last}")
                         assert response.status == 206
                         assert response.body == large.read(Span(first, last + 1))
@@ -142,21 +142,21 @@ async def test_random_ranges_of_a_filling_object_are_correct(tmp_path: Path) -> 
             assert origin.body_bytes_sent < 20_000_000  # pieces, each once
 
 
-async def test_hundred_viewers_of_a_cold_object_cost_one_read(tmp_path: Path) -> None:
+async def test_hundred_viewers_of_a_cold_object_share_one_fill(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.hold("film.mp4", at=10)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            begun = 0
+            received = 0
 
             async def view() -> bytes:
-                nonlocal begun
+                nonlocal received
                 async with open_viewer(edge.http_port) as viewer:
                     await viewer.send_request("/film.mp4")
                     head = await viewer.receive_head()
                     first = await viewer.receive_body(10)
-                    begun += 1
-                    if begun == 100:  # all have bytes, and the origin has sent no more
+                    received += 1
+                    if received == 100:  # all have bytes, and the origin has sent no more
                         assert origin.body_bytes_sent == 10
                         origin.release("film.mp4")
                     rest = int(head.fields["content-length"]) - 10
@@ -168,18 +168,18 @@ async def test_hundred_viewers_of_a_cold_object_cost_one_read(tmp_path: Path) ->
             assert len(edge.await_log("response", 100)) == 100
 
 
-async def test_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -> None:
+async def test_object_replaced_during_a_response_is_never_mixed(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         new = Pattern(FILM_BYTES, seed=6)
         new_whole = new.read(Span(0, FILM_BYTES))
         origin.put("film.mp4", FILM, etag='"old"')
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            # Part of the old is cached, then the object changes, then the rest is requested.
+            # A part of the old object is cached; then the object changes.
             old = await fetch(edge.http_port, "/film.mp4", range="bytes=0-99999")
             assert old.body == WHOLE[:100_000]
             origin.put("film.mp4", new, etag='"new"')
-            # A worker that still knows the old one promises it, and must say that it failed.
-            cut = 0
+            # A worker with the old metadata sends its length, so it must truncate the response.
+            truncated = 0
             for _viewer in range(20):
                 async with open_viewer(edge.http_port) as viewer:
                     await viewer.send_request("/film.mp4")
@@ -190,11 +190,11 @@ async def test_object_replaced_while_it_is_sent_is_never_mixed(tmp_path: Path) -
                     received = await viewer.receive_rest()
                     assert len(received) < FILM_BYTES
                     assert received == WHOLE[: len(received)]
-                    cut += 1
-            assert cut <= 2  # each worker learns by it
+                    truncated += 1
+            assert truncated <= 2  # once for each worker
 
 
-async def test_response_of_an_origin_that_fails_for_good_is_cut(tmp_path: Path) -> None:
+async def test_failed_origin_truncates_the_response(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.hold("film.mp4", at=1_000_000)
@@ -204,21 +204,21 @@ async def test_response_of_an_origin_that_fails_for_good_is_cut(tmp_path: Path) 
                 await viewer.send_request("/film.mp4")
                 head = await viewer.receive_head()
                 assert head.fields["content-length"] == str(FILM_BYTES)
-                begun = await viewer.receive_body(1_000_000)
+                received = await viewer.receive_body(1_000_000)
                 await origin.refuse()
                 rest = await viewer.receive_rest()
-            assert begun + rest == WHOLE[: len(begun + rest)]
-            assert len(begun + rest) < FILM_BYTES
+            assert received + rest == WHOLE[: len(received + rest)]
+            assert len(received + rest) < FILM_BYTES
             (line,) = edge.await_log("response")
             assert line["status"] == 200
             assert line["reason"]
             assert (await fetch(edge.http_port, "/film.mp4", range="bytes=0-9")).status == 206
-            # The origin is back: what was begun is finished, without the bytes that are there.
+            # The origin is up again: the fill continues with the missing bytes.
             origin.release("film.mp4")
-            sent = origin.body_bytes_sent
+            sent_before = origin.body_bytes_sent
             await origin.accept()
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
-            assert origin.body_bytes_sent - sent < FILM_BYTES - 900_000
+            assert origin.body_bytes_sent - sent_before < FILM_BYTES - 900_000
 
 
 async def test_silent_origin_is_a_504(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ async def test_silent_origin_is_a_504(tmp_path: Path) -> None:
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
 
 
-async def test_distributions_of_different_hosts_are_separate(tmp_path: Path) -> None:
+async def test_distributions_have_separate_objects(tmp_path: Path) -> None:
     async with ScriptedOrigin() as first, ScriptedOrigin() as second:
         first.put("film.mp4", b"first")
         second.put("film.mp4", b"second")
@@ -257,9 +257,7 @@ async def test_distributions_of_different_hosts_are_separate(tmp_path: Path) -> 
             assert ids == {"E1", "E2", None}
 
 
-async def test_viewer_that_stops_reading_is_disconnected_and_others_are_served(
-    tmp_path: Path,
-) -> None:
+async def test_viewer_that_stops_reading_is_disconnected_alone(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         large = Pattern(32 << 20, seed=8)
         origin.put("film.mp4", large)

@@ -1,4 +1,4 @@
-"""A disk that takes no more, and a disk that gives back something else."""
+"""Journeys: a disk that is full, and a disk that returns wrong data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def http_toml(url: str) -> str:
 
 
 def limit_files(pid: int, size_bytes: int) -> None:
-    """No file of a process may grow beyond ``size_bytes``, on disk or in memory."""
+    """Limits the size of all files of a process, on disk and in memory."""
     _soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
 
 
-async def test_full_disk_and_memory_cut_one_response_and_no_other(tmp_path: Path) -> None:
+async def test_full_disk_truncates_only_one_response(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         origin.put("other.mp4", FILM)
@@ -58,28 +58,28 @@ async def test_full_disk_and_memory_cut_one_response_and_no_other(tmp_path: Path
             assert edge.log("process_ended") == []
 
 
-async def test_damaged_chunk_is_fetched_again_after_an_unclean_boot(tmp_path: Path) -> None:
+async def test_damaged_chunk_is_fetched_again_after_a_power_failure(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
         damage(tmp_path / "cache", position=10 * CHUNK_BYTES + 77)
         pretend_power_failure(tmp_path / "cache")
-        requests_before = len(origin.requests)
+        request_count = len(origin.requests)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
-            again = origin.requests[requests_before:]
-            # It may have changed without notice: it is validated, and not sent again.
+            again = origin.requests[request_count:]
+            # A write may have been missed, so the object is validated, but not fetched again.
             assert [request.span for request in again] == [
                 None,
                 Span(10 * CHUNK_BYTES, 11 * CHUNK_BYTES),
             ]
             assert again[0].headers["if-none-match"] == '"1"'
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
-            assert len(origin.requests) == requests_before + 2
+            assert len(origin.requests) == request_count + 2
 
 
-async def test_damaged_header_costs_only_its_extent(tmp_path: Path) -> None:
+async def test_damaged_header_drops_only_its_extent(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film.mp4", FILM)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
@@ -92,7 +92,7 @@ async def test_damaged_header_costs_only_its_extent(tmp_path: Path) -> None:
 
 
 def damage(cache: Path, *, position: int) -> None:
-    """Flips a byte of the one extent's body (or, below 0, of its header)."""
+    """Inverts a byte of the only extent's body, or with a negative position of its header."""
     (extent,) = (cache / "extents").glob("*/*")
     fd = os.open(extent, os.O_RDWR)
     try:
@@ -104,6 +104,6 @@ def damage(cache: Path, *, position: int) -> None:
 
 
 def pretend_power_failure(cache: Path) -> None:
-    """Makes the folder look as if the machine had gone down while the edge ran."""
+    """Marks the folder as after a power failure of the machine."""
     era = json.loads((cache / "era").read_text())
     (cache / "era").write_text(json.dumps({**era, "clean": False, "boot_id": "another"}))

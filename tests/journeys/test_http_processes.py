@@ -1,4 +1,4 @@
-"""Processes that are killed, replaced, drained or refused, under viewers that download."""
+"""Journeys: processes are killed, replaced, drained or refused while viewers download."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILM = Pattern(FILM_BYTES, seed=5)
 WHOLE = FILM.read(Span(0, FILM_BYTES))
 HELD_AT = 1_000_000
 VIEWERS = 16
-PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
+PATIENCE_ROUNDS = 1000  # polls of another process
 
 
 def http_toml(url: str) -> str:
@@ -38,13 +38,13 @@ def put(origin: ScriptedOrigin) -> None:
     origin.put("small", b"small")
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for another process to bring ``condition`` about."""
+def until(condition: Callable[[], bool], subject: str) -> None:
+    """Waits until ``condition`` holds because of another process."""
     for _round in range(PATIENCE_ROUNDS):
         if condition():
             return
         pause()
-    raise TimeoutError(what)
+    raise TimeoutError(subject)
 
 
 def is_running(pid: int) -> bool:
@@ -60,27 +60,27 @@ def children(pid: int) -> list[int]:
 
 
 def metric(edge: EdgeProcess, name: str, **labels: str) -> float:
-    """A sample of /metrics; 0 when there is none."""
-    text = edge.admin("/metrics").decode()
-    spelled = ",".join(f'{label}="{value}"' for label, value in labels.items())
-    series = f"{name}{{{spelled}}}" if labels else name
-    match = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+    """A sample of /metrics; 0 without one."""
+    page = edge.admin("/metrics").decode()
+    label_list = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    series = f"{name}{{{label_list}}}" if labels else name
+    match = re.search(rf"^{re.escape(series)} (\S+)$", page, re.MULTILINE)
     return 0.0 if match is None else float(match[1])
 
 
 def until_metric(edge: EdgeProcess, expected: float, name: str, labels: dict[str, str]) -> None:
-    """Waits for numbers to be handed over, which happens once a second."""
+    """Waits for a metric's value; workers publish metrics once a second."""
     until(lambda: metric(edge, name, **labels) == expected, f"{name} {labels} == {expected}")
 
 
 def health(edge: EdgeProcess) -> int:
-    with closing(socket.create_connection(("127.0.0.1", edge.admin_port))) as asking:
-        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return int(asking.recv(65536).split(b" ")[1])
+    with closing(socket.create_connection(("127.0.0.1", edge.admin_port))) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return int(connection.recv(65536).split(b" ")[1])
 
 
 async def viewers_by_worker(edge: EdgeProcess, stack: AsyncExitStack) -> dict[str, list[Viewer]]:
-    """Viewers of every worker: the log tells whose each is."""
+    """Viewers of every worker; the log has the worker of each viewer."""
     viewers: dict[str, Viewer] = {}
     while True:
         for _viewer in range(VIEWERS):
@@ -101,15 +101,15 @@ async def download(viewer: Viewer) -> bytes:
 
 
 async def begin(viewer: Viewer) -> None:
-    """Asks for FILM and receives what the held origin lets through."""
+    """Requests FILM and receives the part that the origin does not hold."""
     await viewer.send_request("/film.mp4")
     assert (await viewer.receive_head()).fields["content-length"] == str(FILM_BYTES)
     assert await viewer.receive_body(HELD_AT) == WHOLE[:HELD_AT]
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-async def test_killed_worker_disconnects_only_its_own_viewers(tmp_path: Path, killed: int) -> None:
-    """One of the two runs the fill; whichever it is, the film is fetched to its end."""
+async def test_killed_worker_loses_only_its_own_viewers(tmp_path: Path, killed: int) -> None:
+    """One of the two runs the fill; in both cases the film is fetched to its end."""
     async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
         put(origin)
         origin.hold("film.mp4", at=HELD_AT)
@@ -126,8 +126,8 @@ async def test_killed_worker_disconnects_only_its_own_viewers(tmp_path: Path, ki
             origin.release("film.mp4")
             bodies = await asyncio.gather(*(download(viewer) for viewer in others))
             assert all(body == WHOLE[HELD_AT:] for body in bodies)
-            (ended,) = edge.log("process_ended")
-            assert (ended["child"], ended["code"]) == (f"worker-{killed}", -signal.SIGKILL)
+            (result,) = edge.log("process_ended")
+            assert (result["child"], result["code"]) == (f"worker-{killed}", -signal.SIGKILL)
             assert edge.worker_pids()[killed] != before[killed]
             assert edge.worker_pids()[1 - killed] == before[1 - killed]
             sent = origin.body_bytes_sent
@@ -137,7 +137,7 @@ async def test_killed_worker_disconnects_only_its_own_viewers(tmp_path: Path, ki
             assert edge.stop() == 0
 
 
-async def test_killed_edge_resumes_its_fill_after_the_next_start(tmp_path: Path) -> None:
+async def test_killed_edge_continues_its_fills_after_restart(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
@@ -150,32 +150,32 @@ async def test_killed_edge_resumes_its_fill_after_the_next_start(tmp_path: Path)
                     await download(viewer)
             edge.process.wait(10)
         origin.release("film.mp4")
-        requests_before = len(origin.requests)
+        request_count = len(origin.requests)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             assert (await fetch(edge.http_port, "/small")).cache == "Hit"
-            there = await fetch(edge.http_port, "/film.mp4", range="bytes=0-899999")
-            assert there.body == WHOLE[:900_000]
-            assert len(origin.requests) == requests_before
+            cached = await fetch(edge.http_port, "/film.mp4", range="bytes=0-899999")
+            assert cached.body == WHOLE[:900_000]
+            assert len(origin.requests) == request_count
             assert (await fetch(edge.http_port, "/film.mp4")).body == WHOLE
-            (rest,) = origin.requests[requests_before:]
+            (rest,) = origin.requests[request_count:]
             assert rest.span == Span(HELD_AT, FILM_BYTES)
 
 
-async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
+async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
             assert (await fetch(edge.http_port, "/small")).status == 200
-            family = children(edge.pid)
-            assert len(family) == 3
+            processes = children(edge.pid)
+            assert len(processes) == 3
             os.kill(edge.pid, signal.SIGKILL)
             edge.process.wait(10)
-            until(lambda: not any(map(is_running, family)), "the children to end")
+            until(lambda: not any(map(is_running, processes)), "the children to end")
             with pytest.raises(ConnectionRefusedError):
                 await fetch(edge.http_port, "/small")
 
 
-async def test_draining_edge_finishes_running_responses(tmp_path: Path) -> None:
+async def test_draining_finishes_running_responses(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin, AsyncExitStack() as stack:
         put(origin)
         origin.hold("film.mp4", at=HELD_AT)
@@ -195,11 +195,11 @@ async def test_draining_edge_finishes_running_responses(tmp_path: Path) -> None:
             assert "Traceback" not in (edge.folder / "stderr").read_text()
 
 
-async def test_idle_edge_ends_with_exit_code_0(tmp_path: Path) -> None:
+async def test_idle_edge_stops_cleanly(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
-            async with open_viewer(edge.http_port) as viewer:  # quiet, but connected
+            async with open_viewer(edge.http_port) as viewer:  # connected and idle
                 await viewer.get("/small")
                 assert edge.stop() == 0
                 assert await viewer.receive_rest() == b""
@@ -207,7 +207,7 @@ async def test_idle_edge_ends_with_exit_code_0(tmp_path: Path) -> None:
             assert len(edge.log("worker_down")) == 2
 
 
-async def test_worker_that_gets_sigterm_is_replaced(tmp_path: Path) -> None:
+async def test_worker_that_receives_sigterm_is_replaced(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
@@ -218,7 +218,7 @@ async def test_worker_that_gets_sigterm_is_replaced(tmp_path: Path) -> None:
             assert edge.log("process_ended")[0]["code"] == 0
 
 
-async def test_crash_loop_is_slowed_down_and_logged(tmp_path: Path) -> None:
+async def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
@@ -227,12 +227,12 @@ async def test_crash_loop_is_slowed_down_and_logged(tmp_path: Path) -> None:
                 await asyncio.to_thread(edge.await_log, "worker_up", death)
                 os.kill(edge.worker_pids()[0], signal.SIGKILL)
                 await asyncio.to_thread(edge.await_log, "process_ended", death)
-                if death == 3:  # by now the pause is long enough to be seen
-                    until(lambda: health(edge) == 503, "/healthz to tell")
+                if death == 3:  # the back-off is long enough now
+                    until(lambda: health(edge) == 503, "/healthz to report 503")
                     waiting = asyncio.ensure_future(fetch(edge.http_port, "/small"))
             await asyncio.to_thread(edge.await_log, "worker_up", 4)
             until(lambda: health(edge) == 200, "/healthz to recover")
-            assert (await waiting).body == b"small"  # it waited in the socket for its worker
+            assert (await waiting).body == b"small"  # the connection waited in the listener's queue
 
 
 async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
@@ -245,7 +245,9 @@ async def test_metrics_are_sums_over_workers(tmp_path: Path) -> None:
                 assert (await viewer.get("/film.mp4")).body == WHOLE
                 assert (await viewer.get("/none.mp4")).status == 404
             count = len(viewers)
-            origin_bytes = FILM_BYTES + len(b"small") + len(b"no such object\n")  # cached as well
+            origin_bytes = (
+                FILM_BYTES + len(b"small") + len(b"no such object\n")
+            )  # the 404 is cached, too
             for name, labels, expected in (
                 ("streamedge_statuses_total", {"status": "200"}, 2.0 * count),
                 ("streamedge_statuses_total", {"status": "404"}, count),
@@ -274,10 +276,10 @@ def test_address_in_use_is_reported(tmp_path: Path) -> None:
             '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
         )
         command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
-        ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    assert ended.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
-    assert "Traceback" not in ended.stderr
+        result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 async def test_cache_stays_within_its_size(tmp_path: Path) -> None:
@@ -293,9 +295,11 @@ async def test_cache_stays_within_its_size(tmp_path: Path) -> None:
             until(lambda: disk_bytes(edge.cache) <= 64 << 20, "the cache to shrink")
             evicted = "streamedge_evicted_files_total"
             until(lambda: metric(edge, evicted, kind="extents") >= 6, "evictions to be counted")
-            until(lambda: metric(edge, "streamedge_cache_bytes") <= 64 << 20, "a look at the size")
+            until(
+                lambda: metric(edge, "streamedge_cache_bytes") <= 64 << 20, "the metric of the size"
+            )
             edge.await_log("evicted")
-            # The last is still there, the first is fetched again.
+            # The last object is still cached; the first is fetched again.
             sent = origin.body_bytes_sent
             assert (await fetch(edge.http_port, "/film-13.mp4")).cache == "Hit"
             assert origin.body_bytes_sent == sent
@@ -305,7 +309,7 @@ async def test_cache_stays_within_its_size(tmp_path: Path) -> None:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Disk space of a folder's files; what vanishes meanwhile counts nothing."""
+    """Disk space of a folder's files; files that vanish meanwhile count as 0."""
     total = 0
     for path, _folders, names in os.walk(folder):
         for name in names:
@@ -316,7 +320,7 @@ def disk_bytes(folder: Path) -> int:
     return total
 
 
-async def test_many_cached_objects_are_hits_after_a_restart(tmp_path: Path) -> None:
+async def test_many_objects_stay_cached_after_a_restart(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         names = [f"object-{number}" for number in range(300)]
         for name in names:
@@ -324,9 +328,9 @@ async def test_many_cached_objects_are_hits_after_a_restart(tmp_path: Path) -> N
 
         async def fetch_all(edge: EdgeProcess) -> list[str]:
             async with open_viewer(edge.http_port) as viewer:
-                answers = [await viewer.get(f"/{name}") for name in names]
-            assert [answer.body for answer in answers] == [name.encode() for name in names]
-            return [answer.cache for answer in answers]
+                responses = [await viewer.get(f"/{name}") for name in names]
+            assert [response.body for response in responses] == [name.encode() for name in names]
+            return [response.cache for response in responses]
 
         with run_edge(tmp_path, http_toml(origin.url)) as edge:
             assert set(await fetch_all(edge)) == {"Miss"}
@@ -335,8 +339,8 @@ async def test_many_cached_objects_are_hits_after_a_restart(tmp_path: Path) -> N
         assert len(origin.requests) == len(names)
 
 
-async def test_edge_with_an_unusable_cache_folder_serves_from_memory(tmp_path: Path) -> None:
-    """A file lies where a folder should: the edge serves from memory."""
+async def test_unusable_cache_folder_serves_from_memory(tmp_path: Path) -> None:
+    """A file is in the place of a folder: the edge serves from memory."""
     async with ScriptedOrigin() as origin:
         put(origin)
         (tmp_path / "cache").mkdir()
@@ -351,7 +355,7 @@ async def test_edge_with_an_unusable_cache_folder_serves_from_memory(tmp_path: P
             assert edge.stop() == 0
 
 
-async def test_edge_serves_on_when_its_cache_folder_is_removed(tmp_path: Path) -> None:
+async def test_deleted_cache_folder_serves_from_memory(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         put(origin)
         with run_edge(tmp_path, http_toml(origin.url)) as edge:

@@ -1,4 +1,4 @@
-"""A real edge over TLS: real clients, several certificates, new ones while it runs."""
+"""Journeys: a real edge over TLS: real clients, several certificates, and their renewal."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ONE, TWO = "one.example", "www.two.example"
 
 
 @dataclass(frozen=True, slots=True)
-class Secure:
-    """A running edge, its HTTPS port and what its certificates come from."""
+class SecureEdge:
+    """A running edge, its HTTPS port, and the authority of its certificates."""
 
     edge: EdgeProcess
     port: int
@@ -38,7 +38,7 @@ class Secure:
     two: Pair
 
     def curl(self, *arguments: str, name: str = ONE) -> subprocess.CompletedProcess[bytes]:
-        """curl; the last argument is a path."""
+        """Runs curl; the last argument is a path."""
         *options, path = arguments
         return subprocess.run(
             [
@@ -54,12 +54,12 @@ class Secure:
         )
 
     def connect(self, name: str = ONE, receive_buffer_bytes: int | None = None) -> ssl.SSLSocket:
-        connected = socket.socket()
-        connected.settimeout(30)
+        connection = socket.socket()
+        connection.settimeout(30)
         if receive_buffer_bytes is not None:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        connected.connect(("127.0.0.1", self.port))
-        return self.authority.client().wrap_socket(connected, server_hostname=name)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        connection.connect(("127.0.0.1", self.port))
+        return self.authority.client().wrap_socket(connection, server_hostname=name)
 
     @asynccontextmanager
     async def viewer(self) -> AsyncIterator[Viewer]:
@@ -73,25 +73,25 @@ class Secure:
 
 
 @contextmanager
-def serve(folder: Path, origin: str, *, workers: int = 1, limits: str = "") -> Iterator[Secure]:
+def serve(folder: Path, origin: str, *, workers: int = 1, limits: str = "") -> Iterator[SecureEdge]:
     folder.mkdir(parents=True, exist_ok=True)
     authority = CertificateAuthority(folder)
     one, two = authority.issue(ONE), authority.issue("two.example", "*.two.example")
-    declared = "".join(
+    certificates = "".join(
         f'[[certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
         for pair in (one, two)
     )
     (port,) = free_ports(1)
     listen = f'https = ["127.0.0.1:{port}"]'
     with run_edge(
-        folder / "edge", declared + origin, workers=workers, listen=listen, limits=limits
+        folder / "edge", certificates + origin, workers=workers, listen=listen, limits=limits
     ) as edge:
-        yield Secure(edge, port, authority, one, two)
+        yield SecureEdge(edge, port, authority, one, two)
 
 
 @pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    """Two workers over a folder."""
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureEdge]:
+    """An edge with two workers and a folder."""
     folder = tmp_path_factory.mktemp("https")
     media = folder / "media"
     media.mkdir()
@@ -103,7 +103,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_curl_gets_every_byte(secure: Secure, version: str) -> None:
+def test_curl_receives_every_byte(secure: SecureEdge, version: str) -> None:
     only = ["--tlsv" + version, "--tls-max", version]
     for _again in range(2):  # a miss and hits, from either worker
         assert secure.curl(*only, "/film.mp4").stdout == WHOLE
@@ -116,92 +116,92 @@ def test_curl_gets_every_byte(secure: Secure, version: str) -> None:
     assert secure.curl(*only, "/missing").returncode == 22
 
 
-def test_each_server_name_gets_its_certificate(secure: Secure) -> None:
+def test_each_server_name_gets_its_certificate(secure: SecureEdge) -> None:
     assert secure.curl("/small", name=ONE).stdout == SMALL
     assert secure.curl("/small", name=TWO).stdout == SMALL
-    stranger = secure.curl("/small", name="three.example")
-    assert stranger.returncode == 60  # the first certificate, which is not for that name
-    assert b"three.example" in stranger.stderr
+    unknown = secure.curl("/small", name="three.example")
+    assert unknown.returncode == 60  # the first certificate, which is not for that name
+    assert b"three.example" in unknown.stderr
 
 
-def _answers(connected: ssl.SSLSocket, host: str) -> int:
-    """Asks for /small; the answer's status."""
-    connected.sendall(request("/small", host=host))
-    answer = http.client.HTTPResponse(connected)
-    answer.begin()
-    answer.read()
-    return answer.status
+def _status(connection: ssl.SSLSocket, host: str) -> int:
+    """Requests /small; returns the status."""
+    connection.sendall(request("/small", host=host))
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    response.read()
+    return response.status
 
 
-def test_connection_serves_only_hosts_of_its_certificate(secure: Secure) -> None:
-    """A name in front that another host hides behind: 421, cached or not, by either way."""
+def test_connection_serves_only_hosts_of_its_certificate(secure: SecureEdge) -> None:
+    """A host that the certificate does not cover is a 421, cached or not, on either path."""
     with secure.connect(ONE) as one, secure.connect(TWO) as two:
         for _again in range(3):
-            assert [_answers(one, host) for host in (ONE, TWO, "127.0.0.1")] == [200, 421, 200]
-            assert [_answers(two, host) for host in (TWO, ONE, "two.example:1")] == [200, 421, 200]
+            assert [_status(one, host) for host in (ONE, TWO, "127.0.0.1")] == [200, 421, 200]
+            assert [_status(two, host) for host in (TWO, ONE, "two.example:1")] == [200, 421, 200]
 
 
-def test_client_without_sni_may_request_any_host(secure: Secure) -> None:
-    """curl -k by address, and old clients: they have been shown the first certificate."""
+def test_client_without_sni_may_request_any_host(secure: SecureEdge) -> None:
+    """curl -k by address, and old clients; they received the first certificate."""
     context = secure.authority.client()
     context.check_hostname = False
     with (
         socket.create_connection(("127.0.0.1", secure.port), 30) as plain,
-        context.wrap_socket(plain) as connected,
+        context.wrap_socket(plain) as connection,
     ):
-        assert [_answers(connected, host) for host in (ONE, TWO, "other")] == [200, 200, 200]
+        assert [_status(connection, host) for host in (ONE, TWO, "other")] == [200, 200, 200]
 
 
-def test_http_and_https_share_one_cache(secure: Secure) -> None:
+def test_http_and_https_share_the_cache(secure: SecureEdge) -> None:
     plain = http.client.HTTPConnection("127.0.0.1", secure.edge.http_port, timeout=30)
     plain.request("GET", "/film.mp4", headers={"Host": ONE, "Range": "bytes=5-9"})
-    answer = plain.getresponse()
-    assert answer.read() == WHOLE[5:10]
+    response = plain.getresponse()
+    assert response.read() == WHOLE[5:10]
     plain.close()
     fields = secure.curl("--dump-header", "-", "--range", "5-9", "/film.mp4").stdout
     assert b"x-cache: Hit from streamedge\r\n" in fields
 
 
-def test_old_versions_are_refused_and_counted(secure: Secure) -> None:
-    refused = secure.curl("--tlsv1.0", "--tls-max", "1.1", "--ciphers", "ALL:@SECLEVEL=0", "/small")
-    assert refused.returncode == 35
+def test_old_tls_versions_are_refused_and_logged(secure: SecureEdge) -> None:
+    result = secure.curl("--tlsv1.0", "--tls-max", "1.1", "--ciphers", "ALL:@SECLEVEL=0", "/small")
+    assert result.returncode == 35
     (line, *_) = secure.edge.await_log("tls_handshake_failed")
     assert line["reason"] == "UNSUPPORTED_PROTOCOL"
     assert line["client"].startswith("127.0.0.1:")
 
 
-def test_tls_session_resumes_with_any_worker(secure: Secure) -> None:
+def test_session_resumes_on_any_worker(secure: SecureEdge) -> None:
     context = secure.authority.client()
-    with socket.create_connection(("127.0.0.1", secure.port), 30) as connected:
-        first = context.wrap_socket(connected, server_hostname=ONE)
+    with socket.create_connection(("127.0.0.1", secure.port), 30) as connection:
+        first = context.wrap_socket(connection, server_hostname=ONE)
         first.sendall(request("/small", host=ONE))
         assert first.recv(1000).startswith(b"HTTP/1.1 200")
         session = first.session
         assert session is not None
         first.close()
-    for _connection in range(8):  # the kernel spreads them over both
-        with socket.create_connection(("127.0.0.1", secure.port), 30) as connected:
-            again = context.wrap_socket(connected, server_hostname=ONE, session=session)
+    for _connection in range(8):  # the kernel spreads them over both workers
+        with socket.create_connection(("127.0.0.1", secure.port), 30) as connection:
+            again = context.wrap_socket(connection, server_hostname=ONE, session=session)
             assert again.session_reused
             again.close()
 
 
-async def test_pipelined_requests_are_answered_in_order(secure: Secure) -> None:
+async def test_pipelined_requests_are_answered_in_order(secure: SecureEdge) -> None:
     async with secure.viewer() as viewer:
         requests = [("/small", ""), ("/film.mp4", "bytes=100-2000000"), ("/small", "bytes=2-4")] * 3
         raw = b""
-        for path, byte_range in requests:
-            raw += request(path, host=ONE, **({"range": byte_range} if byte_range else {}))
+        for path, range_value in requests:
+            raw += request(path, host=ONE, **({"range": range_value} if range_value else {}))
         await viewer.send(raw)
-        for path, byte_range in requests:
+        for path, range_value in requests:
             body = SMALL if path == "/small" else WHOLE
-            if byte_range:
-                first, last = byte_range.removeprefix("bytes=").split("-")
+            if range_value:
+                first, last = range_value.removeprefix("bytes=").split("-")
                 body = body[int(first) : int(last) + 1]
             assert (await viewer.receive()).body == body
 
 
-def test_slow_reader_gets_every_byte(secure: Secure) -> None:
+def test_slow_reader_receives_every_byte(secure: SecureEdge) -> None:
     with secure.connect(receive_buffer_bytes=4096) as viewer:
         viewer.sendall(request("/film.mp4", host=ONE, connection="close"))
         received = bytearray()
@@ -210,7 +210,7 @@ def test_slow_reader_gets_every_byte(secure: Secure) -> None:
     assert received.partition(b"\r\n\r\n")[2] == WHOLE
 
 
-def test_new_certificates_are_loaded_while_connections_are_open(secure: Secure) -> None:
+def test_renewed_certificates_are_loaded_while_connections_continue(secure: SecureEdge) -> None:
     with secure.connect(TWO) as before:
         old = before.getpeercert(binary_form=True)
         before.sendall(request("/film.mp4", host=TWO))
@@ -225,25 +225,25 @@ def test_new_certificates_are_loaded_while_connections_are_open(secure: Secure) 
             received += before.recv(1 << 20)
         assert received[head_bytes:] == WHOLE
         before.sendall(request("/small", host=TWO))
-        answer = before.recv(1000)
-        while not answer.endswith(SMALL):
-            answer += before.recv(1000)
-    replaced = secure.two.key.read_bytes()
+        response = before.recv(1000)
+        while not response.endswith(SMALL):
+            response += before.recv(1000)
+    old_key = secure.two.key.read_bytes()
     secure.two.key.write_bytes(b"no key")
     lines = secure.edge.await_log("certificate_refused", 2)
     assert str(secure.two.certificate) in lines[0]["reason"]
     assert secure.curl("/small", name=TWO).stdout == SMALL
-    secure.two.key.write_bytes(replaced)
+    secure.two.key.write_bytes(old_key)
 
 
-def test_plain_http_on_the_https_port_is_a_400(secure: Secure) -> None:
+def test_plain_http_on_the_https_port_is_a_400(secure: SecureEdge) -> None:
     plain = http.client.HTTPConnection("127.0.0.1", secure.port, timeout=30)
     plain.request("GET", "/small")
     assert plain.getresponse().status == 400
     plain.close()
 
 
-async def test_cut_response_ends_without_close_notify(tmp_path: Path) -> None:
+async def test_truncated_response_is_detected_by_the_client(tmp_path: Path) -> None:
     async with ScriptedOrigin() as origin:
         origin.put("film", FILM)
         toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
@@ -259,7 +259,7 @@ async def test_cut_response_ends_without_close_notify(tmp_path: Path) -> None:
                     await viewer.receive_body(FILM_BYTES - 1_000_000)
 
 
-def test_unfinished_handshake_is_cut_off(tmp_path: Path) -> None:
+def test_handshake_times_out(tmp_path: Path) -> None:
     toml = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
     with (
         serve(tmp_path, toml, limits='tls_handshake = "100ms"') as secure,

@@ -1,6 +1,6 @@
-"""The control database of an edge is locked, lost, replaced or damaged.
+"""Journeys: the control database of an edge is locked, lost, replaced or damaged.
 
-Nothing that was invalidated is served, and a fault that passes leaves no state behind.
+No invalidated object is served, and a temporary fault has no lasting effect.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tests.support.http_viewer import fetch
 from tests.support.scripted_origin import ScriptedOrigin
 
 CACHED = (("Cache-Control", "max-age=3600"),)
-SQLITE_PENDING_BYTE = 0x40000000  # no new lock on the file; holders of a lock continue
-PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
+SQLITE_PENDING_BYTE = 0x40000000  # blocks new locks on the file, not those that are held
+PATIENCE_ROUNDS = 1000  # polls of another process
 DATABASE_FILES = ("control.db", "control.db-wal", "control.db-shm")
 
 
@@ -44,7 +44,7 @@ def site(origin: ScriptedOrigin) -> str:
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """Keeps others from opening a database; a lock of a process ends with its last descriptor."""
+    """Blocks opening a database; a process's lock ends when it closes any descriptor."""
     fd = os.open(database, os.O_RDWR)
     fcntl.lockf(fd, fcntl.LOCK_EX, 1, SQLITE_PENDING_BYTE)
     try:
@@ -60,8 +60,8 @@ def invalidate(edge: EdgeProcess, item: str = "/*") -> int:
         json.dumps({"distribution": "EWEB", "items": [item]}).encode(),
     )
     try:
-        with urllib.request.urlopen(call, timeout=30) as answer:
-            status: int = answer.status
+        with urllib.request.urlopen(call, timeout=30) as response:
+            status: int = response.status
     except urllib.error.HTTPError as exc:
         exc.close()
         return exc.code
@@ -69,13 +69,13 @@ def invalidate(edge: EdgeProcess, item: str = "/*") -> int:
 
 
 async def get(edge: EdgeProcess, path: str = "/a") -> tuple[bytes, str]:
-    """The body, and whether it was a hit."""
+    """The body, and "Hit" or "Miss"."""
     response = await fetch(edge.http_port, path)
     return response.body, response.fields["x-cache"].split()[0]
 
 
 async def until_hit(edge: EdgeProcess) -> bytes:
-    """The body, once the edge uses its cache."""
+    """Waits for a hit; returns its body."""
     for _ in range(PATIENCE_ROUNDS):
         body, result = await get(edge)
         if result == "Hit":
@@ -84,8 +84,8 @@ async def until_hit(edge: EdgeProcess) -> bytes:
     raise TimeoutError
 
 
-async def restarted_worker(edge: EdgeProcess) -> None:
-    """Kills the one worker, and waits for its successor."""
+async def restart_worker(edge: EdgeProcess) -> None:
+    """Kills the only worker, and waits for its successor."""
     (before,) = edge.worker_pids()
     os.kill(before, signal.SIGKILL)
     for _ in range(PATIENCE_ROUNDS):
@@ -95,14 +95,14 @@ async def restarted_worker(edge: EdgeProcess) -> None:
     raise TimeoutError
 
 
-async def test_worker_that_starts_with_a_locked_database_serves_nothing_invalidated(
+async def test_locked_database_at_a_workers_start_serves_no_invalidated_object(
     tmp_path: Path,
 ) -> None:
     async with origin_with("a", b"old") as origin:
         with run_edge(tmp_path, site(origin)) as edge:
             await get(edge)
             with locked(edge.cache / "control.db"):
-                await restarted_worker(edge)
+                await restart_worker(edge)
                 assert (await get(edge))[0] == b"old"
                 origin.put("a", b"new", headers=CACHED, etag='"2"')
                 assert await asyncio.to_thread(invalidate, edge) == 201
@@ -120,7 +120,7 @@ def delete(cache: Path) -> None:
 
 def damage(cache: Path) -> None:
     delete(cache)
-    (cache / "control.db").write_bytes(b"no database at all" * 4000)
+    (cache / "control.db").write_bytes(b"not a database at all" * 4000)
 
 
 def restore(cache: Path) -> None:
@@ -148,14 +148,12 @@ async def test_objects_cached_before_the_database_was_lost_are_fetched_again(
             assert await get(edge) == (b"new", "Hit")
         damaged = [*edge.cache.glob("control.db.damaged-*")]
         assert len(damaged) == (lose is damage)
-        with run_edge(tmp_path, site(origin)) as edge:  # and once is enough
+        with run_edge(tmp_path, site(origin)) as edge:  # logged only once
             assert await get(edge) == (b"new", "Hit")
             assert len(edge.log("control_log_replaced")) == 1
 
 
-async def test_database_that_is_deleted_while_the_edge_runs_is_created_again(
-    tmp_path: Path,
-) -> None:
+async def test_database_deleted_while_the_edge_runs_is_created_again(tmp_path: Path) -> None:
     async with origin_with("a", b"old") as origin:
         with run_edge(tmp_path, site(origin), workers=2) as edge:
             for _ in range(8):
@@ -168,7 +166,7 @@ async def test_database_that_is_deleted_while_the_edge_runs_is_created_again(
             assert await until_hit(edge) == b"new"
 
 
-async def test_edge_whose_database_is_damaged_serves_nothing_invalidated(
+async def test_database_damaged_while_the_edge_runs_serves_no_invalidated_object(
     tmp_path: Path,
 ) -> None:
     async with origin_with("a", b"old") as origin:
@@ -177,11 +175,11 @@ async def test_edge_whose_database_is_damaged_serves_nothing_invalidated(
             damage(edge.cache)
             origin.put("a", b"new", headers=CACHED, etag='"2"')
             assert await asyncio.to_thread(invalidate, edge) == 503
-            await restarted_worker(edge)
-            assert (await get(edge))[0] == b"new"  # it is unknown what was invalidated
+            await restart_worker(edge)
+            assert (await get(edge))[0] == b"new"  # the invalidations are unknown
 
 
-def test_check_command_advises_about_a_lost_or_damaged_database(tmp_path: Path) -> None:
+def test_check_explains_a_lost_or_damaged_database(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     origin = '[origins.main]\ntype = "directory"\npath = "."\n'
     with run_edge(tmp_path, origin) as edge:
@@ -189,13 +187,13 @@ def test_check_command_advises_about_a_lost_or_damaged_database(tmp_path: Path) 
 
     def check() -> tuple[int, str]:
         command = [sys.executable, "-m", "streamedge", "check", "--config", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        return done.returncode, " ".join(done.stderr.split())
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return result.returncode, " ".join(result.stderr.split())
 
     assert check() == (0, "")
     delete(edge.cache)
-    code, output = check()
-    assert (code, "is missing" in output, "backup" in output) == (2, True, True)
+    code, error_text = check()
+    assert (code, "is missing" in error_text, "backup" in error_text) == (2, True, True)
     damage(edge.cache)
-    code, output = check()
-    assert (code, "moves" in output, "backup" in output) == (2, True, True)
+    code, error_text = check()
+    assert (code, "moves" in error_text, "backup" in error_text) == (2, True, True)

@@ -1,4 +1,4 @@
-"""The guide "Moving from CloudFront" as it stands: every command of it, in its order, for real."""
+"""Journeys: runs every command of the guide "Moving from CloudFront" in its order."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def blocks(language: str) -> list[str]:
 
 
 def config_of(s3: S3Server) -> str:
-    """The guide's config, from its origins on, with the bucket's place in it."""
-    declared = blocks("toml")[0].partition("[origins.videos]")
-    place = (
+    """The guide's config, from its origins on, with the test bucket's address."""
+    _, _, origins = blocks("toml")[0].partition("[origins.videos]")
+    address = (
         f'endpoint = "{s3.endpoint}"\naccess_key_id = "{s3.access_key_id}"\n'
         f'secret_access_key = "{s3.secret_access_key}"\nregion = "{s3.region}"\n'
     )
-    return "[origins.videos]" + re.sub(r"region = .*\n", lambda _: place, declared[2], count=1)
+    return "[origins.videos]" + re.sub(r"region = .*\n", lambda _: address, origins, count=1)
 
 
 def commands(folder: Path) -> str:
-    """A folder for PATH, with the commands that the guide asks for."""
+    """A PATH with the commands that the guide uses."""
     tools = folder / "tools"
     tools.mkdir()
     for name, module in (("aws", "awscli"), ("streamedge", "streamedge")):
@@ -49,11 +49,11 @@ def commands(folder: Path) -> str:
 
 
 def run_guide(edge: EdgeProcess) -> list[list[str]]:
-    """Runs the guide's commands in the edge's folder: the lines that each block printed."""
+    """Runs the guide's commands in the edge's folder; returns the lines of each block."""
     script = "set -euo pipefail\n" + "".join(f"{one}\necho ---\n" for one in blocks("sh"))
     script = script.replace("127.0.0.1:9090", f"127.0.0.1:{edge.admin_port}")
     script = script.replace("127.0.0.1:8080", f"127.0.0.1:{edge.http_port}")
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", script],
         cwd=edge.folder,
         env={
@@ -68,13 +68,13 @@ def run_guide(edge: EdgeProcess) -> list[list[str]]:
         text=True,
         timeout=PATIENCE_S,
     )
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-    return [part.strip().splitlines() for part in done.stdout.split("---\n")]
+    assert result.returncode == 0, f"{result.stdout}{result.stderr}"
+    return [part.strip().splitlines() for part in result.stdout.split("---\n")]
 
 
 @pytest.fixture
 def edge_folder(tmp_path: Path) -> Path:
-    """A folder with the key pair that the guide speaks of."""
+    """A folder with the key pair of the guide."""
     private = rsa.generate_private_key(65537, 2048)
     (tmp_path / "private.pem").write_bytes(
         private.private_bytes(
@@ -91,7 +91,7 @@ def edge_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_commands_of_the_guide_work(edge_folder: Path, s3: S3Server) -> None:
+async def test_guide_works_command_by_command(edge_folder: Path, s3: S3Server) -> None:
     s3.put("videos", "film.mp4", FILM.read_bytes(), content_type="video/mp4")
     with run_edge(edge_folder, config_of(s3), workers=2, distributions="\n") as edge:
         outputs = run_guide(edge)
@@ -105,7 +105,7 @@ async def test_commands_of_the_guide_work(edge_folder: Path, s3: S3Server) -> No
         assert await duration_s(edge.rtmp("mp4:film.mp4")) > 1
 
 
-def test_second_config_of_the_guide_loads(edge_folder: Path) -> None:
+def test_second_config_of_the_guide_is_valid(edge_folder: Path) -> None:
     from streamedge.config.load import load
 
     first, second = blocks("toml")

@@ -1,4 +1,4 @@
-"""The origin only through the edge: a bucket whose policy lets the edge's identity read alone."""
+"""Journeys: a private origin: the bucket's policy lets only the edge's identity read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.s3_server import IDENTITIES, S3Server
 from tests.support.signers import rsa_signer
 
 THREAT_MODEL = (Path(__file__).parents[2] / "docs" / "security" / "threat-model.md").read_text()
-ACCOUNT = "000000000000"  # whose users the test server's identities are
+ACCOUNT = "000000000000"  # the account of the test server's identities
 BUCKET = "private"
 FILM = b"film" * 1000
 
 
 def documented_policy() -> str:
-    """The example of the threat model, for this bucket and this server's account."""
+    """The threat model's example policy, for this bucket and this server's account."""
     match = re.search(r"^```json\n(.*?)^```", THREAT_MODEL, re.MULTILINE | re.DOTALL)
     assert match is not None
     text = match[1].replace("123456789012", ACCOUNT).replace(":::videos", f":::{BUCKET}")
@@ -80,11 +80,11 @@ def test_private_bucket_is_readable_only_through_the_edge(tmp_path: Path, s3: S3
         json.dumps({"AWS": f"arn:aws:iam::{ACCOUNT}:user/edge"}), '"*"'
     )
     s3.client.put_bucket_policy(Bucket=BUCKET, Policy=everybody)
-    assert status_of(direct) == 200  # so it is the policy that closes it
+    assert status_of(direct) == 200  # so the policy decides
     s3.client.put_bucket_policy(Bucket=BUCKET, Policy=documented_policy())
     assert status_of(direct) == 403
     access_key_id, secret_access_key = IDENTITIES["stranger"]
-    stranger = boto3.client(
+    other_client = boto3.client(
         "s3",
         endpoint_url=s3.endpoint,
         region_name=s3.region,
@@ -93,8 +93,8 @@ def test_private_bucket_is_readable_only_through_the_edge(tmp_path: Path, s3: S3
         config=Config(s3={"addressing_style": "path"}),
     )
     with pytest.raises(ClientError, match="AccessDenied"):
-        stranger.get_object(Bucket=BUCKET, Key="film.mp4")
-    stranger.close()
+        other_client.get_object(Bucket=BUCKET, Key="film.mp4")
+    other_client.close()
     with run_edge(tmp_path / "edge", origins(s3, "edge")) as edge:
         for _cold_then_warm in range(2):
             with urlopen(edge.http("film.mp4"), timeout=30) as response:
@@ -103,11 +103,11 @@ def test_private_bucket_is_readable_only_through_the_edge(tmp_path: Path, s3: S3
         assert status_of(other.http("film.mp4")) == 403
 
 
-def test_bucket_name_in_the_path_evades_no_access_rule(tmp_path: Path, s3: S3Server) -> None:
+def test_bucket_name_in_the_path_bypasses_no_rule(tmp_path: Path, s3: S3Server) -> None:
     s3.create_bucket("ruled")
     for name in ("open", "signed/film", "locked/film"):
         s3.put("ruled", name, FILM)
-    place = origins(s3, "tests").replace(BUCKET, "ruled")
+    origin_toml = origins(s3, "tests").replace(BUCKET, "ruled")
     rules = RULES.format(pem=rsa_signer("K1").public_pem.decode())
     like_s3 = {"Authorization": "AWS4-HMAC-SHA256 Credential=anybody"}
 
@@ -115,7 +115,7 @@ def test_bucket_name_in_the_path_evades_no_access_rule(tmp_path: Path, s3: S3Ser
         request = Request(edge.http(path), method=method, headers=headers)
         return status_of(request)
 
-    with run_edge(tmp_path, place, distributions=rules) as edge:
+    with run_edge(tmp_path, origin_toml, distributions=rules) as edge:
         assert status("GET", "ruled/open", **like_s3) == 200
         for _cold_then_warm in range(2):
             assert status("GET", "signed/film") == 403

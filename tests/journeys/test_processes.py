@@ -1,4 +1,4 @@
-"""The edge's processes on bad days: they hang, cannot be started, or lose what they stand on."""
+"""Journeys: the edge's processes hang, cannot be started, or lose their files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def get(edge: EdgeProcess, path: str = "/a.txt") -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
-def test_renamed_log_file_is_opened_anew_by_every_process(
+def test_renamed_log_file_is_reopened_by_every_process(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     make_media(tmp_path)
@@ -52,7 +52,7 @@ def test_renamed_log_file_is_opened_anew_by_every_process(
     assert "worker_down" not in (tmp_path / "edge.log.1").read_text()
 
 
-def test_unread_log_pipe_stops_no_process(tmp_path: Path) -> None:
+def test_blocked_log_pipe_does_not_stop_the_edge(tmp_path: Path) -> None:
     make_media(tmp_path)
     http_port, admin_port = free_ports(2)
     (tmp_path / "config.toml").write_text(
@@ -67,19 +67,21 @@ def test_unread_log_pipe_stops_no_process(tmp_path: Path) -> None:
     try:
         edge = EdgeProcess(tmp_path, http_port, 0, admin_port, process)
 
-        async def ask(count: int) -> None:
+        async def send_requests(count: int) -> None:
             while True:
                 try:
                     await fetch(http_port, "/a.txt")
                     break
                 except ConnectionRefusedError:
-                    pause()  # the edge has just been started
+                    pause()  # the edge is still starting
             async with open_viewer(http_port) as viewer:
                 for _request in range(count):
                     response = await viewer.get("/a.txt", **{"user-agent": "u" * 900})
                     assert response.status == 200
 
-        asyncio.run(ask(2_500))  # over 2 MB of lines: more than the pipe and the buffer hold
+        asyncio.run(
+            send_requests(2_500)
+        )  # over 2 MB of lines: more than the pipe and the buffer hold
         dropped = b"streamedge_log_lines_dropped_total"
         while not any(
             line.startswith(dropped) and not line.endswith(b" 0.0")
@@ -92,7 +94,7 @@ def test_unread_log_pipe_stops_no_process(tmp_path: Path) -> None:
         os.close(reading)
 
 
-# Called in a worker on a request for "hang": a loop without an await, as a defect would have it.
+# Runs in a worker for requests of "hang": a loop without an await, as a bug may have.
 HANG = """
 import streamedge.origin.directory.origin as directory
 plain = directory.DirectoryOrigin.read
@@ -105,14 +107,14 @@ directory.DirectoryOrigin.read = read
 
 
 def hang_a_worker(edge: EdgeProcess) -> socket.socket:
-    """Has a viewer ask for what hangs the worker that serves it."""
+    """Sends a request that hangs the worker that serves it."""
     viewer = socket.create_connection(("127.0.0.1", edge.http_port))
     viewer.sendall(b"GET /hang.txt HTTP/1.1\r\nHost: edge.test\r\n\r\n")
     return viewer
 
 
 def health(edge: EdgeProcess) -> dict[str, Any]:
-    """What /healthz says, with its status."""
+    """The status and document of /healthz."""
     try:
         return {"status": 200, **json.loads(edge.admin("/healthz"))}
     except urllib.error.HTTPError as exc:
@@ -141,7 +143,7 @@ def test_worker_that_hangs_is_replaced_and_its_stack_is_in_the_log(tmp_path: Pat
         assert expected in edge.admin("/metrics")
 
 
-def test_stopped_processes_are_replaced(tmp_path: Path) -> None:
+def test_processes_that_are_stopped_are_replaced(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge:
         (pid,) = edge.worker_pids()
@@ -164,14 +166,14 @@ def test_stopped_processes_are_replaced(tmp_path: Path) -> None:
                 pause()
 
 
-def test_edge_with_a_hung_worker_ends_soon(tmp_path: Path) -> None:
+def test_edge_with_a_hung_worker_stops_soon(tmp_path: Path) -> None:
     make_media(tmp_path)
     (tmp_path / "media" / "hang.txt").write_text("content")
     with run_edge(tmp_path, DIRECTORY, prelude=HANG) as edge, hang_a_worker(edge):
         while health(edge)["status"] == 200:
             pause()
         edge.process.send_signal(signal.SIGTERM)
-        assert edge.process.wait(25) == 0  # not the 35 s that workers have for their viewers
+        assert edge.process.wait(25) == 0  # sooner than the 35 s of draining
         assert edge.log("process_ended")[0]["stack"]
 
 
@@ -196,7 +198,7 @@ def test_second_signal_ends_the_edge_without_waiting_for_viewers(
         assert edge.log()[-1]["event"] == "edge_down"
 
 
-def test_failed_fork_is_retried_while_other_processes_serve(tmp_path: Path) -> None:
+def test_failed_fork_is_retried_while_other_workers_serve(tmp_path: Path) -> None:
     make_media(tmp_path)
     refuse = f"""
 import errno, os
@@ -219,7 +221,7 @@ os.fork = fork
             pause()
 
 
-def test_background_service_that_fails_once_goes_on(tmp_path: Path) -> None:
+def test_background_service_continues_after_a_failure(tmp_path: Path) -> None:
     make_media(tmp_path)
     fail = f"""
 import os
@@ -247,7 +249,7 @@ metrics.Counts.flush = flush
 
 
 def serve_once(folder: Path, toml: str) -> subprocess.CompletedProcess[str]:
-    """An edge that is expected to refuse to start."""
+    """Starts an edge that must refuse to start."""
     folder.mkdir(exist_ok=True)
     (folder / "config.toml").write_text(toml)
     command = [sys.executable, "-m", "streamedge", "serve"]
@@ -256,7 +258,7 @@ def serve_once(folder: Path, toml: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_second_edge_on_one_cache_folder_is_refused_and_the_first_continues(tmp_path: Path) -> None:
+def test_second_edge_on_one_cache_folder_is_refused_without_effect(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge:
         assert get(edge) == 200
@@ -278,7 +280,7 @@ def test_second_edge_on_one_cache_folder_is_refused_and_the_first_continues(tmp_
         assert get(edge) == 200
 
 
-def test_edge_whose_supervisor_was_killed_can_be_started_again_at_once(tmp_path: Path) -> None:
+def test_edge_can_be_restarted_at_once_after_its_supervisor_was_killed(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -288,12 +290,12 @@ def test_edge_whose_supervisor_was_killed_can_be_started_again_at_once(tmp_path:
         slow.recv(1000)
         edge.process.kill()
         edge.process.wait()
-        edge.await_log("worker_draining")  # it goes on for the slow viewer
+        edge.await_log("worker_draining")  # it still serves the slow viewer
         with run_edge(tmp_path, DIRECTORY, ports=(edge.http_port, edge.rtmp_port)) as again:
             assert get(again) == 200
 
 
-def test_edge_whose_folder_is_removed_ends_with_exit_code_0(tmp_path: Path) -> None:
+def test_edge_whose_folder_is_removed_stops_cleanly(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY) as edge:
         assert get(edge) == 200
@@ -350,14 +352,14 @@ def test_files_of_the_edge_are_private_with_any_umask(tmp_path: Path) -> None:
             for path in edge.cache.rglob("*"):
                 assert path.stat().st_mode & 0o077 == 0, path
             assert (tmp_path / "edge.log").stat().st_mode & 0o777 == 0o640
-            # An origin's folder is for others, too.
+            # Others may use an origin's folder, too.
             assert (tmp_path / "media" / "dir").stat().st_mode & 0o777 == 0o755
             assert (tmp_path / "media" / "dir" / "b.txt").stat().st_mode & 0o777 == 0o644
     finally:
         os.umask(before)
 
 
-def test_port_chosen_by_the_kernel_is_logged(tmp_path: Path) -> None:
+def test_port_chosen_by_the_kernel_is_reported(tmp_path: Path) -> None:
     make_media(tmp_path)
     with run_edge(tmp_path, DIRECTORY, workers=2, ports=(0, 0)) as edge:
         (line,) = edge.log("edge_starting")

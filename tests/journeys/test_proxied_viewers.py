@@ -1,4 +1,4 @@
-"""A real edge behind a proxy: PROXY headers on HTTP and RTMP, and addresses that count."""
+"""Journeys: a real edge behind a proxy, with PROXY headers on HTTP and RTMP."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ EDITIONS = [
 ]
 
 
-class Proxied:
-    """An edge on whose ports each connection begins with a PROXY header; ``folder`` is its own."""
+class ProxiedEdge:
+    """An edge whose connections begin with a PROXY header."""
 
     def __init__(self, edge: EdgeProcess, http_port: int, rtmp_port: int, database: Path) -> None:
         self.edge = edge
@@ -34,13 +34,13 @@ class Proxied:
         self.database = database
 
     async def status(self, address: str) -> int:
-        """Of a GET by a viewer who is there."""
+        """The status of a GET by a viewer with this address."""
         async with relay(self.http_port, proxy_v1(address, 4711)) as port:
             return (await fetch(port, "/film.mp4")).status
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedEdge]:
     folder = tmp_path_factory.mktemp("proxied")
     media, database = folder / "media", folder / "countries.mmdb"
     media.mkdir()
@@ -65,10 +65,10 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
         distributions=distributions,
         ports=(http_port, rtmp_port),
     ) as edge:
-        yield Proxied(edge, http_port, rtmp_port, database)
+        yield ProxiedEdge(edge, http_port, rtmp_port, database)
 
 
-async def test_client_address_of_the_proxy_header_decides_access(proxied: Proxied) -> None:
+async def test_address_of_the_proxy_header_decides_access(proxied: ProxiedEdge) -> None:
     for _miss_then_hit in range(2):
         assert await proxied.status(GERMAN) == 200
         assert await proxied.status(FRENCH) == 403
@@ -76,11 +76,11 @@ async def test_client_address_of_the_proxy_header_decides_access(proxied: Proxie
     assert [line["client"] for line in lines[:4]] == [f"{GERMAN}:4711", f"{FRENCH}:4711"] * 2
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await fetch(proxied.http_port, "/film.mp4")
-    (refused,) = await asyncio.to_thread(proxied.edge.await_log, "proxy_header_refused")
-    assert refused["protocol"] == "http"
+    (line,) = await asyncio.to_thread(proxied.edge.await_log, "proxy_header_refused")
+    assert line["protocol"] == "http"
 
 
-async def test_rtmp_connection_starts_with_a_proxy_header(proxied: Proxied) -> None:
+async def test_rtmp_connection_begins_with_a_proxy_header(proxied: ProxiedEdge) -> None:
     async with relay(proxied.rtmp_port, proxy_v2(FRENCH, 4712, behind=b"\x04\x00\x01x")) as port:
         async with open_client(port) as client:
             client.play("film.mp4")
@@ -89,17 +89,17 @@ async def test_rtmp_connection_starts_with_a_proxy_header(proxied: Proxied) -> N
             second = await asyncio.to_thread(
                 subprocess.run, [*dump, "-o", "/dev/null", "-m", "5"], timeout=30, check=False
             )
-            assert second.returncode != 0, "one connection of this address is served already"
+            assert second.returncode != 0
         (line,) = await asyncio.to_thread(proxied.edge.await_log, "connections_per_address_refused")
         assert line["client"] == f"{FRENCH}:4712"
-    played = await asyncio.to_thread(proxied.edge.await_log, "rtmp_disconnect")
-    assert [line["client"] for line in played] == [f"{FRENCH}:4712"]
+    lines = await asyncio.to_thread(proxied.edge.await_log, "rtmp_disconnect")
+    assert [line["client"] for line in lines] == [f"{FRENCH}:4712"]
 
 
-async def test_new_country_database_is_loaded(proxied: Proxied) -> None:
+async def test_new_country_database_is_loaded(proxied: ProxiedEdge) -> None:
     proxied.database.write_bytes(EDITIONS[1][:-40])
-    (refused,) = await asyncio.to_thread(proxied.edge.await_log, "countries_refused")
-    assert str(proxied.database) in refused["reason"]
+    (line,) = await asyncio.to_thread(proxied.edge.await_log, "countries_refused")
+    assert str(proxied.database) in line["reason"]
     assert await proxied.status(GERMAN) == 200
 
     proxied.database.write_bytes(EDITIONS[1])
@@ -108,7 +108,7 @@ async def test_new_country_database_is_loaded(proxied: Proxied) -> None:
     assert await proxied.status(FRENCH) == 200
 
 
-def test_edge_without_a_readable_country_database_does_not_start(tmp_path: Path) -> None:
+def test_edge_without_a_valid_country_database_does_not_start(tmp_path: Path) -> None:
     database = tmp_path / "countries.mmdb"
     database.write_bytes(EDITIONS[0][300:])
     tables = f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n'
@@ -117,4 +117,4 @@ def test_edge_without_a_readable_country_database_does_not_start(tmp_path: Path)
         pytest.raises(RuntimeError, match=f"cannot load the country database: {database}: "),
         run_edge(tmp_path / "edge", tables),
     ):
-        raise AssertionError("it is up")
+        raise AssertionError("the edge has started")

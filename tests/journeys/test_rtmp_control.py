@@ -117,7 +117,7 @@ async def test_stream_ids_start_at_1_and_are_reused(edge: EdgeProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected_metadata"),
     [
         ("film.mp4", {"duration": 20.0, "videocodecid": 7.0, "audiocodecid": 10.0, "width": 640.0}),
         ("film.flv", {"duration": 20.023, "videocodecid": 7.0, "audiocodecid": 10.0}),

@@ -1,4 +1,4 @@
-"""Journeys: files that other players take play from a real edge, frame for frame.
+"""Journeys: files that other players accept play from a real edge, frame by frame.
 
 Corpora of edited MP4s, FLVs and MP3s are compared with FFmpeg's reading of the same files. The
 tests of the media folder compare more of them, without an edge.
@@ -39,7 +39,7 @@ def encoded(path: Path, *options: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpora, a file for each."""
+    """The files of all corpora."""
     folder = tmp_path_factory.mktemp("odd")
     seeds, films = folder / "seeds", folder / "films"
     seeds.mkdir()
@@ -69,7 +69,7 @@ def edge(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge
 
 
 async def played(port: int, name: str) -> Played:
-    """What a viewer is sent, and the status that ended it."""
+    """The packets that a viewer receives, and the final status."""
     async with open_client(port) as client:
         client.play(name)
         messages = await client.until_named(*ENDINGS)
@@ -80,17 +80,17 @@ async def played(port: int, name: str) -> Played:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "flv", "mp3"])
-async def test_odd_files_that_ffmpeg_plays_are_played_frame_for_frame(
+async def test_edge_plays_the_files_that_ffmpeg_plays(
     edge: EdgeProcess, films: Path, kind: str
 ) -> None:
-    wrong: list[str] = []
+    all_errors: list[str] = []
     paths = sorted(films.glob(f"*.{kind}"))
     assert len(paths) > 10
     for path in paths:
-        got = await played(edge.rtmp_port, path.name)
+        received = await played(edge.rtmp_port, path.name)
         cut = "cut" in path.name or "past-the-end" in path.name
-        problems = differences(ffmpeg_packets(path), got, may_have_more=cut)
-        if got.error != "NetStream.Play.Stop":
-            problems.append(f"ended with {got.error}")
-        wrong += [f"{path.name}: {difference}" for difference in problems]
-    assert not wrong, "\n".join(wrong)
+        errors = differences(ffmpeg_packets(path), received, may_have_more=cut)
+        if received.error != "NetStream.Play.Stop":
+            errors.append(f"ended with {received.error}")
+        all_errors += [f"{path.name}: {difference}" for difference in errors]
+    assert not all_errors, "\n".join(all_errors)

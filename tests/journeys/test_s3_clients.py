@@ -85,8 +85,8 @@ cache_policy = "overrides"
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """An edge, the bucket behind it, and clients of both."""
+class Setup:
+    """An edge, its bucket, and clients of both."""
 
     edge: EdgeProcess
     s3: S3Server
@@ -96,7 +96,7 @@ class Stand:
         return f"http://127.0.0.1:{self.edge.http_port}"
 
     def client(self, style: Any = "path", version: str = "s3v4", host: str = "edge.test") -> Any:
-        """boto3 with its endpoint at the edge, which it knows by the name ``host``."""
+        """A boto3 client with the edge as its endpoint, by the name ``host``."""
         client: Any = boto3.client(
             "s3",
             endpoint_url=f"http://{host}:{self.edge.http_port}",
@@ -115,13 +115,13 @@ class Stand:
         return client
 
     def _send_here(self, request: Any, **_more: Any) -> None:
-        """Has a request go to this machine, whatever its host is called."""
+        """Sends a request to this machine, whatever its host name is."""
         parts = urlsplit(request.url)
         request.headers["Host"] = parts.netloc
         request.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self.edge.http_port}"))
 
     def open_url(self, url: str, method: str = "GET", body: bytes | None = None) -> bytes:
-        """The body of the answer to a request for a URL that a client has signed."""
+        """The response body for a URL that a client has presigned."""
         parts = urlsplit(url)
         here = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self.edge.http_port}"))
         request = urllib.request.Request(
@@ -138,7 +138,7 @@ class Stand:
 
 
 @pytest.fixture(scope="module", name="stand")
-def _stand(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+def _stand(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     s3.create_bucket(BUCKET)
     folder = tmp_path_factory.mktemp("edge")
     (folder / "objects").mkdir()
@@ -148,31 +148,31 @@ def _stand(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     s3.put(BUCKET, f"{PREFIX}c.txt", b"begins as the prefix does")
     config = CONFIG.format(bucket=BUCKET, prefix=PREFIX, s3=s3)
     with run_edge(folder, config, distributions=DISTRIBUTIONS) as edge:
-        yield Stand(edge, s3)
+        yield Setup(edge, s3)
 
 
-def test_listing_shows_the_prefix_as_the_root(stand: Stand) -> None:
-    client = stand.client()
+def test_listing_has_keys_relative_to_the_origin_prefix(setup: Setup) -> None:
+    client = setup.client()
     first = client.list_objects_v2(Bucket=BUCKET)
     assert {one["Key"] for one in first["Contents"]} >= set(ODD_NAMES)
     assert not any(one["Key"].startswith(("site", "outside")) for one in first["Contents"])
     assert first["KeyCount"] == len(first["Contents"])
-    entries = {one["Key"]: one for one in first["Contents"]}
-    assert entries["plain.txt"]["Size"] == len("plain.txt")
+    objects = {one["Key"]: one for one in first["Contents"]}
+    assert objects["plain.txt"]["Size"] == len("plain.txt")
     assert (
-        entries["plain.txt"]["ETag"] == client.head_object(Bucket=BUCKET, Key="plain.txt")["ETag"]
+        objects["plain.txt"]["ETag"] == client.head_object(Bucket=BUCKET, Key="plain.txt")["ETag"]
     )
-    assert "Owner" not in entries["plain.txt"]
+    assert "Owner" not in objects["plain.txt"]
 
 
 @pytest.mark.parametrize("call", ["list_objects_v2", "list_objects"])
-def test_listing_in_pages_and_by_folder(stand: Stand, call: str) -> None:
-    client = stand.client()
+def test_listing_works_in_pages_and_by_folder(setup: Setup, call: str) -> None:
+    client = setup.client()
     pages = client.get_paginator(call).paginate(
         Bucket=BUCKET, Prefix="dir/", PaginationConfig={"PageSize": 2}
     )
-    names = [one["Key"] for page in pages for one in page.get("Contents", ())]
-    assert names == sorted(name for name in ODD_NAMES if name.startswith("dir/"))
+    keys = [one["Key"] for page in pages for one in page.get("Contents", ())]
+    assert keys == sorted(name for name in ODD_NAMES if name.startswith("dir/"))
     pages = client.get_paginator(call).paginate(
         Bucket=BUCKET, Delimiter="/", PaginationConfig={"PageSize": 2}
     )
@@ -185,8 +185,8 @@ def test_listing_in_pages_and_by_folder(stand: Stand, call: str) -> None:
     assert {one["Key"] for one in rest} == {"dir/é€𝄞.txt", "dir2/other.txt"}
 
 
-def test_bucket_is_there(stand: Stand) -> None:
-    client = stand.client()
+def test_head_bucket_and_location_work(setup: Setup) -> None:
+    client = setup.client()
     assert client.head_bucket(Bucket=BUCKET)["ResponseMetadata"]["HTTPStatusCode"] == 200
     assert client.get_bucket_location(Bucket=BUCKET)["LocationConstraint"] in (None, "us-east-1")
     with pytest.raises(client.exceptions.BucketAlreadyOwnedByYou):
@@ -195,9 +195,9 @@ def test_bucket_is_there(stand: Stand) -> None:
         client.list_objects_v2(Bucket="another")
 
 
-def test_listing_is_refused_where_it_is_not_allowed(stand: Stand) -> None:
+def test_listing_needs_permission(setup: Setup) -> None:
     for host, allowed in (("read.test", False), ("listed.test", True)):
-        client = stand.client(host=host)
+        client = setup.client(host=host)
         if allowed:
             listed = client.list_objects_v2(Bucket=BUCKET, Prefix="dir/")
             assert listed["KeyCount"] == len([n for n in ODD_NAMES if n.startswith("dir/")])
@@ -210,47 +210,47 @@ def test_listing_is_refused_where_it_is_not_allowed(stand: Stand) -> None:
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 @pytest.mark.parametrize("style", ["path", "virtual"])
-def test_objects_are_written_and_read_back(stand: Stand, version: str, style: str) -> None:
-    client = stand.client(style, version)
-    before = stand.at_bucket()
+def test_objects_are_written_and_read(setup: Setup, version: str, style: str) -> None:
+    client = setup.client(style, version)
+    before = setup.at_bucket()
     for number, name in enumerate(ODD_NAMES):
         body = f"{name} {number}".encode()
         key = f"{version} {style}/{name}"
         client.put_object(Bucket=BUCKET, Key=key, Body=body)
-        assert stand.at_bucket() - before == {f"{PREFIX}/{key}"}
+        assert setup.at_bucket() - before == {f"{PREFIX}/{key}"}
         assert client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == body
         assert client.head_object(Bucket=BUCKET, Key=key)["ContentLength"] == len(body)
         client.delete_object(Bucket=BUCKET, Key=key)
-        assert stand.at_bucket() == before
+        assert setup.at_bucket() == before
         with pytest.raises(client.exceptions.NoSuchKey):
             client.get_object(Bucket=BUCKET, Key=key)
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 @pytest.mark.parametrize("style", ["path", "virtual"])
-def test_presigned_urls_reach_their_key(stand: Stand, version: str, style: str) -> None:
-    client = stand.client(style, version)
-    before = stand.at_bucket()
+def test_presigned_urls_reach_their_key(setup: Setup, version: str, style: str) -> None:
+    client = setup.client(style, version)
+    before = setup.at_bucket()
     for name in ODD_NAMES:
         key = f"signed {version} {style}/{name}"
         params = {"Bucket": BUCKET, "Key": key}
         put = client.generate_presigned_url("put_object", Params=params)
-        stand.open_url(put, "PUT", name.encode())
-        assert stand.at_bucket() - before == {f"{PREFIX}/{key}"}
+        setup.open_url(put, "PUT", name.encode())
+        assert setup.at_bucket() - before == {f"{PREFIX}/{key}"}
         assert (
-            stand.open_url(client.generate_presigned_url("get_object", Params=params))
+            setup.open_url(client.generate_presigned_url("get_object", Params=params))
             == name.encode()
         )
-        stand.open_url(client.generate_presigned_url("delete_object", Params=params), "DELETE")
-        assert stand.at_bucket() == before
-    listed = stand.open_url(
+        setup.open_url(client.generate_presigned_url("delete_object", Params=params), "DELETE")
+        assert setup.at_bucket() == before
+    listed = setup.open_url(
         client.generate_presigned_url("list_objects_v2", Params={"Bucket": BUCKET})
     )
     assert b"<Key>plain.txt</Key>" in listed
 
 
-def test_errors_are_s3_error_documents(stand: Stand) -> None:
-    client = stand.client()
+def test_errors_are_s3_error_documents(setup: Setup) -> None:
+    client = setup.client()
     cases: list[tuple[str, int, dict[str, Any], str]] = [
         ("get_object", 404, {"Key": "none"}, "NoSuchKey"),
         ("head_object", 404, {"Key": "none"}, "404"),
@@ -272,7 +272,7 @@ def test_errors_are_s3_error_documents(stand: Stand) -> None:
         ("list_object_versions", 501, {}, "NotImplemented"),
         ("list_multipart_uploads", 501, {}, "NotImplemented"),
     ]
-    before = stand.at_bucket()
+    before = setup.at_bucket()
     for call, status, parameters, code in cases:
         with pytest.raises(ClientError) as caught:
             getattr(client, call)(Bucket=BUCKET, **parameters)
@@ -286,26 +286,26 @@ def test_errors_are_s3_error_documents(stand: Stand) -> None:
     with pytest.raises(ClientError) as caught:
         client.list_buckets()
     assert caught.value.response["Error"]["Code"] == "NotImplemented"
-    assert stand.at_bucket() == before
+    assert setup.at_bucket() == before
 
 
-def test_read_only_distribution_stores_nothing(stand: Stand) -> None:
-    client = stand.client(host="read.test")
-    before = stand.at_bucket()
+def test_read_only_distribution_stores_nothing(setup: Setup) -> None:
+    client = setup.client(host="read.test")
+    before = setup.at_bucket()
     with pytest.raises(ClientError) as caught:
         client.put_object(Bucket=BUCKET, Key="new", Body=b"new")
     assert caught.value.response["Error"]["Code"] == "MethodNotAllowed"
-    assert stand.at_bucket() == before
+    assert setup.at_bucket() == before
 
 
-def test_response_parameters_work_where_a_policy_names_them(stand: Stand) -> None:
-    client = stand.client()
+def test_response_fields_are_overridden_if_the_policy_has_the_parameters(setup: Setup) -> None:
+    client = setup.client()
     client.put_object(Bucket=BUCKET, Key="overridden/a.txt", Body=b"a")
     disposition = "attachment; filename=new name.pdf"
-    got = client.get_object(
+    response = client.get_object(
         Bucket=BUCKET, Key="overridden/a.txt", ResponseContentDisposition=disposition
     )
-    assert (got["ContentDisposition"], got["Body"].read()) == (disposition, b"a")
+    assert (response["ContentDisposition"], response["Body"].read()) == (disposition, b"a")
     assert "ContentDisposition" not in client.get_object(Bucket=BUCKET, Key="overridden/a.txt")
     with pytest.raises(ClientError) as caught:
         client.get_object(Bucket=BUCKET, Key="plain.txt", ResponseContentDisposition=disposition)
@@ -320,37 +320,37 @@ def _aws(tmp_path: Path) -> AwsCli:
     return AwsCli(folder)
 
 
-def test_aws_command_lists_and_syncs(stand: Stand, aws: AwsCli, tmp_path: Path) -> None:
+def test_aws_command_lists_and_syncs(setup: Setup, aws: AwsCli, tmp_path: Path) -> None:
     local = tmp_path / "local"
     (local / "deep").mkdir(parents=True)
     (local / "one.txt").write_bytes(b"one")
     (local / "deep" / "two.txt").write_bytes(b"two")
     where = f"s3://{BUCKET}/synced"
-    aws.run("s3", "sync", str(local), where, endpoint=stand.url)
-    listed = aws.run("s3", "ls", "--recursive", where, endpoint=stand.url).stdout
+    aws.run("s3", "sync", str(local), where, endpoint=setup.url)
+    listed = aws.run("s3", "ls", "--recursive", where, endpoint=setup.url).stdout
     assert {line.split()[-1] for line in listed.splitlines()} == {
         "synced/one.txt",
         "synced/deep/two.txt",
     }
     (local / "one.txt").unlink()
     (local / "three.txt").write_bytes(b"three")
-    aws.run("s3", "sync", "--delete", where, str(local), endpoint=stand.url)
+    aws.run("s3", "sync", "--delete", where, str(local), endpoint=setup.url)
     assert {path.name for path in local.rglob("*.txt")} == {"one.txt", "two.txt"}
-    aws.run("s3", "rm", "--recursive", where, endpoint=stand.url)
-    assert not any("/synced/" in key for key in stand.at_bucket())
+    aws.run("s3", "rm", "--recursive", where, endpoint=setup.url)
+    assert not any("/synced/" in key for key in setup.at_bucket())
     nothing = aws.run(
-        "s3", "sync", "--delete", "s3://none", str(local), endpoint=stand.url, check=False
+        "s3", "sync", "--delete", "s3://none", str(local), endpoint=setup.url, check=False
     )
     assert nothing.returncode != 0
     assert {path.name for path in local.rglob("*.txt")} == {"one.txt", "two.txt"}
 
 
-def test_rclone_syncs(stand: Stand, tmp_path: Path) -> None:
+def test_rclone_syncs(setup: Setup, tmp_path: Path) -> None:
     program = shutil.which("rclone")
     assert program is not None, "tools/install_programs.sh installs it"
     (tmp_path / "rclone.conf").write_text(
         "[edge]\ntype = s3\nprovider = Other\naccess_key_id = any\nsecret_access_key = any\n"
-        f"endpoint = {stand.url}\nforce_path_style = true\n"
+        f"endpoint = {setup.url}\nforce_path_style = true\n"
     )
     local = tmp_path / "local"
     local.mkdir()
@@ -358,7 +358,7 @@ def test_rclone_syncs(stand: Stand, tmp_path: Path) -> None:
 
     def rclone(*arguments: str) -> str:
         base = [program, "--config", str(tmp_path / "rclone.conf"), "--retries", "1"]
-        done = subprocess.run(
+        result = subprocess.run(
             [*base, *arguments],
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
             check=False,
@@ -366,8 +366,8 @@ def test_rclone_syncs(stand: Stand, tmp_path: Path) -> None:
             text=True,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     rclone("sync", str(local), f"edge:{BUCKET}/cloned")
     assert rclone("lsf", f"edge:{BUCKET}/cloned").split() == ["hello.txt"]
@@ -376,4 +376,4 @@ def test_rclone_syncs(stand: Stand, tmp_path: Path) -> None:
     rclone("sync", f"edge:{BUCKET}/cloned", str(local))
     assert [(path.name, path.read_bytes()) for path in local.iterdir()] == [("hello.txt", b"hello")]
     rclone("delete", f"edge:{BUCKET}/cloned")
-    assert not any("/cloned/" in key for key in stand.at_bucket())
+    assert not any("/cloned/" in key for key in setup.at_bucket())

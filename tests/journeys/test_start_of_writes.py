@@ -1,4 +1,4 @@
-"""An edge that is to keep writes, and a folder that cannot: it says so once, and does not start."""
+"""Journeys: an edge with write-back does not start if its folder cannot store writes."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def no_folder_for_writes(cache: Path) -> None:
 
 def no_journal(cache: Path) -> None:
     (cache / "writes").mkdir(parents=True)
-    (cache / "writes/journal.sqlite").write_bytes(b"what is no database at all\n" * 100)
+    (cache / "writes/journal.sqlite").write_bytes(b"not a database at all\n" * 100)
 
 
 @pytest.mark.parametrize("spoil", [no_folder_for_writes, no_journal])
-def test_edge_whose_folder_cannot_keep_writes_does_not_start(
-    tmp_path: Path, spoil: Callable[[Path], None]
+def test_edge_does_not_start_without_storage_for_writes(
+    tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    spoil(tmp_path / "cache")
+    damage(tmp_path / "cache")
     (tmp_path / "objects").mkdir()
     http, admin = free_ports(2)
     config = tmp_path / "config.toml"
@@ -62,8 +62,8 @@ def test_edge_whose_folder_cannot_keep_writes_does_not_start(
         timeout=PATIENCE_S,
     )
     assert ended.returncode == 1
-    (message,) = [line for line in ended.stderr.splitlines() if line.startswith("streamedge: ")]
-    assert message.startswith("streamedge: cannot store writes: ")
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("streamedge: ")]
+    assert line.startswith("streamedge: cannot store writes: ")
     assert "Traceback" not in ended.stderr
     logged = [json.loads(line) for line in (tmp_path / "edge.log").read_text().splitlines()]
     assert [line["event"] for line in logged] == ["cache_folder_refused"]

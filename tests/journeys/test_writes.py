@@ -30,9 +30,9 @@ BUCKET = "written"
 PART_BYTES = 5 << 20
 BODY_BYTES_MAX = 24 << 20
 CHUNK_BYTES = 1 << 20
-FRAME_HEADER_BYTES = 13  # of a picture of tags_flv, before its filler
-PATIENCE_ROUNDS = 1000  # of the pause between looks at another process
-VIEWERS = 8  # on new connections: that all meet one worker of two happens once in 128 times
+FRAME_HEADER_BYTES = 13  # of a frame of tags_flv, before its filler
+PATIENCE_ROUNDS = 1000  # polls of another process
+VIEWERS = 8  # on new connections; all reach the same of two workers once in 128 times
 KINDS = ["bucket", "folder"]
 
 ORIGINS = """
@@ -90,14 +90,14 @@ application = ["folder"]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The edge, and what is behind it."""
+    """The edge and its origins."""
 
     edge: EdgeProcess
     s3: S3Server
     folder: Path
 
     def origin_has(self, kind: str, name: str) -> bytes | None:
-        """An object as its origin has it."""
+        """An object's content at its origin."""
         if kind == "folder":
             path = self.folder / name
             return path.read_bytes() if path.exists() else None
@@ -107,10 +107,10 @@ class Site:
             return None
         return body
 
-    async def ask(
+    async def send_request(
         self, kind: str, name: str, method: str = "GET", body: bytes = b"", **fields: str
     ) -> Response:
-        """One request on a connection of its own."""
+        """Sends one request on a new connection."""
         async with open_viewer(self.edge.http_port) as viewer:
             if method != "GET":
                 fields["content_length"] = str(len(body))
@@ -118,9 +118,11 @@ class Site:
             return await viewer.receive(method)
 
     async def served(self, kind: str, name: str) -> set[tuple[int, bytes]]:
-        """What viewers get who come now."""
-        answers = await asyncio.gather(*(self.ask(kind, name) for _viewer in range(VIEWERS)))
-        return {(answer.status, answer.body) for answer in answers}
+        """The responses that new viewers receive."""
+        responses = await asyncio.gather(
+            *(self.send_request(kind, name) for _viewer in range(VIEWERS))
+        )
+        return {(response.status, response.body) for response in responses}
 
 
 @pytest.fixture(scope="module", name="site")
@@ -141,13 +143,13 @@ def _site(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 
 @pytest.fixture(name="client")
 def _client(site: Site) -> Iterator[Any]:
-    """An S3 client whose endpoint is the edge; its keys are its own, the bucket's the edge's."""
+    """An S3 client with the edge as its endpoint and with other keys than the bucket's."""
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{site.edge.http_port}",
         region_name="eu-west-1",
         aws_access_key_id="a-client-of-the-edge",
-        aws_secret_access_key="known-to-nobody-else",
+        aws_secret_access_key="a-secret-of-the-tests",
         config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
     )
     yield client
@@ -158,7 +160,7 @@ def noise(size_bytes: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size_bytes)
 
 
-async def test_multipart_upload_is_read_back_unchanged(
+async def test_file_is_uploaded_and_downloaded_in_parts(
     site: Site, client: Any, tmp_path: Path
 ) -> None:
     data = noise(24_000_001, 1)
@@ -167,9 +169,14 @@ async def test_multipart_upload_is_read_back_unchanged(
     site.s3.put(BUCKET, "film.mp4", b"old")
     assert await site.served("bucket", "film.mp4") == {(200, b"old")}
     in_parts = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
-    arguments = {"ContentType": "video/mp4", "Metadata": {"reel": "seven"}}
+    extra_arguments = {"ContentType": "video/mp4", "Metadata": {"reel": "seven"}}
     await asyncio.to_thread(
-        client.upload_file, str(there), BUCKET, "film.mp4", ExtraArgs=arguments, Config=in_parts
+        client.upload_file,
+        str(there),
+        BUCKET,
+        "film.mp4",
+        ExtraArgs=extra_arguments,
+        Config=in_parts,
     )
     assert site.origin_has("bucket", "film.mp4") == data
     head = site.s3.client.head_object(Bucket=BUCKET, Key="film.mp4")
@@ -184,7 +191,7 @@ async def test_multipart_upload_is_read_back_unchanged(
     assert back.read_bytes() == data
 
 
-async def test_file_of_200_mb_is_uploaded_and_downloaded_unchanged(
+async def test_file_of_200_mb_is_uploaded_and_downloaded(
     site: Site, client: Any, tmp_path: Path
 ) -> None:
     data = noise(200_000_000, 4)
@@ -208,12 +215,12 @@ async def test_file_of_200_mb_is_uploaded_and_downloaded_unchanged(
         {"ContentMD5": base64.b64encode(hashlib.md5(b"new").digest()).decode()},
     ],
 )
-async def test_object_with_a_checksum_is_written(
+async def test_object_is_written_with_its_checksum(
     site: Site, client: Any, promise: dict[str, str]
 ) -> None:
     site.s3.put(BUCKET, "page", b"old")
     assert await site.served("bucket", "page") >= {(200, b"old")}
-    done = await asyncio.to_thread(
+    result = await asyncio.to_thread(
         client.put_object,
         Bucket=BUCKET,
         Key="page",
@@ -221,7 +228,7 @@ async def test_object_with_a_checksum_is_written(
         CacheControl="no-cache",
         **promise,
     )
-    assert done["ETag"] == f'"{hashlib.md5(b"new").hexdigest()}"'
+    assert result["ETag"] == f'"{hashlib.md5(b"new").hexdigest()}"'
     assert site.origin_has("bucket", "page") == b"new"
     assert site.s3.client.head_object(Bucket=BUCKET, Key="page")["CacheControl"] == "no-cache"
     assert await site.served("bucket", "page") == {(200, b"new")}
@@ -230,15 +237,15 @@ async def test_object_with_a_checksum_is_written(
 @pytest.mark.parametrize("kind", KINDS)
 async def test_write_with_a_failed_condition_changes_nothing(site: Site, kind: str) -> None:
     name = "dir/conditional"
-    assert (await site.ask(kind, name, "PUT", b"1", if_match='"any"')).status in {404, 412}
-    first = await site.ask(kind, name, "PUT", b"1", if_none_match="*")
+    assert (await site.send_request(kind, name, "PUT", b"1", if_match='"any"')).status in {404, 412}
+    first = await site.send_request(kind, name, "PUT", b"1", if_none_match="*")
     assert first.status in {200, 201}
-    assert (await site.ask(kind, name, "PUT", b"2", if_none_match="*")).status == 412
+    assert (await site.send_request(kind, name, "PUT", b"2", if_none_match="*")).status == 412
     assert await site.served(kind, name) == {(200, b"1")}
-    second = await site.ask(kind, name, "PUT", b"2", if_match=first.fields["etag"])
+    second = await site.send_request(kind, name, "PUT", b"2", if_match=first.fields["etag"])
     assert second.status == 200
     assert await site.served(kind, name) == {(200, b"2")}
-    stale = await site.ask(kind, name, "PUT", b"3", if_match=first.fields["etag"])
+    stale = await site.send_request(kind, name, "PUT", b"3", if_match=first.fields["etag"])
     assert stale.status == 412
     assert await site.served(kind, name) == {(200, b"2")}
     assert site.origin_has(kind, name) == b"2"
@@ -247,9 +254,9 @@ async def test_write_with_a_failed_condition_changes_nothing(site: Site, kind: s
 @pytest.mark.parametrize("kind", KINDS)
 async def test_body_with_a_wrong_checksum_changes_nothing(site: Site, kind: str) -> None:
     name = "promised"
-    await site.ask(kind, name, "PUT", b"old")
+    await site.send_request(kind, name, "PUT", b"old")
     digest = base64.b64encode(hashlib.md5(b"other").digest()).decode()
-    refused = await site.ask(kind, name, "PUT", b"new", content_md5=digest)
+    refused = await site.send_request(kind, name, "PUT", b"new", content_md5=digest)
     assert refused.status == 400
     assert b"BadDigest" in refused.body
     assert await site.served(kind, name) == {(200, b"old")}
@@ -257,39 +264,37 @@ async def test_body_with_a_wrong_checksum_changes_nothing(site: Site, kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_deleted_object_is_gone_for_all_viewers(site: Site, kind: str) -> None:
-    assert (await site.ask(kind, "gone", "PUT", b"here")).status in {200, 201}
+async def test_deleted_object_is_a_404_for_all_viewers(site: Site, kind: str) -> None:
+    assert (await site.send_request(kind, "gone", "PUT", b"here")).status in {200, 201}
     assert await site.served(kind, "gone") == {(200, b"here")}
-    assert (await site.ask(kind, "gone", "DELETE")).status == 204
+    assert (await site.send_request(kind, "gone", "DELETE")).status == 204
     assert {status for status, _body in await site.served(kind, "gone")} == {404}
     assert site.origin_has(kind, "gone") is None
-    assert (await site.ask(kind, "gone", "PUT", b"again")).status in {200, 201}
+    assert (await site.send_request(kind, "gone", "PUT", b"again")).status in {200, 201}
     assert await site.served(kind, "gone") == {(200, b"again")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_viewer_gets_a_replaced_object(site: Site, kind: str) -> None:
+async def test_no_viewer_receives_a_replaced_object(site: Site, kind: str) -> None:
     for number in range(6):
         body = b"%d" % number * 1000
-        assert (await site.ask(kind, "often", "PUT", body)).status in {200, 201}
+        assert (await site.send_request(kind, "often", "PUT", body)).status in {200, 201}
         assert await site.served(kind, "often") == {(200, body)}
 
 
 async def test_all_query_variants_of_an_object_are_replaced_with_it(site: Site) -> None:
     name = "queried/page"
     for body in (b"old", b"new"):
-        assert (await site.ask("bucket", name, "PUT", body)).status == 200
+        assert (await site.send_request("bucket", name, "PUT", body)).status == 200
         for query in ("", "?v=1", "?v=2"):
             assert await site.served("bucket", name + query) == {(200, body)}
 
 
 @pytest.mark.parametrize("written", ["bucket", "group"])
-async def test_object_written_through_a_group_or_its_first_origin_is_seen_through_both(
-    site: Site, written: str
-) -> None:
+async def test_write_to_a_group_or_its_first_origin_updates_both(site: Site, written: str) -> None:
     name = f"shared-by-{written}"
     for body in (b"old", b"new"):
-        assert (await site.ask(written, name, "PUT", body)).status == 200
+        assert (await site.send_request(written, name, "PUT", body)).status == 200
         assert await site.served("bucket", name) == {(200, body)}
         assert await site.served("group", name) == {(200, body)}
 
@@ -298,20 +303,20 @@ async def test_object_written_through_a_group_or_its_first_origin_is_seen_throug
 async def test_replaced_media_plays_its_new_content(site: Site, kind: str) -> None:
     for frame_bytes in (500, 700):
         media = tags_flv(2, frame_bytes=frame_bytes)
-        assert (await site.ask(kind, "film.flv", "PUT", media)).status in {200, 201}
+        assert (await site.send_request(kind, "film.flv", "PUT", media)).status in {200, 201}
         played = await asyncio.gather(*(play(site.edge, kind) for _viewer in range(VIEWERS)))
         assert played == [[FRAME_HEADER_BYTES + frame_bytes] * 50] * VIEWERS
 
 
 async def play(edge: EdgeProcess, application: str) -> list[int]:
-    """Sizes of the pictures of film.flv."""
+    """The sizes of the video frames of film.flv."""
     async with open_client(edge.rtmp_port, application) as client:
         client.play("film")
-        got = samples(await client.until_named("NetStream.Play.Stop"))
-        return [len(frame.body) for frame in got if frame.kind == VIDEO]
+        received = samples(await client.until_named("NetStream.Play.Stop"))
+        return [len(frame.body) for frame in received if frame.kind == VIDEO]
 
 
-async def test_body_without_a_length_is_sent_to_the_bucket_while_it_arrives(site: Site) -> None:
+async def test_body_without_a_length_is_streamed_to_the_bucket(site: Site) -> None:
     data = noise(12_000_000, 2)
     async with open_viewer(site.edge.http_port) as viewer:
         await viewer.send(request("/live", "PUT", host="bucket.test", transfer_encoding="chunked"))
@@ -325,7 +330,7 @@ async def test_body_without_a_length_is_sent_to_the_bucket_while_it_arrives(site
 
 
 def uploads_at_bucket(site: Site, name: str) -> list[str]:
-    """Uploads of an object that are begun, and neither complete nor given up."""
+    """The unfinished multipart uploads of an object."""
     uploads = site.s3.client.list_multipart_uploads(Bucket=BUCKET, Prefix=name).get("Uploads", [])
     return [upload["UploadId"] for upload in uploads]
 
@@ -344,13 +349,13 @@ async def send_chunks(viewer: Viewer, data: bytes) -> None:
         await viewer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for another process to bring ``condition`` about."""
+async def until(condition: Callable[[], bool], subject: str) -> None:
+    """Waits until ``condition`` holds because of another process."""
     for _round in range(PATIENCE_ROUNDS):
         if await asyncio.to_thread(condition):
             return
         await asyncio.to_thread(pause)
-    raise TimeoutError(what)
+    raise TimeoutError(subject)
 
 
 async def test_put_of_a_disconnected_viewer_writes_nothing(site: Site) -> None:
@@ -366,11 +371,11 @@ async def test_put_of_a_disconnected_viewer_writes_nothing(site: Site) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_body_over_the_limit_is_refused(site: Site, kind: str) -> None:
-    await site.ask(kind, "large", "PUT", b"old")
+    await site.send_request(kind, "large", "PUT", b"old")
     async with open_viewer(site.edge.http_port) as viewer:
         length = str(BODY_BYTES_MAX + 1)
         await viewer.send(request("/large", "PUT", host=f"{kind}.test", content_length=length))
-        assert (await viewer.receive("PUT")).status == 413  # before a byte of it
+        assert (await viewer.receive("PUT")).status == 413  # before any byte of the body
     async with open_viewer(site.edge.http_port) as viewer:
         chunked = request("/large", "PUT", host=f"{kind}.test", transfer_encoding="chunked")
         await viewer.send(chunked)
