@@ -1,4 +1,4 @@
-# The tasks of a checkout. `make help` lists them; each does only what is still missing.
+# The tasks of a checkout. `make help` lists them; each task installs what it needs.
 
 PYTHON := .venv/bin/python
 CONFIG ?= config.toml
@@ -7,7 +7,7 @@ CONFIG ?= config.toml
 .DELETE_ON_ERROR:
 .PHONY: help install run test test-fast bench lint reference clean programs
 
-# Tests of pure code and of the cache: no S3 server, no ffmpeg, no process of an edge.
+# Tests of pure code and of the cache: without an S3 server, ffmpeg or edge processes.
 FAST_TESTS := tests/access tests/cache tests/config tests/coordination tests/ops tests/media/flv \
 	tests/delivery/rtmp/protocol tests/delivery/http/request tests/delivery/http/response \
 	tests/test_cache_keys.py tests/test_http_date.py tests/test_memo.py tests/test_project.py \
@@ -22,7 +22,7 @@ run: .venv/installed  ## Run the edge with config.toml (or CONFIG=FILE)
 	@$(PYTHON) -m compileall -q streamedge
 	.venv/bin/streamedge serve --config $(CONFIG)
 
-test-fast: lint  ## Check the code and test what is pure, and the cache: under a minute
+test-fast: lint  ## Check the code, run the tests of pure code and the cache (under a minute)
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile $(FAST_TESTS)
 
 test: lint programs  ## Install the programs that tests need, check the code, run all tests
@@ -52,7 +52,7 @@ programs:
 .venv/bin/python:
 	tools/make_venv.sh .venv
 
-# A stamp newer than pyproject.toml means that everything is installed.
+# If this file is newer than pyproject.toml, everything is installed.
 .venv/installed: pyproject.toml | .venv/bin/python
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
 	@$(PYTHON) -m compileall -q streamedge

@@ -84,7 +84,7 @@ def crowd(plan: CrowdPlan, *, core: int | None = LOAD_CORE) -> CrowdResult:
         **run_load("bench.http_load", asdict(plan), limit_s=CROWD_LIMIT_S, core=core)
     )
     if not result.whole_s:
-        raise BenchError(f"none of {plan.readers} readers got it: {result.failures[0]}")
+        raise BenchError(f"all {plan.readers} readers failed: {result.failures[0]}")
     return result
 
 
@@ -125,8 +125,8 @@ def _hit(plan: HitsPlan) -> HitsResult:
             connection = sockets[descriptor]
             rest = remaining[descriptor]
             if rest:
-                wanted = min(rest, DISCARD_BYTES)
-                received = connection.recv_into(discarded, wanted, socket.MSG_TRUNC)
+                limit = min(rest, DISCARD_BYTES)
+                received = connection.recv_into(discarded, limit, socket.MSG_TRUNC)
                 rest -= received
             else:
                 received = connection.recv_into(head)
@@ -199,8 +199,8 @@ def _gather(plan: CrowdPlan) -> CrowdResult:
 def _read(reader: _Reader, discarded: bytearray) -> None:
     """Reads once from the socket. Raises _BadResponseError; OSError for a lost connection."""
     if reader.remaining > 0:
-        wanted = min(reader.remaining, DISCARD_BYTES)
-        count = reader.socket.recv_into(discarded, wanted, socket.MSG_TRUNC)
+        limit = min(reader.remaining, DISCARD_BYTES)
+        count = reader.socket.recv_into(discarded, limit, socket.MSG_TRUNC)
         if not count:
             raise _BadResponseError(f"closed {reader.remaining} bytes early")
         reader.first_byte_s = reader.first_byte_s or time.monotonic()

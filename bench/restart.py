@@ -69,7 +69,7 @@ def _measure(start: StartOver, source: Origin, cache: Path) -> float:
             time.sleep(POLL_S)
         ready_s = time.monotonic() - began_s
     if source.stats().body_bytes:
-        raise BenchError("the response was not a hit: the origin got a request")
+        raise BenchError("the response was not a hit: the origin received a request")
     return ready_s
 
 

@@ -1,7 +1,7 @@
 """Starts and stops a server under test, and waits until it is ready.
 
-Owns ``Server``, its process and its addresses. Configurations are ``peers``'s and ``edge``'s
-business. It signals no process but the ones it started, by their process group.
+``peers`` and ``edge`` have the configurations. Signals go only to processes that were started here,
+by their process group.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class BenchError(Exception):
-    """A measurement could not be made; the message says why, in one line."""
+    """A measurement failed; the message is the reason, in one line."""
 
 
 @dataclass(frozen=True, slots=True)

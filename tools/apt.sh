@@ -1,17 +1,17 @@
-# Sourced by its neighbours: Debian packages, installed when that is allowed, named when it is not.
+# Installs Debian packages if the user may, or prints the command; sourced by other scripts.
 
-# apt_install PACKAGE...: installs, or says what to type and fails.
+# apt_install PACKAGE...: installs, or prints the command and fails.
 apt_install() {
   local as_root=()
   if [ "$(id -u)" -ne 0 ]; then
     as_root=(sudo)
   fi
   if ! command -v apt-get >/dev/null; then
-    echo "Missing, and there is no apt-get here to install them with: $*" >&2
+    echo "These programs are missing, and there is no apt-get to install them: $*" >&2
     return 1
   fi
   if [ "${#as_root[@]}" -gt 0 ] && ! { command -v sudo && sudo -v; } >/dev/null; then
-    echo "Missing Debian packages. As root, type: apt-get install --no-install-recommends $*" >&2
+    echo "Missing Debian packages. Run as root: apt-get install --no-install-recommends $*" >&2
     return 1
   fi
   echo "Installing Debian packages: $*"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests play to and measure against, where they are missing.
+# Installs missing programs that the tests and benchmarks need.
 set -euo pipefail
 # shellcheck source=tools/apt.sh
 source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"

@@ -1,6 +1,6 @@
 """Writes the generated parts of docs/reference/config.md and docs/reference/cli.md.
 
-``make reference`` runs it. What stands outside of the markers stays as it is.
+``make reference`` runs it. Text outside the markers does not change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAGES = Path(__file__).parents[1] / "docs" / "reference"
 
 
 def write(page: str, begin: str, end: str, text: str) -> None:
-    """Replaces what stands between the markers of a page."""
+    """Replaces the text between the markers of a page."""
     path = PAGES / page
     before, _, rest = path.read_text().partition(begin)
     _, _, after = rest.partition(end)

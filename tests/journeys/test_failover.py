@@ -1,4 +1,4 @@
-"""Journeys: an origin group whose first origin dies."""
+"""Journeys: an origin group whose first origin fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=21)
 WHOLE = FILM.read(Span(0, FILM_BYTES))
 HELD_AT = 1_000_000
-ROUNDS_MAX = 500  # of looks at another process
+ROUNDS_MAX = 500  # polls of another process
 
 TOML = """
 [origins.main]
@@ -64,7 +64,7 @@ async def serving(folder: Path, kind: str, prefix: str) -> AsyncIterator[Site]:
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("http", ""), ("s3", "b/")])
-async def test_download_survives_the_death_of_its_origin(
+async def test_download_continues_from_the_other_origin(
     tmp_path: Path, kind: str, prefix: str
 ) -> None:
     async with serving(tmp_path, kind, prefix) as site, open_viewer(site.edge.http_port) as viewer:
@@ -78,7 +78,7 @@ async def test_download_survives_the_death_of_its_origin(
         (request,) = site.second.requests
         assert request.headers["if-match"] == '"1"'
         assert request.span is not None
-        assert request.span.start == HELD_AT  # each byte is requested once
+        assert request.span.start == HELD_AT  # each byte is fetched once
         again = await viewer.get("/film.mp4", range="bytes=900000-1100000")
         assert (again.body, again.cache) == (WHOLE[900_000:1_100_001], "Hit")
 
@@ -88,19 +88,19 @@ async def test_dead_origin_is_skipped_and_used_again_after_recovery(tmp_path: Pa
         site.first.script(Reply(status=503, body=b"no"), times=FAILURES_MAX)
         for number in range(10):
             assert (await viewer.get(f"/small{number}")).body == b"small"
-        (out,) = await asyncio.to_thread(site.edge.await_log, "origin_down")
-        assert (out["origin"], out["group"]) == ("main", "both")
+        (line,) = await asyncio.to_thread(site.edge.await_log, "origin_down")
+        assert (line["origin"], line["group"]) == ("main", "both")
         assert FAILURES_MAX <= len(site.first.requests) < 10
-        for _round in range(ROUNDS_MAX):  # it is tried again after a second
+        for _round in range(ROUNDS_MAX):  # it is retried after a second
             if site.edge.log("origin_up"):
                 break
             await viewer.get("/never", "HEAD", cache_control="no-store")
             await asyncio.to_thread(pause)
         assert site.edge.await_log("origin_up")[0]["origin"] == "main"
-        requests_before = len(site.second.requests)
+        request_count = len(site.second.requests)
         assert (await viewer.get("/small11")).body == b"small"
-        assert len(site.second.requests) == requests_before
-        for _round in range(ROUNDS_MAX):  # numbers are handed over once a second
+        assert len(site.second.requests) == request_count
+        for _round in range(ROUNDS_MAX):  # workers publish metrics once a second
             numbers = site.edge.admin("/metrics").decode()
             if 'streamedge_failovers_total{origin="main"}' in numbers:
                 break

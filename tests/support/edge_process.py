@@ -30,7 +30,7 @@ PAUSE_S = 0.02  # between polls of another process
 class EdgeProcess:
     """A running edge. ``folder`` holds its config, cache and log.
 
-    ``workers``: how many workers its config asks for.
+    ``workers``: the number of workers in its config.
     """
 
     folder: Path
@@ -134,7 +134,7 @@ def run_edge(
     ports: tuple[int, int] | None = None,
     prelude: str = "",
 ) -> Iterator[EdgeProcess]:
-    """Runs an edge with a config made from TOML.
+    """Runs an edge with a config in TOML.
 
     ``origins`` must declare ``[origins.main]``. By default it is served as web distribution EWEB
     and rtmp distribution ESTREAM (applications cfx/st and vod); ``distributions`` replaces these.

@@ -1,7 +1,7 @@
-"""MP4 files that other players take, made from a few seeds by structured edits.
+"""MP4 files that other players accept: structured edits of a few seeds.
 
-Each edit of a box, table or time is a function of the file's boxes; its name says what it does.
-What a file should play, FFmpeg decides (``ffmpeg_packets.py``).
+Each edit of a box, table or time is a function of the file's boxes, with a descriptive name.
+FFmpeg decides what a file should play (``ffmpeg_packets.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONTAINERS = frozenset({"moov", "trak", "mdia", "minf", "stbl", "edts"})
 
 
 class Node:
-    """A box: ``children`` of a container, else ``content``. ``header`` replaces what is written."""
+    """A box with ``children`` or with ``content``; ``header`` replaces the default header."""
 
     def __init__(self, kind: str, content: bytes = b"", children: list[Node] | None = None) -> None:
         self.kind = kind
@@ -61,7 +61,7 @@ def parse(data: bytes) -> list[Node]:
 
 
 class Film:
-    """A whole file whose moov stands behind its media, so that the moov may grow."""
+    """A complete file whose moov is behind its media, so that the moov may grow."""
 
     def __init__(self, data: bytes) -> None:
         self.nodes = parse(data)
@@ -112,7 +112,7 @@ class Film:
         )
 
     def timescales(self, handler: str) -> tuple[int, int]:
-        """(movie's, track's)"""
+        """The timescales of the movie and of the track."""
         movie = struct.unpack_from(">I", self.moov.find("mvhd").content, 12)[0]
         mdhd = self.trak(handler).find("mdia", "mdhd").content
         return movie, struct.unpack_from(">I", mdhd, 12)[0]
@@ -135,7 +135,7 @@ class Film:
         trak.children.insert(1, Node("edts", children=[Node("elst", content)]))
 
     def move_media(self, delta: int) -> None:
-        """Corrects chunk offsets for bytes put in front of the media."""
+        """Corrects chunk offsets for bytes inserted ahead of the media."""
         for handler in ("vide", "soun"):
             try:
                 rows = self.rows("stco", 1, handler)
@@ -158,7 +158,7 @@ def with_box_in_front(film: Film, kind: str, content: bytes = bytes(100)) -> Non
 
 
 def moov_first(film: Film) -> None:
-    """The index in front of the media."""
+    """Moves the index in front of the media."""
     moov = film.moov
     film.nodes.remove(moov)
     film.nodes.insert(1, moov)
@@ -174,7 +174,7 @@ def _two_descriptions(film: Film, second_id: int, other_type: bytes | None = Non
     entry = _sample_entry(film, "vide")
     second = entry if other_type is None else entry[:4] + other_type + entry[8:]
     if other_type is None:
-        # Another profile in the record, so that it is another configuration.
+        # Another profile makes it a different configuration.
         at = second.index(b"avcC") + 4
         second = second[: at + 2] + bytes([second[at + 2] ^ 0x40]) + second[at + 3 :]
     stsd = film.stbl().find("stsd")
@@ -213,7 +213,7 @@ def _insert_everywhere(film: Film, kind: str) -> None:
 
 
 def _esds(film: Film, make: Callable[[bytes, bytes], bytes]) -> None:
-    """Replaces the sound's esds content; ``make`` gets decoder configuration and specific info."""
+    """Replaces the audio track's esds; ``make`` gets decoder configuration and specific info."""
     stsd = film.stbl("soun").find("stsd")
     data, at = stsd.content, stsd.content.index(b"esds")
     old = struct.unpack_from(">I", data, at - 4)[0]
@@ -235,7 +235,7 @@ def descriptor(tag: int, body: bytes, size_bytes: int = 1, lie: int = 0) -> byte
 
 
 def _sound_version(film: Film, version: int) -> None:
-    """The sound's sample entry as QuickTime has it, its boxes in ``wave`` for version 1."""
+    """Writes the audio sample entry as QuickTime does, with its boxes in ``wave`` for version 1."""
     stsd = film.stbl("soun").find("stsd")
     entry = stsd.content[8:]
     fixed, children = entry[8:36], entry[36:]
@@ -272,7 +272,7 @@ def _co64(film: Film) -> None:
 
 
 def _one_sample_chunks(film: Film, handler: str = "vide") -> None:
-    """Each sample in a chunk of its own, with an odd run of stsc."""
+    """Puts each sample into its own chunk, with an odd run in stsc."""
     offsets: list[tuple[int, ...]] = []
     sizes = film.sizes(handler)
     rows = film.rows("stsc", 3, handler)
@@ -330,7 +330,7 @@ def _without_ftyp(film: Film) -> None:
 
 
 def _large_sizes(film: Film) -> None:
-    """64-bit sizes on the media data."""
+    """Writes the media data with a 64-bit size."""
     mdat = next(node for node in film.nodes if node.kind == "mdat")
     at = film.nodes.index(mdat)
     whole = (
@@ -349,7 +349,7 @@ def _raw(film: Film, kind: str, whole: Callable[[bytes], bytes]) -> None:
 
 
 def _several_mdats(film: Film) -> None:
-    """The media data in two boxes with other boxes between."""
+    """Writes the media data as two boxes with other boxes between."""
     mdat = next(node for node in film.nodes if node.kind == "mdat")
     at = film.nodes.index(mdat)
     cut = film.rows("stco", 1)[1][0]
@@ -525,7 +525,7 @@ EDITS: dict[str, Edit] = {
 
 
 def edited(seed: bytes) -> Iterator[Variant]:
-    """Each edit of a seed, and the same with the moov in front of a file cut at 90 %."""
+    """Each edit of a seed, and the seed with its moov first, truncated at 50, 90 and 99 %."""
     for name, edit in EDITS.items():
         film = Film(seed)
         edit(film)
@@ -538,10 +538,10 @@ def edited(seed: bytes) -> Iterator[Variant]:
 
 
 def mixed(seed: bytes, count: int, random_seed: int) -> Iterator[Variant]:
-    """Two to four edits of a seed at once, drawn at random."""
+    """Random combinations of two to four edits of a seed."""
     random = Random(random_seed)
-    made = 0
-    while made < count:
+    written = 0
+    while written < count:
         names = random.sample(list(EDITS), random.randint(2, 4))
         film = Film(seed)
         try:
@@ -549,6 +549,6 @@ def mixed(seed: bytes, count: int, random_seed: int) -> Iterator[Variant]:
                 EDITS[name](film)
             data = film.dump()
         except (StopIteration, IndexError, ValueError, struct.error):
-            continue  # edits that do not go together
-        made += 1
+            continue  # these edits cannot be combined
+        written += 1
         yield Variant(" + ".join(names), data)

@@ -92,7 +92,7 @@ async def replicate(
     async def notify(key: str) -> None:
         if silent:
             block_for_ever("silent")
-        report({"event": "told", "key": key})
+        report({"event": "notified", "key": key})
 
     await Replicator(
         WriteQueue(root, slot, LIMIT_BYTES, REPLICATOR),

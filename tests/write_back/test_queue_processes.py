@@ -153,7 +153,7 @@ async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
         assert write_queue.rows.unnotified() == heard
         second = await start("replicate", "1")
         if heard:
-            assert (await second.says("told"))["key"] == "key"
+            assert (await second.says("notified"))["key"] == "key"
         await write_queue.accept("other", "main", put("other"), body_of(b"hello"))
         await second.says("write_replicated")
         await second.kill()

@@ -200,7 +200,7 @@ class Sender:
         sent = self._writer.send_file(ready.fd, ready.offset, count)
         if sent == 0:  # the file is too short: fetch these bytes again, once
             if piece.lost_at == piece.position:
-                raise OSError("a cache file is shorter than its header says")
+                raise OSError("a cache file is shorter than its header states")
             piece.lost_at = piece.position
             piece.source.report_missing(piece.position)
             return 0
