@@ -45,7 +45,7 @@ def no_journal(cache: Path) -> None:
     (cache / "writes/journal.sqlite").write_bytes(b"not a database at all\n" * 100)
 
 
-@pytest.mark.parametrize("spoil", [no_folder_for_writes, no_journal])
+@pytest.mark.parametrize("damage", [no_folder_for_writes, no_journal])
 def test_edge_does_not_start_without_storage_for_writes(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
