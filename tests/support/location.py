@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,10 +39,8 @@ from streamedge.spans import Span
 from tests.support.scripted_origin import ScriptedOrigin
 
 PATIENCE_S = 20.0  # a wait that lasts this long has failed
+_TABLE_ROW = struct.Struct("=III")  # valid bytes, CRC, era of a chunk, from byte 1024 on
 LAST_MODIFIED_S = 1_700_000_000  # ScriptedOrigin's own
-
-_TABLE_BYTE = 1024  # the offset of an extent's table in its file
-_WORD, _ROW = struct.Struct("=I"), struct.Struct("=III")
 
 
 class Location:
@@ -69,7 +68,7 @@ class Location:
         slot = len(self.workers)
         log = open_log(str(self._log_path), f"worker-{slot}")
         store = Store(self.root, slot, log)
-        in_force = InvalidationIndex(ControlLog(self.control()), log)
+        invalidation_index = InvalidationIndex(ControlLog(self.control()), log)
         cache = Cache(
             store,
             log,
@@ -77,7 +76,7 @@ class Location:
             open_extents=open_extents,
             retries=retries,
             records_bytes=records_bytes,
-            in_force=in_force,
+            invalidation_index=invalidation_index,
         )
         self.workers.append(cache)
         return cache
@@ -158,16 +157,19 @@ async def fetch(worker: Cache, asset: Asset, span: Span) -> bytes:
 async def fills_ended(worker: Cache) -> None:
     """Waits until no fill is running."""
     async with asyncio.timeout(PATIENCE_S):
-        while worker._tasks:
-            await asyncio.gather(*worker._tasks)
+        while worker.running_tasks:
+            await asyncio.gather(*worker.running_tasks)
 
 
 def words_of(extent: Extent, chunk: int) -> tuple[int, int, int]:
-    """A chunk's row in the table of the extent's file: valid bytes, CRC, era."""
-    valid, crc, era = _ROW.unpack(os.pread(extent.fd, _ROW.size, _TABLE_BYTE + chunk * _ROW.size))
-    return valid, crc, era
+    """A chunk's row in the table of the extent: valid bytes, CRC, era."""
+    return _TABLE_ROW.unpack(os.pread(extent.fd, _TABLE_ROW.size, _row_offset(chunk)))
 
 
 def set_word(extent: Extent, chunk: int, word: int, value: int) -> None:
     """Overwrites a word in a chunk's row of the table."""
-    os.pwrite(extent.fd, _WORD.pack(value), _TABLE_BYTE + chunk * _ROW.size + word * _WORD.size)
+    os.pwrite(extent.fd, value.to_bytes(4, sys.byteorder), _row_offset(chunk) + word * 4)
+
+
+def _row_offset(chunk: int) -> int:
+    return 1024 + chunk * _TABLE_ROW.size
