@@ -1,4 +1,4 @@
-"""boto3 against the API: every operation there and back, refusals as botocore's exceptions."""
+"""The API with boto3: operations, and errors as exceptions of botocore."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ NAMESPACE = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
 
 
 class Stubs:
-    """Handlers that say what they were called with, and answer what a test sets."""
+    """Handlers that record their calls and return what a test sets."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.answer: Callable[[Call], Output] = self.whole
+        self.answer: Callable[[Call], Output] = self.complete_output
 
     def handle(self, call: Call) -> Output:
         self.calls.append(call)
         return self.answer(call)
 
     @staticmethod
-    def whole(call: Call) -> Output:
+    def complete_output(call: Call) -> Output:
         """The operation's output with every member."""
         output: Output = example(cloudfront().operation(call.operation).output_shape)
         if "Location" in output:
@@ -50,10 +50,10 @@ class Stubs:
         return output
 
     def refuse(self, code: str, message: str = "It is so.") -> None:
-        def raise_it(_call: Call) -> Output:
+        def raise_error(_call: Call) -> Output:
             raise ApiError(code, message)
 
-        self.answer = raise_it
+        self.answer = raise_error
 
     @property
     def handlers(self) -> Handlers:
@@ -61,49 +61,49 @@ class Stubs:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiServer, Stubs]]:
+def api_and_stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiServer, Stubs]]:
     stubs = Stubs()
     with run_api(tmp_path_factory.mktemp("api"), stubs.handlers) as server:
         yield server, stubs
 
 
 @pytest.fixture
-def stubs(running: tuple[ApiServer, Stubs]) -> Stubs:
-    _, stubs = running
+def stubs(api_and_stubs: tuple[ApiServer, Stubs]) -> Stubs:
+    _, stubs = api_and_stubs
     stubs.calls.clear()
-    stubs.answer = stubs.whole
+    stubs.answer = stubs.complete_output
     return stubs
 
 
 @pytest.fixture
-def server(running: tuple[ApiServer, Stubs]) -> ApiServer:
-    return running[0]
+def server(api_and_stubs: tuple[ApiServer, Stubs]) -> ApiServer:
+    return api_and_stubs[0]
 
 
-def test_no_start_of_an_edge_waits_for_botocore() -> None:
-    """It comes with the first call, in a thread."""
+def test_start_does_not_import_botocore() -> None:
+    """botocore is imported at the first call, in a thread."""
     lines = "import sys, streamedge.api.app; sys.exit('botocore' in sys.modules)"
     subprocess.run([sys.executable, "-c", lines], check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")
-def client(running: tuple[ApiServer, Stubs]) -> Iterator[Any]:
-    with running[0].client() as client:
+def client(api_and_stubs: tuple[ApiServer, Stubs]) -> Iterator[Any]:
+    with api_and_stubs[0].client() as client:
         yield client
 
 
 @pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
-def test_every_operation_goes_there_and_back(
+def test_operation_round_trips_through_boto3(
     server: ApiServer, stubs: Stubs, client: Any, operation: str
 ) -> None:
     model = cloudfront().operation(operation)
-    given = example(model.input_shape)
-    response = getattr(client, xform_name(operation))(**given)
+    members = example(model.input_shape)
+    response = getattr(client, xform_name(operation))(**members)
 
     [call] = stubs.calls
-    assert (call.operation, call.caller, call.input) == (operation, "AKIAEDGE", given)
+    assert (call.operation, call.caller, call.input) == (operation, "AKIAEDGE", members)
     metadata = response.pop("ResponseMetadata")
-    expected = stubs.whole(call)
+    expected = stubs.complete_output(call)
     if "Location" in expected:
         expected["Location"] = server.address + expected["Location"]
     assert response == expected
@@ -136,14 +136,14 @@ def test_every_operation_goes_there_and_back(
         ("CreateKeyGroup", "KeyGroupAlreadyExists", 409),
     ],
 )
-def test_a_refusal_is_botocores_exception(
+def test_error_raises_the_exception_of_botocore(
     stubs: Stubs, client: Any, operation: str, code: str, status: int
 ) -> None:
     stubs.refuse(code, "Not <this> & not 'that'.")
-    given = example(cloudfront().operation(operation).input_shape)
-    with pytest.raises(getattr(client.exceptions, code)) as refused:
-        getattr(client, xform_name(operation))(**given)
-    response = refused.value.response
+    members = example(cloudfront().operation(operation).input_shape)
+    with pytest.raises(getattr(client.exceptions, code)) as error_info:
+        getattr(client, xform_name(operation))(**members)
+    response = error_info.value.response
     expected = {"Type": "Sender", "Code": code, "Message": "Not <this> & not 'that'."}
     assert dict(response["Error"]) == expected
     assert response["ResponseMetadata"]["HTTPStatusCode"] == status
@@ -151,24 +151,22 @@ def test_a_refusal_is_botocores_exception(
     assert response["ResponseMetadata"]["RequestId"] == headers["x-amzn-requestid"]
 
 
-def test_every_poll_of_a_waiter_reaches_its_handler(stubs: Stubs, client: Any) -> None:
-    def deployed(call: Call) -> Output:
-        output = stubs.whole(call)
+def test_poll_of_a_waiter_reaches_its_handler(stubs: Stubs, client: Any) -> None:
+    def deployed_output(call: Call) -> Output:
+        output = stubs.complete_output(call)
         output["Distribution"]["Status"] = "Deployed"
         return output
 
-    stubs.answer = deployed
+    stubs.answer = deployed_output
     client.get_waiter("distribution_deployed").wait(Id="E1", WaiterConfig={"MaxAttempts": 1})
     assert [call.operation for call in stubs.calls] == ["GetDistribution"]
 
 
-def test_an_operation_that_is_not_offered_is_501_and_told_what_is(
-    stubs: Stubs, client: Any
-) -> None:
-    with pytest.raises(ClientError) as refused:
+def test_unsupported_operation_is_501_with_a_list_of_operations(stubs: Stubs, client: Any) -> None:
+    with pytest.raises(ClientError) as error_info:
         client.get_function(Name="rewrite")
-    error = dict(refused.value.response["Error"])
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+    error = dict(error_info.value.response["Error"])
+    assert error_info.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
     assert (error["Code"], error["Type"]) == ("NotImplemented", "Receiver")
     message = str(error["Message"])
     assert message.startswith("GetFunction is not offered; this edge offers Create")
@@ -185,25 +183,23 @@ def test_an_operation_that_is_not_offered_is_501_and_told_what_is(
         ("POST", "/2020-05-31/tagging?Operation=Twist"),
     ],
 )
-def test_what_cloudfront_has_no_operation_for_is_501(
-    server: ApiServer, stubs: Stubs, method: str, path: str
-) -> None:
+def test_unknown_operation_is_501(server: ApiServer, stubs: Stubs, method: str, path: str) -> None:
     status, body = send(server, method, path)
     assert status == 501
     assert "CloudFront 2020-05-31 has no such operation" in body
     assert not stubs.calls
 
 
-def test_a_handlers_failure_is_500_whose_cause_only_the_log_knows(
+def test_failed_handler_is_500_with_the_cause_in_the_log_only(
     server: ApiServer, stubs: Stubs, client: Any
 ) -> None:
     def fail(_call: Call) -> Output:
         raise RuntimeError("the disk of host-7 is full")
 
     stubs.answer = fail
-    with pytest.raises(ClientError) as refused:
+    with pytest.raises(ClientError) as error_info:
         client.get_distribution(Id="E1")
-    response = refused.value.response
+    response = error_info.value.response
     assert response["Error"] == {
         "Type": "Receiver",
         "Code": "InternalError",
@@ -218,9 +214,7 @@ def test_a_handlers_failure_is_500_whose_cause_only_the_log_knows(
 @pytest.mark.parametrize(
     "output", [{"Distribution": {"Nonsense": 1}}, {"Nonsense": 1}, {"ETag": "E", "Id": "E1"}]
 )
-def test_an_output_that_is_not_the_operations_is_500(
-    stubs: Stubs, client: Any, output: Output
-) -> None:
+def test_output_with_unknown_members_is_500(stubs: Stubs, client: Any, output: Output) -> None:
     stubs.answer = lambda _call: output
     with pytest.raises(ClientError, match="InternalError"):
         client.get_distribution(Id="E1")
@@ -234,18 +228,18 @@ def test_an_output_that_is_not_the_operations_is_500(
         ("AKIANOBODY", "wrong", "InvalidClientTokenId"),
     ],
 )
-def test_who_has_no_key_changes_nothing(
+def test_call_without_a_valid_key_changes_nothing(
     server: ApiServer, stubs: Stubs, key_id: str, secret: str, code: str
 ) -> None:
-    with server.client(key_id, secret) as stranger, pytest.raises(ClientError) as refused:
-        stranger.delete_distribution(Id="E1", IfMatch="E2")
-    assert refused.value.response["Error"]["Code"] == code
-    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    with server.client(key_id, secret) as other_client, pytest.raises(ClientError) as error_info:
+        other_client.delete_distribution(Id="E1", IfMatch="E2")
+    assert error_info.value.response["Error"]["Code"] == code
+    assert error_info.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
     assert not stubs.calls
     assert server.lines()[-1]["status"] == 403
 
 
-def test_an_edge_without_keys_is_closed_and_opens_with_the_first(
+def test_edge_without_keys_refuses_calls_until_it_has_one(
     server: ApiServer, stubs: Stubs, client: Any
 ) -> None:
     keys = dict(server.keys)
@@ -259,7 +253,7 @@ def test_an_edge_without_keys_is_closed_and_opens_with_the_first(
     client.get_distribution(Id="E1")
 
 
-def test_an_unsigned_request_is_refused_before_its_body_is_read(server: ApiServer) -> None:
+def test_unsigned_request_is_refused_before_its_body_is_read(server: ApiServer) -> None:
     head = f"POST /2020-05-31/distribution HTTP/1.1\r\nHost: {server.address}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\n<Distr".encode())
@@ -268,24 +262,24 @@ def test_an_unsigned_request_is_refused_before_its_body_is_read(server: ApiServe
     assert b"<Code>MissingAuthenticationToken</Code>" in answer
 
 
-def test_an_oversize_body_is_413(server: ApiServer, stubs: Stubs) -> None:
+def test_oversize_body_is_413(server: ApiServer, stubs: Stubs) -> None:
     status, body = send(server, "POST", "/2020-05-31/distribution", b" " * (BODY_MAX_BYTES + 1))
     assert status == 413
     assert "<Code>EntitySizeLimitExceeded</Code>" in body
     assert not stubs.calls
 
 
-def test_a_declared_digest_is_proven_before_the_body_is_read(
+def test_signature_with_a_digest_is_verified_before_the_body_is_read(
     server: ApiServer, stubs: Stubs
 ) -> None:
     path, body = "/2020-05-31/distribution", b"<Distr"
-    proven = signed(server, "POST", path, body, declares_digest=True)
-    answer, connection = ask_and_wait(server, proven, "distribution/forged", len(body))
+    verified = signed(server, "POST", path, body, declares_digest=True)
+    answer, connection = send_header(server, verified, "distribution/forged", len(body))
     connection.close()
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"<Code>SignatureDoesNotMatch</Code>" in answer
 
-    answer, connection = ask_and_wait(server, proven, "distribution", len(body))
+    answer, connection = send_header(server, verified, "distribution", len(body))
     with connection:
         assert answer.startswith(b"HTTP/1.1 100 ")
         connection.sendall(b"<other")
@@ -295,31 +289,31 @@ def test_a_declared_digest_is_proven_before_the_body_is_read(
     assert not stubs.calls
 
 
-def test_few_bodies_are_read_before_their_senders_are_proven(tmp_path: Path, stubs: Stubs) -> None:
+def test_unverified_bodies_are_limited(tmp_path: Path, stubs: Stubs) -> None:
     path = "/2020-05-31/distribution"
-    with run_api(tmp_path, stubs.handlers) as server, contextlib.ExitStack() as open_ones:
-        claimed = signed(server, "POST", path, b"<Distr")
+    with run_api(tmp_path, stubs.handlers) as server, contextlib.ExitStack() as connections:
+        unverified = signed(server, "POST", path, b"<Distr")
         waiting = []
         for _ in range(UNVERIFIED_BODIES_MAX):
-            answer, connection = ask_and_wait(server, claimed, "distribution", 1000)
-            waiting.append(open_ones.enter_context(connection))
+            answer, connection = send_header(server, unverified, "distribution", 1000)
+            waiting.append(connections.enter_context(connection))
             assert answer.startswith(b"HTTP/1.1 100 ")
         status, document = send(server, "POST", path, b"<Distr")
         assert status == 503
         assert "<Code>ServiceUnavailable</Code>" in document
-        # What needs no such place goes on …
+        # Requests without a body, or with a digest, are not limited …
         assert send(server, "GET", f"{path}/E1")[0] == 200
-        proven = signed(server, "POST", path, b"<Distr", declares_digest=True)
-        answer, connection = ask_and_wait(server, proven, "distribution", 6)
+        verified = signed(server, "POST", path, b"<Distr", declares_digest=True)
+        answer, connection = send_header(server, verified, "distribution", 6)
         connection.close()
         assert answer.startswith(b"HTTP/1.1 100 ")
-        # … and a place is free again once its body has ended, whatever becomes of it.
+        # … and the end of a body makes room for another one, whatever its result.
         waiting[0].sendall(b"x" * 1000)
         assert waiting[0].recv(65536).startswith(b"HTTP/1.1 403 ")
         assert send(server, "POST", path, b"<Distr")[0] == 400
 
 
-def test_a_body_that_stops_coming_is_408(tmp_path: Path) -> None:
+def test_stalled_body_is_408(tmp_path: Path) -> None:
     with run_api(tmp_path, {}, body_timeout_s=0.01) as server:
         path = "/2020-05-31/distribution"
         fields = signed(server, "POST", path, b"<").headers.items()
@@ -332,7 +326,7 @@ def test_a_body_that_stops_coming_is_408(tmp_path: Path) -> None:
         assert server.lines()[-1]["status"] == 408
 
 
-def test_a_caller_that_goes_away_leaves_a_line_and_no_failure(tmp_path: Path) -> None:
+def test_disconnected_caller_is_logged_without_an_error(tmp_path: Path) -> None:
     with run_api(tmp_path, {}) as server:
         fields = signed(server, "POST", "/2020-05-31/distribution", b"<").headers.items()
         head = "".join(f"{name}: {value}\r\n" for name, value in fields)
@@ -344,20 +338,20 @@ def test_a_caller_that_goes_away_leaves_a_line_and_no_failure(tmp_path: Path) ->
         assert server.lines()[-1]["problem"] == "the caller went away"
 
 
-def test_calls_run_beside_each_other(stubs: Stubs, server: ApiServer) -> None:
+def test_calls_run_concurrently(stubs: Stubs, server: ApiServer) -> None:
     both = threading.Barrier(2)
 
-    def meet(call: Call) -> Output:
+    def wait_for_other(call: Call) -> Output:
         both.wait(30)
-        return stubs.whole(call)
+        return stubs.complete_output(call)
 
-    stubs.answer = meet
+    stubs.answer = wait_for_other
     statuses: list[int] = []
 
-    def ask() -> None:
+    def send_request() -> None:
         statuses.append(send(server, "GET", "/2020-05-31/distribution/E1")[0])
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads = [threading.Thread(target=send_request) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -365,7 +359,7 @@ def test_calls_run_beside_each_other(stubs: Stubs, server: ApiServer) -> None:
     assert statuses == [200, 200]
 
 
-def test_bad_xml_over_the_wire_is_400_and_reaches_nobody(server: ApiServer, stubs: Stubs) -> None:
+def test_malformed_xml_is_400_and_reaches_no_handler(server: ApiServer, stubs: Stubs) -> None:
     bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
     status, body = send(server, "POST", "/2020-05-31/distribution", bomb)
     assert (status, "<Code>MalformedXML</Code>" in body) == (400, True)
@@ -373,7 +367,7 @@ def test_bad_xml_over_the_wire_is_400_and_reaches_nobody(server: ApiServer, stub
     assert not stubs.calls
 
 
-def test_a_body_that_is_missing_is_named(server: ApiServer, stubs: Stubs) -> None:
+def test_missing_body_is_400_with_its_name(server: ApiServer, stubs: Stubs) -> None:
     status, body = send(server, "POST", "/2020-05-31/distribution/E1/invalidation")
     assert status == 400
     assert "<Code>MissingBody</Code>" in body
@@ -381,10 +375,10 @@ def test_a_body_that_is_missing_is_named(server: ApiServer, stubs: Stubs) -> Non
     assert not stubs.calls
 
 
-def ask_and_wait(
+def send_header(
     server: ApiServer, request: AWSRequest, rest: str, body_bytes: int
 ) -> tuple[bytes, socket.socket]:
-    """Sends a head whose body waits for 100 (RFC 9110 §10.1.1): what comes, and the connection."""
+    """Sends a header that expects 100 (RFC 9110 §10.1.1); returns the response and connection."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     head = f"POST /2020-05-31/{rest} HTTP/1.1\r\n{fields}Content-Length: {body_bytes}\r\n"
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
@@ -395,7 +389,7 @@ def ask_and_wait(
 def signed(
     server: ApiServer, method: str, path: str, body: bytes = b"", *, declares_digest: bool = False
 ) -> AWSRequest:
-    """A request of the client's own making, signed by botocore."""
+    """A request that botocore has signed."""
     request = AWSRequest(method, server.address + path, data=body)
     if declares_digest:
         request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(body).hexdigest()
@@ -406,7 +400,7 @@ def signed(
 
 
 def send(server: ApiServer, method: str, path: str, body: bytes = b"") -> tuple[int, str]:
-    """Status and document of a signed request."""
+    """Sends a signed request; returns the status and document of the response."""
     session = URLLib3Session()
     try:
         response = session.send(signed(server, method, path, body).prepare())

@@ -1,4 +1,4 @@
-"""Unmodified boto3 drives the handlers through the front: every call, pages, waiters, refusals."""
+"""The handlers with an unmodified boto3: calls, pages, waiters and errors."""
 
 from __future__ import annotations
 
@@ -30,29 +30,31 @@ def _api(tmp_path_factory: pytest.TempPathFactory) -> Api:
     return Api(tmp_path_factory.mktemp("control"))
 
 
-@pytest.fixture(name="running", scope="module")
-def _running(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with run_api(tmp_path_factory.mktemp("api"), api.handlers) as running:
-        yield running
+@pytest.fixture(name="api_server", scope="module")
+def _api_server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with run_api(tmp_path_factory.mktemp("api"), api.handlers) as api_server:
+        yield api_server
 
 
 @pytest.fixture(name="client", scope="module")
-def _client(running: ApiServer) -> Iterator[Any]:
-    with running.client() as client:
+def _client(api_server: ApiServer) -> Iterator[Any]:
+    with api_server.client() as client:
         yield client
 
 
 def plain(value: Any) -> Any:
-    """A value as it was sent: botocore gives lists that may be empty as none."""
+    """A value as it was sent, in plain JSON types."""
     return json.loads(json.dumps(value, default=str))
 
 
-def test_all_that_is_offered_is_here_and_nothing_else(api: Api) -> None:
+def test_handlers_are_those_of_the_offered_operations(api: Api) -> None:
     assert set(api.handlers) == set(OFFERED_OPERATIONS)
 
 
 @pytest.mark.parametrize("kind", ["distribution", "streaming_distribution"])
-def test_a_distribution_from_first_to_last(client: Any, running: ApiServer, kind: str) -> None:
+def test_distribution_is_created_updated_tagged_and_deleted(
+    client: Any, api_server: ApiServer, kind: str
+) -> None:
     member = "Distribution" if kind == "distribution" else "StreamingDistribution"
     make = web if kind == "distribution" else streaming
 
@@ -61,15 +63,15 @@ def test_a_distribution_from_first_to_last(client: Any, running: ApiServer, kind
         return answer
 
     document = make(f"boto3 {kind}", Aliases=listing(f"{member}.boto3.example.org"))
-    made = call("create_{}", **{f"{member}Config": document})
-    identifier = made[member]["Id"]
+    created = call("create_{}", **{f"{member}Config": document})
+    identifier = created[member]["Id"]
     path = kind.replace("_", "-")
-    assert made["ResponseMetadata"]["HTTPStatusCode"] == 201
-    assert made["Location"] == f"{running.address}/2020-05-31/{path}/{identifier}"
+    assert created["ResponseMetadata"]["HTTPStatusCode"] == 201
+    assert created["Location"] == f"{api_server.address}/2020-05-31/{path}/{identifier}"
     client.get_waiter(f"{kind}_deployed").wait(Id=identifier, WaiterConfig=FIRST_POLL)
 
     exists = getattr(client.exceptions, f"{member}AlreadyExists")
-    with pytest.raises(exists):  # also where it says the same: CloudFront's own rule
+    with pytest.raises(exists):  # even for the same document, as in CloudFront
         call("create_{}", **{f"{member}Config": document})
     with pytest.raises(exists):
         call("create_{}", **{f"{member}Config": {**document, "Comment": "other"}})
@@ -77,9 +79,9 @@ def test_a_distribution_from_first_to_last(client: Any, running: ApiServer, kind
         call("create_{}", **{f"{member}Config": {**document, "CallerReference": "other"}})
 
     got = call("get_{}_config", Id=identifier)
-    assert plain(got[f"{member}Config"]) == plain(made[member][f"{member}Config"])
+    assert plain(got[f"{member}Config"]) == plain(created[member][f"{member}Config"])
     shown = call("get_{}", Id=identifier)
-    assert shown["ETag"] == got["ETag"] == made["ETag"]
+    assert shown["ETag"] == got["ETag"] == created["ETag"]
     assert shown[member]["Status"] == "Deployed"
     with pytest.raises(getattr(client.exceptions, f"{member}NotDisabled")):
         call("delete_{}", Id=identifier, IfMatch=got["ETag"])
@@ -96,18 +98,18 @@ def test_a_distribution_from_first_to_last(client: Any, running: ApiServer, kind
         item["Id"]: item for answer in pages for item in answer[f"{member}List"].get("Items", ())
     }
     assert listed[identifier]["Comment"] == "äé <&>"
-    declared = "EWEB" if kind == "distribution" else "ESTREAM"
-    assert declared in listed
-    theirs = call("get_{}_config", Id=declared)
+    file_id = "EWEB" if kind == "distribution" else "ESTREAM"
+    assert file_id in listed
+    file_config = call("get_{}_config", Id=file_id)
     with pytest.raises(client.exceptions.AccessDenied, match=r"config\.toml declares"):
         call(
             "update_{}",
-            Id=declared,
-            IfMatch=theirs["ETag"],
-            **{f"{member}Config": theirs[f"{member}Config"]},
+            Id=file_id,
+            IfMatch=file_config["ETag"],
+            **{f"{member}Config": file_config[f"{member}Config"]},
         )
 
-    arn = made[member]["ARN"]
+    arn = created[member]["ARN"]
     client.tag_resource(Resource=arn, Tags={"Items": [{"Key": "a", "Value": "b"}, {"Key": "c"}]})
     client.untag_resource(Resource=arn, TagKeys={"Items": ["c"]})
     tags = client.list_tags_for_resource(Resource=arn)["Tags"]["Items"]
@@ -119,19 +121,19 @@ def test_a_distribution_from_first_to_last(client: Any, running: ApiServer, kind
 
 
 @pytest.mark.parametrize("kind", ["distribution", "streaming_distribution"])
-def test_a_distribution_may_come_with_tags(client: Any, kind: str) -> None:
+def test_distribution_is_created_with_tags(client: Any, kind: str) -> None:
     member = "Distribution" if kind == "distribution" else "StreamingDistribution"
     make = web if kind == "distribution" else streaming
     tags = [{"Key": "team", "Value": "media"}]
-    said = {f"{member}Config": make(f"tagged {kind}"), "Tags": {"Items": tags}}
+    members = {f"{member}Config": make(f"tagged {kind}"), "Tags": {"Items": tags}}
     create = getattr(client, f"create_{kind}_with_tags")
-    made = create(**{f"{member}ConfigWithTags": said})
-    listed = client.list_tags_for_resource(Resource=made[member]["ARN"])
+    created = create(**{f"{member}ConfigWithTags": members})
+    listed = client.list_tags_for_resource(Resource=created[member]["ARN"])
     assert listed["Tags"]["Items"] == tags
 
 
-def test_a_distribution_with_everything(client: Any) -> None:
-    """What a site that moves here has: each thing made through the API, and named by its id."""
+def test_distribution_with_every_kind_of_resource(client: Any) -> None:
+    """A distribution that refers by id to one resource of each kind, all made by the API."""
     control = client.create_origin_access_control(
         OriginAccessControlConfig={
             "Name": "films",
@@ -217,16 +219,16 @@ def test_a_distribution_with_everything(client: Any) -> None:
         Restrictions={"GeoRestriction": {"RestrictionType": "whitelist", **listing("DE")}},
         CacheTagConfig={"HeaderName": "Cache-Tag"},
     )
-    made = client.create_distribution(DistributionConfig=document)
-    (active,) = made["Distribution"]["ActiveTrustedKeyGroups"]["Items"]
+    created = client.create_distribution(DistributionConfig=document)
+    (active,) = created["Distribution"]["ActiveTrustedKeyGroups"]["Items"]
     assert active["KeyPairIds"]["Items"] == [key["PublicKey"]["Id"]]
-    got = client.get_distribution_config(Id=made["Distribution"]["Id"])["DistributionConfig"]
-    for name, said in document.items():
+    got = client.get_distribution_config(Id=created["Distribution"]["Id"])["DistributionConfig"]
+    for name, value in document.items():
         if name not in {"Origins", "DefaultCacheBehavior", "CacheBehaviors"}:
-            assert got[name] == said, name
+            assert got[name] == value, name
     assert got["DefaultCacheBehavior"].items() >= document["DefaultCacheBehavior"].items()
 
-    for name, member, found in (
+    for name, member, output in (
         ("cache_policy", "CachePolicy", cache),
         ("origin_request_policy", "OriginRequestPolicy", request),
         ("response_headers_policy", "ResponseHeadersPolicy", response),
@@ -234,7 +236,7 @@ def test_a_distribution_with_everything(client: Any) -> None:
         ("key_group", "KeyGroup", group),
         ("public_key", "PublicKey", key),
     ):
-        identifier, etag = found[member]["Id"], found["ETag"]
+        identifier, etag = output[member]["Id"], output["ETag"]
         config = getattr(client, f"get_{name}_config")(Id=identifier)
         assert config["ETag"] == getattr(client, f"get_{name}")(Id=identifier)["ETag"] == etag
         in_use = {"key_group": "ResourceInUse"}.get(name, f"{member}InUse")
@@ -258,7 +260,7 @@ def test_policies_are_listed_by_type(client: Any, name: str, member: str) -> Non
     managed = getattr(client, f"list_{name}")(Type="managed")[f"{member}List"]
     names = [item[member][f"{member}Config"]["Name"] for item in managed["Items"]]
     assert managed["Quantity"] == len(names) > 0
-    assert all(said.startswith("Managed-") for said in names)
+    assert all(name.startswith("Managed-") for name in names)
 
 
 def test_keys_groups_and_controls_are_listed(client: Any) -> None:
@@ -270,14 +272,14 @@ def test_keys_groups_and_controls_are_listed(client: Any) -> None:
     assert controls["Quantity"] == len(controls.get("Items", ()))
 
 
-def test_an_invalidation_is_completed_at_the_first_poll(client: Any) -> None:
+def test_invalidation_is_completed_at_the_first_poll(client: Any) -> None:
     batch = {"CallerReference": "boto3", "Paths": listing("/films/*", "#news")}
-    said = {"DistributionId": "EWEB", "InvalidationBatch": batch}
-    made = client.create_invalidation(**said)
-    identifier = made["Invalidation"]["Id"]
+    members = {"DistributionId": "EWEB", "InvalidationBatch": batch}
+    created = client.create_invalidation(**members)
+    identifier = created["Invalidation"]["Id"]
     place = {"DistributionId": "EWEB", "Id": identifier}
     client.get_waiter("invalidation_completed").wait(**place, WaiterConfig=FIRST_POLL)
-    assert client.create_invalidation(**said)["Invalidation"]["Id"] == identifier
+    assert client.create_invalidation(**members)["Invalidation"]["Id"] == identifier
     assert client.get_invalidation(**place)["Invalidation"]["InvalidationBatch"] == batch
     pages = client.get_paginator("list_invalidations").paginate(DistributionId="EWEB")
     listed = [item for answer in pages for item in answer["InvalidationList"]["Items"]]

@@ -35,27 +35,27 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def is_part_of(written: Any, read: Any) -> bool:
-    """Whether all that was written was read again, among what CloudFront fills in."""
-    if isinstance(written, dict):
-        return all(is_part_of(value, read.get(name)) for name, value in written.items())
-    if isinstance(written, list):
-        return len(written) == len(read) and all(map(is_part_of, written, read))
-    return bool(written == read)
+def is_part_of(sent: Any, received: Any) -> bool:
+    """Whether ``received`` has everything of ``sent``; CloudFront adds defaults."""
+    if isinstance(sent, dict):
+        return all(is_part_of(value, received.get(name)) for name, value in sent.items())
+    if isinstance(sent, list):
+        return len(sent) == len(received) and all(map(is_part_of, sent, received))
+    return bool(sent == received)
 
 
-def test_ansible_makes_changes_and_removes_a_distribution_with_an_identity(client: Any) -> None:
-    # cloudfront_origin_access_identity: state=present, then once more
+def test_ansible_creates_changes_and_removes_a_distribution_with_an_identity(client: Any) -> None:
+    # cloudfront_origin_access_identity: state=present, twice
     identities = client.get_paginator("list_cloud_front_origin_access_identities").paginate()
-    known = identities.build_full_result().get("CloudFrontOriginAccessIdentityList", {})
-    assert not known.get("Items")
+    existing = identities.build_full_result().get("CloudFrontOriginAccessIdentityList", {})
+    assert not existing.get("Items")
     config = {"CallerReference": "ansible-oai", "Comment": "made by Ansible"}
-    made = client.create_cloud_front_origin_access_identity(
+    created = client.create_cloud_front_origin_access_identity(
         CloudFrontOriginAccessIdentityConfig=config
     )
-    identity = made["CloudFrontOriginAccessIdentity"]["Id"]
-    read = client.get_cloud_front_origin_access_identity_config(Id=identity)
-    assert read["CloudFrontOriginAccessIdentityConfig"] == config
+    identity = created["CloudFrontOriginAccessIdentity"]["Id"]
+    received = client.get_cloud_front_origin_access_identity_config(Id=identity)
+    assert received["CloudFrontOriginAccessIdentityConfig"] == config
     etag = client.get_cloud_front_origin_access_identity(Id=identity)["ETag"]
     updated = client.update_cloud_front_origin_access_identity(
         Id=identity, IfMatch=etag, CloudFrontOriginAccessIdentityConfig=config
@@ -125,28 +125,28 @@ def test_ansible_makes_changes_and_removes_a_distribution_with_an_identity(clien
         "WebACLId": "",
     }
     distributions = client.get_paginator("list_distributions").paginate().build_full_result()
-    for known in distributions["DistributionList"]["Items"]:  # by caller reference
-        assert "DistributionConfig" in client.get_distribution(Id=known["Id"])["Distribution"]
+    for existing in distributions["DistributionList"]["Items"]:  # by caller reference
+        assert "DistributionConfig" in client.get_distribution(Id=existing["Id"])["Distribution"]
     tagged = {"DistributionConfig": document, "Tags": {"Items": [{"Key": "a", "Value": "b"}]}}
-    made = client.create_distribution_with_tags(DistributionConfigWithTags=tagged)
-    identifier = made["Distribution"]["Id"]
+    created = client.create_distribution_with_tags(DistributionConfigWithTags=tagged)
+    identifier = created["Distribution"]["Id"]
     client.get_waiter("distribution_deployed").wait(Id=identifier, WaiterConfig=FIRST_POLL)
     with pytest.raises(client.exceptions.DistributionAlreadyExists):
         client.create_distribution(DistributionConfig=document)
 
-    # … and once more: what is read is what was written, so nothing would change
-    read = client.get_distribution_config(Id=identifier)
-    assert is_part_of(document, plain(read["DistributionConfig"]))
-    changed = {**read["DistributionConfig"], "Comment": "changed"}
-    client.update_distribution(Id=identifier, IfMatch=read["ETag"], DistributionConfig=changed)
-    arn = made["Distribution"]["ARN"]
+    # The second run reads the same values, so it changes nothing.
+    received = client.get_distribution_config(Id=identifier)
+    assert is_part_of(document, plain(received["DistributionConfig"]))
+    changed = {**received["DistributionConfig"], "Comment": "changed"}
+    client.update_distribution(Id=identifier, IfMatch=received["ETag"], DistributionConfig=changed)
+    arn = created["Distribution"]["ARN"]
     assert client.list_tags_for_resource(Resource=arn)["Tags"]["Items"] == tagged["Tags"]["Items"]
 
     # state=absent
-    read = client.get_distribution_config(Id=identifier)
-    disabled = {**read["DistributionConfig"], "Enabled": False}
+    received = client.get_distribution_config(Id=identifier)
+    disabled = {**received["DistributionConfig"], "Enabled": False}
     updated_distribution = client.update_distribution(
-        Id=identifier, IfMatch=read["ETag"], DistributionConfig=disabled
+        Id=identifier, IfMatch=received["ETag"], DistributionConfig=disabled
     )
     with pytest.raises(client.exceptions.CloudFrontOriginAccessIdentityInUse):
         client.delete_cloud_front_origin_access_identity(Id=identity, IfMatch=updated["ETag"])
@@ -155,19 +155,19 @@ def test_ansible_makes_changes_and_removes_a_distribution_with_an_identity(clien
 
 
 def managed_policy(client: Any, plural: str, member: str, name: str) -> str:
-    """As Terraform's data sources find a policy by its name, from page to page."""
+    """Finds a policy by its name, page by page, like Terraform's data sources."""
     marker: dict[str, str] = {}
     while True:
         listed = getattr(client, f"list_{plural}")(MaxItems="2", **marker)[f"{member}List"]
         for item in listed.get("Items", ()):
-            found = item[member]
-            if found[f"{member}Config"]["Name"] == name:
-                identifier: str = found["Id"]
+            output = item[member]
+            if output[f"{member}Config"]["Name"] == name:
+                identifier: str = output["Id"]
                 return identifier
         marker = {"Marker": listed["NextMarker"]}
 
 
-def test_terraform_makes_changes_and_removes_a_distribution(client: Any) -> None:
+def test_terraform_creates_changes_and_removes_a_distribution(client: Any) -> None:
     cache = managed_policy(
         client, "cache_policies", "CachePolicy", "Managed-UseOriginCacheControlHeaders"
     )
@@ -238,21 +238,25 @@ def test_terraform_makes_changes_and_removes_a_distribution(client: Any) -> None
             "MinimumProtocolVersion": "TLSv1",
         },
     }
-    made = client.create_distribution_with_tags(
+    created = client.create_distribution_with_tags(
         DistributionConfigWithTags={"DistributionConfig": document, "Tags": {"Items": []}}
     )
-    identifier = made["Distribution"]["Id"]
-    read = client.get_distribution(Id=identifier)
-    assert read["Distribution"]["Status"] == "Deployed"
-    assert read["Distribution"]["InProgressInvalidationBatches"] == 0
-    client.list_tags_for_resource(Resource=read["Distribution"]["ARN"])
-    found = client.list_distributions_by_cache_policy_id(CachePolicyId=cache)
-    assert found["DistributionIdList"]["Items"] == [identifier]
+    identifier = created["Distribution"]["Id"]
+    received = client.get_distribution(Id=identifier)
+    assert received["Distribution"]["Status"] == "Deployed"
+    assert received["Distribution"]["InProgressInvalidationBatches"] == 0
+    client.list_tags_for_resource(Resource=received["Distribution"]["ARN"])
+    output = client.list_distributions_by_cache_policy_id(CachePolicyId=cache)
+    assert output["DistributionIdList"]["Items"] == [identifier]
 
     changed = {**document, "Comment": "changed"}
-    client.update_distribution(Id=identifier, IfMatch=read["ETag"], DistributionConfig=changed)
-    with pytest.raises(client.exceptions.PreconditionFailed):  # it reads the ETag anew, then
-        client.update_distribution(Id=identifier, IfMatch=read["ETag"], DistributionConfig=changed)
+    client.update_distribution(Id=identifier, IfMatch=received["ETag"], DistributionConfig=changed)
+    with pytest.raises(
+        client.exceptions.PreconditionFailed
+    ):  # Terraform reads the new ETag after this
+        client.update_distribution(
+            Id=identifier, IfMatch=received["ETag"], DistributionConfig=changed
+        )
     etag = client.get_distribution(Id=identifier)["ETag"]
     disabled = {**changed, "Enabled": False}
     client.update_distribution(Id=identifier, IfMatch=etag, DistributionConfig=disabled)
@@ -262,7 +266,7 @@ def test_terraform_makes_changes_and_removes_a_distribution(client: Any) -> None
         client.get_distribution(Id=identifier)
 
 
-def test_an_endpoint_with_a_slash_at_its_end_works(running: ApiServer) -> None:
+def test_endpoint_with_a_trailing_slash_works(running: ApiServer) -> None:
     import boto3
 
     from tests.support.api_server import KEYS

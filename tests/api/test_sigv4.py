@@ -1,4 +1,4 @@
-"""Signatures as botocore makes them are verified; anything else is refused with AWS's code."""
+"""SigV4: signatures of botocore are verified, all others are refused with AWS's code."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def signed(
     service: str = "cloudfront",
     token: str | None = None,
 ) -> tuple[SignedRequest, float]:
-    """A request that botocore has signed, as it arrives, and when that was."""
+    """A request that botocore has signed, as it arrives, and the time of signing."""
     url = f"http://edge.example:9000{path}" + (f"?{query}" if query else "")
     request = AWSRequest(method, url, data=body, headers=fields or {"If-Match": "E2"})
     credentials = Credentials(key_id, KEYS.get(key_id, "unknown"), token)
     SigV4Auth(credentials, service, region).add_auth(request)
-    given = [(name.lower(), value) for name, value in request.headers.items()]
-    if "host" not in dict(given):
-        given.insert(0, ("host", "edge.example:9000"))
-    when = datetime.datetime.strptime(request.context["timestamp"], "%Y%m%dT%H%M%SZ")
-    now_s = when.replace(tzinfo=datetime.UTC).timestamp()
-    return SignedRequest(method, path, query, tuple(given)), now_s
+    fields_sent = [(name.lower(), value) for name, value in request.headers.items()]
+    if "host" not in dict(fields_sent):
+        fields_sent.insert(0, ("host", "edge.example:9000"))
+    signed_at = datetime.datetime.strptime(request.context["timestamp"], "%Y%m%dT%H%M%SZ")
+    now_s = signed_at.replace(tzinfo=datetime.UTC).timestamp()
+    return SignedRequest(method, path, query, tuple(fields_sent)), now_s
 
 
 def verified(request: SignedRequest, now_s: float, body: bytes = BODY) -> str:
-    """Who signed it. Raises ApiError."""
-    claim = parse_authorization(request, KEYS, now_s)
-    refusal = claim.verification_error(hashlib.sha256(body).hexdigest())
-    if refusal is not None:
-        raise refusal
-    return claim.key_id
+    """The id of the key that signed it. Raises ApiError."""
+    header = parse_authorization(request, KEYS, now_s)
+    error = header.verification_error(hashlib.sha256(body).hexdigest())
+    if error is not None:
+        raise error
+    return header.key_id
 
 
 def refused(request: SignedRequest, now_s: float, body: bytes = BODY) -> tuple[str, str]:
@@ -73,7 +73,7 @@ def refused(request: SignedRequest, now_s: float, body: bytes = BODY) -> tuple[s
 
 
 def changed(request: SignedRequest, name: str, *values: str) -> SignedRequest:
-    """The request with these values of a field in place of those it had."""
+    """The request with other values of a field."""
     rest = tuple(pair for pair in request.fields if pair[0] != name)
     return dataclasses.replace(request, fields=(*rest, *((name, value) for value in values)))
 
@@ -85,7 +85,7 @@ def authorization(request: SignedRequest) -> str:
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1", "anything", "aws-global"])
 @pytest.mark.parametrize("key_id", list(KEYS))
-def test_a_request_of_botocores_is_verified(region: str, key_id: str) -> None:
+def test_request_signed_by_botocore_is_verified(region: str, key_id: str) -> None:
     request, now_s = signed(region=region, key_id=key_id)
     assert verified(request, now_s) == key_id
 
@@ -100,7 +100,7 @@ VALUES = st.text("aZ09-_.~", max_size=5) | st.sampled_from(["%2F", "%20a", "%C3%
     body=st.binary(max_size=50),
     value=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1),
 )
-def test_any_request_of_botocores_is_verified(
+def test_any_request_signed_by_botocore_is_verified(
     path: list[str], query: list[tuple[str, str]], body: bytes, value: str
 ) -> None:
     request, now_s = signed(
@@ -112,18 +112,18 @@ def test_any_request_of_botocores_is_verified(
     assert verified(request, now_s, body) == "AKIAEDGE"
 
 
-def test_a_marker_without_a_value_is_signed_as_an_empty_one() -> None:
+def test_query_marker_without_a_value_is_signed_as_empty() -> None:
     request, now_s = signed("POST", "/2020-05-31/distribution", "WithTags")
     assert verified(request, now_s) == "AKIAEDGE"
 
 
-def test_a_date_field_serves_in_place_of_x_amz_date() -> None:
+def test_date_field_replaces_x_amz_date() -> None:
     request, now_s = signed(fields={"Date": "replaced by the signer"})
     assert not request.values("x-amz-date")
     assert verified(request, now_s) == "AKIAEDGE"
 
 
-def test_a_digest_of_the_body_may_be_sent_and_must_be_its() -> None:
+def test_digest_field_must_match_the_body() -> None:
     digest = hashlib.sha256(BODY).hexdigest()
     request, now_s = signed(fields={"X-Amz-Content-SHA256": digest})
     assert verified(request, now_s) == "AKIAEDGE"
@@ -131,7 +131,7 @@ def test_a_digest_of_the_body_may_be_sent_and_must_be_its() -> None:
 
 
 @pytest.mark.parametrize("digest", ["UNSIGNED-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "0"])
-def test_a_body_that_is_not_signed_is_refused(digest: str) -> None:
+def test_unsigned_body_is_refused(digest: str) -> None:
     request, now_s = signed(fields={"X-Amz-Content-SHA256": digest})
     code, message = refused(request, now_s)
     assert (code, "x-amz-content-sha256" in message) == ("SignatureDoesNotMatch", True)
@@ -147,13 +147,13 @@ def test_a_body_that_is_not_signed_is_refused(digest: str) -> None:
         {"query": "WithTags"},
     ],
 )
-def test_another_request_than_the_signed_one(change: dict[str, str]) -> None:
+def test_changed_request_is_refused(change: dict[str, str]) -> None:
     request, now_s = signed()
     code, _ = refused(dataclasses.replace(request, **change), now_s)  # type: ignore[arg-type]
     assert code == "SignatureDoesNotMatch"
 
 
-def test_another_body_or_field_than_the_signed_one() -> None:
+def test_changed_body_or_field_is_refused() -> None:
     request, now_s = signed()
     assert refused(request, now_s, BODY + b" ")[0] == "SignatureDoesNotMatch"
     assert refused(changed(request, "if-match", "E3"), now_s)[0] == "SignatureDoesNotMatch"
@@ -163,33 +163,33 @@ def test_another_body_or_field_than_the_signed_one() -> None:
 
 
 @given(st.data())
-def test_any_character_of_the_header_changed_is_refused(data: st.DataObject) -> None:
+def test_header_with_one_character_changed_is_refused(data: st.DataObject) -> None:
     request, now_s = signed()
     header = authorization(request)
-    place = data.draw(st.integers(0, len(header) - 1))
+    position = data.draw(st.integers(0, len(header) - 1))
     other = data.draw(st.characters(min_codepoint=32, max_codepoint=255))
-    spoilt = header[:place] + other + header[place + 1 :]
-    if spoilt != header:
-        code, _ = refused(changed(request, "authorization", spoilt), now_s)
+    damaged = header[:position] + other + header[position + 1 :]
+    if damaged != header:
+        code, _ = refused(changed(request, "authorization", damaged), now_s)
         assert code in {"IncompleteSignature", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 
 
 @given(st.text(max_size=100) | st.text("AWS4-HMCSHA256 Credential=/,;Signature0aH", max_size=200))
-def test_any_header_is_refused_by_name(header: str) -> None:
+def test_any_other_header_is_refused(header: str) -> None:
     request, now_s = signed()
     code, _ = refused(changed(request, "authorization", header), now_s)
     assert code in {"IncompleteSignature", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 
 
 @pytest.mark.parametrize("cut", range(0, 200, 7))
-def test_a_header_that_is_cut_off_is_refused(cut: int) -> None:
+def test_truncated_header_is_refused(cut: int) -> None:
     request, now_s = signed()
     code, _ = refused(changed(request, "authorization", authorization(request)[:cut]), now_s)
     assert code in {"IncompleteSignature", "InvalidClientTokenId", "SignatureDoesNotMatch"}
 
 
 @pytest.mark.parametrize(
-    ("pattern", "replacement", "code", "named"),
+    ("pattern", "replacement", "code", "reason"),
     [
         ("AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256", "IncompleteSignature", "algorithm"),
         ("AWS4-HMAC-SHA256", "Basic", "IncompleteSignature", "algorithm"),
@@ -217,37 +217,37 @@ def test_a_header_that_is_cut_off_is_refused(cut: int) -> None:
         ("Signature=.*", "Signature=0", "SignatureDoesNotMatch", "Secret Access Key"),
     ],
 )
-def test_a_header_that_is_wrong_says_where(
-    pattern: str, replacement: str, code: str, named: str
+def test_wrong_header_is_refused_with_a_reason(
+    pattern: str, replacement: str, code: str, reason: str
 ) -> None:
     request, now_s = signed()
     header = re.sub(pattern, replacement, authorization(request))
-    said, message = refused(changed(request, "authorization", header), now_s)
-    assert (said, named in message) == (code, True)
+    actual, message = refused(changed(request, "authorization", header), now_s)
+    assert (actual, reason in message) == (code, True)
 
 
-def test_a_header_that_is_missing_doubled_or_too_long() -> None:
+def test_missing_repeated_or_long_header_is_refused() -> None:
     request, now_s = signed()
     assert refused(changed(request, "authorization"), now_s)[0] == "MissingAuthenticationToken"
     header = authorization(request)
-    doubled = changed(request, "authorization", header, header)
-    assert refused(doubled, now_s)[0] == "IncompleteSignature"
+    repeated = changed(request, "authorization", header, header)
+    assert refused(repeated, now_s)[0] == "IncompleteSignature"
     long = changed(request, "authorization", header + "," * AUTHORIZATION_MAX_CHARACTERS)
     assert refused(long, now_s) == ("IncompleteSignature", "The Authorization header is too long.")
 
 
-def test_a_field_of_amazons_must_be_signed() -> None:
+def test_x_amz_field_must_be_signed() -> None:
     request, now_s = signed()
     code, message = refused(changed(request, "x-amz-meta", "1"), now_s)
     assert (code, "'x-amz-meta'" in message) == ("SignatureDoesNotMatch", True)
 
 
-def test_a_session_token_is_no_token_of_the_edge() -> None:
+def test_session_token_is_refused() -> None:
     request, now_s = signed(token="of-another-kind")
     assert refused(request, now_s)[0] == "InvalidClientTokenId"
 
 
-def test_a_presigned_query_is_refused_and_told_so() -> None:
+def test_presigned_query_is_refused_with_a_reason() -> None:
     request = AWSRequest("GET", f"http://edge.example{PATH}")
     SigV4QueryAuth(Credentials("AKIAEDGE", KEYS["AKIAEDGE"]), "cloudfront", "x").add_auth(request)
     query = str(request.url).partition("?")[2]
@@ -266,7 +266,7 @@ def test_a_presigned_query_is_refused_and_told_so() -> None:
         (86_400, "Signature expired"),
     ],
 )
-def test_clocks_may_differ_by_five_minutes(skew_s: float, problem: str | None) -> None:
+def test_clock_skew_of_five_minutes_is_accepted(skew_s: float, problem: str | None) -> None:
     request, signed_s = signed()
     if problem is None:
         assert verified(request, signed_s + skew_s) == "AKIAEDGE"
@@ -280,14 +280,14 @@ def test_clocks_may_differ_by_five_minutes(skew_s: float, problem: str | None) -
 @pytest.mark.parametrize(
     "date", ["", "20260131", "2026-01-31T00:00:00Z", "20260231T000000Z", "00000101T000000Z"]
 )
-def test_a_date_that_is_none(date: str) -> None:
+def test_invalid_date_is_refused(date: str) -> None:
     request, now_s = signed()
     wrong = changed(request, "x-amz-date", date)
     header = re.sub(r"/\d{8}/", f"/{date[:8]}/", authorization(request))
     assert refused(changed(wrong, "authorization", header), now_s)[0] == "IncompleteSignature"
 
 
-def test_a_date_that_is_missing_or_doubled() -> None:
+def test_missing_or_repeated_date_is_refused() -> None:
     request, now_s = signed()
     assert refused(changed(request, "x-amz-date"), now_s)[0] == "IncompleteSignature"
     [date] = request.values("x-amz-date")
@@ -296,13 +296,13 @@ def test_a_date_that_is_missing_or_doubled() -> None:
     assert refused(other, now_s)[0] == "IncompleteSignature"
 
 
-def test_a_claim_does_not_show_its_secret() -> None:
+def test_repr_does_not_show_the_secret() -> None:
     request, now_s = signed()
     assert KEYS["AKIAEDGE"] not in repr(parse_authorization(request, KEYS, now_s))
 
 
 @pytest.mark.parametrize("path", ["//2020-05-31//distribution", "/2020-05-31/./distribution/x/.."])
-def test_a_path_with_empty_or_dot_segments_is_verified_as_sent_and_as_normalized(path: str) -> None:
+def test_path_with_empty_or_dot_segments_is_verified_as_sent_and_as_normalized(path: str) -> None:
     request, now_s = signed(path=path)  # botocore signs it without them
     assert verified(request, now_s) == "AKIAEDGE"
     plain, now_s = signed(path="/2020-05-31/distribution")
@@ -314,6 +314,6 @@ def test_a_path_with_empty_or_dot_segments_is_verified_as_sent_and_as_normalized
 
 
 @given(st.lists(st.sampled_from(["a", "", ".", "..", "%2E", "b"]), max_size=6))
-def test_paths_are_normalized_as_botocore_does(segments: list[str]) -> None:
+def test_path_is_normalized_like_in_botocore(segments: list[str]) -> None:
     path = "/" + "/".join(segments)
     assert normalized_path(path) == normalize_url_path(path)

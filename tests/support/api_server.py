@@ -1,4 +1,4 @@
-"""CloudFront's API with handlers of a test's own, served on loopback, and clients of it."""
+"""CloudFront's API with handlers of a test, served on loopback, and clients of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WaitableLog(Log):
 
 @dataclass
 class ApiServer:
-    """Where it listens, what keys it knows, and what it has logged."""
+    """A running API: its port, its keys and its log."""
 
     port: int
     keys: dict[str, str]
@@ -52,13 +52,13 @@ class ApiServer:
         return f"http://127.0.0.1:{self.port}"
 
     def lines(self) -> list[dict[str, Any]]:
-        """What has been logged up to now."""
+        """The lines that were logged up to now."""
         self.log.flush()
         return [json.loads(line) for line in self.log_path.read_text().splitlines()]
 
     @contextlib.contextmanager
     def client(self, key_id: str = "AKIAEDGE", secret: str = KEYS["AKIAEDGE"]) -> Iterator[Any]:
-        """An unmodified boto3 client, but that it does not try again."""
+        """An unmodified boto3 client without retries."""
         client = boto3.client(
             "cloudfront",
             endpoint_url=self.address,
@@ -86,7 +86,7 @@ def run_api(
     config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        # What connects now waits in the listener's queue until uvicorn accepts it.
+        # New connections wait in the listener's queue until uvicorn accepts them.
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""An edge with something declared, and its API's handlers, called as the front calls them."""
+"""An edge with resources in its config file, and its API's handlers, called without HTTP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _pem(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-DECLARED: dict[str, Any] = {
+FILE_CONFIG: dict[str, Any] = {
     "edge": {"name": "Fra-1"},
     "listen": {"http": ["127.0.0.1:0"], "https": ["127.0.0.1:0"]},
     "certificates": [{"certificate": "a.pem", "key": "a.key"}],
@@ -85,36 +85,36 @@ DECLARED: dict[str, Any] = {
 
 
 class Api:
-    """The handlers over a database in ``folder``; ``announced`` counts what took effect."""
+    """The handlers over a database in ``folder``; ``announced`` counts announced changes."""
 
-    def __init__(self, folder: Path, declared: Mapping[str, Any] = DECLARED) -> None:
+    def __init__(self, folder: Path, file_config: Mapping[str, Any] = FILE_CONFIG) -> None:
         folder.mkdir(exist_ok=True)
-        self.declared = Config.model_validate(copy.deepcopy(dict(declared)))
+        self.from_file = Config.model_validate(copy.deepcopy(dict(file_config)))
         self.database = ControlDatabase(folder)
-        self.registry = ResourceStore(self.database)
+        self.store = ResourceStore(self.database)
         self.announced = 0
         self.now_s = NOW_S
-        self.handlers = api_handlers(self.database, lambda: self.declared, self._announce)
+        self.handlers = api_handlers(self.database, lambda: self.from_file, self._announce)
 
     def _announce(self) -> None:
         self.announced += 1
 
     def __call__(self, operation: str, **members: Any) -> Output:
-        """What a call gives. Raises ApiError."""
+        """The output of a call. Raises ApiError."""
         return self.handlers[operation](Call(operation, members, "AKIAEDGE", self.now_s))
 
-    def refusal(self, operation: str, **members: Any) -> ApiError:
-        """How a call is refused, which announces and changes nothing."""
-        before, announced = self.registry.resources(), self.announced
+    def error(self, operation: str, **members: Any) -> ApiError:
+        """The error of a call, which announces and changes nothing."""
+        before, announced = self.store.resources(), self.announced
         with pytest.raises(ApiError) as caught:
             self(operation, **members)
-        assert self.registry.resources() == before
+        assert self.store.resources() == before
         assert self.announced == announced
         return caught.value
 
 
 def listing(*entries: Any) -> dict[str, Any]:
-    """A list as CloudFront writes it."""
+    """A list in CloudFront's form."""
     return {"Quantity": len(entries)} | ({"Items": list(entries)} if entries else {})
 
 
@@ -125,27 +125,27 @@ def bucket(identifier: str = "films", domain: str = "films.s3.amazonaws.com", **
 
 
 def server(identifier: str = "server", domain: str = "origin.example.org", **more: Any) -> Any:
-    """An origin that is an HTTP server; ``more`` that is lower case goes into its own config."""
+    """An origin that is an HTTP server; ``custom`` goes into its CustomOriginConfig."""
     config = {"HTTPPort": 80, "HTTPSPort": 443, "OriginProtocolPolicy": "https-only"}
     config |= more.pop("custom", {})
     return {"Id": identifier, "DomainName": domain, "CustomOriginConfig": config, **more}
 
 
 def behavior(target: str = "films", **more: Any) -> dict[str, Any]:
-    """A cache behavior by policy, or with ForwardedValues the old way."""
-    said = {"TargetOriginId": target, "ViewerProtocolPolicy": "allow-all"}
+    """A cache behavior with a policy, or with the older ForwardedValues."""
+    document = {"TargetOriginId": target, "ViewerProtocolPolicy": "allow-all"}
     if "ForwardedValues" not in more:
-        said["CachePolicyId"] = OPTIMIZED
-    return said | more
+        document["CachePolicyId"] = OPTIMIZED
+    return document | more
 
 
 def forwarded(**more: Any) -> dict[str, Any]:
-    """ForwardedValues that forward nothing but what is said."""
+    """ForwardedValues that forward nothing but ``more``."""
     return {"QueryString": False, "Cookies": {"Forward": "none"}, **more}
 
 
 def web(reference: str = "one", **more: Any) -> dict[str, Any]:
-    """A DistributionConfig as short as it can be."""
+    """A DistributionConfig with only its required members and ``more``."""
     return {
         "CallerReference": reference,
         "Comment": "",
@@ -157,7 +157,7 @@ def web(reference: str = "one", **more: Any) -> dict[str, Any]:
 
 
 def streaming(reference: str = "one", **more: Any) -> dict[str, Any]:
-    """A StreamingDistributionConfig as CloudFront's clients send it."""
+    """A StreamingDistributionConfig in the form of CloudFront's clients."""
     return {
         "CallerReference": reference,
         "S3Origin": {"DomainName": "films.s3.amazonaws.com", "OriginAccessIdentity": ""},

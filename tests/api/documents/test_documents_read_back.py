@@ -105,13 +105,13 @@ def test_a_document_reads_back_as_written_and_is_in_force(
         try:
             made = api("CreateDistribution", DistributionConfig=first)
         except ApiError:
-            assert api.registry.resources() == ()
+            assert api.store.resources() == ()
             return
         identifier, etag = made["Distribution"]["Id"], made["ETag"]
         assert is_part_of(first, made["Distribution"]["DistributionConfig"])
         etag = check(api, identifier, etag)
         second = {**second, "CallerReference": first["CallerReference"]}
-        stale = api.refusal(
+        stale = api.error(
             "UpdateDistribution", Id=identifier, IfMatch="E0STALE", DistributionConfig=second
         )
         assert stale.code == "PreconditionFailed"
@@ -132,7 +132,7 @@ def check(api: Api, identifier: str, etag: str) -> str:
     """Reads it, sends it back unchanged, and looks that it is served; its ETag by then."""
     read = api("GetDistributionConfig", Id=identifier)
     assert read["ETag"] == etag
-    effective = combine(api.declared, api.registry.resources())
+    effective = combine(api.from_file, api.store.resources())
     assert effective.problems == ()
     assert identifier in {one.id for one in effective.config.distributions}
     again = api(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.cloudfront_api import (
-    DECLARED,
+    FILE_CONFIG,
     Api,
     behavior,
     bucket,
@@ -347,12 +347,12 @@ LAMBDA = {"LambdaFunctionARN": "arn:aws:lambda:f:1", "EventType": "viewer-reques
 def test_a_document_that_will_not_do_changes_nothing(
     api: Api, more: dict[str, Any], code: str, named: str
 ) -> None:
-    refused = api.refusal("CreateDistribution", DistributionConfig=web(**more))
+    refused = api.error("CreateDistribution", DistributionConfig=web(**more))
     assert refused.code == code
     assert named in refused.message
     assert "sesame" not in refused.message
     made = api("CreateDistribution", DistributionConfig=web())
-    again = api.refusal(
+    again = api.error(
         "UpdateDistribution",
         Id=made["Distribution"]["Id"],
         IfMatch=made["ETag"],
@@ -367,7 +367,7 @@ def test_a_document_that_will_not_do_changes_nothing(
 def test_what_cannot_be_left_out_is_named(api: Api, member: str) -> None:
     said = web()
     del said[member]
-    refused = api.refusal("CreateDistribution", DistributionConfig=said)
+    refused = api.error("CreateDistribution", DistributionConfig=said)
     assert (refused.code, refused.message) == ("InvalidArgument", f"{member} is missing")
 
 
@@ -388,17 +388,17 @@ def test_what_has_nothing_to_act_on_is_passed_over(api: Api) -> None:
 def test_https_alone_needs_somebody_who_listens_for_it(tmp_path: Path, policy: str) -> None:
     said = web(DefaultCacheBehavior=behavior(ViewerProtocolPolicy=policy))
     listen: dict[str, Any] = {"http": ["127.0.0.1:0"]}
-    api = Api(tmp_path / "a", {**DECLARED, "listen": listen})
-    refused = api.refusal("CreateDistribution", DistributionConfig=said)
+    api = Api(tmp_path / "a", {**FILE_CONFIG, "listen": listen})
+    refused = api.error("CreateDistribution", DistributionConfig=said)
     assert "ViewerProtocolPolicy" in refused.message
-    behind = Api(tmp_path / "b", {**DECLARED, "listen": {**listen, "proxies": ["10.0.0.0/8"]}})
+    behind = Api(tmp_path / "b", {**FILE_CONFIG, "listen": {**listen, "proxies": ["10.0.0.0/8"]}})
     behind("CreateDistribution", DistributionConfig=said)
 
 
 def test_without_a_database_of_countries_none_are_named(tmp_path: Path) -> None:
-    api = Api(tmp_path, {**DECLARED, "countries": {}})
+    api = Api(tmp_path, {**FILE_CONFIG, "countries": {}})
     said = web(Restrictions=countries("whitelist", "DE"))
-    refused = api.refusal("CreateDistribution", DistributionConfig=said)
+    refused = api.error("CreateDistribution", DistributionConfig=said)
     assert "GeoRestriction" in refused.message
 
 
@@ -418,5 +418,5 @@ def test_without_a_database_of_countries_none_are_named(tmp_path: Path) -> None:
 )
 def test_a_streaming_document_that_will_not_do(api: Api, more: dict[str, Any], code: str) -> None:
     said = streaming(**more)
-    refused = api.refusal("CreateStreamingDistribution", StreamingDistributionConfig=said)
+    refused = api.error("CreateStreamingDistribution", StreamingDistributionConfig=said)
     assert refused.code == code

@@ -51,7 +51,7 @@ def test_those_that_name_a_policy_are_listed(api: Api, what: str, identifier: st
     assert (listed["Quantity"], listed["IsTruncated"]) == (2, False)
     first = api(f"ListDistributionsBy{what}", MaxItems="1", **{what: identifier})
     assert first["DistributionIdList"]["NextMarker"] == by_default
-    refused = api.refusal(f"ListDistributionsBy{what}", **{what: "unknown"})
+    refused = api.error(f"ListDistributionsBy{what}", **{what: "unknown"})
     assert refused.code == f"NoSuch{what.removesuffix('Id')}"
 
 
@@ -71,7 +71,7 @@ def test_those_that_trust_a_key_group_are_listed(api: Api) -> None:
     identifier = made(api, "1", DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))
     listed = api("ListDistributionsByKeyGroup", KeyGroupId=group_id)
     assert listed["DistributionIdList"]["Items"] == [identifier]
-    refused = api.refusal("ListDistributionsByKeyGroup", KeyGroupId="unknown")
+    refused = api.error("ListDistributionsByKeyGroup", KeyGroupId="unknown")
     assert refused.code == "NoSuchResource"
 
 
@@ -91,4 +91,4 @@ def test_nothing_uses_what_there_is_not(api: Api) -> None:
     assert all_of_them["Quantity"] == 2
     direct = api("ListDistributionsByConnectionMode", ConnectionMode="direct")["DistributionList"]
     assert direct["Items"] == all_of_them["Items"]
-    assert api.refusal("ListDistributionsByRealtimeLogConfig").code == "InvalidArgument"
+    assert api.error("ListDistributionsByRealtimeLogConfig").code == "InvalidArgument"

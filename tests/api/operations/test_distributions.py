@@ -78,7 +78,7 @@ def test_a_distribution_lives_and_ends(api: Api, member: str) -> None:
     assert listed["Aliases"] == listing("a.example.org")
 
     assert api(f"Delete{member}", Id=identifier, IfMatch=updated["ETag"]) == {}
-    assert api.refusal(f"Get{member}", Id=identifier).code == f"NoSuch{member}"
+    assert api.error(f"Get{member}", Id=identifier).code == f"NoSuch{member}"
     assert api.announced == 3
     rows = ControlLog(api.database).read_after(0).rows
     assert [(row.kind, row.scope) for row in rows] == [(RowKind.CONFIGURATION, identifier)] * 3
@@ -100,7 +100,7 @@ def test_a_caller_reference_is_used_once(api: Api, member: str) -> None:
     first = create(api, member)
     for comment in ("", "other"):
         again = {f"{member}Config": document(member, Comment=comment)}
-        assert api.refusal(f"Create{member}", **again).code == f"{member}AlreadyExists"
+        assert api.error(f"Create{member}", **again).code == f"{member}AlreadyExists"
     assert create(api, member, "two")[member]["Id"] != first[member]["Id"]
 
 
@@ -112,18 +112,18 @@ def test_if_match_is_needed_and_held(api: Api, member: str, verb: str) -> None:
     said: dict[str, Any] = {"Id": identifier}
     if verb == "Update":
         said[f"{member}Config"] = document(member, Comment="new")
-    assert api.refusal(f"{verb}{member}", **said).code == "InvalidIfMatchVersion"
-    stale = api.refusal(f"{verb}{member}", IfMatch="E1STALE", **said)
+    assert api.error(f"{verb}{member}", **said).code == "InvalidIfMatchVersion"
+    stale = api.error(f"{verb}{member}", IfMatch="E1STALE", **said)
     assert (stale.code, stale.status) == ("PreconditionFailed", 412)
     api(f"{verb}{member}", IfMatch=made["ETag"], **said)
     expected = "PreconditionFailed" if verb == "Update" else f"NoSuch{member}"
-    assert api.refusal(f"{verb}{member}", IfMatch=made["ETag"], **said).code == expected
+    assert api.error(f"{verb}{member}", IfMatch=made["ETag"], **said).code == expected
 
 
 @both_kinds
 def test_only_a_disabled_one_is_deleted(api: Api, member: str) -> None:
     made = create(api, member)
-    refused = api.refusal(f"Delete{member}", Id=made[member]["Id"], IfMatch=made["ETag"])
+    refused = api.error(f"Delete{member}", Id=made[member]["Id"], IfMatch=made["ETag"])
     assert (refused.code, refused.status) == (f"{member}NotDisabled", 409)
 
 
@@ -131,7 +131,7 @@ def test_only_a_disabled_one_is_deleted(api: Api, member: str) -> None:
 def test_a_caller_reference_stays(api: Api, member: str) -> None:
     made = create(api, member)
     said = {f"{member}Config": document(member, "another")}
-    refused = api.refusal(f"Update{member}", Id=made[member]["Id"], IfMatch=made["ETag"], **said)
+    refused = api.error(f"Update{member}", Id=made[member]["Id"], IfMatch=made["ETag"], **said)
     assert refused.code == "IllegalUpdate"
 
 
@@ -141,7 +141,7 @@ def test_what_is_not_there(api: Api, member: str, operation: str) -> None:
     said: dict[str, Any] = {"Id": "ENONE", "IfMatch": "E1"}
     if operation.startswith("Update"):
         said[f"{member}Config"] = document(member)
-    refused = api.refusal(operation.format(member), **said)
+    refused = api.error(operation.format(member), **said)
     assert (refused.code, refused.status) == (f"NoSuch{member}", 404)
 
 
@@ -152,10 +152,10 @@ def test_an_alias_belongs_to_one(api: Api, member: str) -> None:
     declared = "www.example.com" if member == "Distribution" else "stream.example.com"
     for alias in ("A.example.org", declared, made[member]["DomainName"]):
         said = {f"{member}Config": document(member, "three", Aliases=listing(alias))}
-        refused = api.refusal(f"Create{member}", **said)
+        refused = api.error(f"Create{member}", **said)
         assert (refused.code, refused.status) == ("CNAMEAlreadyExists", 409)
         said = {f"{member}Config": document(member, "two", Aliases=listing(alias))}
-        refused = api.refusal(
+        refused = api.error(
             f"Update{member}", Id=other[member]["Id"], IfMatch=other["ETag"], **said
         )
         assert refused.code == "CNAMEAlreadyExists"
@@ -171,7 +171,7 @@ def test_two_updates_at_once_and_one_is_refused(api: Api, member: str, tmp_path:
 
     def update(comment: str) -> None:
         database = ControlDatabase(tmp_path)  # as another process has it
-        handlers = api_handlers(database, lambda: api.declared, lambda: None)
+        handlers = api_handlers(database, lambda: api.from_file, lambda: None)
         said = {
             "Id": made[member]["Id"],
             "IfMatch": made["ETag"],
@@ -212,7 +212,7 @@ def test_a_declared_distribution_is_shown_and_kept(
     config = api(f"Get{member}Config", Id=identifier)[f"{member}Config"]
     assert identifier in [one["Id"] for one in api(f"List{member}s")[f"{member}List"]["Items"]]
     for verb, said in (("Update", {f"{member}Config": config}), ("Delete", {})):
-        refused = api.refusal(f"{verb}{member}", Id=identifier, IfMatch=shown["ETag"], **said)
+        refused = api.error(f"{verb}{member}", Id=identifier, IfMatch=shown["ETag"], **said)
         assert (refused.code, refused.status) == ("AccessDenied", 403)
         assert "config.toml declares" in refused.message
 
@@ -224,7 +224,7 @@ def test_a_declared_document_makes_another_distribution_that_means_the_same(api:
     identifier = api("CreateDistribution", DistributionConfig=copy)["Distribution"]["Id"]
     from streamedge.api.to_config.translation import combine
 
-    effective_config = combine(api.declared, api.registry.resources()).config
+    effective_config = combine(api.from_file, api.store.resources()).config
     declared, made = effective_config.distributions[0], effective_config.distributions[-1]
     assert made.id == identifier
     differing = {"id", "aliases", "behaviors", "methods"}
@@ -261,7 +261,7 @@ def test_a_page_ends_with_the_marker_of_the_next(api: Api) -> None:
 
 @pytest.mark.parametrize("most", ["0", "-1", "x", "1e3", "٣", "9" * 20])
 def test_max_items_is_a_number(api: Api, most: str) -> None:
-    assert api.refusal("ListDistributions", MaxItems=most).code == "InvalidArgument"
+    assert api.error("ListDistributions", MaxItems=most).code == "InvalidArgument"
 
 
 # --- tags ---------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_tags_come_and_go(api: Api, member: str) -> None:
 )
 def test_tags_have_rules(api: Api, wrong: dict[str, Any]) -> None:
     arn = create(api, "Distribution")["Distribution"]["ARN"]
-    assert api.refusal("TagResource", Resource=arn, Tags=wrong).code == "InvalidTagging"
+    assert api.error("TagResource", Resource=arn, Tags=wrong).code == "InvalidTagging"
 
 
 @pytest.mark.parametrize("operation", ["TagResource", "UntagResource", "ListTagsForResource"])
@@ -312,11 +312,11 @@ def test_tags_are_of_something(api: Api, operation: str) -> None:
         (f"{prefix}streaming-distribution/EWEB", "NoSuchResource"),
         ("arn:aws:s3:::bucket", "InvalidArgument"),
     ):
-        assert api.refusal(operation, Resource=arn, **more).code == code
+        assert api.error(operation, Resource=arn, **more).code == code
     if operation == "ListTagsForResource":
         assert api(operation, Resource=f"{prefix}distribution/EWEB") == {"Tags": {"Items": []}}
     else:
-        refused = api.refusal(operation, Resource=f"{prefix}distribution/EWEB", **more)
+        refused = api.error(operation, Resource=f"{prefix}distribution/EWEB", **more)
         assert refused.code == "AccessDenied"
 
 
@@ -351,7 +351,7 @@ def test_old_tls_is_taken_where_it_is_never_spoken(api: Api, protocols: tuple[st
             "DefaultCacheBehavior": behavior("server"),
         }
 
-    refused = api.refusal("CreateDistribution", DistributionConfig=web(**origins("https-only")))
+    refused = api.error("CreateDistribution", DistributionConfig=web(**origins("https-only")))
     assert refused.code == "InvalidProtocolSettings"
     made = api("CreateDistribution", DistributionConfig=web(**origins("http-only")))
     (origin,) = made["Distribution"]["DistributionConfig"]["Origins"]["Items"]

@@ -46,18 +46,18 @@ def test_it_is_made_read_changed_listed_and_removed(api: Api) -> None:
         f"Update{CALL}", Id=identifier, IfMatch=output["ETag"], **identity(comment="other")
     )
     assert changed["ETag"] != output["ETag"]
-    stale = api.refusal(f"Delete{CALL}", Id=identifier, IfMatch=output["ETag"])
+    stale = api.error(f"Delete{CALL}", Id=identifier, IfMatch=output["ETag"])
     assert stale.code == "PreconditionFailed"
     api(f"Delete{CALL}", Id=identifier, IfMatch=changed["ETag"])
-    assert api.refusal(f"Get{CALL}", Id=identifier).code == f"NoSuch{CALL}"
+    assert api.error(f"Get{CALL}", Id=identifier).code == f"NoSuch{CALL}"
 
 
 def test_the_same_call_twice_makes_one_and_another_is_refused(api: Api) -> None:
     assert made(api) == made(api)
-    refused = api.refusal(f"Create{CALL}", **identity(comment="other"))
+    refused = api.error(f"Create{CALL}", **identity(comment="other"))
     assert (refused.code, refused.status) == (f"{CALL}AlreadyExists", 409)
     identifier, etag = made(api)
-    refused = api.refusal(f"Update{CALL}", Id=identifier, IfMatch=etag, **identity("two"))
+    refused = api.error(f"Update{CALL}", Id=identifier, IfMatch=etag, **identity("two"))
     assert refused.code == "IllegalUpdate"
 
 
@@ -69,11 +69,11 @@ def test_one_that_is_named_has_to_exist_and_stays(api: Api, kind: str) -> None:
         s3_origin = {"DomainName": "films.s3.amazonaws.com", **named(identifier)}
         return streaming(S3Origin=s3_origin, Enabled=False)
 
-    unknown = api.refusal(f"Create{kind}", **{f"{kind}Config": document("E2UNKNOWN")})
+    unknown = api.error(f"Create{kind}", **{f"{kind}Config": document("E2UNKNOWN")})
     assert (unknown.code, unknown.status) == ("InvalidOriginAccessIdentity", 400)
     identifier, etag = made(api)
     distribution = api(f"Create{kind}", **{f"{kind}Config": document(identifier)})
-    in_use = api.refusal(f"Delete{CALL}", Id=identifier, IfMatch=etag)
+    in_use = api.error(f"Delete{CALL}", Id=identifier, IfMatch=etag)
     assert (in_use.code, in_use.status) == (f"{CALL}InUse", 409)
     api(f"Delete{kind}", Id=distribution[kind]["Id"], IfMatch=distribution["ETag"])
     api(f"Delete{CALL}", Id=identifier, IfMatch=etag)

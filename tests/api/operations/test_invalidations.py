@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamedge.control.log import ITEMS_MAX, ControlLog, RowKind
-from tests.support.cloudfront_api import DECLARED, Api, listing
+from tests.support.cloudfront_api import FILE_CONFIG, Api, listing
 
 
 @pytest.fixture(name="api")
@@ -45,8 +45,8 @@ def test_it_is_in_force_when_the_call_returns(api: Api, scope: str) -> None:
 
 def test_the_root_means_its_object_too(tmp_path: Path) -> None:
     root = {"id": "EROOT", "type": "web", "origin": "site", "default_root_object": "index.html"}
-    distributions = [{**root, "aliases": ["root.example.com"]}, *DECLARED["distributions"]]
-    api = Api(tmp_path, {**DECLARED, "distributions": distributions})
+    distributions = [{**root, "aliases": ["root.example.com"]}, *FILE_CONFIG["distributions"]]
+    api = Api(tmp_path, {**FILE_CONFIG, "distributions": distributions})
     made = create(api, "/", scope="EROOT")
     assert made["Invalidation"]["InvalidationBatch"] == batch("/", "/index.html")
     assert create(api, "/", scope="EROOT") == made
@@ -58,7 +58,7 @@ def test_the_same_call_twice_makes_one(api: Api) -> None:
     first, second = create(api, "/a"), create(api, "/a")
     assert second["Invalidation"]["Id"] == first["Invalidation"]["Id"]
     said = {"DistributionId": "EWEB", "InvalidationBatch": batch("/b")}
-    assert api.refusal("CreateInvalidation", **said).code == "InvalidationBatchAlreadyExists"
+    assert api.error("CreateInvalidation", **said).code == "InvalidationBatchAlreadyExists"
     other = create(api, "/b", scope="ESTREAM")
     assert other["Invalidation"]["Id"] != first["Invalidation"]["Id"]
 
@@ -83,7 +83,7 @@ def test_the_same_call_twice_makes_one(api: Api) -> None:
     ],
 )
 def test_a_batch_that_will_not_do(api: Api, said: dict[str, Any], code: str) -> None:
-    refused = api.refusal("CreateInvalidation", DistributionId="EWEB", InvalidationBatch=said)
+    refused = api.error("CreateInvalidation", DistributionId="EWEB", InvalidationBatch=said)
     assert refused.code == code
     assert ControlLog(api.database).read_after(0).rows == []
 
@@ -91,14 +91,14 @@ def test_a_batch_that_will_not_do(api: Api, said: dict[str, Any], code: str) -> 
 def test_what_is_not_there(api: Api) -> None:
     identifier = create(api, "/a")["Invalidation"]["Id"]
     said = {"DistributionId": "ENONE", "InvalidationBatch": batch("/a")}
-    assert api.refusal("CreateInvalidation", **said).code == "NoSuchDistribution"
-    assert api.refusal("ListInvalidations", DistributionId="ENONE").code == "NoSuchDistribution"
+    assert api.error("CreateInvalidation", **said).code == "NoSuchDistribution"
+    assert api.error("ListInvalidations", DistributionId="ENONE").code == "NoSuchDistribution"
     for scope, one, code in (
         ("ENONE", identifier, "NoSuchDistribution"),
         ("EWEB", "INONE", "NoSuchInvalidation"),
         ("ESTREAM", identifier, "NoSuchInvalidation"),
     ):
-        assert api.refusal("GetInvalidation", DistributionId=scope, Id=one).code == code
+        assert api.error("GetInvalidation", DistributionId=scope, Id=one).code == code
 
 
 def test_the_newest_are_listed_first_page_by_page(api: Api) -> None:
@@ -115,5 +115,5 @@ def test_the_newest_are_listed_first_page_by_page(api: Api) -> None:
         marker = listed.get("NextMarker")
     assert seen == made[::-1]
     assert marker is None
-    refused = api.refusal("ListInvalidations", DistributionId="EWEB", Marker="INONE")
+    refused = api.error("ListInvalidations", DistributionId="EWEB", Marker="INONE")
     assert refused.code == "InvalidArgument"

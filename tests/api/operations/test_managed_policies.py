@@ -166,7 +166,7 @@ def test_those_that_forward_host_send_the_viewers(
 ) -> None:
     document = web(Origins=listing(server()), DefaultCacheBehavior=behavior("server", **policies))
     api("CreateDistribution", DistributionConfig=document)
-    config = combine(api.declared, api.registry.resources()).config
+    config = combine(api.from_file, api.store.resources()).config
     origin = config.origins[config.distributions[-1].origin]
     assert isinstance(origin, HttpOriginConfig)
     assert origin.host == host
@@ -187,7 +187,7 @@ def test_what_needs_headers_that_the_edge_does_not_compute_is_refused_by_name(
     api: Api, member: str, identifier: str, name: str
 ) -> None:
     document = web(DefaultCacheBehavior=behavior(**{member: identifier}))
-    refused = api.refusal("CreateDistribution", DistributionConfig=document)
+    refused = api.error("CreateDistribution", DistributionConfig=document)
     assert refused.code == "InvalidArgument"
     assert name in refused.message
     assert "CloudFront-*" in refused.message

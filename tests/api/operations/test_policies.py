@@ -124,15 +124,15 @@ def test_it_lives_and_ends(api: Api, member: str) -> None:
     words = "Description" if member == "OriginAccessControl" else "Comment"
     changed = {f"{member}Config": {**config, words: "changed"}}
     for if_match, code in ((None, "InvalidIfMatchVersion"), ("E1", "PreconditionFailed")):
-        refused = api.refusal(f"Update{member}", Id=identifier, IfMatch=if_match, **changed)
+        refused = api.error(f"Update{member}", Id=identifier, IfMatch=if_match, **changed)
         assert refused.code == code
     updated = api(f"Update{member}", Id=identifier, IfMatch=etag, **changed)
     assert updated[member][f"{member}Config"] == changed[f"{member}Config"]
     assert "changed" in str(api(f"List{plural}"))
-    assert api.refusal(f"Delete{member}", Id=identifier, IfMatch=etag).code == "PreconditionFailed"
+    assert api.error(f"Delete{member}", Id=identifier, IfMatch=etag).code == "PreconditionFailed"
     assert api(f"Delete{member}", Id=identifier, IfMatch=updated["ETag"]) == {}
     for verb in ("Get", "Delete"):
-        refused = api.refusal(f"{verb}{member}", Id=identifier, IfMatch="E1")
+        refused = api.error(f"{verb}{member}", Id=identifier, IfMatch="E1")
         assert (refused.code, refused.status) == (missing, 404)
 
 
@@ -140,7 +140,7 @@ def test_it_lives_and_ends(api: Api, member: str) -> None:
 def test_what_is_in_use_is_not_deleted(api: Api, member: str) -> None:
     made = create(api, member)
     use(api, member, made[member]["Id"])
-    refused = api.refusal(f"Delete{member}", Id=made[member]["Id"], IfMatch=made["ETag"])
+    refused = api.error(f"Delete{member}", Id=made[member]["Id"], IfMatch=made["ETag"])
     assert (refused.code, refused.status) == (KINDS[member][3], 409)
 
 
@@ -148,11 +148,11 @@ def test_what_is_in_use_is_not_deleted(api: Api, member: str) -> None:
 def test_a_name_is_had_by_one(api: Api, member: str) -> None:
     first = create(api, member)
     more = {} if member != "PublicKey" else {"EncodedKey": OTHER_PEM}
-    refused = api.refusal(f"Create{member}", **{f"{member}Config": {**KINDS[member][0], **more}})
+    refused = api.error(f"Create{member}", **{f"{member}Config": {**KINDS[member][0], **more}})
     assert (refused.code, refused.status) == (f"{member}AlreadyExists", 409)
     second = create(api, member, Name="second", **({"CallerReference": "second"} if more else {}))
     config = {**second[member][f"{member}Config"], "Name": "mine"}
-    refused = api.refusal(
+    refused = api.error(
         f"Update{member}",
         Id=second[member]["Id"],
         IfMatch=second["ETag"],
@@ -191,9 +191,9 @@ def test_managed_policies_are_there_and_stay(
         config = got[member][f"{member}Config"]
         assert config["Name"] == f"Managed-{IDS[identifier]}"
         for verb, said in (("Update", {f"{member}Config": config}), ("Delete", {})):
-            refused = api.refusal(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **said)
+            refused = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **said)
             assert refused.code == f"Illegal{verb}"
-    assert api.refusal(f"List{plural}", Type="other").code == "InvalidArgument"
+    assert api.error(f"List{plural}", Type="other").code == "InvalidArgument"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_declared_ones_are_read_only(api: Api, member: str, identifier: str) -> 
     got = api(f"Get{member}", Id=identifier)
     config = got[member][f"{member}Config"]
     for verb, said in (("Update", {f"{member}Config": config}), ("Delete", {})):
-        refused = api.refusal(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **said)
+        refused = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **said)
         assert (refused.code, refused.status) == ("AccessDenied", 403)
 
 
@@ -423,7 +423,7 @@ def test_a_document_that_will_not_do_changes_nothing(
     if headers := document.pop("headers", None):
         key = document["ParametersInCacheKeyAndForwardedToOrigin"]
         document["ParametersInCacheKeyAndForwardedToOrigin"] = {**key, "HeadersConfig": headers}
-    refused = api.refusal(f"Create{member}", **{f"{member}Config": document})
+    refused = api.error(f"Create{member}", **{f"{member}Config": document})
     assert refused.code == code
     assert named in refused.message
 
@@ -436,7 +436,7 @@ def test_a_key_made_twice_is_one_and_stays_the_same(api: Api) -> None:
     assert second["PublicKey"]["Id"] == first["PublicKey"]["Id"]
     assert re.fullmatch(r"K[A-Z0-9]{13}", first["PublicKey"]["Id"])
     for more in ({"EncodedKey": OTHER_PEM}, {"CallerReference": "other"}):
-        refused = api.refusal(
+        refused = api.error(
             "UpdatePublicKey",
             Id=first["PublicKey"]["Id"],
             IfMatch=first["ETag"],

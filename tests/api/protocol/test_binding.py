@@ -1,4 +1,4 @@
-"""Members and their places, by botocore's own serializer and parser of the client's side."""
+"""Members and their locations, checked with botocore's serializer and parser."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tests.support.api_operations import OFFERED_OPERATIONS, example, values
 EXAMPLES_PER_OPERATION = 8
 
 
-def received(operation: str, given: dict[str, Any]) -> tuple[OperationMatch, dict[str, Any]]:
-    """What the API makes of a request that botocore has made of ``given``."""
+def receive(operation: str, members: dict[str, Any]) -> tuple[OperationMatch, dict[str, Any]]:
+    """The operation and input that the API reads from a request of botocore."""
     model = cloudfront().operation(operation)
     request = create_serializer("rest-xml", include_validation=True).serialize_to_request(
-        given, model
+        members, model
     )
     path, _, marker = request["url_path"].partition("?")
     query = read_query(f"{marker}&{percent_encode_sequence(request['query_string'])}")
-    found = cloudfront().find(request["method"], read_path(path), query)
-    assert found is not None
+    match = cloudfront().find(request["method"], read_path(path), query)
+    assert match is not None
     fields = {name.lower(): value for name, value in request["headers"].items()}
-    return found, read_input(found, query, fields, request["body"] or b"")
+    return match, read_input(match, query, fields, request["body"] or b"")
 
 
-def parsed(operation: str, output: dict[str, Any]) -> dict[str, Any]:
-    """What botocore makes of an answer that the API has made of ``output``."""
+def parse_with_botocore(operation: str, output: dict[str, Any]) -> dict[str, Any]:
+    """The output that botocore reads from a response of the API."""
     model = cloudfront().operation(operation)
-    answer = write_output(model, output, "http://edge.example")
-    response = {"status_code": answer.status, "headers": answer.fields, "body": answer.body}
+    written = write_output(model, output, "http://edge.example")
+    response = {"status_code": written.status, "headers": written.fields, "body": written.body}
     parser: Any = create_parser("rest-xml")  # the stubs have no operation without output
     value: dict[str, Any] = parser.parse(response, model.output_shape)
     assert value.pop("ResponseMetadata")["HTTPStatusCode"] == model.http["responseCode"]
@@ -50,10 +50,10 @@ def parsed(operation: str, output: dict[str, Any]) -> dict[str, Any]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_what_botocore_serializes_is_read(operation: str, data: st.DataObject) -> None:
+def test_request_of_botocore_is_read(operation: str, data: st.DataObject) -> None:
     members = data.draw(values(cloudfront().operation(operation).input_shape))
-    found, value = received(operation, members)
-    assert found.operation.name == operation
+    match, value = receive(operation, members)
+    assert match.operation.name == operation
     assert value == members
 
 
@@ -63,9 +63,9 @@ def test_what_botocore_serializes_is_read(operation: str, data: st.DataObject) -
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_what_is_written_botocore_parses(operation: str, data: st.DataObject) -> None:
+def test_response_is_parsed_by_botocore(operation: str, data: st.DataObject) -> None:
     output = data.draw(values(cloudfront().operation(operation).output_shape))
-    value = parsed(operation, output)
+    value = parse_with_botocore(operation, output)
     if "Location" in output:
         output["Location"] = "http://edge.example" + output["Location"]
     assert value == output
@@ -74,18 +74,18 @@ def test_what_is_written_botocore_parses(operation: str, data: st.DataObject) ->
 @pytest.mark.parametrize(
     "operation", [name for name in OFFERED_OPERATIONS if name.startswith("Update")]
 )
-def test_what_get_gives_update_takes(operation: str) -> None:
-    """A document goes round: read from an answer, it is sent back as it is."""
+def test_document_from_get_is_accepted_by_update(operation: str) -> None:
+    """A document from a response is sent back unchanged."""
     members = example(cloudfront().operation(operation).input_shape)
     payload = cloudfront().operation(operation).input_shape.serialization["payload"]  # type: ignore[union-attr]
     getter = operation.replace("Update", "Get")
     getter = getter if getter.endswith("Config") else f"{getter}Config"
-    document = parsed(getter, {payload: members[payload]})[payload]
-    assert received(operation, members | {payload: document})[1] == members
+    document = parse_with_botocore(getter, {payload: members[payload]})[payload]
+    assert receive(operation, members | {payload: document})[1] == members
 
 
 @pytest.mark.parametrize(
-    ("query", "read"),
+    ("query", "parameters"),
     [
         ("", {}),
         ("WithTags", {"WithTags": ""}),
@@ -95,17 +95,17 @@ def test_what_get_gives_update_takes(operation: str) -> None:
         ("a=%zz", {"a": "%zz"}),
     ],
 )
-def test_a_query_is_decoded_once(query: str, read: dict[str, str]) -> None:
-    assert read_query(query) == read
+def test_query_is_decoded_once(query: str, parameters: dict[str, str]) -> None:
+    assert read_query(query) == parameters
 
 
 @pytest.mark.parametrize("query", ["Resource=a&Resource=b", "A&%41", "a=%ff", "%ff"])
-def test_a_query_that_is_doubled_or_not_utf8(query: str) -> None:
+def test_query_with_a_repeated_name_or_other_bytes_is_refused(query: str) -> None:
     with pytest.raises(ApiError, match="InvalidArgument"):
         read_query(query)
 
 
-def test_a_path_is_decoded_after_it_is_split() -> None:
+def test_path_is_split_before_it_is_decoded() -> None:
     assert read_path("/2020-05-31/distribution/a%2Fb%20c") == (
         *("2020-05-31", "distribution"),
         "a/b c",
@@ -115,27 +115,27 @@ def test_a_path_is_decoded_after_it_is_split() -> None:
         read_path("/2020-05-31/%ff")
 
 
-def test_a_required_member_of_the_query_is_named() -> None:
-    found = cloudfront().find("GET", ("2020-05-31", "tagging"), {})
-    assert found is not None
+def test_missing_query_member_is_named() -> None:
+    match = cloudfront().find("GET", ("2020-05-31", "tagging"), {})
+    assert match is not None
     with pytest.raises(ApiError, match="The parameter Resource is required"):
-        read_input(found, {}, {}, b"")
+        read_input(match, {}, {}, b"")
 
 
-def test_an_enum_of_the_query_is_checked() -> None:
-    found = cloudfront().find("GET", ("2020-05-31", "cache-policy"), {})
-    assert found is not None
+def test_query_enum_is_checked() -> None:
+    match = cloudfront().find("GET", ("2020-05-31", "cache-policy"), {})
+    assert match is not None
     with pytest.raises(ApiError, match="Type is not valid: 'all' is not one of managed, custom"):
-        read_input(found, {"Type": "all"}, {}, b"")
+        read_input(match, {"Type": "all"}, {}, b"")
 
 
-def test_a_body_nobody_asked_for_is_not_looked_at() -> None:
-    found = cloudfront().find("GET", ("2020-05-31", "distribution", "E1"), {})
-    assert found is not None
-    assert read_input(found, {}, {}, b"<not xml") == {"Id": "E1"}
+def test_unexpected_body_is_ignored() -> None:
+    match = cloudfront().find("GET", ("2020-05-31", "distribution", "E1"), {})
+    assert match is not None
+    assert read_input(match, {}, {}, b"<not xml") == {"Id": "E1"}
 
 
-def test_an_operation_without_output_gives_none() -> None:
+def test_operation_without_output_gives_no_body() -> None:
     operation = cloudfront().operation("DeleteDistribution")
     assert write_output(operation, {}, "").status == 204
     with pytest.raises(KeyError):

@@ -1,4 +1,4 @@
-"""From a method, a path and a query to CloudFront's operation."""
+"""The operation of a method, a path and a query."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from tests.support.api_operations import OFFERED_OPERATIONS
         ),
     ],
 )
-def test_a_request_means_an_operation(
+def test_request_matches_an_operation(
     method: str, path: str, query: dict[str, str], operation: str, parameters: dict[str, str]
 ) -> None:
-    found = cloudfront().find(method, ("2020-05-31", *path.split("/")), query)
-    assert found is not None
-    assert (found.operation.name, found.path_parameters) == (operation, parameters)
+    match = cloudfront().find(method, ("2020-05-31", *path.split("/")), query)
+    assert match is not None
+    assert (match.operation.name, match.path_parameters) == (operation, parameters)
 
 
 @pytest.mark.parametrize(
@@ -61,26 +61,26 @@ def test_a_request_means_an_operation(
         ("GET", ("2020-05-31", "distribution", "E1", "config", "more"), {}),
     ],
 )
-def test_another_request_means_none(
+def test_other_request_matches_no_operation(
     method: str, segments: tuple[str, ...], query: dict[str, str]
 ) -> None:
     assert cloudfront().find(method, segments, query) is None
 
 
 @pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
-def test_every_operation_is_found_by_its_own_uri(operation: str) -> None:
+def test_operation_matches_its_own_uri(operation: str) -> None:
     http = cloudfront().operation(operation).http
     path, _, query = http["requestUri"].partition("?")
     names = re.findall(r"{(\w+)}", path)
     segments = tuple(re.sub(r"[{}]", "", path).strip("/").split("/"))
     name, _, value = query.partition("=")
-    found = cloudfront().find(http["method"], segments, {name: value})
-    assert found is not None
-    assert found.operation.name == operation
-    assert found.path_parameters == dict(zip(names, names, strict=True))
+    match = cloudfront().find(http["method"], segments, {name: value})
+    assert match is not None
+    assert match.operation.name == operation
+    assert match.path_parameters == dict(zip(names, names, strict=True))
 
 
-def test_the_model_is_read_once_by_whichever_thread() -> None:
+def test_model_is_read_once_for_all_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         models = [future.result() for future in [pool.submit(cloudfront) for _ in range(8)]]
     assert all(model is models[0] for model in models)
@@ -98,16 +98,16 @@ def _shapes(shape: Shape | None, seen: dict[str, Shape]) -> dict[str, Shape]:
 
 
 @pytest.mark.parametrize("operation", OFFERED_OPERATIONS)
-def test_documents_need_no_more_than_is_provided_for(operation: str) -> None:
-    """What ``rest_xml`` and ``binding`` take for granted of the shapes that are offered."""
+def test_offered_operations_use_only_supported_features(operation: str) -> None:
+    """Checks what ``rest_xml`` and ``binding`` assume of the shapes of offered operations."""
     model = cloudfront().operation(operation)
     scalars = {"string", "boolean", "integer", "long", "double"}
     assert all(
         shape.type_name in scalars | {"structure", "list"}
         for shape in _shapes(model.input_shape, {}).values()
     )
-    both = _shapes(model.output_shape, _shapes(model.input_shape, {}))
-    for shape in both.values():
+    all_shapes = _shapes(model.output_shape, _shapes(model.input_shape, {}))
+    for shape in all_shapes.values():
         assert shape.type_name in scalars | {"structure", "list", "timestamp"}
         assert not shape.serialization.get("flattened")
         if isinstance(shape, StructureShape):
@@ -118,11 +118,11 @@ def test_documents_need_no_more_than_is_provided_for(operation: str) -> None:
                     assert member.serialization.get("name", name) == name
     for message in (model.input_shape, model.output_shape):
         if message is not None:
-            unplaced = [
+            without_location = [
                 name
                 for name, member in message.members.items()
                 if "location" not in member.serialization
             ]
             payload = message.serialization.get("payload")
             is_whole_body = payload is None and model.http["method"] == "POST"
-            assert is_whole_body or unplaced == ([] if payload is None else [payload])
+            assert is_whole_body or without_location == ([] if payload is None else [payload])

@@ -1,4 +1,4 @@
-"""CloudFront's form of a refusal."""
+"""CloudFront's form of error responses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from streamedge.api.errors import ApiError
 from streamedge.api.protocol.responses import error_response
 
 
-def test_a_refusal() -> None:
+def test_error_response_has_the_form_of_cloudfront() -> None:
     """Form: CloudFront API Reference, "Making API requests", "Error responses"."""
-    answer = error_response(ApiError("InvalidArgument", "a < b"), "id-1")
-    assert (answer.status, answer.fields) == (400, {})
-    assert answer.body.decode() == (
+    response = error_response(ApiError("InvalidArgument", "a < b"), "id-1")
+    assert (response.status, response.fields) == (400, {})
+    assert response.body.decode() == (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<ErrorResponse xmlns="http://cloudfront.amazonaws.com/doc/2020-05-31/">'
         "<Error><Type>Sender</Type><Code>InvalidArgument</Code>"
@@ -18,7 +18,7 @@ def test_a_refusal() -> None:
     )
 
 
-def test_a_refusal_that_is_the_edges_fault() -> None:
-    answer = error_response(ApiError("InternalError", "x"), "id-1")
-    assert answer.status == 500
-    assert b"<Type>Receiver</Type>" in answer.body
+def test_error_response_to_an_internal_error_names_the_receiver() -> None:
+    response = error_response(ApiError("InternalError", "x"), "id-1")
+    assert response.status == 500
+    assert b"<Type>Receiver</Type>" in response.body

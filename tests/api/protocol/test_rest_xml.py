@@ -1,4 +1,4 @@
-"""Documents by botocore's shapes: what a member may be, and the refusal that names it."""
+"""Documents by botocore's shapes: valid members, and errors that name a member."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support.api_operations import OFFERED_OPERATIONS, example
 def input_shape(operation: str, member: str) -> StructureShape:
     shape = cloudfront().operation(operation).input_shape
     assert shape is not None
-    found = shape.members[member]
-    assert isinstance(found, StructureShape)
-    return found
+    member_shape = shape.members[member]
+    assert isinstance(member_shape, StructureShape)
+    return member_shape
 
 
 BATCH = input_shape("CreateInvalidation", "InvalidationBatch")
@@ -50,7 +50,7 @@ def refused(shape: StructureShape, name: str, body: bytes) -> tuple[str, str]:
     return raised.value.code, raised.value.message
 
 
-def test_an_invalidation_batch() -> None:
+def test_invalidation_batch_is_parsed() -> None:
     """The example of CloudFront's API Reference, "CreateInvalidation"."""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -65,7 +65,7 @@ def test_an_invalidation_batch() -> None:
     }
 
 
-def test_the_root_has_a_name() -> None:
+def test_root_with_another_name_is_refused() -> None:
     code, message = refused(BATCH, "InvalidationBatch", b"<Batch/>")
     assert (code, message) == (
         "MalformedXML",
@@ -74,7 +74,7 @@ def test_the_root_has_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paths", "code", "named"),
+    ("paths", "code", "reason"),
     [
         ("<Quantity>0</Quantity><Size>1</Size>", "MalformedXML", "Paths has no member 'Size'"),
         ("<quantity>0</quantity>", "MalformedXML", "no member 'quantity'"),
@@ -97,15 +97,15 @@ def test_the_root_has_a_name() -> None:
         ("<Quantity>-1</Quantity>", "InconsistentQuantities", "says -1 and has 0"),
     ],
 )
-def test_a_wrong_member_is_named(paths: str, code: str, named: str) -> None:
-    said, message = refused(BATCH, "InvalidationBatch", batch(paths))
-    assert said == code
-    assert named in message
+def test_wrong_member_is_named(paths: str, code: str, reason: str) -> None:
+    actual, message = refused(BATCH, "InvalidationBatch", batch(paths))
+    assert actual == code
+    assert reason in message
     assert len(message) < 500
 
 
 @pytest.mark.parametrize(
-    ("members", "named"),
+    ("members", "reason"),
     [
         ("<MaxTTL>9223372036854775808</MaxTTL>", "CachePolicyConfig.MaxTTL"),
         (
@@ -120,14 +120,14 @@ def test_a_wrong_member_is_named(paths: str, code: str, named: str) -> None:
         ),
     ],
 )
-def test_a_wrong_value_is_an_invalid_argument(members: str, named: str) -> None:
+def test_wrong_value_is_an_invalid_argument(members: str, reason: str) -> None:
     code, message = refused(CACHE_POLICY, "CachePolicyConfig", cache_policy(members))
     assert code == "InvalidArgument"
-    assert named in message
+    assert reason in message
 
 
 @pytest.mark.parametrize("rate", ["nan", "inf", "1e999", "100.5", "-1", "0x10", "", "1,5"])
-def test_a_rate_outside_or_no_number(rate: str) -> None:
+def test_rate_out_of_range_or_not_a_number_is_refused(rate: str) -> None:
     body = (
         "<ResponseHeadersPolicyConfig><Name>n</Name><ServerTimingHeadersConfig>"
         f"<Enabled>true</Enabled><SamplingRate>{rate}</SamplingRate>"
@@ -141,7 +141,7 @@ def test_a_rate_outside_or_no_number(rate: str) -> None:
 @pytest.mark.parametrize(
     ("key", "bound"), [("", "0 is less than 1 characters"), ("k" * 129, "129 is more than 128")]
 )
-def test_lengths_are_the_models(key: str, bound: str) -> None:
+def test_lengths_are_those_of_the_model(key: str, bound: str) -> None:
     code, message = refused(
         TAGS, "Tags", f"<Tags><Items><Tag><Key>{key}</Key></Tag></Items></Tags>".encode()
     )
@@ -149,19 +149,19 @@ def test_lengths_are_the_models(key: str, bound: str) -> None:
     assert f"Tags.Items[0].Key is not valid: {bound}" in message
 
 
-def test_a_callers_value_is_quoted_in_part() -> None:
+def test_long_value_is_shortened_in_the_message() -> None:
     _, message = refused(BATCH, "InvalidationBatch", batch(f"<Quantity>{'x' * 9999}</Quantity>"))
     assert f"'{'x' * QUOTED_MAX_CHARACTERS}…'" in message
 
 
-def test_times_are_cloudfronts() -> None:
+def test_times_have_the_form_of_cloudfront() -> None:
     shape = cloudfront().operation("GetInvalidation").output_shape
     assert shape is not None
     invalidation = shape.members["Invalidation"]
     east = datetime.timezone(datetime.timedelta(hours=2))
-    made = datetime.datetime(2026, 1, 31, 14, 0, 0, 125_999, tzinfo=east)
+    time = datetime.datetime(2026, 1, 31, 14, 0, 0, 125_999, tzinfo=east)
     assert isinstance(invalidation, StructureShape)
-    document = serialize(invalidation, "Invalidation", {"CreateTime": made, "Status": None})
+    document = serialize(invalidation, "Invalidation", {"CreateTime": time, "Status": None})
     assert (
         document
         == (
@@ -171,7 +171,7 @@ def test_times_are_cloudfronts() -> None:
     )
 
 
-def test_an_own_member_that_the_shape_does_not_have_is_a_defect() -> None:
+def test_output_member_without_a_shape_raises_key_error() -> None:
     with pytest.raises(KeyError, match="Pats"):
         serialize(BATCH, "InvalidationBatch", {"Pats": {}})
 
@@ -190,7 +190,7 @@ TREES = st.recursive(
 
 
 @given(TREES)
-def test_any_document_is_refused_by_name(tree: Element) -> None:
+def test_any_wrong_document_is_refused_with_a_reason(tree: Element) -> None:
     body = write_tree(Element("DistributionConfig", tree.children, tree.text))
     with pytest.raises(ApiError) as raised:
         parse(DISTRIBUTION, "DistributionConfig", body)
@@ -199,23 +199,23 @@ def test_any_document_is_refused_by_name(tree: Element) -> None:
 
 
 def _payloads() -> list[tuple[StructureShape, str]]:
-    found = []
+    payloads = []
     for operation in OFFERED_OPERATIONS:
         shape = cloudfront().operation(operation).input_shape
         if shape is not None and (payload := shape.serialization.get("payload")):
-            found.append((input_shape(operation, payload), payload))
-    return found
+            payloads.append((input_shape(operation, payload), payload))
+    return payloads
 
 
 PAYLOADS = _payloads()
 
 
 @given(st.data())
-def test_a_document_with_one_byte_changed_is_a_value_or_refused(data: st.DataObject) -> None:
+def test_document_with_one_byte_changed_is_parsed_or_refused(data: st.DataObject) -> None:
     shape, name = data.draw(st.sampled_from(PAYLOADS))
     body = bytearray(serialize(shape, name, example(shape)))
-    place = data.draw(st.integers(0, len(body) - 1))
-    body[place] = data.draw(st.integers(0, 255))
+    index = data.draw(st.integers(0, len(body) - 1))
+    body[index] = data.draw(st.integers(0, 255))
     outcome: object
     try:
         outcome = parse(shape, name, bytes(body)).keys()

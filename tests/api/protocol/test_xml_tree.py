@@ -1,4 +1,4 @@
-"""XML within limits: what is read, what is refused, and that it ends."""
+"""XML trees: parsing within limits, and serializing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARAMETER = b'<!DOCTYPE x [<!ENTITY %% p SYSTEM "http://127.0.0.1/x">%%p;]><x/>'
 
 
 def refused(body: bytes) -> str:
-    """The message of the refusal, which is always MalformedXML."""
+    """The message of the MalformedXML error."""
     with pytest.raises(ApiError) as raised:
         read_tree(body)
     assert raised.value.code == "MalformedXML"
@@ -46,16 +46,16 @@ def refused(body: bytes) -> str:
         b'<a at="1"><!-- <d/> --><b><![CDATA[x]]></b><?php no?><c/></a>',
         "\ufeff<a><b>&#120;</b><c/></a>".encode(),
         "<a><b>x</b><c/></a>".encode("utf-16"),
-        # The declaration's encoding is not believed: an API body is UTF-8.
+        # The encoding in the declaration is ignored: an API body is UTF-8.
         b'<?xml version="1.0" encoding="idna"?><a><b>x</b><c/></a>',
     ],
 )
-def test_spellings_of_one_document(body: bytes) -> None:
+def test_documents_with_the_same_elements_are_equal(body: bytes) -> None:
     assert read_tree(body) == Element("a", [Element("b", text="x"), Element("c")])
 
 
 @pytest.mark.parametrize("body", [BILLION_LAUGHS, EXTERNAL, PARAMETER, b"<!DOCTYPE x><x/>"])
-def test_a_document_type_is_refused_where_it_begins(body: bytes) -> None:
+def test_document_type_is_refused(body: bytes) -> None:
     assert "document type" in refused(body)
 
 
@@ -77,16 +77,16 @@ def test_a_document_type_is_refused_where_it_begins(body: bytes) -> None:
         b"<a>\xed\xa0\x80</a>",
     ],
 )
-def test_what_is_not_well_formed(body: bytes) -> None:
+def test_document_that_is_not_well_formed_is_refused(body: bytes) -> None:
     assert "not well-formed" in refused(body)
 
 
 @pytest.mark.parametrize("body", [b"<a>x<b/></a>", b"<a><b/>x</a>", b"<a><b/> <c/>&#120;</a>"])
-def test_elements_and_text_do_not_mix(body: bytes) -> None:
+def test_mixed_elements_and_text_are_refused(body: bytes) -> None:
     assert "both elements and text" in refused(body)
 
 
-def test_another_namespace_is_refused() -> None:
+def test_other_namespace_is_refused() -> None:
     other = NAMESPACE.replace("2020-05-31", "2019-03-26").encode()
     assert "namespace" in refused(b'<a xmlns="%s"/>' % other)
     assert "namespace" in refused(b'<a><b xmlns="%s"/></a>' % other)
@@ -106,14 +106,14 @@ def test_elements_are_limited() -> None:
 
 
 def test_text_is_limited() -> None:
-    most = b"x" * TEXT_MAX_CHARACTERS
-    assert len(read_tree(b"<a>%s</a>" % most).text) == TEXT_MAX_CHARACTERS
-    assert f"longer than {TEXT_MAX_CHARACTERS}" in refused(b"<a>%sx</a>" % most)
+    longest = b"x" * TEXT_MAX_CHARACTERS
+    assert len(read_tree(b"<a>%s</a>" % longest).text) == TEXT_MAX_CHARACTERS
+    assert f"longer than {TEXT_MAX_CHARACTERS}" in refused(b"<a>%sx</a>" % longest)
     assert f"longer than {TEXT_MAX_CHARACTERS}" in refused(b"<a>" + b"&lt;" * 200_000)
 
 
 @pytest.mark.parametrize("cut", range(len(b"<a><b>x</b></a>")))
-def test_a_document_that_is_cut_off(cut: int) -> None:
+def test_truncated_document_is_refused(cut: int) -> None:
     assert "not well-formed" in refused(b"<a><b>x</b></a>"[:cut])
 
 
@@ -158,22 +158,22 @@ TREES = st.recursive(
 )
 
 
-def _as_carried(element: Element) -> Element:
+def _as_written(element: Element) -> Element:
     text = "".join(
         character
         if character in "\t\n\r" or (character >= " " and character not in "\ufffe\uffff")
         else "\ufffd"
         for character in element.text
     )
-    return Element(element.name, [_as_carried(child) for child in element.children], text)
+    return Element(element.name, [_as_written(child) for child in element.children], text)
 
 
 @given(TREES)
-def test_what_is_written_is_read_again(tree: Element) -> None:
-    assert read_tree(write_tree(tree)) == _as_carried(tree)
+def test_written_document_is_read_back(tree: Element) -> None:
+    assert read_tree(write_tree(tree)) == _as_written(tree)
 
 
-def test_what_xml_cannot_carry_is_replaced() -> None:
+def test_character_that_xml_does_not_allow_is_replaced() -> None:
     body = write_tree(Element("a", text="x\x00y\ud800\r<&>"))
     assert (
         body

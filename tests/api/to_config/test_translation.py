@@ -24,8 +24,8 @@ from streamedge.config.schema.config import (
 from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
 from tests.support.cloudfront_api import (
-    DECLARED,
     DISABLED,
+    FILE_CONFIG,
     NOW_S,
     OPTIMIZED,
     Api,
@@ -48,7 +48,7 @@ def _api(tmp_path: Path) -> Api:
 
 
 def in_force(api: Api) -> Config:
-    config = combine(api.declared, api.registry.resources()).config
+    config = combine(api.from_file, api.store.resources()).config
     for distribution in config.distributions:  # a worker can apply all of it
         if isinstance(distribution, WebDistributionConfig):
             assert web_behaviors(config, distribution)
@@ -73,14 +73,14 @@ def made_web(api: Api, **document: Any) -> tuple[Config, WebDistributionConfig]:
 
 
 def test_without_resources_the_declared_config_is_in_force(api: Api) -> None:
-    assert combine(api.declared, ()).config == api.declared
+    assert combine(api.from_file, ()).config == api.from_file
 
 
 def test_what_is_declared_stays_as_it_is(api: Api) -> None:
     config, made = made_web(api, Aliases=listing("CDN.example.com", "*.example.net"))
-    assert config.distributions[:2] == api.declared.distributions
-    assert config.model_copy(update={"origins": api.declared.origins, "distributions": ()}) == (
-        api.declared.model_copy(update={"distributions": ()})
+    assert config.distributions[:2] == api.from_file.distributions
+    assert config.model_copy(update={"origins": api.from_file.origins, "distributions": ()}) == (
+        api.from_file.model_copy(update={"distributions": ()})
     )
     assert made.enabled
     assert made.aliases == (
@@ -109,8 +109,8 @@ def test_a_declared_origin_is_meant_by_its_name_or_bucket(api: Api, origin: Any,
         api, Origins=listing(origin), DefaultCacheBehavior=behavior(origin["Id"])
     )
     assert made.origin == name
-    assert config.origins == api.declared.origins
-    assert config.origin_groups == api.declared.origin_groups
+    assert config.origins == api.from_file.origins
+    assert config.origin_groups == api.from_file.origin_groups
 
 
 def test_a_bucket_is_made_where_none_is_declared(api: Api) -> None:
@@ -189,7 +189,7 @@ SECRET_VALUE = "open sesame"
 
 
 def test_match_viewer_is_plain_where_the_edge_listens_for_plain_http_alone(tmp_path: Path) -> None:
-    api = Api(tmp_path, {**DECLARED, "listen": {}, "certificates": []})
+    api = Api(tmp_path, {**FILE_CONFIG, "listen": {}, "certificates": []})
     origin = server(custom={"OriginProtocolPolicy": "match-viewer"})
     config, made = made_web(api, Origins=listing(origin), DefaultCacheBehavior=behavior("server"))
     found = config.origins[made.origin]
@@ -215,7 +215,7 @@ def test_what_a_document_adds_to_a_declared_origin_makes_a_copy(api: Api) -> Non
     assert site.headers.keys() == {"X-Key", "X-New"}
     assert isinstance(media, DirectoryOriginConfig)
     assert media.prefix == "films/more/"
-    assert config.origins.keys() - api.declared.origins.keys() == {
+    assert config.origins.keys() - api.from_file.origins.keys() == {
         made.origin,
         made.behaviors[0].origin,
     }
@@ -334,7 +334,7 @@ def test_behaviors_keep_their_order_and_inherit_nothing(api: Api) -> None:
     assert not made.rules_for(first).compress  # CachingDisabled has no Accept-Encoding
     # An object has no parts to change.
     assert made.rules_for(second).methods == tuple(m for m in all_methods if m != "PATCH")
-    assert config.cache_policies == api.declared.cache_policies
+    assert config.cache_policies == api.from_file.cache_policies
 
 
 def legacy(api: Api, **more: Any) -> tuple[CachePolicyConfig, Any, WebDistributionConfig]:
@@ -448,7 +448,7 @@ def test_trusted_signer_self_is_all_keys_of_the_edge(api: Api) -> None:
 
 
 def test_self_without_any_key_lets_in_nobody(tmp_path: Path) -> None:
-    declared = {**DECLARED, "public_keys": {}, "key_groups": {}}
+    declared = {**FILE_CONFIG, "public_keys": {}, "key_groups": {}}
     declared["distributions"] = declared["distributions"][1:]
     api = Api(tmp_path, declared)
     signers = {"Enabled": True, **listing("self")}
@@ -458,12 +458,12 @@ def test_self_without_any_key_lets_in_nobody(tmp_path: Path) -> None:
 
 
 def test_no_declared_key_group_is_taken_for_a_made_one(tmp_path: Path) -> None:
-    groups = {"made-self": {"keys": []}, "made-self-": {"keys": []}, **DECLARED["key_groups"]}
-    api = Api(tmp_path, {**DECLARED, "key_groups": groups})
+    groups = {"made-self": {"keys": []}, "made-self-": {"keys": []}, **FILE_CONFIG["key_groups"]}
+    api = Api(tmp_path, {**FILE_CONFIG, "key_groups": groups})
     signers = {"Enabled": True, **listing("self")}
     config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
     assert made.trusted_key_groups == ("made-self--",)
-    assert config.key_groups["made-self"] == api.declared.key_groups["made-self"]
+    assert config.key_groups["made-self"] == api.from_file.key_groups["made-self"]
 
 
 # --- streaming ----------------------------------------------------------------------------
@@ -508,9 +508,9 @@ def test_declared_wins_on_an_id_and_on_an_alias(api: Api) -> None:
         resource("EWEB", web()),
         resource("EMADE", web(Aliases=listing("www.example.com", "free.example.com"))),
     )
-    found = combine(api.declared, resources)
+    found = combine(api.from_file, resources)
     assert [problem.id for problem in found.problems] == ["EWEB"]
-    assert found.config.distributions[:2] == api.declared.distributions
+    assert found.config.distributions[:2] == api.from_file.distributions
     (made,) = found.config.distributions[2:]
     assert made.aliases == ("emade.fra-1.streamedge", "free.example.com")
 
@@ -525,10 +525,10 @@ def test_what_cannot_be_applied_is_left_out_with_what_names_it(api: Api) -> None
         resource("EGONE", web(Origins=listing(bucket("gone", "gone.example.org")))),
         resource("EGOOD", web()),
     )
-    found = combine(api.declared, resources)
+    found = combine(api.from_file, resources)
     assert {problem.id for problem in found.problems} == {"K1", "group", "ESIGNED", "EGONE"}
     assert [one.id for one in found.config.distributions] == ["EWEB", "ESTREAM", "EGOOD"]
-    assert found.config.key_groups == api.declared.key_groups
+    assert found.config.key_groups == api.from_file.key_groups
 
 
 def test_a_policy_of_the_api_is_found_by_its_id(api: Api) -> None:
