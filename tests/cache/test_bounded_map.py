@@ -1,4 +1,4 @@
-"""streamedge/cache/bounded.py: a map that never takes more than its limit."""
+"""A map that never takes more than its limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_size_is_the_sum_of_the_entries_and_within_the_limit(
             bounded.put(key, size, size)
             model[key] = size
         assert bounded.size_bytes <= 2500
-        assert all(bounded.get(known) in (None, value) for known, value in model.items())
+        assert all(bounded.get(key) in (None, value) for key, value in model.items())
     for key in model:
         bounded.pop(key)
     assert (bounded.size_bytes, len(bounded)) == (0, 0)

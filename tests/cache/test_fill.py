@@ -1,4 +1,4 @@
-"""streamedge/cache/fill.py: one read of each byte, resumed where it stopped, never mixed."""
+"""One read of each byte, resumed where it stopped, never mixed with another version."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fill_module, "backoff_s", lambda _attempt, _jitter: 0.0)
 
 
-def known(worker: Cache, asset: Asset, size_bytes: int = FILM.size_bytes) -> Reader:
-    """A reader for which nobody asked the origin yet."""
+def uncached_reader(worker: Cache, asset: Asset, size_bytes: int = FILM.size_bytes) -> Reader:
+    """A reader of a version without any cached byte; no request was sent yet."""
     return worker.reopen(
         asset, OriginHead(Version('"1"', size_bytes, LAST_MODIFIED_S), "video/mp4")
     )
@@ -67,15 +67,15 @@ async def failure_of(reader: Reader, span: Span) -> OriginError:
 
 
 class StubOrigin:
-    """Gives its script's answers in turn: a failure, or the pieces of one and how it ends."""
+    """Replays its script: failures, or the pieces of a response and its end."""
 
     def __init__(self, *script: OriginError | list[int | OriginError]) -> None:
         self.script = list(script)
-        self.asked: list[tuple[Span | None, Version | None]] = []
+        self.requests: list[tuple[Span | None, Version | None]] = []
         self.reads: list[StubRead] = []
 
     async def head(self, name: str) -> OriginHead:
-        raise AssertionError("nobody asks for the head")
+        raise AssertionError("the head is not requested")
 
     async def read(
         self,
@@ -85,12 +85,12 @@ class StubOrigin:
         if_match: Version | None = None,
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
-        self.asked.append((span, if_match))
+        self.requests.append((span, if_match))
         assert span is not None
-        answer = self.script.pop(0) if self.script else list[int | OriginError]([span.size])
-        if isinstance(answer, OriginError):
-            raise answer
-        self.reads.append(StubRead(span, answer))
+        result = self.script.pop(0) if self.script else list[int | OriginError]([span.size])
+        if isinstance(result, OriginError):
+            raise result
+        self.reads.append(StubRead(span, result))
         return self.reads[-1]
 
     async def close(self) -> None:
@@ -148,8 +148,8 @@ async def test_only_missing_bytes_are_requested(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), Span(4 * CHUNK_BYTES, 4 * CHUNK_BYTES + 1))
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
-    asked = [request.span for request in location.server.requests]
-    assert sorted(span for span in asked if span is not None) == [
+    requests = [request.span for request in location.server.requests]
+    assert sorted(span for span in requests if span is not None) == [
         Span(0, 4 * CHUNK_BYTES),
         Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES),
         Span(5 * CHUNK_BYTES, FILM.size_bytes),
@@ -198,7 +198,7 @@ async def test_broken_fill_resumes_at_its_position_against_the_same_version(
 async def test_temporary_failure_is_hidden_from_the_reader(location: Location, turn: Reply) -> None:
     worker = location.worker()
     location.server.script(turn)
-    reader = known(worker, location.asset())
+    reader = uncached_reader(worker, location.asset())
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
     again = location.server.requests[1]
@@ -212,7 +212,7 @@ async def test_origin_that_ignores_ranges_gives_the_right_bytes(location: Locati
     worker = location.worker()
     location.server.script(Reply(stall_at=STOP))
     location.server.script(Reply(ignore_range=True))
-    reader = known(worker, location.asset())
+    reader = uncached_reader(worker, location.asset())
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
     extent = location.extent(FILM.size_bytes)
@@ -225,7 +225,7 @@ async def test_origin_that_ignores_ranges_gives_the_right_bytes(location: Locati
 async def test_changed_object_is_never_mixed_with_its_old_version(
     location: Location, ignore_conditions: bool
 ) -> None:
-    """RFC 9110 §13.1.1: If-Match; and for servers that do not know it, the answer's own ETag."""
+    """RFC 9110 §13.1.1: If-Match; and for servers that do not know it, the response's own ETag."""
     worker = location.worker(retries=10)
     server = location.server
     changed = Pattern(FILM.size_bytes, seed=3)
@@ -258,24 +258,24 @@ async def test_temporary_failure_is_retried_within_the_budget(
 ) -> None:
     worker = location.worker(retries=2)
     origin = StubOrigin(broken(failure), broken(failure), [FILM.size_bytes])
-    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
+    reader = uncached_reader(worker, Asset("k", "film", origin, "main", TtlRules()))
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
-    assert origin.asked == [(Span(0, FILM.size_bytes), HEAD.version)] * 3
+    assert origin.requests == [(Span(0, FILM.size_bytes), HEAD.version)] * 3
 
 
 @pytest.mark.usefixtures("without_pauses")
 async def test_fill_fails_with_the_cause_when_its_retries_are_used_up(location: Location) -> None:
     worker = location.worker(retries=2)
     origin = StubOrigin(*(broken(OriginFailure.TIMEOUT) for _ in range(3)))
-    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
+    reader = uncached_reader(worker, Asset("k", "film", origin, "main", TtlRules()))
     with pytest.raises(OriginError, match="scripted timeout") as caught:
         await reader.read(ALL)
     assert caught.value.failure is OriginFailure.TIMEOUT
     assert isinstance(caught.value.__cause__, OriginError)
     assert worker.counts.gathered(Counter.FILLS, "failed") == 1
     assert location.events("fill_failed")[0]["error"] == "scripted timeout"
-    # The next wish begins anew.
+    # The next read starts another fill.
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
 
@@ -284,22 +284,22 @@ async def test_fill_fails_with_the_cause_when_its_retries_are_used_up(location: 
 async def test_permanent_failure_is_not_retried(location: Location, failure: OriginFailure) -> None:
     worker = location.worker(retries=5)
     origin = StubOrigin(broken(failure))
-    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
+    reader = uncached_reader(worker, Asset("k", "film", origin, "main", TtlRules()))
     assert (await failure_of(reader, ALL)).failure is failure
-    assert len(origin.asked) == 1
+    assert len(origin.requests) == 1
 
 
 @pytest.mark.usefixtures("without_pauses")
 async def test_retry_budget_counts_attempts_without_progress(location: Location) -> None:
     worker = location.worker(retries=1)
     script: list[OriginError | list[int | OriginError]] = [[1000, broken()] for _ in range(6)]
-    for at in (2, 5):  # one idle attempt between those that bring something
+    for at in (2, 5):  # one idle attempt between those with bytes
         script.insert(at, broken())
     origin = StubOrigin(*script, broken(), broken())
-    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
+    reader = uncached_reader(worker, Asset("k", "film", origin, "main", TtlRules()))
     error = await failure_of(reader, ALL)
     assert error.failure is OriginFailure.BROKEN
-    starts = [span.start for span, _ in origin.asked if span is not None]
+    starts = [span.start for span, _ in origin.requests if span is not None]
     assert starts == [0, 1000, 2000, 2000, 3000, 4000, 4000, 5000, 6000, 6000]
     assert all(read.closed for read in origin.reads)
 
@@ -309,7 +309,7 @@ async def test_fill_fails_when_the_origin_sends_no_bytes(
 ) -> None:
     worker = location.worker(retries=1)
     location.server.script(Reply(silent=True), times=2)
-    error = await failure_of(known(worker, location.asset()), ALL)
+    error = await failure_of(uncached_reader(worker, location.asset()), ALL)
     assert error.failure is OriginFailure.TIMEOUT
     assert len(location.server.requests) == 2
 
@@ -317,20 +317,20 @@ async def test_fill_fails_when_the_origin_sends_no_bytes(
 async def test_pauses_between_retries_follow_the_backoff(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    requests: list[int] = []
 
     def pause(attempt: int, jitter: float) -> float:
         assert 0 <= jitter < 1
-        asked.append(attempt)
+        requests.append(attempt)
         return 0.0
 
     monkeypatch.setattr(fill_module, "backoff_s", pause)
     worker = location.worker(retries=3)
     origin = StubOrigin(broken(), broken(), broken(), [5, broken()])
-    reader = known(worker, Asset("k", "film", origin, "main", TtlRules()))
+    reader = uncached_reader(worker, Asset("k", "film", origin, "main", TtlRules()))
     assert await reader.read(ALL) == FILM.read(ALL)
     reader.close()
-    assert asked == [1, 2, 3, 0]
+    assert requests == [1, 2, 3, 0]
 
 
 async def test_cancelled_fill_releases_its_locks(location: Location) -> None:
@@ -359,12 +359,12 @@ async def test_claim_begins_at_the_first_missing_and_free_byte(
     location: Location,
 ) -> None:
     worker = location.worker()
-    reader = known(worker, location.asset())
+    reader = uncached_reader(worker, location.asset())
     owner = reader.opened
     mine = owner.extent_to_fill(0)
     other = location.extent(FILM.size_bytes)
     assert other is not None
-    other.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))  # since the plan was made
+    other.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))  # after the fill was planned
     assert other.lock(Span(6, 8)) == Span(6, 8)
     fill = Fill(owner, Span(0, 11 * CHUNK_BYTES), 0)
     assert fill.claim()
@@ -383,7 +383,7 @@ async def test_claim_begins_at_the_first_missing_and_free_byte(
 
 async def test_torn_chunk_is_filled_from_its_start(location: Location) -> None:
     worker = location.worker()
-    reader = known(worker, location.asset())
+    reader = uncached_reader(worker, location.asset())
     extent = reader.opened.extent_to_fill(0)
     extent.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))
     set_word(extent, 1, 1, 1)
@@ -393,9 +393,9 @@ async def test_torn_chunk_is_filled_from_its_start(location: Location) -> None:
 
 
 async def test_damaged_chunk_stays_locked_while_it_is_filled(location: Location) -> None:
-    """Checking a chunk of an earlier era must not give back the lock that its filler holds."""
+    """Checking a chunk of an earlier era must not release the lock that its fill holds."""
     worker = location.worker()
-    reader = known(worker, location.asset())
+    reader = uncached_reader(worker, location.asset())
     extent = reader.opened.extent_to_fill(0)
     extent.write(0, FILM.read(Span(0, 2 * CHUNK_BYTES)))
     set_word(extent, 1, 1, 1)
@@ -417,7 +417,7 @@ async def test_damaged_chunk_stays_locked_while_it_is_filled(location: Location)
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lets so many writes to disk succeed as its one number says; then it is full."""
+    """Its one number is how many writes to disk succeed; then the disk is full."""
     left = [0]
     real = Extent.write
 
@@ -443,22 +443,22 @@ async def test_full_disk_is_replaced_by_memory(
     assert await reader.read(ALL) == FILM.read(ALL)
     extent = location.extent(FILM.size_bytes)
     assert extent is not None
-    kept = [words_of(extent, chunk)[0] for chunk in range(11)]
-    assert 0 <= sum(kept) < FILM.size_bytes
-    assert (sum(kept) > 0) == (writes > 0)
-    assert [extent.resume(chunk) for chunk in range(11)] == kept
+    valid = [words_of(extent, chunk)[0] for chunk in range(11)]
+    assert 0 <= sum(valid) < FILM.size_bytes
+    assert (sum(valid) > 0) == (writes > 0)
+    assert [extent.resume(chunk) for chunk in range(11)] == valid
     worker.store.close_extent(extent)
     assert worker.store.memory_extents == 1
     reader.close()
     assert worker.store.memory_extents == 0
     assert len(location.events("disk_write_failed")) == 1
     assert location.events("disk_recovered") == []
-    # Once there is room, what is missing is fetched and kept.
+    # Once there is space, the missing bytes are fetched and stored.
     full_disk[0] = 1 << 30
     before = location.bytes_requested()
     assert await fetch(worker, location.asset(), ALL) == FILM.read(ALL)
     await fills_ended(worker)
-    assert location.bytes_requested() - before <= FILM.size_bytes - sum(kept)
+    assert location.bytes_requested() - before <= FILM.size_bytes - sum(valid)
     assert len(location.events("disk_recovered")) == 1
 
 
@@ -526,8 +526,8 @@ async def test_cache_without_a_writable_folder_still_serves(
         assert location.server.body_bytes_sent == 2 * size_bytes
 
 
-class HandedRead:
-    """An answer whose pieces are cut as the test wants."""
+class StubPieces:
+    """A response in pieces that end at ``cuts``."""
 
     def __init__(self, head: OriginHead, cuts: list[int]) -> None:
         self.head = head
@@ -549,7 +549,7 @@ async def test_bytes_behind_a_failed_write_are_not_stored(
     worker = location.worker()
     reader = await worker.open(location.asset(), Span(0, 0))
     cuts = [CHUNK_BYTES, 2 * CHUNK_BYTES + 500, FILM.size_bytes]
-    read = HandedRead(reader.head, cuts)
+    read = StubPieces(reader.head, cuts)
     full_disk[0] = 1  # the first chunk; the second is refused while 500 bytes of the third wait
     reader.opened.adopt(read)
     await fills_ended(worker)
@@ -572,7 +572,7 @@ async def test_internal_error_of_a_fill_reaches_its_readers(location: Location) 
             raise RuntimeError("a defect")
 
     worker = location.worker(retries=0)
-    reader = known(worker, Asset("k", "film", DefectiveOrigin(), "main", TtlRules()))
+    reader = uncached_reader(worker, Asset("k", "film", DefectiveOrigin(), "main", TtlRules()))
     error = await failure_of(reader, ALL)
     assert "a defect" in str(error)
     assert "stopping" not in str(error)
@@ -592,7 +592,7 @@ async def test_fill_that_cannot_store_releases_its_chunks_to_another_worker(
     with monkeypatch.context() as patch:
         patch.setattr(Extent, "write", fail)
         patch.setattr(worker.store, "make_memory_extent", refuse)
-        reader = known(worker, location.asset())
+        reader = uncached_reader(worker, location.asset())
         with pytest.raises(CacheFullError):
             await reader.read(ALL)
         reader.close()

@@ -1,4 +1,4 @@
-"""streamedge/cache/plan.py: what to ask for next, and when to ask again."""
+"""Which bytes to request next, when another read begins, and when to retry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASE = FIRST_CHUNK * CHUNK_BYTES
 CHUNKS = 40
 
 
-class Known:
+class Covered:
     """What is there or on its way, by chunk: how many bytes from its start."""
 
     def __init__(self, valid: list[int]) -> None:
@@ -41,31 +41,31 @@ class Known:
         return max(position, chunk * CHUNK_BYTES + there)
 
 
-KNOWN = st.lists(
+COVERED = st.lists(
     st.sampled_from([0, 0, 1, CHUNK_BYTES // 2, CHUNK_BYTES, CHUNK_BYTES]),
     min_size=CHUNKS,
     max_size=CHUNKS,
-).map(Known)
+).map(Covered)
 POSITIONS = st.integers(BASE, BASE + CHUNKS * CHUNK_BYTES)
 LEADS = st.sampled_from([0, 1, CHUNK_BYTES, 10 * CHUNK_BYTES, CHUNKS * CHUNK_BYTES])
 
 
-def first_gap(want: Span, known: Known) -> int:
-    """The first byte of ``want`` that is not known; its end when all are."""
+def first_gap(want: Span, covered: Covered) -> int:
+    """The first byte of ``want`` that is not covered; its end if all are."""
     gap = want.start
-    while gap < want.end and known(gap) > gap:
-        gap = known(gap)
+    while gap < want.end and covered(gap) > gap:
+        gap = covered(gap)
     return min(gap, want.end)
 
 
 @settings(max_examples=500, deadline=None)
-@given(KNOWN, POSITIONS, POSITIONS, LEADS)
+@given(COVERED, POSITIONS, POSITIONS, LEADS)
 def test_next_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
-    known: Known, one: int, other: int, lead_bytes: int
+    covered: Covered, one: int, other: int, lead_bytes: int
 ) -> None:
     want = Span(min(one, other), max(one, other))
-    gap = first_gap(want, known)
-    span = next_fill(want, known, lead_bytes)
+    gap = first_gap(want, covered)
+    span = next_fill(want, covered, lead_bytes)
     if gap == want.end or gap - want.start > lead_bytes:
         assert span is None
         return
@@ -75,19 +75,19 @@ def test_next_fill_is_the_first_gap_in_whole_chunks_of_one_extent(
     assert span.start // EXTENT_BYTES == (span.end - 1) // EXTENT_BYTES
     assert span.end <= want.align(CHUNK_BYTES).end
     later = range(span.start + CHUNK_BYTES, span.end, CHUNK_BYTES)
-    assert all(known(chunk) == chunk for chunk in later)
+    assert all(covered(chunk) == chunk for chunk in later)
     # It is as long as all that allows.
     assert (
         span.end == want.align(CHUNK_BYTES).end
         or span.end % EXTENT_BYTES == 0
-        or known(span.end) > span.end
+        or covered(span.end) > span.end
     )
 
 
 @settings(deadline=None)
-@given(KNOWN, POSITIONS)
-def test_empty_want_needs_no_fill(known: Known, position: int) -> None:
-    assert next_fill(Span(position, position), known, 0) is None
+@given(COVERED, POSITIONS)
+def test_empty_want_needs_no_fill(covered: Covered, position: int) -> None:
+    assert next_fill(Span(position, position), covered, 0) is None
 
 
 def test_covered_want_needs_no_fill() -> None:

@@ -1,4 +1,4 @@
-"""Fills of one object beside each other: who waits, who reads for itself, and where they meet."""
+"""Several fills of one object: which readers wait, which read for themselves, where fills end."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 
 @pytest.fixture(autouse=True)
 def slow_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every origin is one that brings 10 KB while another read would begin."""
+    """Each origin sends 10 KB in the time that another read needs to begin."""
     monkeypatch.setattr(plan.Pace, "round_trip_bytes", 10_000)
 
 
 async def held_download(location: Location, worker: Cache) -> Reader:
-    """A reader of all, whose fill has brought ``STOP`` bytes; what it wants next is held back."""
+    """A reader of the whole object, whose fill has read ``STOP`` bytes and waits for the origin."""
     location.server.hold("film", at=STOP)
     reader = await worker.open(location.asset(), ALL)
     await reader.wait(Span(STOP - 1, FILM.size_bytes), eager=True)
@@ -82,7 +82,7 @@ async def test_range_is_read_beside_the_fill_of_another_worker(location: Locatio
         reader.close()
     for worker in (one, other):
         await fills_ended(worker)
-    # The download ends where the other worker has been, and asks for what lies behind.
+    # The download ends where the other worker has read, and requests the bytes behind.
     assert asked_spans(location)[2:] == [Span(56 * CHUNK_BYTES, FILM.size_bytes)]
     extent = location.extent(FILM.size_bytes)
     assert extent is not None
@@ -125,7 +125,7 @@ async def test_reader_waits_for_the_fill_of_an_origin_without_ranges(
     download = await held_download(location, worker)
     tail = await worker.open(location.asset(), TAIL)
     reading = asyncio.ensure_future(tail.read(TAIL))
-    # One that does not say so is found out, and its second answer let go.
+    # An origin that does not say so is detected, and its second response is closed.
     count = 1 if says_so else 2
     await location.server.wait_for_requests(count)
     await location.server.until(lambda: location.server.connections_open == 1)

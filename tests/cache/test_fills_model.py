@@ -1,7 +1,7 @@
 """Random readers against a scripted origin, in one worker and in two on one folder.
 
-Whatever joins, leaves and seeks: every reader gets the right bytes, no byte is asked for twice
-beyond what is stated, and no lock is left behind.
+However readers join, leave and seek: each gets the right bytes, no byte is requested twice beyond
+the stated limit, and no lock is left behind.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Step:
     worker: int
     span: Span
     leaves_after: int
-    pause: int  # turns of the loop before it comes
+    pause: int  # iterations of the loop before it arrives
 
 
 @dataclass
 class PiecewiseOrigin:
-    """Serves any span in pieces of scripted sizes; breaks some answers off."""
+    """Serves any span in pieces of scripted sizes; breaks some responses off."""
 
     piece_bytes: list[int]
     breaks: list[int]
-    asked: list[Span] = field(default_factory=list)
+    requests: list[Span] = field(default_factory=list)
     sent_bytes: int = 0
     head_now: OriginHead = field(
         default_factory=lambda: OriginHead(Version('"1"', FILM.size_bytes), "video/mp4")
@@ -70,9 +70,9 @@ class PiecewiseOrigin:
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
         await asyncio.sleep(0.001)
-        wanted = Span(0, FILM.size_bytes).intersect(span or Span(0, FILM.size_bytes))
-        self.asked.append(wanted)
-        return PiecewiseRead(self, wanted, self.breaks.pop() if self.breaks else -1)
+        requested = Span(0, FILM.size_bytes).intersect(span or Span(0, FILM.size_bytes))
+        self.requests.append(requested)
+        return PiecewiseRead(self, requested, self.breaks.pop() if self.breaks else -1)
 
     async def close(self) -> None:
         pass
@@ -152,10 +152,10 @@ async def play(location: Location, origin: PiecewiseOrigin, steps: list[Step], t
         assert await reader.read(Span(0, len(DATA))) == DATA
         reader.close()
         await fills_ended(worker)
-    cuts = len(origin.asked)
+    cuts = len(origin.requests)
     slack = cuts * (plan.SKIP_MAX_BYTES + max(origin.piece_bytes) + CHUNK_BYTES)
     assert origin.sent_bytes <= len(DATA) + slack
-    assert sum(span.size for span in origin.asked) > 0
+    assert sum(span.size for span in origin.requests) > 0
 
 
 @pytest.mark.parametrize("two", [False, True])

@@ -1,7 +1,7 @@
-"""streamedge/cache/in_flight.py: nobody joins a lookup that has ended, and nobody waits for ever.
+"""No request joins a lookup that has ended, and none waits for ever.
 
-The property drives both entry points with requests of every kind that come, are answered and leave
-in any order, and gives the event loop a fixed number of turns to end them all.
+The property drives both entry points with requests of every kind, which come, end and disconnect in
+any order, and gives the event loop a fixed number of iterations to end them all.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from streamedge.origin import Duplex, Fields, OriginRequest, OriginResponse
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
 
-TURNS_MAX = 400  # of the event loop, for everything to end in once the origin answers at once
+TURNS_MAX = 400  # iterations of the event loop in which all requests must end at last
 HANG_S = 5
 
-ANSWERS = {
+RESPONSES = {
     "stored": (200, [("cache-control", "max-age=60"), ("etag", '"1"')]),
     "stale": (200, [("cache-control", "max-age=0"), ("etag", '"1"')]),
     "private": (200, [("cache-control", "private")]),
@@ -49,7 +49,7 @@ ANSWERS = {
 
 
 class Response:
-    """An answer with a small body."""
+    """A response with a small body."""
 
     def __init__(self, status: int, fields: Fields, body: bytes) -> None:
         self.status = status
@@ -70,15 +70,15 @@ class Response:
 
 
 class HeldOrigin:
-    """An upstream whose requests wait until they are answered, or its answers are released."""
+    """An upstream whose requests wait for ``respond``, or until all responses are released."""
 
     def __init__(self) -> None:
         self.waiting: list[asyncio.Future[str]] = []
         self.always = ""
         self.requests: list[OriginRequest] = []
 
-    async def send(self, request: OriginRequest) -> OriginResponse:
-        self.requests.append(request)
+    async def send(self, origin_request: OriginRequest) -> OriginResponse:
+        self.requests.append(origin_request)
         kind = self.always
         if not kind:
             future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -86,14 +86,14 @@ class HeldOrigin:
             kind = await future
         if kind == "broken":
             raise OriginError(OriginFailure.REFUSED, "no connection", retried=True)
-        status, fields = ANSWERS[kind]
-        if status == 200 and ("if-none-match", '"1"') in request.fields:
+        status, fields = RESPONSES[kind]
+        if status == 200 and ("if-none-match", '"1"') in origin_request.fields:
             return Response(304, fields, b"")
-        if request.method == "HEAD":
+        if origin_request.method == "HEAD":
             return Response(status, [*fields, ("content-length", "4")], b"")
         return Response(status, list(fields), b"body" if status == 200 else b"")
 
-    def answer(self, which: int, kind: str) -> None:
+    def respond(self, which: int, kind: str) -> None:
         waiting = [future for future in self.waiting if not future.done()]
         if waiting:
             waiting[which % len(waiting)].set_result(kind)
@@ -128,8 +128,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(folder, 0, open_log(os.devnull, "worker-0"))
 
 
-def ask_of(origin: HeldOrigin, kind: str, key: str) -> CacheRequest:
-    request = OriginRequest("HEAD" if kind == "head" else "GET", "film")
+def request(origin: HeldOrigin, kind: str, key: str) -> CacheRequest:
+    origin_request = OriginRequest("HEAD" if kind == "head" else "GET", "film")
     fields = {"if-none-match": '"1"'} if kind == "conditional" else {}
     source = RequestedObject("main", origin, OriginRequest("GET", "film"))
     asset = Asset(key, "film", source, "main", TtlRules())
@@ -139,12 +139,14 @@ def ask_of(origin: HeldOrigin, kind: str, key: str) -> CacheRequest:
     applies = kind == "reload"
     if applies:
         fields = {"cache-control": "no-cache"}
-    return CacheRequest(asset, origin, request, fields, want, applies_request_directives=applies)
+    return CacheRequest(
+        asset, origin, origin_request, fields, want, applies_request_directives=applies
+    )
 
 
-async def view(responses: ResponseCache, ask: CacheRequest) -> None:
+async def view(responses: ResponseCache, request: CacheRequest) -> None:
     try:
-        outcome = await responses.respond(ask)
+        outcome = await responses.respond(request)
     except OriginError:
         return
     if isinstance(outcome, Stored):
@@ -157,14 +159,14 @@ KINDS = st.sampled_from(["get", "head", "conditional", "reload", "open"])
 ACTIONS = st.one_of(
     st.tuples(st.just("come"), KINDS),
     st.tuples(st.just("leave"), st.integers(0, 20)),
-    st.tuples(st.just("answer"), st.integers(0, 20), st.sampled_from([*ANSWERS, "broken"])),
+    st.tuples(st.just("respond"), st.integers(0, 20), st.sampled_from([*RESPONSES, "broken"])),
     st.tuples(st.just("write")),
     st.tuples(st.just("turn"), st.integers(1, 3)),
 )
 
 
 @settings(deadline=None, max_examples=150)
-@given(actions=st.lists(ACTIONS, max_size=40), end=st.sampled_from([*ANSWERS, "broken"]))
+@given(actions=st.lists(ACTIONS, max_size=40), end=st.sampled_from([*RESPONSES, "broken"]))
 def test_every_request_ends_within_a_number_of_loop_iterations(
     store: Store, actions: list[tuple[object, ...]], end: str
 ) -> None:
@@ -176,12 +178,12 @@ def test_every_request_ends_within_a_number_of_loop_iterations(
         for action in actions:
             match action:
                 case ("come", str(kind)):
-                    viewers.append(asyncio.create_task(view(responses, ask_of(origin, kind, key))))
+                    viewers.append(asyncio.create_task(view(responses, request(origin, kind, key))))
                 case ("leave", int(which)):
                     if viewers:
                         viewers[which % len(viewers)].cancel()
-                case ("answer", int(which), str(kind)):
-                    origin.answer(which, kind)
+                case ("respond", int(which), str(kind)):
+                    origin.respond(which, kind)
                 case ("write",):
                     cache.refuse_older(key)
                 case ("turn", int(turns)):
@@ -194,8 +196,8 @@ def test_every_request_ends_within_a_number_of_loop_iterations(
             await asyncio.sleep(0)
         assert all(viewer.done() for viewer in viewers)
         assert [each for each in viewers if not each.cancelled() and each.exception()] == []
-        # Each asks for itself once it has waited for ROUNDS_MAX others; HEAD or a 304 that holds
-        # nothing may need a second request.
+        # Each sends its own request once it has waited for ROUNDS_MAX others; a HEAD or a 304 may
+        # need a second request.
         assert len(origin.requests) <= 2 * len(viewers) + ROUNDS_MAX
         await cache.close()
         assert len(cache.in_flight) == 0
@@ -262,14 +264,14 @@ async def test_waiters_for_an_unshared_response_send_their_requests_at_once(
 ) -> None:
     responses, origin = ResponseCache(worker), HeldOrigin()
     viewers = [
-        asyncio.create_task(view(responses, ask_of(origin, kind, "site\nfilm"))) for _ in range(20)
+        asyncio.create_task(view(responses, request(origin, kind, "site\nfilm"))) for _ in range(20)
     ]
     for _turn in range(5):
         await asyncio.sleep(0)
     for _wave in range(ROUNDS_MAX + 1):
         waiting = len(origin.waiting)
         for _each in range(waiting):
-            origin.answer(0, "private")
+            origin.respond(0, "private")
         for _turn in range(10):
             await asyncio.sleep(0)
     assert all(viewer.done() for viewer in viewers)
@@ -280,13 +282,14 @@ async def test_conditional_requests_for_a_cold_key_are_one_plain_request(worker:
     responses, origin = ResponseCache(worker), HeldOrigin()
     kinds = ["conditional"] * 10 + ["get"] * 10
     viewers = [
-        asyncio.create_task(responses.respond(ask_of(origin, kind, "site\nfilm"))) for kind in kinds
+        asyncio.create_task(responses.respond(request(origin, kind, "site\nfilm")))
+        for kind in kinds
     ]
     for _turn in range(5):
         await asyncio.sleep(0)
     origin.release("stored")
     outcomes = await asyncio.gather(*viewers)
-    assert [dict(request.fields) for request in origin.requests] == [{}]
+    assert [dict(origin_request.fields) for origin_request in origin.requests] == [{}]
     for outcome in outcomes:
         assert isinstance(outcome, Stored)
         outcome.reader.close()
@@ -295,14 +298,15 @@ async def test_conditional_requests_for_a_cold_key_are_one_plain_request(worker:
 async def test_head_neither_delays_a_get_nor_waits_for_one(worker: Cache) -> None:
     responses, origin = ResponseCache(worker), HeldOrigin()
     heads = [
-        asyncio.create_task(view(responses, ask_of(origin, "head", "site\nfilm"))) for _ in range(3)
+        asyncio.create_task(view(responses, request(origin, "head", "site\nfilm")))
+        for _ in range(3)
     ]
     for _turn in range(5):
         await asyncio.sleep(0)
-    getting = asyncio.create_task(responses.respond(ask_of(origin, "get", "site\nfilm")))
+    getting = asyncio.create_task(responses.respond(request(origin, "get", "site\nfilm")))
     for _turn in range(5):
         await asyncio.sleep(0)
-    assert [request.method for request in origin.requests] == ["HEAD"] * 3 + ["GET"]
+    assert [origin_request.method for origin_request in origin.requests] == ["HEAD"] * 3 + ["GET"]
     origin.waiting[3].set_result("stored")
     outcome = await getting
     assert isinstance(outcome, Stored)
@@ -315,8 +319,8 @@ async def test_viewer_and_player_of_one_object_share_one_request(worker: Cache) 
     for first, second in (("get", "open"), ("open", "get")):
         responses, origin = ResponseCache(worker), HeldOrigin()
         key = f"site\n{first}"
-        asks = [ask_of(origin, kind, key) for kind in (first, second)]
-        viewers = [asyncio.create_task(responses.respond(ask)) for ask in asks]
+        requests = [request(origin, kind, key) for kind in (first, second)]
+        viewers = [asyncio.create_task(responses.respond(each)) for each in requests]
         for _turn in range(5):
             await asyncio.sleep(0)
         origin.release("stored")

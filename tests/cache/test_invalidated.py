@@ -1,4 +1,4 @@
-"""Both doors of the cache after an invalidation: what is refused, what is stale, and for whom."""
+"""Both entry points of the cache after an invalidation: what is refused, what is stale."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.location import PATIENCE_S, Location, fetch, fills_ended, run
 from tests.support.scripted_origin import Pattern, Reply
 
 OLD, NEW = Pattern(300_000, seed=3), Pattern(200_000, seed=4)
-WHOLE_OLD = Span(0, OLD.size_bytes)
+ALL_OLD = Span(0, OLD.size_bytes)
 FRESH = (("Cache-Control", "max-age=3600"),)
 
 
@@ -43,7 +43,7 @@ def put_new(
     location.server.put("film", NEW, etag=etag, headers=fields)
 
 
-def ask_of(
+def request(
     location: Location,
     *,
     scope: str = "E",
@@ -54,8 +54,8 @@ def ask_of(
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
     asset = Asset("site\nfilm", "film", origin, "main", TtlRules(), (), scope, target, tag_field)
     sent = fields or {}
-    request = OriginRequest("GET", "film")
-    return CacheRequest(asset, location.origin, request, sent, WHOLE, selected_by=sent)
+    origin_request = OriginRequest("GET", "film")
+    return CacheRequest(asset, location.origin, origin_request, sent, WHOLE, selected_by=sent)
 
 
 async def body_of(outcome: Outcome) -> bytes:
@@ -67,8 +67,8 @@ async def body_of(outcome: Outcome) -> bytes:
         outcome.reader.close()
 
 
-async def served(door: ResponseCache, ask: CacheRequest) -> tuple[bytes, CacheResult]:
-    outcome = await door.respond(ask)
+async def fetched(cache: ResponseCache, origin_request: CacheRequest) -> tuple[bytes, CacheResult]:
+    outcome = await cache.respond(origin_request)
     assert isinstance(outcome, Stored)
     return await body_of(outcome), outcome.result
 
@@ -78,11 +78,11 @@ def bytes_of(pattern: Pattern) -> bytes:
 
 
 def asset_of(location: Location, scope: str = "E") -> Asset:
-    """The same object as the door for plays asks for it."""
+    """The same object as players open it."""
     return replace(location.asset(), scope=scope, target="/film")
 
 
-# The door for HTTP
+# HTTP requests
 
 
 async def test_hard_invalidation_fetches_once_and_then_hits_in_every_worker(
@@ -90,41 +90,41 @@ async def test_hard_invalidation_fetches_once_and_then_hits_in_every_worker(
 ) -> None:
     put_old(location)
     one, other = (ResponseCache(location.worker()) for _ in range(2))
-    for door in (one, other):
-        await served(door, ask_of(location))
+    for cache in (one, other):
+        await fetched(cache, request(location))
     put_new(location)
     location.invalidate("/film")
-    assert await served(one, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
-    assert await served(other, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
-    assert await served(one, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert await fetched(one, request(location)) == (bytes_of(NEW), CacheResult.MISS)
+    assert await fetched(other, request(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert await fetched(one, request(location)) == (bytes_of(NEW), CacheResult.HIT)
     assert len(location.server.requests) == 2
     assert "if-none-match" not in location.server.requests[1].headers
 
 
 async def test_record_on_disk_is_refused_too(location: Location) -> None:
     put_old(location)
-    await served(ResponseCache(location.worker()), ask_of(location))
+    await fetched(ResponseCache(location.worker()), request(location))
     location.invalidate("/fi*")
     put_new(location)
-    begun_later = ResponseCache(location.worker())
-    assert await served(begun_later, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+    new_cache = ResponseCache(location.worker())
+    assert await fetched(new_cache, request(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
 async def test_invalidation_before_the_first_request_has_no_effect(location: Location) -> None:
     location.invalidate("/*")
     put_old(location)
-    door = ResponseCache(location.worker())
-    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.MISS)
-    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    cache = ResponseCache(location.worker())
+    assert await fetched(cache, request(location)) == (bytes_of(OLD), CacheResult.MISS)
+    assert await fetched(cache, request(location)) == (bytes_of(OLD), CacheResult.HIT)
 
 
 async def test_other_paths_and_distributions_stay_cached(location: Location) -> None:
     put_old(location)
-    door = ResponseCache(location.worker())
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker())
+    await fetched(cache, request(location))
     location.invalidate("/films", "/film?x=1", "/other/*", "#film")
     location.invalidate("/*", scope="F")
-    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    assert await fetched(cache, request(location)) == (bytes_of(OLD), CacheResult.HIT)
     assert len(location.server.requests) == 1
 
 
@@ -132,13 +132,22 @@ async def test_distributions_that_share_an_object_are_invalidated_separately(
     location: Location,
 ) -> None:
     put_old(location)
-    door = ResponseCache(location.worker())
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker())
+    await fetched(cache, request(location))
     location.invalidate("/film", scope="E")
     put_new(location)
-    assert await served(door, ask_of(location, scope="F")) == (bytes_of(OLD), CacheResult.HIT)
-    assert await served(door, ask_of(location, scope="E")) == (bytes_of(NEW), CacheResult.MISS)
-    assert await served(door, ask_of(location, scope="F")) == (bytes_of(NEW), CacheResult.HIT)
+    assert await fetched(cache, request(location, scope="F")) == (
+        bytes_of(OLD),
+        CacheResult.HIT,
+    )
+    assert await fetched(cache, request(location, scope="E")) == (
+        bytes_of(NEW),
+        CacheResult.MISS,
+    )
+    assert await fetched(cache, request(location, scope="F")) == (
+        bytes_of(NEW),
+        CacheResult.HIT,
+    )
 
 
 async def test_soft_invalidation_validates_and_is_fresh_again_after_a_304(
@@ -146,23 +155,23 @@ async def test_soft_invalidation_validates_and_is_fresh_again_after_a_304(
 ) -> None:
     put_old(location)
     one, other = (ResponseCache(location.worker()) for _ in range(2))
-    for door in (one, other):
-        await served(door, ask_of(location))
+    for cache in (one, other):
+        await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
-    assert await served(one, ask_of(location)) == (bytes_of(OLD), CacheResult.REFRESH_HIT)
-    assert await served(other, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
-    assert await served(one, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+    assert await fetched(one, request(location)) == (bytes_of(OLD), CacheResult.REFRESH_HIT)
+    assert await fetched(other, request(location)) == (bytes_of(OLD), CacheResult.HIT)
+    assert await fetched(one, request(location)) == (bytes_of(OLD), CacheResult.HIT)
     assert len(location.server.requests) == 2
     assert location.server.requests[1].headers["if-none-match"] == '"old"'
 
 
 async def test_soft_invalidation_gives_the_new_version(location: Location) -> None:
     put_old(location)
-    door = ResponseCache(location.worker())
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker())
+    await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
     put_new(location)
-    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+    assert await fetched(cache, request(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
 @pytest.mark.parametrize("failure", [Reply(status=503), Reply(status=500)])
@@ -170,25 +179,25 @@ async def test_soft_invalidation_serves_stale_if_the_origin_fails(
     location: Location, failure: Reply
 ) -> None:
     put_old(location)
-    door = ResponseCache(location.worker(retries=0))
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker(retries=0))
+    await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
     location.server.script(failure)
-    assert (await served(door, ask_of(location)))[0] == bytes_of(OLD)
+    assert (await fetched(cache, request(location)))[0] == bytes_of(OLD)
     put_new(location)
-    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+    assert await fetched(cache, request(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
 async def test_soft_invalidation_serves_stale_only_within_stale_if_error(
     location: Location,
 ) -> None:
     put_old(location, (("Cache-Control", "max-age=3600, stale-if-error=0"),))
-    door = ResponseCache(location.worker(retries=0))
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker(retries=0))
+    await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
     await location.server.refuse()
     with pytest.raises(OriginError):
-        await door.respond(ask_of(location))
+        await cache.respond(request(location))
     await location.server.accept()
 
 
@@ -197,46 +206,46 @@ async def test_soft_invalidation_serves_stale_within_stale_while_revalidate(
 ) -> None:
     put_old(location, (("Cache-Control", "max-age=3600, stale-while-revalidate=600"),))
     worker = location.worker()
-    door = ResponseCache(worker)
-    await served(door, ask_of(location))
+    cache = ResponseCache(worker)
+    await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
     put_new(location)
     location.server.hold_responses()
     for _ in range(2):
-        assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)
+        assert await fetched(cache, request(location)) == (bytes_of(OLD), CacheResult.HIT)
     await location.server.wait_for_requests(2)
     location.server.release_responses()
     await fills_ended(worker)
-    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert await fetched(cache, request(location)) == (bytes_of(NEW), CacheResult.HIT)
     assert len(location.server.requests) == 2
 
 
 async def test_hard_invalidation_serves_no_stale_if_the_origin_fails(location: Location) -> None:
     directives = "max-age=3600, stale-while-revalidate=600, stale-if-error=600"
     put_old(location, (("Cache-Control", directives),))
-    door = ResponseCache(location.worker(retries=0))
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker(retries=0))
+    await fetched(cache, request(location))
     location.invalidate("/film")
     await location.server.refuse()
     with pytest.raises(OriginError):
-        await door.respond(ask_of(location))
+        await cache.respond(request(location))
     await location.server.accept()
 
 
 async def test_hard_invalidation_during_a_validation_ends_stale_use(location: Location) -> None:
     put_old(location)
-    door = ResponseCache(location.worker(retries=0))
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker(retries=0))
+    await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
     location.server.hold_responses()
     location.server.script(Reply(status=503))
-    asking = asyncio.create_task(door.respond(ask_of(location)))
+    responding = asyncio.create_task(cache.respond(request(location)))
     await location.server.wait_for_requests(2)
     location.invalidate("/film")
     location.server.release_responses()
-    outcome = await asking
+    outcome = await responding
     assert isinstance(outcome, Stored)
-    assert outcome.reader.head.status == 503  # the origin's own error in place of the old answer
+    assert outcome.reader.head.status == 503  # the origin's own error instead of the old response
     outcome.reader.close()
 
 
@@ -246,29 +255,29 @@ async def test_response_requested_before_an_invalidation_is_for_earlier_requests
     put_old(location)
     one, other = (ResponseCache(location.worker()) for _ in range(2))
     location.server.hold_responses()
-    before = asyncio.create_task(served(one, ask_of(location)))
+    before = asyncio.create_task(fetched(one, request(location)))
     await location.server.wait_for_requests(1)
     put_new(location)
     location.invalidate("/film")
-    after = [asyncio.create_task(served(door, ask_of(location))) for door in (one, one, other)]
+    after = [asyncio.create_task(fetched(cache, request(location))) for cache in (one, one, other)]
     location.server.release_responses()
     assert (await before)[0] == bytes_of(OLD)
     assert [(await each)[0] for each in after] == [bytes_of(NEW)] * 3
     assert len(location.server.requests) == 2
-    assert await served(other, ask_of(location)) == (bytes_of(NEW), CacheResult.HIT)
+    assert await fetched(other, request(location)) == (bytes_of(NEW), CacheResult.HIT)
 
 
 async def test_response_requested_before_a_write_is_for_earlier_requests_only(
     location: Location,
 ) -> None:
     put_old(location)
-    door = ResponseCache(location.worker())
+    cache = ResponseCache(location.worker())
     location.server.hold_responses()
-    before = asyncio.create_task(served(door, ask_of(location)))
+    before = asyncio.create_task(fetched(cache, request(location)))
     await location.server.wait_for_requests(1)
     put_new(location)
-    door.refuse_older("site\nfilm")
-    after = asyncio.create_task(served(door, ask_of(location)))
+    cache.refuse_older("site\nfilm")
+    after = asyncio.create_task(fetched(cache, request(location)))
     location.server.release_responses()
     assert (await before)[0] == bytes_of(OLD)
     assert (await after)[0] == bytes_of(NEW)
@@ -278,15 +287,15 @@ async def test_waiters_for_a_failing_origin_all_get_stale(
     location: Location,
 ) -> None:
     put_old(location)
-    door = ResponseCache(location.worker(retries=0))
-    await served(door, ask_of(location))
+    cache = ResponseCache(location.worker(retries=0))
+    await fetched(cache, request(location))
     location.invalidate("/film", soft=True)
     location.server.hold_responses()
     location.server.script(Reply(status=503))
-    asking = [asyncio.create_task(served(door, ask_of(location))) for _ in range(4)]
+    responding = [asyncio.create_task(fetched(cache, request(location))) for _ in range(4)]
     await location.server.wait_for_requests(2)
     location.server.release_responses()
-    assert {(await each)[0] for each in asking} == {bytes_of(OLD)}
+    assert {(await each)[0] for each in responding} == {bytes_of(OLD)}
     assert len(location.server.requests) == 2
 
 
@@ -296,73 +305,76 @@ async def test_running_fill_continues_only_while_it_has_readers(
 ) -> None:
     put_old(location)
     worker = location.worker()
-    door = ResponseCache(worker)
+    cache = ResponseCache(worker)
     location.server.hold("film", at=1000)
-    running = await door.respond(ask_of(location))
+    running = await cache.respond(request(location))
     assert isinstance(running, Stored)
     await running.reader.wait(Span(999, 1000), eager=True)
     location.invalidate("/film")
     if etag == '"new"':
         put_new(location)
-    late = await door.respond(ask_of(location))
+    late = await cache.respond(request(location))
     assert isinstance(late, Stored)
     assert len(location.server.requests) == 2
     location.server.release("film")
     expected = bytes_of(NEW if etag == '"new"' else OLD)
     assert await body_of(late) == expected
     assert await body_of(running) == bytes_of(OLD)
-    assert await served(door, ask_of(location)) == (expected, CacheResult.HIT)
+    assert await fetched(cache, request(location)) == (expected, CacheResult.HIT)
     assert len(location.server.requests) == 2
 
 
 async def test_invalidation_covers_all_variants(location: Location) -> None:
     put_old(location, (*FRESH, ("Vary", "Accept")))
-    door = ResponseCache(location.worker())
+    cache = ResponseCache(location.worker())
     kinds = [{"accept": "text/html"}, {"accept": "image/png"}]
     for fields in kinds:
-        await served(door, ask_of(location, fields=fields))
+        await fetched(cache, request(location, fields=fields))
     location.invalidate("/film")
     put_new(location, (*FRESH, ("Vary", "Accept")))
     for fields in kinds:
-        told = await served(door, ask_of(location, fields=fields))
-        assert told == (bytes_of(NEW), CacheResult.MISS)
-        told = await served(door, ask_of(location, fields=fields))
-        assert told == (bytes_of(NEW), CacheResult.HIT)
+        result = await fetched(cache, request(location, fields=fields))
+        assert result == (bytes_of(NEW), CacheResult.MISS)
+        result = await fetched(cache, request(location, fields=fields))
+        assert result == (bytes_of(NEW), CacheResult.HIT)
 
 
 async def test_invalidation_covers_cached_errors(location: Location) -> None:
     location.server.script(Reply(status=404, headers=FRESH))
-    door = ResponseCache(location.worker())
+    cache = ResponseCache(location.worker())
     for _ in range(2):
-        outcome = await door.respond(ask_of(location))
+        outcome = await cache.respond(request(location))
         assert isinstance(outcome, Stored)
         assert outcome.reader.head.status == 404
         outcome.reader.close()
     assert len(location.server.requests) == 1
     put_new(location)
     location.invalidate("/film")
-    assert await served(door, ask_of(location)) == (bytes_of(NEW), CacheResult.MISS)
+    assert await fetched(cache, request(location)) == (bytes_of(NEW), CacheResult.MISS)
 
 
 async def test_tag_invalidation_uses_the_tag_field_of_the_distribution(location: Location) -> None:
     put_old(location, (*FRESH, ("Cache-Tag", "film, News")))
-    door = ResponseCache(location.worker())
+    cache = ResponseCache(location.worker())
 
     def tagged() -> CacheRequest:
-        return ask_of(location, tag_field="cache-tag")
+        return request(location, tag_field="cache-tag")
 
-    await served(door, tagged())
+    await fetched(cache, tagged())
     location.invalidate("#sport")
-    assert await served(door, tagged()) == (bytes_of(OLD), CacheResult.HIT)
+    assert await fetched(cache, tagged()) == (bytes_of(OLD), CacheResult.HIT)
     location.invalidate("#NEWS")
-    assert await served(door, ask_of(location)) == (bytes_of(OLD), CacheResult.HIT)  # names none
+    assert await fetched(cache, request(location)) == (
+        bytes_of(OLD),
+        CacheResult.HIT,
+    )  # without a tag field
     put_new(location)
-    begun_later = ResponseCache(location.worker())
-    for each in (begun_later, door):
-        assert (await served(each, tagged()))[0] == bytes_of(NEW)
+    new_cache = ResponseCache(location.worker())
+    for each in (new_cache, cache):
+        assert (await fetched(each, tagged()))[0] == bytes_of(NEW)
 
 
-# The door for plays
+# Players
 
 
 async def opened(worker: Cache, asset: Asset) -> Reader:
@@ -373,7 +385,7 @@ async def test_play_gets_the_new_version_after_a_hard_invalidation(location: Loc
     put_old(location)
     one, other = location.worker(), location.worker()
     for worker in (one, other):
-        assert await fetch(worker, asset_of(location), WHOLE_OLD) == bytes_of(OLD)
+        assert await fetch(worker, asset_of(location), ALL_OLD) == bytes_of(OLD)
     put_new(location)
     location.invalidate("/film")
     for worker in (one, other):
@@ -387,7 +399,7 @@ async def test_play_gets_the_new_version_after_a_hard_invalidation(location: Loc
 async def test_play_validates_after_a_soft_invalidation(location: Location) -> None:
     put_old(location)
     worker = location.worker()
-    assert await fetch(worker, asset_of(location), WHOLE_OLD) == bytes_of(OLD)
+    assert await fetch(worker, asset_of(location), ALL_OLD) == bytes_of(OLD)
     location.invalidate("/film", soft=True)
     results = []
     for _ in range(2):
@@ -419,20 +431,20 @@ async def test_play_that_joins_an_outdated_open_sends_its_own_request(location: 
 async def test_reader_reports_whether_it_is_current(location: Location) -> None:
     put_old(location)
     worker = location.worker()
-    mine = await opened(worker, asset_of(location))
-    others = await opened(worker, asset_of(location, "F"))
-    nobodys = await opened(worker, location.asset())
+    reader = await opened(worker, asset_of(location))
+    other_scope = await opened(worker, asset_of(location, "F"))
+    without_scope = await opened(worker, location.asset())
     closed = await opened(worker, asset_of(location))
     closed.close()
     location.invalidate("/other")
-    readers = (mine, closed, others, nobodys)
+    readers = (reader, closed, other_scope, without_scope)
     assert [reader.is_current() for reader in readers] == [True, True, True, True]
-    assert mine.clone().subject == InvalidationTarget("E", "/film", "")
+    assert reader.clone().subject == InvalidationTarget("E", "/film", "")
     location.invalidate("/film", soft=True)
     assert [reader.is_current() for reader in readers] == [False, False, True, True]
-    again = await opened(worker, asset_of(location))
-    assert again.is_current()
+    new_reader = await opened(worker, asset_of(location))
+    assert new_reader.is_current()
     worker.refuse_older(location.asset().key)
-    assert [reader.is_current() for reader in (*readers, again)] == [False] * 5
-    for reader in (*readers, again):
+    assert [reader.is_current() for reader in (*readers, new_reader)] == [False] * 5
+    for reader in (*readers, new_reader):
         reader.close()

@@ -1,4 +1,4 @@
-"""streamedge/cache/cache.py: the one door, cold, fresh, stale, changed and crowded."""
+"""``Cache.open``: cold, fresh, stale and changed objects, and many readers at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 
 
 async def open_result(worker: Cache, location: Location, ttl_s: float = 3600.0) -> CacheResult:
-    """How an open of the film goes; what it wants is read."""
+    """The result of an open of the film, after a read of ``want``."""
     reader = await worker.open(location.asset(default_ttl_s=ttl_s), FIRST)
     try:
         assert await reader.read(FIRST) == FILM.read(FIRST)
@@ -136,9 +136,9 @@ async def test_read_across_the_end_of_an_extent_is_complete(location: Location) 
     assert location.extent_path(film.size_bytes, index=0).exists()
     assert location.extent_path(film.size_bytes, index=1).exists()
     assert not location.extent_path(film.size_bytes, index=2).exists()
-    asked = location.server.body_bytes_sent
+    sent_bytes = location.server.body_bytes_sent
     assert await fetch(location.worker(), location.asset(), border) == film.read(border)
-    assert location.server.body_bytes_sent == asked == 2 * CHUNK_BYTES + 9
+    assert location.server.body_bytes_sent == sent_bytes == 2 * CHUNK_BYTES + 9
 
 
 async def test_origin_that_ignores_ranges_fills_the_whole_object(location: Location) -> None:
@@ -180,7 +180,7 @@ async def test_stale_object_is_validated_by_one_request_without_body(location: L
         assert len(location.server.requests) == count
         assert location.server.requests[-1].headers["if-none-match"] == '"1"'
     assert location.server.body_bytes_sent == sent
-    # It is fresh again for everybody.
+    # It is fresh again for all.
     assert await open_result(location.worker(), location) is CacheResult.HIT
 
 
@@ -231,7 +231,7 @@ async def test_changed_object_is_new_for_new_readers_and_old_for_open_ones(
         await old.read(ALL)
     assert caught.value.failure is OriginFailure.CHANGED
     assert await old.read(FIRST) == FILM.read(FIRST)
-    # The new version is the one that is found from now on.
+    # From now on, opens return the new version.
     assert (await fetch(worker, location.asset(), FIRST)) == CHANGED.read(FIRST)
     old.close()
     new.close()
@@ -340,7 +340,7 @@ async def test_refusal_of_one_request_reaches_all_waiters(
     for error in errors:
         assert isinstance(error, OriginError)
         assert error.failure is failure
-    # What the RFC lets it keep is kept for a while, as over HTTP.
+    # If the RFC allows it, the response is cached, as over HTTP.
     assert [await open_failure(worker, location) for _ in range(2)] == (
         [OriginFailure.NOT_FOUND] * 2 if status == 404 else [None] * 2
     )
@@ -415,10 +415,10 @@ async def test_cold_open_locks_its_chunks_before_others_see_the_record(
 
     def save_and_be_overtaken(record: Record) -> None:
         save_record(record)
-        known = other.reopen(location.asset(), record.head)
-        known.prefetch(ALL)
+        reader = other.reopen(location.asset(), record.head)
+        reader.prefetch(ALL)
         assert not other.running_tasks
-        known.close()
+        reader.close()
         others.append(asyncio.ensure_future(fetch(other, location.asset(), ALL)))
 
     monkeypatch.setattr(one.store, "save_record", save_and_be_overtaken)
@@ -445,11 +445,11 @@ async def test_worker_sends_its_own_request_when_another_is_refused(location: Lo
 async def test_reader_that_leaves_during_an_open_does_not_cancel_it(location: Location) -> None:
     worker = location.worker()
     location.server.hold_responses()
-    leaving = asyncio.ensure_future(worker.open(location.asset(), FIRST))
+    cancelled_open = asyncio.ensure_future(worker.open(location.asset(), FIRST))
     staying = asyncio.ensure_future(worker.open(location.asset(), FIRST))
     await location.server.wait_for_requests(1)
-    leaving.cancel()
-    await asyncio.wait([leaving])
+    cancelled_open.cancel()
+    await asyncio.wait([cancelled_open])
     location.server.release_responses()
     reader = await staying
     assert await reader.read(FIRST) == FILM.read(FIRST)
@@ -460,11 +460,11 @@ async def test_reader_that_leaves_during_an_open_does_not_cancel_it(location: Lo
 async def test_open_continues_when_all_readers_have_left(location: Location) -> None:
     worker = location.worker()
     location.server.hold_responses()
-    leaving = [asyncio.ensure_future(worker.open(location.asset(), ALL)) for _ in range(3)]
+    opens = [asyncio.ensure_future(worker.open(location.asset(), ALL)) for _ in range(3)]
     await location.server.wait_for_requests(1)
-    for each in leaving:
+    for each in opens:
         each.cancel()
-    await asyncio.wait(leaving)
+    await asyncio.wait(opens)
     (lookup,) = worker.in_flight.tasks()
     location.server.release_responses()
     await lookup
@@ -482,21 +482,21 @@ async def test_cancelled_reader_loses_and_repeats_nothing(
     for turns in range(40):
         name = f"film-{turns}"
         film = Pattern(2 * CHUNK_BYTES + turns, seed=turns)
-        whole = Span(0, film.size_bytes)
+        all_bytes = Span(0, film.size_bytes)
         location.server.put(name, film)
-        leaving = asyncio.ensure_future(fetch(worker, location.asset(name), whole))
+        cancelled_read = asyncio.ensure_future(fetch(worker, location.asset(name), all_bytes))
         for _ in range(turns):
             await asyncio.sleep(0)
-        leaving.cancel()
-        await asyncio.wait([leaving])
-        assert await fetch(worker, location.asset(name), whole) == film.read(whole)
+        cancelled_read.cancel()
+        await asyncio.wait([cancelled_read])
+        assert await fetch(worker, location.asset(name), all_bytes) == film.read(all_bytes)
         sent = [each.body_bytes_sent for each in location.server.requests if each.name == name]
         assert sum(sent) == film.size_bytes
     await fills_ended(worker)
     assert all(opened.idle for opened in worker.open_versions)
 
 
-# --- what is open ---------------------------------------------------------------------------
+# --- open versions --------------------------------------------------------------------------
 
 
 async def test_least_recently_used_files_are_closed_beyond_the_limit(location: Location) -> None:
@@ -567,11 +567,11 @@ async def test_open_files_of_one_object_are_limited_while_it_is_read(location: L
         assert await fetch(worker, location.asset(), span) == film.read(span)
         await fills_ended(worker)
         await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] <= 2)
-    asked = len(location.server.requests)
+    requests = len(location.server.requests)
     for index in range(5):
         span = Span(index * EXTENT_BYTES, index * EXTENT_BYTES + 10)
         assert await fetch(worker, location.asset(), span) == film.read(span)
-    assert len(location.server.requests) == asked
+    assert len(location.server.requests) == requests
     staying.close()
 
 
@@ -601,14 +601,14 @@ async def test_truncated_file_is_fetched_again(
     location: Location, cut_bytes: int, while_open: bool
 ) -> None:
     film = Pattern(5 * CHUNK_BYTES, seed=9)
-    whole = Span(0, film.size_bytes)
+    all_bytes = Span(0, film.size_bytes)
     location.server.put("film", film)
     worker, other = location.worker(), location.worker()
     for one in (worker, other):
-        assert await fetch(one, location.asset(), whole) == film.read(whole)
+        assert await fetch(one, location.asset(), all_bytes) == film.read(all_bytes)
     os.truncate(location.extent_path(film.size_bytes), cut_bytes)
     for one in (worker, other) if while_open else (location.worker(),):
-        assert await fetch(one, location.asset(), whole) == film.read(whole)
+        assert await fetch(one, location.asset(), all_bytes) == film.read(all_bytes)
     assert len(location.events("extent_dropped")) >= 1
     assert location.server.body_bytes_sent <= 3 * film.size_bytes
 
@@ -696,7 +696,7 @@ async def test_close_ends_fills_and_closes_files(location: Location) -> None:
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 0
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
     location.server.release("film")
-    # What had come is kept.
+    # The bytes that had arrived are cached.
     assert await fetch(location.worker(), location.asset(), ALL) == FILM.read(ALL)
     assert location.server.requests[1].span == Span(5, FILM.size_bytes)
 

@@ -1,4 +1,4 @@
-"""streamedge/cache/open_version.py: fills that readers and workers share."""
+"""Fills that readers and workers share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 
 
 async def stalled_fill(location: Location, worker: Cache) -> Reader:
-    """A reader whose worker's fill has brought STOP bytes and waits for the origin."""
+    """A reader whose worker's fill has read STOP bytes and waits for the origin."""
     location.server.hold("film", at=STOP)
     reader = await worker.open(location.asset(), ALL)
     await reader.wait(Span(STOP - 1, STOP), eager=True)
@@ -93,16 +93,16 @@ async def test_running_fills_are_limited_and_the_others_follow(location: Locatio
     location.server.hold("film")
     worker = location.worker()
     reader = await worker.open(location.asset())
-    wanted = [Span(at, at + CHUNK_BYTES) for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)]
-    reading = [asyncio.ensure_future(reader.read(span)) for span in wanted]
+    spans = [Span(at, at + CHUNK_BYTES) for at in range(0, film.size_bytes, 2 * CHUNK_BYTES)]
+    reading = [asyncio.ensure_future(reader.read(span)) for span in spans]
     await location.server.wait_for_requests(1 + FILLS_MAX)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == FILLS_MAX
     assert len(location.server.requests) == 1 + FILLS_MAX
     location.server.release("film")
-    assert await asyncio.gather(*reading) == [film.read(span) for span in wanted]
+    assert await asyncio.gather(*reading) == [film.read(span) for span in spans]
     await fills_ended(worker)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
-    assert location.server.body_bytes_sent == len(wanted) * CHUNK_BYTES
+    assert location.server.body_bytes_sent == len(spans) * CHUNK_BYTES
     reader.close()
 
 

@@ -1,4 +1,4 @@
-"""streamedge/cache/throughput.py: what is known of an origin's pace."""
+"""The measured pace of an origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamedge.cache.origin_pace import Paces, Throughput
 
 
 def steady(rate_bytes_s: int, seconds: float, *, step_s: float = 0.01) -> tuple[Throughput, float]:
-    """A connection that has brought bytes evenly, and the time now."""
+    """A connection with an even flow of bytes, and the present time."""
     measured, now_s = Throughput(5.0), 100.0
     measured.begin(now_s)
     for _ in range(round(seconds / step_s)):

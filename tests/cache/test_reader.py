@@ -1,4 +1,4 @@
-"""streamedge/cache/reader.py: what one reader sees, and a hundred at once."""
+"""What one reader sees, and a hundred at once."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ async def reader(location: Location) -> AsyncIterator[Reader]:
     reader.close()
 
 
-class Wish:
-    """A wish given to ``when_ready``, and its answers."""
+class Wait:
+    """A callback given to ``when_ready``, and the results it was called with."""
 
     def __init__(self, reader: Reader, want: Span, **options: Any) -> None:
-        self.answers: list[Failure | None] = []
-        self.answered = asyncio.Event()
-        self.take_back = reader.when_ready(want, self._woken, **options)
+        self.results: list[Failure | None] = []
+        self.called = asyncio.Event()
+        self.cancel = reader.when_ready(want, self._woken, **options)
 
-    async def come(self) -> None:
-        """Waits for the answer."""
+    async def end(self) -> None:
+        """Waits for the call."""
         async with asyncio.timeout(PATIENCE_S):
-            await self.answered.wait()
+            await self.called.wait()
 
     def _woken(self, failure: Failure | None) -> None:
-        self.answers.append(failure)
-        self.answered.set()
+        self.results.append(failure)
+        self.called.set()
 
 
-# --- as it comes ----------------------------------------------------------------------------
+# --- ready bytes ----------------------------------------------------------------------------
 
 
 async def test_byte_is_ready_as_soon_as_the_origin_has_sent_it(
@@ -102,7 +102,7 @@ async def test_read_is_clipped_to_the_end_of_the_object(reader: Reader) -> None:
 async def test_hundred_cold_readers_share_one_read_of_each_byte(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pace, "round_trip_bytes", 1 << 30)  # so quick an origin is waited for
+    monkeypatch.setattr(Pace, "round_trip_bytes", 1 << 30)  # readers wait for so quick an origin
     film = Pattern(5_000_000, seed=10)
     location.server.put("film", film)
     dice = random.Random(1)
@@ -114,9 +114,9 @@ async def test_hundred_cold_readers_share_one_read_of_each_byte(
         assert await fetch(workers[number % 2], location.asset(), span) == film.read(span)
 
     await asyncio.gather(*(read_somewhere(number) for number in range(100)))
-    whole = Span(0, film.size_bytes)
-    assert await fetch(workers[0], location.asset(), whole) == film.read(whole)
-    assert await fetch(workers[1], location.asset(), whole) == film.read(whole)
+    all_bytes = Span(0, film.size_bytes)
+    assert await fetch(workers[0], location.asset(), all_bytes) == film.read(all_bytes)
+    assert await fetch(workers[1], location.asset(), all_bytes) == film.read(all_bytes)
     assert location.server.body_bytes_sent == location.bytes_requested() == film.size_bytes
 
 
@@ -136,48 +136,48 @@ async def test_reader_that_leaves_stops_no_fill(location: Location, reader: Read
     worker.store.close_extent(extent)
 
 
-# --- wishes ---------------------------------------------------------------------------------
+# --- waiters --------------------------------------------------------------------------------
 
 
 async def test_waiter_is_called_once_and_never_from_within(
     location: Location, reader: Reader
 ) -> None:
     for eager in (True, False):
-        wish = Wish(reader, ALL, eager=eager)
-        assert wish.answers == []
-        await wish.come()
+        wait = Wait(reader, ALL, eager=eager)
+        assert wait.results == []
+        await wait.end()
         await fills_ended(location.workers[0])
-        assert wish.answers == [None]
-        wish.take_back()
+        assert wait.results == [None]
+        wait.cancel()
 
 
 async def test_cancelled_waiter_is_not_called(location: Location, reader: Reader) -> None:
-    wish = Wish(reader, ALL, eager=True)
-    wish.take_back()
-    wish.take_back()
+    wait = Wait(reader, ALL, eager=True)
+    wait.cancel()
+    wait.cancel()
     await reader.read(ALL)
-    assert wish.answers == []
+    assert wait.results == []
 
 
 async def test_waiter_gets_the_error_of_a_fill_that_cannot_start(
     location: Location, reader: Reader
 ) -> None:
     location.server.script(Reply(status=403))
-    wishes = [Wish(reader, ALL, eager=eager) for eager in (True, False)]
-    for wish in wishes:
-        await wish.come()
-        (failure,) = wish.answers
+    waits = [Wait(reader, ALL, eager=eager) for eager in (True, False)]
+    for wait in waits:
+        await wait.end()
+        (failure,) = wait.results
         assert isinstance(failure, OriginError)
 
 
 async def test_waiters_for_other_bytes_continue_when_a_fill_fails(
     location: Location, reader: Reader
 ) -> None:
-    """The failure is for those whose bytes it was to bring; others ask for their own."""
+    """The failure is for waiters for the bytes of the fill; the others start their own."""
     location.server.hold("film")
-    failing = Wish(reader, Span(0, CHUNK_BYTES), eager=True)
+    failing = Wait(reader, Span(0, CHUNK_BYTES), eager=True)
     await location.server.wait_for_requests(2)
-    other = Wish(reader, Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES), eager=True)
+    other = Wait(reader, Span(4 * CHUNK_BYTES, 5 * CHUNK_BYTES), eager=True)
     await location.server.wait_for_requests(3)
     (worker,) = location.workers
     first = next(task for task in worker.running_tasks if not task.done())
@@ -185,10 +185,10 @@ async def test_waiters_for_other_bytes_continue_when_a_fill_fails(
     assert set(fills) == {0, 4 * CHUNK_BYTES}
     first.cancel()
     await asyncio.wait([first])
-    assert len(failing.answers) + len(other.answers) == 1
+    assert len(failing.results) + len(other.results) == 1
     location.server.release("film")
-    await asyncio.gather(*(wish.come() for wish in (failing, other)))
-    assert sum(isinstance(wish.answers[0], OriginError) for wish in (failing, other)) == 1
+    await asyncio.gather(*(wait.end() for wait in (failing, other)))
+    assert sum(isinstance(wait.results[0], OriginError) for wait in (failing, other)) == 1
 
 
 async def test_full_cache_is_reported_to_the_waiter(
@@ -198,10 +198,10 @@ async def test_full_cache_is_reported_to_the_waiter(
         raise CacheFullError("full")
 
     monkeypatch.setattr(location.workers[0].store, "make_extent", full)
-    wish = Wish(reader, ALL)
-    assert wish.answers == []
-    await wish.come()
-    assert isinstance(wish.answers[0], CacheFullError)
+    wait = Wait(reader, ALL)
+    assert wait.results == []
+    await wait.end()
+    assert isinstance(wait.results[0], CacheFullError)
     reader.prefetch(ALL)
     with pytest.raises(CacheFullError) as caught:
         await reader.wait(ALL)
@@ -212,26 +212,26 @@ async def test_waiter_may_cancel_another_when_it_is_called(
     location: Location, reader: Reader
 ) -> None:
     location.server.hold("film", at=0)
-    cancelled: list[Wish] = []
+    cancelled: list[Wait] = []
     done = asyncio.Event()
 
     def cancel_next(_: Failure | None) -> None:
-        cancelled[0].take_back()
+        cancelled[0].cancel()
         done.set()
 
     reader.when_ready(ALL, cancel_next)
-    cancelled.append(Wish(reader, ALL))
-    last = Wish(reader, ALL)
+    cancelled.append(Wait(reader, ALL))
+    last = Wait(reader, ALL)
     location.server.release("film")
     await done.wait()
-    await last.come()
-    assert cancelled[0].answers == []
+    await last.end()
+    assert cancelled[0].results == []
 
 
 async def test_error_in_a_waiter_does_not_stop_the_others(
     location: Location, reader: Reader
 ) -> None:
-    location.server.hold("film", at=10)  # so that no end of a fill wakes anybody
+    location.server.hold("film", at=10)  # so that no end of a fill wakes a waiter
     defects: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: defects.append(context))
@@ -240,8 +240,8 @@ async def test_error_in_a_waiter_does_not_stop_the_others(
         raise ZeroDivisionError
 
     reader.when_ready(Span(0, 1), woken)
-    other = Wish(reader, ALL)
-    await other.come()
+    other = Wait(reader, ALL)
+    await other.end()
     location.server.release("film")
     assert await reader.read(ALL) == FILM.read(ALL)
     assert [type(defect["exception"]) for defect in defects] == [ZeroDivisionError]
@@ -275,8 +275,8 @@ async def test_prefetch_requests_no_further_ahead_than_the_lead(
     for _each_asks_for_one_more in range(4):
         reader.prefetch(Span(0, film.size_bytes), lead_bytes)
     await location.server.wait_for_requests(1 + extents)
-    asked = [request.span for request in location.server.requests[1:]]
-    assert sorted(span for span in asked if span is not None) == [
+    spans = [request.span for request in location.server.requests[1:]]
+    assert sorted(span for span in spans if span is not None) == [
         Span(index * EXTENT_BYTES, (index + 1) * EXTENT_BYTES) for index in range(extents)
     ]
     assert len(worker.running_tasks) == extents

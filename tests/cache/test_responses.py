@@ -1,4 +1,4 @@
-"""The web door of the cache from within: who asks, who waits, who leaves, and what stays open."""
+"""HTTP requests to the cache: waiting, disconnects, failures, and what stays open after them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def put(location: Location, fields: tuple[tuple[str, str], ...] = FRESH, etag: s
     location.server.put("film", FILM, etag=etag, last_modified_s=None, headers=fields)
 
 
-def ask_of(
+def request(
     location: Location,
     method: str = "GET",
     want: Span = WHOLE,
@@ -54,14 +54,14 @@ def ask_of(
     *,
     applies_request_directives: bool = False,
 ) -> CacheRequest:
-    request = OriginRequest(method, "film")
+    origin_request = OriginRequest(method, "film")
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
     asset = Asset("site\nfilm", "film", origin, "main", TtlRules())
     sent = {} if fields is None else fields
     return CacheRequest(
         asset,
         location.origin,
-        request,
+        origin_request,
         sent,
         want,
         applies_request_directives=applies_request_directives,
@@ -70,7 +70,7 @@ def ask_of(
 
 
 async def body_of(outcome: Outcome) -> bytes:
-    """Reads an answer to its end, and releases it."""
+    """Reads a response to its end and releases it."""
     async with asyncio.timeout(PATIENCE_S):
         if isinstance(outcome, Stored):
             try:
@@ -81,8 +81,8 @@ async def body_of(outcome: Outcome) -> bytes:
         return b"".join([piece async for piece in outcome.response.body()])
 
 
-async def settled(location: Location, worker: Cache) -> None:
-    """Waits until nothing runs, and sees that nothing is held by it any more."""
+async def wait_until_idle(location: Location, worker: Cache) -> None:
+    """Waits until no task runs, and checks that no version, lock or connection is in use."""
     await fills_ended(worker)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
     assert all(opened.idle for opened in worker.open_versions)
@@ -96,15 +96,15 @@ async def test_cold_response_is_followed_by_a_hit(location: Location) -> None:
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
-    miss = await responses.respond(ask_of(location))
+    miss = await responses.respond(request(location))
     assert isinstance(miss, Stored)
     assert (miss.cache_status.forwarded, miss.cache_status.stored) == ("uri-miss", True)
     assert await body_of(miss) == BYTES
-    hit = await responses.respond(ask_of(location))
+    hit = await responses.respond(request(location))
     assert isinstance(hit, Stored)
     assert hit.cache_status.hit
     assert await body_of(hit) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
     assert len(location.server.requests) == 1
 
 
@@ -116,34 +116,34 @@ async def test_request_cancelled_before_the_response_leaves_nothing_open(
     worker = location.worker()
     responses = ResponseCache(worker)
     location.server.hold_responses()
-    viewers = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
+    viewers = [asyncio.create_task(responses.respond(request(location))) for _ in range(3)]
     await location.server.wait_for_requests(1)
     for viewer in viewers:
         viewer.cancel()
     await asyncio.gather(*viewers, return_exceptions=True)
     assert all(viewer.cancelled() for viewer in viewers)
     location.server.release_responses()
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
     assert len(location.server.requests) == 1
 
 
 async def test_request_cancelled_at_the_response_leaves_nothing_open(location: Location) -> None:
-    """The asking has ended and the viewer is cancelled before it runs again."""
+    """The lookup has ended, and the viewer is cancelled before it runs again."""
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
     location.server.hold_responses()
-    viewer = asyncio.create_task(responses.respond(ask_of(location)))
+    viewer = asyncio.create_task(responses.respond(request(location)))
     await location.server.wait_for_requests(1)
     (task,) = worker.in_flight.tasks()
     task.add_done_callback(lambda _done: viewer.cancel())
     location.server.release_responses()
     await asyncio.gather(viewer, return_exceptions=True)
     if viewer.cancelled():
-        await settled(location, worker)
+        await wait_until_idle(location, worker)
     else:
         await body_of(viewer.result())
-        await settled(location, worker)
+        await wait_until_idle(location, worker)
     assert viewer.cancelled()
 
 
@@ -151,14 +151,14 @@ async def test_disconnect_without_other_waiters_leaves_nothing_open(location: Lo
     put(location, PRIVATE)
     worker = location.worker()
     responses = ResponseCache(worker)
-    assert await body_of(await responses.respond(ask_of(location))) == BYTES
+    assert await body_of(await responses.respond(request(location))) == BYTES
     location.server.hold_responses()
-    viewer = asyncio.create_task(responses.respond(ask_of(location)))
+    viewer = asyncio.create_task(responses.respond(request(location)))
     await location.server.wait_for_requests(2)
     viewer.cancel()
     await asyncio.gather(viewer, return_exceptions=True)
     await location.server.until(lambda: location.server.connections_open == 0)
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 async def test_disconnect_during_the_lookup_of_another_worker_leaves_nothing_open(
@@ -167,17 +167,17 @@ async def test_disconnect_during_the_lookup_of_another_worker_leaves_nothing_ope
     put(location)
     one, other = location.worker(), location.worker()
     location.server.hold_responses()
-    asking = asyncio.create_task(ResponseCache(one).respond(ask_of(location)))
+    responding = asyncio.create_task(ResponseCache(one).respond(request(location)))
     await location.server.wait_for_requests(1)
-    waiting = asyncio.create_task(ResponseCache(other).respond(ask_of(location)))
+    waiting = asyncio.create_task(ResponseCache(other).respond(request(location)))
     for _turn in range(10):
         await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     location.server.release_responses()
-    assert await body_of(await asking) == BYTES
-    await settled(location, one)
-    await settled(location, other)
+    assert await body_of(await responding) == BYTES
+    await wait_until_idle(location, one)
+    await wait_until_idle(location, other)
     assert len(location.server.requests) == 1
 
 
@@ -185,7 +185,7 @@ async def test_request_cancelled_during_the_body_leaves_nothing_open(location: L
     put(location)
     worker = location.worker()
     location.server.hold("film", at=1000)
-    outcome = await ResponseCache(worker).respond(ask_of(location))
+    outcome = await ResponseCache(worker).respond(request(location))
     assert isinstance(outcome, Stored)
     reading = asyncio.create_task(outcome.reader.read(Span(0, FILM.size_bytes)))
     await location.server.until(lambda: location.server.body_bytes_sent == 1000)
@@ -193,26 +193,26 @@ async def test_request_cancelled_during_the_body_leaves_nothing_open(location: L
     await asyncio.gather(reading, return_exceptions=True)
     outcome.reader.close()
     location.server.release("film")
-    await settled(location, worker)
-    assert await body_of(await ResponseCache(worker).respond(ask_of(location))) == BYTES
+    await wait_until_idle(location, worker)
+    assert await body_of(await ResponseCache(worker).respond(request(location))) == BYTES
     assert len(location.server.requests) == 1
 
 
 async def test_disconnected_request_does_not_cancel_the_lookup(location: Location) -> None:
-    """The first one's asking goes on for those who wait with it."""
+    """The lookup of the first request continues for the others."""
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
     location.server.hold_responses()
-    first = asyncio.create_task(responses.respond(ask_of(location)))
+    first = asyncio.create_task(responses.respond(request(location)))
     await location.server.wait_for_requests(1)
-    second = asyncio.create_task(responses.respond(ask_of(location)))
+    second = asyncio.create_task(responses.respond(request(location)))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     location.server.release_responses()
     assert await body_of(await second) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
     assert len(location.server.requests) == 1
 
 
@@ -221,16 +221,16 @@ async def test_passed_response_of_a_disconnected_request_is_not_reused(location:
     worker = location.worker()
     responses = ResponseCache(worker)
     location.server.hold_responses()
-    location.server.script(Reply(status=200, headers=PRIVATE, body=b"for one alone"))
-    first = asyncio.create_task(responses.respond(ask_of(location)))
+    location.server.script(Reply(status=200, headers=PRIVATE, body=b"for one viewer"))
+    first = asyncio.create_task(responses.respond(request(location)))
     await location.server.wait_for_requests(1)
-    second = asyncio.create_task(responses.respond(ask_of(location)))
+    second = asyncio.create_task(responses.respond(request(location)))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     location.server.release_responses()
     assert await body_of(await second) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 async def test_head_does_not_answer_waiting_gets(location: Location) -> None:
@@ -238,17 +238,17 @@ async def test_head_does_not_answer_waiting_gets(location: Location) -> None:
     worker = location.worker()
     responses = ResponseCache(worker)
     location.server.hold_responses()
-    head = asyncio.create_task(responses.respond(ask_of(location, "HEAD")))
+    head = asyncio.create_task(responses.respond(request(location, "HEAD")))
     await location.server.wait_for_requests(1)
-    getting = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
+    gets = [asyncio.create_task(responses.respond(request(location))) for _ in range(3)]
     await asyncio.sleep(0)
     location.server.release_responses()
-    answered = await head
-    assert isinstance(answered, Passed)
-    answered.response.close()
-    for one in getting:
+    response = await head
+    assert isinstance(response, Passed)
+    response.response.close()
+    for one in gets:
         assert await body_of(await one) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
     assert [seen.method for seen in location.server.requests] == ["HEAD", "GET"]
 
 
@@ -258,92 +258,92 @@ async def test_failure_reaches_all_waiters(location: Location) -> None:
     location.server.script(Reply(reset_at=0, status=200, headers=(("Content-Length", None),)))
     location.server.script(Reply(raw=b"nonsense\r\n\r\n"), times=5)
     location.server.hold_responses()
-    viewers = [asyncio.create_task(responses.respond(ask_of(location))) for _ in range(3)]
+    viewers = [asyncio.create_task(responses.respond(request(location))) for _ in range(3)]
     await location.server.wait_for_requests(1)
     await location.server.refuse()
     results = await asyncio.gather(*viewers, return_exceptions=True)
     assert all(isinstance(result, OriginError) for result in results)
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 async def test_only_if_cached_sends_no_request(location: Location) -> None:
     put(location)
     worker = location.worker()
-    wish = {"cache-control": "only-if-cached"}
-    asked = ask_of(location, fields=wish, applies_request_directives=True)
-    assert await ResponseCache(worker).respond(asked) == Unavailable()
+    fields = {"cache-control": "only-if-cached"}
+    sent_requests = request(location, fields=fields, applies_request_directives=True)
+    assert await ResponseCache(worker).respond(sent_requests) == Unavailable()
     assert location.server.requests == []
 
 
 async def test_write_refuses_a_version_that_another_worker_has_open(location: Location) -> None:
     put(location, etag="")
     workers = [location.worker(), location.worker()]
-    doors = [ResponseCache(worker) for worker in workers]
-    for door in doors:
-        assert await body_of(await door.respond(ask_of(location))) == BYTES
+    caches = [ResponseCache(worker) for worker in workers]
+    for cache in caches:
+        assert await body_of(await cache.respond(request(location))) == BYTES
     assert len(location.server.requests) == 1
-    doors[0].refuse_older("site\nfilm")
+    caches[0].refuse_older("site\nfilm")
     location.server.put("film", b"new", etag="", headers=FRESH)
-    for door in reversed(doors):
-        outcome = await door.respond(ask_of(location))
+    for cache in reversed(caches):
+        outcome = await cache.respond(request(location))
         assert isinstance(outcome, Stored)
         assert outcome.reader.size_bytes == 3
         outcome.reader.close()
     assert len(location.server.requests) == 2
     for worker in workers:
-        await settled(location, worker)
+        await wait_until_idle(location, worker)
 
 
 async def test_write_is_effective_when_no_record_can_be_saved(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(location, etag="")
-    doors = [ResponseCache(location.worker()) for _ in range(2)]
-    for door in doors:
-        assert await body_of(await door.respond(ask_of(location))) == BYTES
+    caches = [ResponseCache(location.worker()) for _ in range(2)]
+    for cache in caches:
+        assert await body_of(await cache.respond(request(location))) == BYTES
 
     def full(_old: str, _new: str) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(os, "replace", full)
-    doors[0].refuse_older("site\nfilm")
+    caches[0].refuse_older("site\nfilm")
     location.server.put("film", b"new", etag="", headers=FRESH)
-    for door in reversed(doors):
-        assert await body_of(await door.respond(ask_of(location))) == b"new"
+    for cache in reversed(caches):
+        assert await body_of(await cache.respond(request(location))) == b"new"
     monkeypatch.undo()
-    for door in doors:
-        assert await body_of(await door.respond(ask_of(location))) == b"new"
+    for cache in caches:
+        assert await body_of(await cache.respond(request(location))) == b"new"
 
 
 async def test_write_stays_effective_after_a_version_fails(location: Location) -> None:
     put(location)
     one, other = location.worker(), location.worker()
-    assert await body_of(await ResponseCache(one).respond(ask_of(location))) == BYTES
+    assert await body_of(await ResponseCache(one).respond(request(location))) == BYTES
     await fills_ended(one)
-    asset = ask_of(location).asset
+    asset = request(location).asset
     old = one.store.load_record(asset.key)
     assert old is not None
     one.refuse_older(asset.key)
     one.store.forget_record(asset.key)
     assert not other.remember(asset, old)
-    other.store.save_record(old)  # as a process does that was at it when the write came
+    other.store.save_record(old)  # as a process that was saving it when the write came
     location.server.put("film", b"new", etag='"2"', headers=FRESH)
     for worker in (one, other):
-        assert await body_of(await ResponseCache(worker).respond(ask_of(location))) == b"new"
+        assert await body_of(await ResponseCache(worker).respond(request(location))) == b"new"
 
 
 async def test_records_from_before_a_power_failure_are_validated(
     location: Location, cache_root: Path
 ) -> None:
     put(location, (("Cache-Control", "max-age=60, stale-if-error=60"),))
-    assert await body_of(await ResponseCache(location.worker()).respond(ask_of(location))) == BYTES
+    assert await body_of(await ResponseCache(location.worker()).respond(request(location))) == BYTES
     (cache_root / "era").write_text('{"era": 1, "clean": false, "boot_id": "another boot"}')
     prepare_folder(cache_root)
-    door = ResponseCache(location.worker(retries=0))
+    cache = ResponseCache(location.worker(retries=0))
     location.server.script(Reply(status=503))
-    failed = await door.respond(ask_of(location))
+    failed = await cache.respond(request(location))
     assert isinstance(failed, Stored)
-    assert failed.reader.head.status == 503  # not the old answer: nobody knows whether it holds
+    assert failed.reader.head.status == 503  # not the old response: it may be outdated
     failed.reader.close()
 
 
@@ -358,10 +358,10 @@ async def test_cache_that_can_store_nothing_passes_responses_through(
 
     monkeypatch.setattr(worker.store, "make_extent", full)
     for _viewer in range(2):
-        outcome = await ResponseCache(worker).respond(ask_of(location))
+        outcome = await ResponseCache(worker).respond(request(location))
         assert isinstance(outcome, Passed)
         assert await body_of(outcome) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 @pytest.mark.parametrize("vary", [(), (("Vary", "Accept"),)])
@@ -370,73 +370,73 @@ async def test_response_requested_before_a_write_is_not_stored(
 ) -> None:
     put(location, FRESH + vary)
     one, other = location.worker(), location.worker()
-    doors = [ResponseCache(one), ResponseCache(other)]
+    caches = [ResponseCache(one), ResponseCache(other)]
     location.server.hold_responses()
-    asking = asyncio.create_task(doors[0].respond(ask_of(location)))
+    responding = asyncio.create_task(caches[0].respond(request(location)))
     await location.server.wait_for_requests(1)
-    doors[1].refuse_older("site\nfilm")
+    caches[1].refuse_older("site\nfilm")
     location.server.release_responses()
-    assert await body_of(await asking) == BYTES
+    assert await body_of(await responding) == BYTES
     await fills_ended(one)
-    for door in doors:
-        outcome = await door.respond(ask_of(location))
+    for cache in caches:
+        outcome = await cache.respond(request(location))
         assert isinstance(outcome, Stored)
         assert outcome.reader.head.version.etag == '"1"'
         outcome.reader.close()
     assert len(location.server.requests) == 2
     for worker in (one, other):
-        await settled(location, worker)
+        await wait_until_idle(location, worker)
 
 
 async def test_304_requested_before_a_write_confirms_nothing(location: Location) -> None:
     put(location, STALE)
     worker = location.worker()
-    door = ResponseCache(worker)
-    assert await body_of(await door.respond(ask_of(location))) == BYTES
+    cache = ResponseCache(worker)
+    assert await body_of(await cache.respond(request(location))) == BYTES
     put(location, FRESH)
     location.server.hold_responses()
-    asking = asyncio.create_task(door.respond(ask_of(location)))
+    responding = asyncio.create_task(cache.respond(request(location)))
     await location.server.wait_for_requests(2)
-    door.refuse_older("site\nfilm")
+    cache.refuse_older("site\nfilm")
     location.server.put("film", b"new", etag='"2"', headers=FRESH)
     location.server.release_responses()
-    assert await body_of(await asking) == BYTES
-    outcome = await door.respond(ask_of(location))
+    assert await body_of(await responding) == BYTES
+    outcome = await cache.respond(request(location))
     assert isinstance(outcome, Stored)
     assert outcome.reader.size_bytes == 3
     outcome.reader.close()
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 async def test_key_that_begins_to_vary_stays_cached(location: Location) -> None:
-    """A stored answer without Vary goes when another one of the same URL has it."""
+    """A response with Vary replaces a stored one without it."""
     put(location, STALE)
     one, other = location.worker(), location.worker()
-    doors = [ResponseCache(one), ResponseCache(other)]
-    for door in doors:
-        assert await body_of(await door.respond(ask_of(location))) == BYTES
-    asked = len(location.server.requests)
+    caches = [ResponseCache(one), ResponseCache(other)]
+    for cache in caches:
+        assert await body_of(await cache.respond(request(location))) == BYTES
+    sent_requests = len(location.server.requests)
     put(location, (*FRESH, ("Vary", "Accept")), etag='"2"')
-    for door in (*doors, *doors):
-        assert await body_of(await door.respond(ask_of(location))) == BYTES
-    assert len(location.server.requests) == asked + 1
+    for cache in (*caches, *caches):
+        assert await body_of(await cache.respond(request(location))) == BYTES
+    assert len(location.server.requests) == sent_requests + 1
 
 
 async def test_304_about_another_version_is_followed_by_a_plain_request(location: Location) -> None:
-    """RFC 9111 §4.3.4: it selects nothing here, so the whole is asked for."""
+    """RFC 9111 §4.3.4: it selects nothing here, so the whole object is requested."""
     put(location, STALE)
     worker = location.worker()
-    door = ResponseCache(worker)
-    assert await body_of(await door.respond(ask_of(location))) == BYTES
+    cache = ResponseCache(worker)
+    assert await body_of(await cache.respond(request(location))) == BYTES
     location.server.script(Reply(status=304, headers=(("ETag", '"other"'),)))
-    outcome = await door.respond(ask_of(location))
+    outcome = await cache.respond(request(location))
     assert await body_of(outcome) == BYTES
     assert [("if-none-match" in seen.headers) for seen in location.server.requests] == [
         False,
         True,
         False,
     ]
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 @pytest.mark.parametrize("status", [206, 304])
@@ -447,8 +447,8 @@ async def test_response_that_does_not_fit_the_request_is_an_origin_failure(
     fields = (("Content-Range", "bytes 0-2/9"),)
     location.server.script(Reply(status=status, headers=fields, body=b"abc"), times=2)
     with pytest.raises(OriginError):
-        await ResponseCache(worker).respond(ask_of(location))
-    await settled(location, worker)
+        await ResponseCache(worker).respond(request(location))
+    await wait_until_idle(location, worker)
 
 
 @pytest.mark.parametrize(
@@ -462,33 +462,33 @@ async def test_response_that_does_not_fit_the_request_is_an_origin_failure(
 async def test_object_that_must_not_be_stored_is_passed_completely(
     location: Location, fields: dict[str, str], want: Span
 ) -> None:
-    """Objects are asked for piece by piece; of one that is not kept a piece is no answer."""
+    """Objects are requested in pieces; a piece of one that is not stored is no response."""
     put(location, PRIVATE)
     worker = location.worker()
-    door = ResponseCache(worker)
-    asked = replace(
-        ask_of(location, fields=fields, want=want),
+    cache = ResponseCache(worker)
+    sent_requests = replace(
+        request(location, fields=fields, want=want),
         upstream=ObjectUpstream(location.origin),
         is_object=True,
     )
     for _before_and_after_it_is_known in range(2):
-        outcome = await door.respond(asked)
+        outcome = await cache.respond(sent_requests)
         assert isinstance(outcome, Passed)
         assert outcome.response.status == 200
         assert await body_of(outcome) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
 
 
 async def test_memory_for_varying_keys_is_limited(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each request another variant: what is kept in memory does not grow with them."""
+    """Each request selects another variant: the memory in use does not grow with them."""
     monkeypatch.setattr("streamedge.cache.objects.VARYING_BYTES", 300)
     worker = location.worker(open_extents=8)
-    door = ResponseCache(worker)
+    cache = ResponseCache(worker)
     location.server.put("film", b"x", headers=(*FRESH, ("Vary", "User-Agent")), etag='"1"')
     for number in range(40):
-        outcome = await door.respond(ask_of(location, fields={"user-agent": str(number)}))
+        outcome = await cache.respond(request(location, fields={"user-agent": str(number)}))
         assert isinstance(outcome, Stored)
         await outcome.reader.read(Span(0, 1))
         outcome.reader.close()
@@ -502,28 +502,28 @@ async def test_memory_for_varying_keys_is_limited(
 async def test_age_counts_from_before_the_request(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time on the way counts as age (RFC 9111 §4.2.3)."""
+    """The time in transit counts as age (RFC 9111 §4.2.3)."""
     put(location)
     worker = location.worker()
     real = time.time
     location.server.hold_responses()
-    asking = asyncio.create_task(ResponseCache(worker).respond(ask_of(location)))
+    responding = asyncio.create_task(ResponseCache(worker).respond(request(location)))
     await location.server.wait_for_requests(1)
     monkeypatch.setattr("time.time", lambda: real() + 30)
     location.server.release_responses()
-    outcome = await asking
+    outcome = await responding
     assert isinstance(outcome, Stored)
     assert outcome.reader.age_s(time.time()) >= 30
     outcome.reader.close()
 
 
 async def following(location: Location) -> tuple[list[Cache], list[Stored]]:
-    """Two workers' readers of an answer without validators, of which bytes are still to come."""
+    """Readers of two workers, of an unfinished response without validators."""
     put(location, etag="")
     location.server.hold("film", at=1000)
     workers, stored = [location.worker(), location.worker()], []
     for worker in workers:
-        outcome = await ResponseCache(worker).respond(ask_of(location))
+        outcome = await ResponseCache(worker).respond(request(location))
         assert isinstance(outcome, Stored)
         stored.append(outcome)
     assert stored[0].reader.head.version.id
@@ -540,7 +540,7 @@ async def test_response_without_validators_is_followed_in_another_worker(
     assert [await each for each in reading] == [BYTES, BYTES]
     assert len(location.server.requests) == 1
     for worker in workers:
-        await settled(location, worker)
+        await wait_until_idle(location, worker)
 
 
 async def test_response_without_validators_fails_when_its_fill_has_ended(
@@ -558,18 +558,18 @@ async def test_response_without_validators_fails_when_its_fill_has_ended(
 async def test_workers_do_not_wait_for_each_other_for_uncacheable_responses(
     location: Location,
 ) -> None:
-    """The last of six workers waits for two lookups of others at most, and then asks with them."""
+    """The last of six workers waits for two lookups of others at most, then sends its request."""
     put(location, PRIVATE)
     first, second, rest = (asyncio.Event() for _ in range(3))
     for after in (first, second, *[rest] * 4):
         location.server.script(Reply(after=after))
-    doors = [ResponseCache(location.worker()) for _ in range(6)]
-    viewers = [asyncio.create_task(door.respond(ask_of(location))) for door in doors]
-    for asked, after in ((1, first), (2, second)):
-        await location.server.wait_for_requests(asked)
-        assert len(location.server.requests) == asked
+    caches = [ResponseCache(location.worker()) for _ in range(6)]
+    viewers = [asyncio.create_task(cache.respond(request(location))) for cache in caches]
+    for sent_requests, after in ((1, first), (2, second)):
+        await location.server.wait_for_requests(sent_requests)
+        assert len(location.server.requests) == sent_requests
         after.set()
-    await location.server.wait_for_requests(6)  # all at once: none of them is answered yet
+    await location.server.wait_for_requests(6)  # all at once: none of them has a response yet
     rest.set()
     for viewer in viewers:
         assert await body_of(await viewer) == BYTES
@@ -578,14 +578,14 @@ async def test_workers_do_not_wait_for_each_other_for_uncacheable_responses(
 async def test_read_past_the_end_of_a_response_without_a_length_ends_with_it(
     location: Location,
 ) -> None:
-    """A player of such an object asks for more than there is before anybody knows its size."""
+    """A player of such an object requests bytes beyond its end while its size is unknown."""
     put(location)
     worker = location.worker()
     responses = ResponseCache(worker)
     location.server.script(Reply(chunked=True))
     location.server.hold("film", at=1000)
-    viewer = await responses.respond(ask_of(location))
-    player = await worker.open(ask_of(location).asset, Span(0, 2 * FILM.size_bytes))
+    viewer = await responses.respond(request(location))
+    player = await worker.open(request(location).asset, Span(0, 2 * FILM.size_bytes))
     past_the_end = asyncio.create_task(player.read(Span(0, 2 * FILM.size_bytes)))
     await asyncio.sleep(0)  # the player waits for its first byte
     location.server.release("film")
@@ -593,5 +593,5 @@ async def test_read_past_the_end_of_a_response_without_a_length_ends_with_it(
         assert await past_the_end == BYTES
     player.close()
     assert await body_of(viewer) == BYTES
-    await settled(location, worker)
+    await wait_until_idle(location, worker)
     assert len(location.server.requests) == 1

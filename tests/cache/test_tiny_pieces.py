@@ -1,4 +1,4 @@
-"""Origins that send a body in tiny pieces: nobody else waits for it, and it costs few writes."""
+"""Origins that send a body in tiny pieces delay no other reader and cost few writes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_one_byte_chunks_are_parsed_in_limited_numbers_at_a_time(
 
 
 class TrickledRead:
-    """An answer whose pieces are one byte each, without a pause."""
+    """A response in pieces of one byte, without a pause."""
 
     def __init__(self, size_bytes: int) -> None:
         self.head = OriginHead(Version('"1"', size_bytes), "text/plain")
@@ -82,7 +82,7 @@ async def test_fill_joins_small_pieces_and_withholds_none(
         begun_s = time.monotonic()
         reader.opened.adopt(read)
         await reader.wait(Span(500, size_bytes), eager=True)
-        assert 0 < reader.ready_end(0, size_bytes) < size_bytes  # it comes while it trickles
+        assert 0 < reader.ready_end(0, size_bytes) < size_bytes  # bytes are ready while it trickles
         assert await reader.read(Span(0, size_bytes)) == b"x" * size_bytes
         took_s = time.monotonic() - begun_s
         reader.close()

@@ -58,7 +58,7 @@ async def run_worker(
         await process.wait()
 
 
-async def said(process: Process) -> Any:
+async def output(process: Process) -> Any:
     """The next line of a worker."""
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE_S):
@@ -78,10 +78,10 @@ async def test_processes_share_one_read_of_each_byte(location: Location) -> None
     server = location.server
     server.hold("film", at=STOP)
     async with run_worker(location, 0, STOP) as one, run_worker(location, 1, STOP) as other:
-        assert [await said(one), await said(other)] == [STOP, STOP]
+        assert [await output(one), await output(other)] == [STOP, STOP]
         assert len(server.requests) == 1
         server.release("film")
-        lasts = [await said(one), await said(other)]
+        lasts = [await output(one), await output(other)]
     assert sorted(last.pop("origin_bytes") for last in lasts) == [0, FILM.size_bytes]
     assert lasts == [WHOLE, WHOLE]
     assert server.body_bytes_sent == FILM.size_bytes
@@ -91,8 +91,8 @@ async def test_fill_of_a_killed_worker_is_continued_where_it_stopped(location: L
     server = location.server
     server.hold("film", at=STOP)
     async with run_worker(location, 0, STOP) as filling, run_worker(location, 1, STOP) as other:
-        assert [await said(filling), await said(other)] == [STOP, STOP]
-        # Whichever asked first fills; the other one lives on.
+        assert [await output(filling), await output(other)] == [STOP, STOP]
+        # The worker that requested first has the fill; the other one continues.
         first, second = (filling, other)
         if not await fills(location, filling):
             first, second = second, first
@@ -100,7 +100,7 @@ async def test_fill_of_a_killed_worker_is_continued_where_it_stopped(location: L
         await first.wait()
         await server.wait_for_requests(2)
         server.release("film")
-        last = await said(second)
+        last = await output(second)
     assert last == WHOLE | {"origin_bytes": FILM.size_bytes - STOP}
     assert server.requests[1].span == Span(STOP, FILM.size_bytes)
     assert server.requests[1].headers["if-match"] == '"1"'
@@ -115,8 +115,8 @@ async def fills(location: Location, process: Process) -> bool:
         for row in Path("/proc/net/tcp").read_text().splitlines()[1:]
         if row.split()[2].endswith(port)
     }
-    held = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
-    return any(link == f"socket:[{inode}]" for link in held for inode in sockets)
+    links = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return any(link == f"socket:[{inode}]" for link in links for inode in sockets)
 
 
 async def test_workers_killed_one_after_another_lose_no_byte(location: Location) -> None:
@@ -126,12 +126,12 @@ async def test_workers_killed_one_after_another_lose_no_byte(location: Location)
     for slot, stop in enumerate((777, 2 * CHUNK_BYTES, 5 * CHUNK_BYTES + 1)):
         async with run_worker(location, slot, stop) as process:
             server.release("film", stop - at)
-            assert await said(process) == stop
+            assert await output(process) == stop
             await kill(location, process)
         at = stop
     server.release("film")
     async with run_worker(location, 0) as process:
-        assert WHOLE.items() <= (await said(process)).items()
+        assert WHOLE.items() <= (await output(process)).items()
     assert [request.span.start for request in server.requests if request.span is not None] == [
         0,
         777,
@@ -146,22 +146,22 @@ async def test_lookup_of_a_killed_worker_is_repeated_by_another(
 ) -> None:
     server = location.server
     server.hold_responses()
-    async with run_worker(location, 0) as asking:
+    async with run_worker(location, 0) as first:
         await server.wait_for_requests(1)
-        await kill(location, asking)
+        await kill(location, first)
     async with run_worker(location, 1) as other:
         await server.wait_for_requests(2)
         server.release_responses()
-        assert WHOLE.items() <= (await said(other)).items()
+        assert WHOLE.items() <= (await output(other)).items()
     assert server.body_bytes_sent == FILM.size_bytes
 
 
 async def test_cached_object_needs_no_request_after_a_restart(location: Location) -> None:
     async with run_worker(location, 0) as process:
-        assert await said(process) == WHOLE | {"origin_bytes": FILM.size_bytes}
+        assert await output(process) == WHOLE | {"origin_bytes": FILM.size_bytes}
     await location.server.refuse()
     async with run_worker(location, 0) as process:
-        assert await said(process) == WHOLE | {"origin_bytes": 0}
+        assert await output(process) == WHOLE | {"origin_bytes": 0}
     assert len(location.server.requests) == 1
     await location.server.accept()
 
@@ -170,7 +170,7 @@ async def test_system_call_failure_gives_a_named_error(location: Location) -> No
     """EFBIG in the middle of a fill, by RLIMIT_FSIZE, which bounds memory files just so."""
     limit_bytes = HEADER_BYTES + STOP
     async with run_worker(location, 0, file_limit_bytes=limit_bytes) as process:
-        last = await said(process)
+        last = await output(process)
     assert 0 < last["size_bytes"] <= STOP
     assert last["digest"] == digest_to(last["size_bytes"])
     # What has gone to disk before is good, and all that need not be fetched again.

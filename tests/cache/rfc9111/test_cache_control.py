@@ -1,4 +1,4 @@
-"""streamedge/cache/cache_control.py: RFC 9111 §5.2, RFC 5861, RFC 8246, RFC 9213."""
+"""Parsing Cache-Control and CDN-Cache-Control: RFC 9111 §5.2, RFC 5861, RFC 8246, RFC 9213."""
 
 from __future__ import annotations
 
@@ -139,13 +139,13 @@ def test_targeted_field_is_parsed_as_a_dictionary(value: str, directives: Direct
 )
 def test_targeted_field_with_an_error_is_ignored(value: str) -> None:
     assert parse_targeted(value) is None
-    said = response_directives({"cdn-cache-control": value, "cache-control": "no-store"})
-    assert said == Directives(no_store=True)
+    parsed = response_directives({"cdn-cache-control": value, "cache-control": "no-store"})
+    assert parsed == Directives(no_store=True)
 
 
 def test_targeted_field_overrides_cache_control() -> None:
-    said = response_directives({"cdn-cache-control": "max-age=60", "cache-control": "no-store"})
-    assert said == Directives(max_age_s=60, targeted=True)
+    parsed = response_directives({"cdn-cache-control": "max-age=60", "cache-control": "no-store"})
+    assert parsed == Directives(max_age_s=60, targeted=True)
 
 
 def test_pragma_counts_in_requests_without_cache_control_only() -> None:

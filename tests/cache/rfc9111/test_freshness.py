@@ -1,4 +1,4 @@
-"""streamedge/cache/freshness.py: RFC 9111 §4.2, and CloudFront's TTLs.
+"""Lifetimes and ages: RFC 9111 §4.2, and CloudFront's TTLs.
 
 The latter by the CloudFront Developer Guide, "Specifying the amount of time that CloudFront caches
 objects" and "HTTP 4xx and 5xx status codes that CloudFront caches".
@@ -23,7 +23,7 @@ def date(offset_s: float) -> str:
     return formatdate(NOW_S + offset_s, usegmt=True)
 
 
-def lasts(
+def lifetime_of(
     cache_control: str = "", rules: TtlRules = STRICT, status: int = 200, **others: str
 ) -> float:
     fields = {name.replace("_", "-"): value for name, value in others.items()}
@@ -54,11 +54,11 @@ def lasts(
 def test_cache_control_gives_the_lifetime(
     cache_control: str, seconds: float, rules: TtlRules
 ) -> None:
-    assert lasts(cache_control, rules) == seconds
+    assert lifetime_of(cache_control, rules) == seconds
 
 
 def test_must_understand_cancels_no_store_for_understood_statuses_only() -> None:
-    assert lasts("max-age=60, no-store, must-understand", status=599) == 0
+    assert lifetime_of("max-age=60, no-store, must-understand", status=599) == 0
 
 
 @pytest.mark.parametrize("rules", [STRICT, TtlRules()])
@@ -80,12 +80,12 @@ def test_must_understand_cancels_no_store_for_understood_statuses_only() -> None
 def test_expires_counts_from_date(
     expires: str, dated: str, seconds: float, rules: TtlRules
 ) -> None:
-    assert lasts("", rules, expires=expires, date=dated) == seconds
+    assert lifetime_of("", rules, expires=expires, date=dated) == seconds
 
 
 def test_max_age_overrides_expires() -> None:
-    assert lasts("max-age=60", expires=date(-5), date=date(0)) == 60
-    assert lasts("max-age=0", expires=date(60), date=date(0)) == 0
+    assert lifetime_of("max-age=60", expires=date(-5), date=date(0)) == 60
+    assert lifetime_of("max-age=0", expires=date(60), date=date(0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -96,20 +96,20 @@ def test_max_age_overrides_expires() -> None:
         ("max-age=60", "no-store", 60.0),
         ("no-store", "max-age=60", 0.0),
         ("private", "max-age=60", 0.0),
-        ("foo", "max-age=60", 0.0),  # says nothing of freshness, and the others do not count
+        ("foo", "max-age=60", 0.0),  # no lifetime in it, and the other fields do not count
         ("max-age=60, &&&", "no-store", 0.0),
     ],
 )
 def test_targeted_field_overrides_expires_and_cache_control(
     targeted: str, cache_control: str, seconds: float
 ) -> None:
-    said = {
+    fields = {
         "cdn-cache-control": targeted,
         "cache-control": cache_control,
         "expires": date(30),
         "date": date(0),
     }
-    assert lifetime_s(200, said, STRICT, NOW_S) == seconds
+    assert lifetime_s(200, fields, STRICT, NOW_S) == seconds
 
 
 @pytest.mark.parametrize(
@@ -124,15 +124,15 @@ def test_targeted_field_overrides_expires_and_cache_control(
 def test_strict_rules_use_a_tenth_of_the_time_since_last_modified(
     status: int, cache_control: str, seconds: float
 ) -> None:
-    said = lasts(cache_control, status=status, last_modified=date(-10000), date=date(0))
-    assert said == seconds
+    lifetime = lifetime_of(cache_control, status=status, last_modified=date(-10000), date=date(0))
+    assert lifetime == seconds
 
 
 def test_heuristic_lifetime_needs_a_past_last_modified_and_is_at_most_a_day() -> None:
-    assert lasts(last_modified=date(-100 * DAY_S), date=date(0)) == HEURISTIC_MAX_S
-    assert lasts(last_modified=date(5), date=date(0)) == 0
-    assert lasts(last_modified="yesterday", date=date(0)) == 0
-    assert lasts(date=date(0)) == 0
+    assert lifetime_of(last_modified=date(-100 * DAY_S), date=date(0)) == HEURISTIC_MAX_S
+    assert lifetime_of(last_modified=date(5), date=date(0)) == 0
+    assert lifetime_of(last_modified="yesterday", date=date(0)) == 0
+    assert lifetime_of(date=date(0)) == 0
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def test_heuristic_lifetime_needs_a_past_last_modified_and_is_at_most_a_day() ->
 )
 def test_cloudfront_ttls_apply_by_status(status: int, cache_control: str, seconds: float) -> None:
     rules = TtlRules(default_ttl_s=100, max_ttl_s=1000)
-    assert lasts(cache_control, rules, status) == seconds
+    assert lifetime_of(cache_control, rules, status) == seconds
 
 
 def test_errors_ignore_expires_unless_strict() -> None:
-    assert lasts("", TtlRules(), 400, expires=date(60), date=date(0)) == 0
-    assert lasts("", TtlRules(), 404, expires=date(60), date=date(0)) == 10
-    assert lasts("", STRICT, 403, expires=date(60), date=date(0)) == 60
+    assert lifetime_of("", TtlRules(), 400, expires=date(60), date=date(0)) == 0
+    assert lifetime_of("", TtlRules(), 404, expires=date(60), date=date(0)) == 10
+    assert lifetime_of("", STRICT, 403, expires=date(60), date=date(0)) == 60
 
 
 @pytest.mark.parametrize(
@@ -183,28 +183,28 @@ def test_minimum_default_and_maximum_ttl_limit_the_lifetime(
     cache_control: str, minimum_s: float, seconds: float
 ) -> None:
     rules = TtlRules(min_ttl_s=minimum_s, default_ttl_s=100, max_ttl_s=1000)
-    assert lasts(cache_control, rules) == seconds
+    assert lifetime_of(cache_control, rules) == seconds
 
 
 def test_strict_minimum_ttl_does_not_overrule_no_store_no_cache_or_private() -> None:
     rules = TtlRules(min_ttl_s=90, strict=True)
-    assert lasts("max-age=60", rules) == 90
+    assert lifetime_of("max-age=60", rules) == 90
     for forbidden in ("no-store", "no-cache", "private"):
-        assert lasts(forbidden, rules) == 0
+        assert lifetime_of(forbidden, rules) == 0
 
 
 def test_ttls_of_the_operator_count_from_the_arrival_of_the_response() -> None:
     rules = TtlRules(min_ttl_s=30, default_ttl_s=100, max_ttl_s=1000)
-    assert lasts("", rules, age="500") == 600
-    assert lasts("max-age=60", rules, age="500") == 530
-    assert lasts("max-age=9000", rules, age="500") == 1500
-    assert lasts("no-store", rules, age="500") == 530
-    assert lasts("", TtlRules(), 404, date=date(-7200)) == 7210
-    assert lasts("max-age=60", TtlRules(), age="500") == 60
+    assert lifetime_of("", rules, age="500") == 600
+    assert lifetime_of("max-age=60", rules, age="500") == 530
+    assert lifetime_of("max-age=9000", rules, age="500") == 1500
+    assert lifetime_of("no-store", rules, age="500") == 530
+    assert lifetime_of("", TtlRules(), 404, date=date(-7200)) == 7210
+    assert lifetime_of("max-age=60", TtlRules(), age="500") == 60
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("fields", "seconds"),
     [
         ({}, 0.0),
         ({"date": date(0)}, 0.0),
@@ -224,10 +224,10 @@ def test_ttls_of_the_operator_count_from_the_arrival_of_the_response() -> None:
     ],
 )
 def test_initial_age_is_that_of_the_fields_or_the_transit(
-    said: dict[str, str], seconds: float
+    fields: dict[str, str], seconds: float
 ) -> None:
-    delay_s = 2.0 if "age" in said else 0.0
-    assert initial_age_s(said, NOW_S - delay_s, NOW_S) == seconds
+    delay_s = 2.0 if "age" in fields else 0.0
+    assert initial_age_s(fields, NOW_S - delay_s, NOW_S) == seconds
 
 
 def test_response_sent_in_the_same_second_has_no_apparent_age() -> None:
@@ -251,5 +251,5 @@ _words = st.sampled_from(
 def test_lifetime_is_within_the_limits_of_the_rules(
     status: int, cache_control: str, expires: str, rules: TtlRules
 ) -> None:
-    said = lasts(cache_control, rules, status, expires=expires)
-    assert 0 <= said <= rules.max_ttl_s
+    lifetime = lifetime_of(cache_control, rules, status, expires=expires)
+    assert 0 <= lifetime <= rules.max_ttl_s

@@ -1,4 +1,4 @@
-"""streamedge/cache/reuse.py: RFC 9111 §4 and §5.2.1, RFC 5861, RFC 8246."""
+"""Reuse of stored responses: RFC 9111 §4 and §5.2.1, RFC 5861, RFC 8246."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ MINIMUM = TtlRules(min_ttl_s=60)
 
 
 def decide(
-    said: str, age_s: float, asked: str = "", rules: TtlRules = STRICT, status: int = 200
+    cache_control: str,
+    age_s: float,
+    directives: str = "",
+    rules: TtlRules = STRICT,
+    status: int = 200,
 ) -> Reuse:
     return decide_reuse(
         status,
-        {"cache-control": said},
+        {"cache-control": cache_control},
         rules,
         response_s=NOW_S,
         age_s=age_s,
-        request_fields={"cache-control": asked} if asked else {},
+        request_fields={"cache-control": directives} if directives else {},
     )
 
 
-def may(said: str, age_s: float = 100, asked: str = "", rules: TtlRules = STRICT) -> bool:
+def may_serve_stale(
+    cache_control: str, age_s: float = 100, directives: str = "", rules: TtlRules = STRICT
+) -> bool:
     return may_serve_on_error(
         200,
-        {"cache-control": said},
+        {"cache-control": cache_control},
         rules,
         response_s=NOW_S,
         age_s=age_s,
-        request_fields={"cache-control": asked} if asked else {},
+        request_fields={"cache-control": directives} if directives else {},
     )
 
 
 @pytest.mark.parametrize("rules", [STRICT, CLOUDFRONT])
 @pytest.mark.parametrize(
-    ("said", "age_s", "reuse"),
+    ("cache_control", "age_s", "reuse"),
     [
         ("max-age=60", 0, Reuse.FRESH),
         ("max-age=60", 59.9, Reuse.FRESH),
@@ -59,21 +65,21 @@ def may(said: str, age_s: float = 100, asked: str = "", rules: TtlRules = STRICT
     ],
 )
 def test_response_directives_limit_reuse(
-    said: str, age_s: float, reuse: Reuse, rules: TtlRules
+    cache_control: str, age_s: float, reuse: Reuse, rules: TtlRules
 ) -> None:
-    assert decide(said, age_s, rules=rules) is reuse
+    assert decide(cache_control, age_s, rules=rules) is reuse
 
 
 def test_s_maxage_forbids_stale_responses_with_strict_rules_only() -> None:
-    said = "s-maxage=60, stale-while-revalidate=30, stale-if-error=30"
-    assert decide(said, 61, rules=STRICT) is Reuse.VALIDATE
-    assert decide(said, 61, rules=CLOUDFRONT) is Reuse.STALE_WHILE_REVALIDATE
-    assert not may(said, 61, rules=STRICT)
-    assert may(said, 61, rules=CLOUDFRONT)
+    cache_control = "s-maxage=60, stale-while-revalidate=30, stale-if-error=30"
+    assert decide(cache_control, 61, rules=STRICT) is Reuse.VALIDATE
+    assert decide(cache_control, 61, rules=CLOUDFRONT) is Reuse.STALE_WHILE_REVALIDATE
+    assert not may_serve_stale(cache_control, 61, rules=STRICT)
+    assert may_serve_stale(cache_control, 61, rules=CLOUDFRONT)
 
 
 @pytest.mark.parametrize(
-    ("said", "age_s", "asked", "reuse"),
+    ("cache_control", "age_s", "directives", "reuse"),
     [
         ("max-age=60", 5, "no-cache", Reuse.VALIDATE),
         ("max-age=60, immutable", 5, "no-cache", Reuse.VALIDATE),
@@ -83,7 +89,7 @@ def test_s_maxage_forbids_stale_responses_with_strict_rules_only() -> None:
         ("max-age=60", 5, "max-age=6", Reuse.FRESH),
         ("max-age=60, immutable", 5, "max-age=0", Reuse.FRESH),  # RFC 8246 §2
         ("max-age=60, immutable", 61, "max-age=0", Reuse.VALIDATE),
-        ("max-age=60", 5, "no-store", Reuse.FRESH),  # §5.2.1.5: does not apply to what is stored
+        ("max-age=60", 5, "no-store", Reuse.FRESH),  # §5.2.1.5: does not apply to stored responses
         ("max-age=60", 5, "min-fresh=55", Reuse.FRESH),
         ("max-age=60", 5, "min-fresh=56", Reuse.VALIDATE),
         ("max-age=60", 70, "max-stale", Reuse.STALE),
@@ -101,8 +107,10 @@ def test_s_maxage_forbids_stale_responses_with_strict_rules_only() -> None:
         ("max-age=60", 70, "only-if-cached, max-stale", Reuse.STALE),
     ],
 )
-def test_request_directives_limit_reuse(said: str, age_s: float, asked: str, reuse: Reuse) -> None:
-    assert decide(said, age_s, asked) is reuse
+def test_request_directives_limit_reuse(
+    cache_control: str, age_s: float, directives: str, reuse: Reuse
+) -> None:
+    assert decide(cache_control, age_s, directives) is reuse
 
 
 def test_pragma_no_cache_requires_validation() -> None:
@@ -128,13 +136,13 @@ def test_minimum_ttl_allows_reuse_against_the_origins_directives(directive: str)
     assert decide(directive, 60, rules=MINIMUM) is Reuse.VALIDATE
     assert decide(directive, 0, rules=CLOUDFRONT) is Reuse.VALIDATE
     assert decide(directive, 0, rules=TtlRules(min_ttl_s=60, strict=True)) is Reuse.VALIDATE
-    assert may(directive, 61, rules=MINIMUM)
-    assert not may(directive, 61, rules=CLOUDFRONT)
+    assert may_serve_stale(directive, 61, rules=MINIMUM)
+    assert not may_serve_stale(directive, 61, rules=CLOUDFRONT)
 
 
 @pytest.mark.parametrize("rules", [STRICT, CLOUDFRONT])
 @pytest.mark.parametrize(
-    ("said", "asked", "allowed"),
+    ("cache_control", "directives", "allowed"),
     [
         ("max-age=60", "", True),
         ("max-age=60, stale-if-error=41", "", True),
@@ -151,15 +159,15 @@ def test_minimum_ttl_allows_reuse_against_the_origins_directives(directive: str)
     ],
 )
 def test_stale_response_may_be_served_when_the_origin_fails(
-    said: str, asked: str, allowed: bool, rules: TtlRules
+    cache_control: str, directives: str, allowed: bool, rules: TtlRules
 ) -> None:
-    assert may(said, 100, asked, rules) is allowed
+    assert may_serve_stale(cache_control, 100, directives, rules) is allowed
 
 
 def test_s_maxage_forbids_stale_on_error_with_strict_rules_only() -> None:
-    assert not may("s-maxage=60", rules=STRICT)
-    assert may("s-maxage=60", rules=CLOUDFRONT)
+    assert not may_serve_stale("s-maxage=60", rules=STRICT)
+    assert may_serve_stale("s-maxage=60", rules=CLOUDFRONT)
 
 
 def test_response_is_validated_if_the_clock_went_back() -> None:
-    assert not may("max-age=60", -1)
+    assert not may_serve_stale("max-age=60", -1)

@@ -1,4 +1,4 @@
-"""streamedge/cache/storing.py: RFC 9111 §3."""
+"""Which responses are stored: RFC 9111 §3."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_post_is_stored_if_its_content_location_is_the_target(
 
 
 def test_hop_by_hop_fields_are_not_stored() -> None:
-    kept = {"a": "1", "cache-control": "max-age=60", "set-cookie": "a=b\nc=d", "age": "5"}
+    stored = {"a": "1", "cache-control": "max-age=60", "set-cookie": "a=b\nc=d", "age": "5"}
     dropped = {
         "connection": "B, keep-alive",
         "b": "2",
@@ -206,7 +206,7 @@ def test_hop_by_hop_fields_are_not_stored() -> None:
         "transfer-encoding": "x",
         "upgrade": "x",
     }
-    assert storable_fields(kept | dropped) == kept
+    assert storable_fields(stored | dropped) == stored
 
 
 def test_fields_that_no_cache_or_private_lists_are_not_stored() -> None:

@@ -1,4 +1,4 @@
-"""streamedge/cache/structured_fields.py: RFC 8941 §3.2 and §4.2."""
+"""Parsing Dictionaries: RFC 8941 §3.2 and §4.2."""
 
 from __future__ import annotations
 

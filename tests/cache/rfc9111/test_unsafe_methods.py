@@ -1,4 +1,4 @@
-"""streamedge/cache/invalidation.py: RFC 9111 §4.4."""
+"""Invalidation by unsafe methods: RFC 9111 §4.4."""
 
 from __future__ import annotations
 

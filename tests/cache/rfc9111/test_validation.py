@@ -1,4 +1,4 @@
-"""streamedge/cache/validation.py: RFC 9111 §3.2 and §4.3."""
+"""Validation and updates of stored responses: RFC 9111 §3.2 and §4.3."""
 
 from __future__ import annotations
 

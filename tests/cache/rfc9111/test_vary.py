@@ -1,4 +1,4 @@
-"""streamedge/cache/vary.py: RFC 9111 §4.1, RFC 9110 §12.5."""
+"""Variants: RFC 9111 §4.1, RFC 9110 §12.5."""
 
 from __future__ import annotations
 

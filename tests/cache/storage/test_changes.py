@@ -102,7 +102,7 @@ def test_counter_after_a_power_failure_is_above_all_earlier_values(tmp_path: Pat
     last = first.number
     assert first.trusted_from <= last
     (tmp_path / "era").write_text('{"era": 1, "clean": false, "boot_id": "another boot"}')
-    first.word[0] = 0  # as it may be found after a power failure
+    first.word[0] = 0  # as after a power failure
     prepare_folder(tmp_path)
     again = ChangeCounter(tmp_path)
     assert again.number > last

@@ -1,4 +1,4 @@
-"""streamedge/cache/eviction.py: which files go, and how whoever reads them is not disturbed."""
+"""Which files are evicted, and how their readers continue."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_longest_unused_files_are_removed_until_enough_is_free(
     if chosen:
         assert freed - chosen[-1].size_bytes < excess_bytes
     assert chosen == sorted(files)[: len(chosen)]
-    kept = sorted(files)[len(chosen) :]
-    assert all(went.used_ns <= stays.used_ns for went in chosen for stays in kept)
+    remaining = sorted(files)[len(chosen) :]
+    assert all(removed.used_ns <= left.used_ns for removed in chosen for left in remaining)
 
 
 @settings(deadline=None)
@@ -105,12 +105,12 @@ def test_scan_returns_extents_and_records_only(cache_root: Path, store: Store) -
     (cache_root / "new" / "half").write_bytes(b"half")
     digest = asset_digest("film")
     record = f"{cache_root}/assets/{digest[:2]}/{digest}"
-    found = {file.path: file for file in scan(cache_root)}
-    assert found.keys() == {extent.path, record}
-    assert found[extent.path].kind == "extents"
-    assert found[extent.path].used_ns == 1000 * 10**9
-    assert found[extent.path].size_bytes == os.fstat(extent.fd).st_blocks * 512
-    assert found[record].kind == "assets"
+    files_by_path = {file.path: file for file in scan(cache_root)}
+    assert files_by_path.keys() == {extent.path, record}
+    assert files_by_path[extent.path].kind == "extents"
+    assert files_by_path[extent.path].used_ns == 1000 * 10**9
+    assert files_by_path[extent.path].size_bytes == os.fstat(extent.fd).st_blocks * 512
+    assert files_by_path[record].kind == "assets"
     extent.close()
 
 
@@ -148,7 +148,7 @@ def test_removed_files_that_stay_open_count(cache_root: Path, store: Store) -> N
     assert len(evictor.evict()) == 3
     assert evictor.evict() == []
     extents.pop(0).close()
-    now_s[0] = CLOSING_S + 1  # two of them are still being read: others make room for them
+    now_s[0] = CLOSING_S + 1  # two of them still have readers: others are removed instead
     assert evictor.used_bytes == 9 * size_bytes
     assert len(evictor.evict()) == 2
     for extent in extents:
@@ -176,21 +176,21 @@ def test_usage_shows_when_the_next_scan_is_due(
     evictor = Evictor(cache_root, 4 * size_bytes)
     assert evictor.used_bytes == 0
     assert evictor.evict() == []
-    looks: list[Path] = []
+    scans: list[Path] = []
 
     def look(root: Path, failures: dict[str, str]) -> Iterator[CachedFile]:
-        looks.append(root)
+        scans.append(root)
         return scan(root, failures)
 
     monkeypatch.setattr(eviction, "scan", look)
     second = make_whole_extent(store, 2, 2000)
     assert evictor.used_bytes == 2 * size_bytes
     assert evictor.evict() == []
-    assert looks == []  # known from what workers count, without a look
+    assert scans == []  # the workers' counts suffice, without a scan
     Usage(cache_root).add(7, 2 * size_bytes)
     # A count is no file: a look at the folder puts it right.
     assert evictor.evict() == []
-    assert looks == [cache_root]
+    assert scans == [cache_root]
     assert evictor.used_bytes == 2 * size_bytes
     third, fourth = make_whole_extent(store, 3, 3000), make_whole_extent(store, 4, 4000)
     assert [file.path for file in evictor.evict()] == [first.path]

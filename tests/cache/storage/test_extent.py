@@ -1,4 +1,4 @@
-"""streamedge/cache/extent.py: publication, checks, locks and eviction of one cache file."""
+"""Publication, checks, locks and eviction of one cache file."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ STEPS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_extent_behaves_like_its_model(steps: list[tuple[str, int, int]]) -> None:
-    """Valid bytes by chunk are all there is to know; a damaged chunk goes with its era."""
+    """The model is the valid bytes of each chunk; damaged chunks end with their era."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "extent")
         make_file(path)
@@ -369,7 +369,7 @@ def test_extent_behaves_like_its_model(steps: list[tuple[str, int, int]]) -> Non
             if step == "write":
                 position = first * CHUNK_BYTES + valid[first]
                 end = min(position + second, BODY.size_bytes)
-                for chunk in range(first + 1, 4):  # a fill writes only what is missing
+                for chunk in range(first + 1, 4):  # a fill writes missing bytes only
                     if valid[chunk]:
                         end = min(end, chunk * CHUNK_BYTES)
                         break

@@ -1,4 +1,4 @@
-"""streamedge/cache/folder.py and prepare_folder: one owner, sound files, private modes."""
+"""The cache folder: its lock, repairs of its small files, and its file modes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_store(root: Path) -> Store:
 
 
 def use(root: Path) -> None:
-    """Does what a worker does in a folder: stores a record and an extent, and finds them again."""
+    """Uses a folder as a worker does: stores a record and an extent, and opens them again."""
     store = make_store(root)
     store.save_record(RECORD)
     extent = store.make_extent(DIGEST, SIZE_BYTES)
@@ -54,10 +54,10 @@ def use(root: Path) -> None:
     store.changes.announce("film")
     store.close_extent(extent)
     assert store.load_record("film") is not None
-    found = make_store(root).find_extent(DIGEST, SIZE_BYTES)
-    assert found is not None
-    assert found.valid_bytes(0) == SIZE_BYTES
-    found.close()
+    opened = make_store(root).find_extent(DIGEST, SIZE_BYTES)
+    assert opened is not None
+    assert opened.valid_bytes(0) == SIZE_BYTES
+    opened.close()
 
 
 def test_folder_belongs_to_one_edge_at_a_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""streamedge/cache/locks.py: two descriptors of one file are two workers to the kernel."""
+"""Locks on byte numbers. Two open files of one path are two workers for the kernel."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def test_numbers_may_be_as_large_as_a_hash(two: tuple[int, int]) -> None:
 
 def test_last_close_releases_the_locks(tmp_path: Path, two: tuple[int, int]) -> None:
     one = os.open(tmp_path / "locks", os.O_RDWR)
-    twin = os.dup(one)
+    duplicate = os.dup(one)
     assert try_lock(one, Span(0, 1))
     os.close(one)
     assert not try_lock(two[0], Span(0, 1))
-    os.close(twin)
+    os.close(duplicate)
     assert try_lock(two[0], Span(0, 1))
 
 

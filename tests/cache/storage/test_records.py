@@ -1,4 +1,4 @@
-"""streamedge/cache/asset.py: names that never meet, and records that are whole or nothing."""
+"""Digests that never collide by concatenation, and records that decode completely or not at all."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_truncated_record_gives_none() -> None:
 @settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_record_or_none(data: bytes) -> None:
-    found = decode_record(data, "k")
-    assert found is None or isinstance(found, Record)
+    record = decode_record(data, "k")
+    assert record is None or isinstance(record, Record)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(json.loads(encode_record(RECORD)))), JSON)
 def test_any_value_in_any_field_gives_a_record_or_none(name: str, value: object) -> None:
-    said = json.loads(encode_record(RECORD))
-    said[name] = value
-    found = decode_record(json.dumps(said).encode(), "k")
-    assert found is None or isinstance(found, Record)
+    document = json.loads(encode_record(RECORD))
+    document[name] = value
+    record = decode_record(json.dumps(document).encode(), "k")
+    assert record is None or isinstance(record, Record)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_two_extents_have_different_digests(
 @settings(deadline=None)
 @given(KEYS, VERSIONS, st.integers(0, 2**20))
 def test_each_part_of_a_version_changes_the_digest(key: str, version: Version, extent: int) -> None:
-    """Neighbours, whose parts might run into each other."""
+    """Parts that are equal when they are concatenated without separators."""
     names = {
         version_digest(key, version, extent),
         version_digest(key, version, extent + 1),

@@ -1,4 +1,4 @@
-"""streamedge/cache/store.py: the folder, its era, its files, and a disk that refuses."""
+"""The cache folder, its era and its files, and a disk that fails."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def events(log: Log, log_path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the machine look booted anew."""
+    """Sets the boot id that the store sees."""
     path = tmp_path / "boot_id"
     monkeypatch.setattr(store_module, "BOOT_ID_FILE", path)
     return lambda boot_id: (path.write_text(boot_id + "\n"), None)[1]
@@ -76,7 +76,7 @@ def test_an_era_ends_only_with_an_unclean_boot(
 
     era = start("one")
     assert era > 0
-    assert start("one") == era  # killed, but what the page cache held is not lost
+    assert start("one") == era  # killed, but the page cache is not lost
     close_folder(root)
     assert start("one") == era
     close_folder(root)
@@ -110,10 +110,10 @@ def test_chunks_of_a_lost_era_are_checked_and_those_of_the_present_one_not(
     for boot_id, valid in (("one", 0), ("one", 0)):
         boot(boot_id)
         prepare_folder(cache_root)
-        found = make_store().find_extent(DIGEST, SIZE_BYTES)
-        assert found is not None
-        assert found.valid_bytes(0) == valid
-        found.close()
+        opened = make_store().find_extent(DIGEST, SIZE_BYTES)
+        assert opened is not None
+        assert opened.valid_bytes(0) == valid
+        opened.close()
     store.close_extent(extent)
 
 
@@ -160,16 +160,16 @@ def test_extent_is_created_once_and_opened_by_all_workers(
 ) -> None:
     one, other = make_store(0), make_store(1)
     assert one.find_extent(DIGEST, SIZE_BYTES) is None
-    made = one.make_extent(DIGEST, SIZE_BYTES)
+    created = one.make_extent(DIGEST, SIZE_BYTES)
     again = other.make_extent(DIGEST, SIZE_BYTES)
-    found = other.find_extent(DIGEST, SIZE_BYTES)
-    assert found is not None
-    assert made.path == again.path == found.path
-    assert made.path == f"{cache_root}/extents/{DIGEST.hex()[:2]}/{DIGEST.hex()}"
-    assert os.fstat(made.fd).st_ino == os.fstat(again.fd).st_ino
+    opened = other.find_extent(DIGEST, SIZE_BYTES)
+    assert opened is not None
+    assert created.path == again.path == opened.path
+    assert created.path == f"{cache_root}/extents/{DIGEST.hex()[:2]}/{DIGEST.hex()}"
+    assert os.fstat(created.fd).st_ino == os.fstat(again.fd).st_ino
     assert list((cache_root / "new").iterdir()) == []
-    assert Usage(cache_root).total() == os.fstat(made.fd).st_blocks * 512
-    for extent in (made, again, found):
+    assert Usage(cache_root).total() == os.fstat(created.fd).st_blocks * 512
+    for extent in (created, again, opened):
         extent.close()
 
 
@@ -251,14 +251,14 @@ def test_any_damage_gives_an_extent_within_its_bounds_or_none(
     os.pwrite(extent.fd, data, at)
     store.close_extent(extent)
     store.era += 1
-    found = store.find_extent(DIGEST, SIZE_BYTES)
-    if found is not None:
-        for chunk in range(found.chunks):
-            valid = found.valid_bytes(chunk)
-            assert 0 <= valid <= found.chunk_bytes(chunk)
-            assert found.read(chunk * CHUNK_BYTES, valid) == bytes(valid)
-        os.unlink(found.path)
-        store.close_extent(found)
+    opened = store.find_extent(DIGEST, SIZE_BYTES)
+    if opened is not None:
+        for chunk in range(opened.chunks):
+            valid = opened.valid_bytes(chunk)
+            assert 0 <= valid <= opened.chunk_bytes(chunk)
+            assert opened.read(chunk * CHUNK_BYTES, valid) == bytes(valid)
+        os.unlink(opened.path)
+        store.close_extent(opened)
 
 
 def test_memory_extents_replace_the_disk_up_to_the_limit(make_store: MakeStore) -> None:
@@ -311,10 +311,10 @@ def test_disk_failure_and_recovery_are_logged_once(
         store.note_disk_failure(OSError(errno.ENOSPC, "no space"))
     for _ in range(3):
         store.stored(10)
-    said = events(log, log_path)
-    assert [line["event"] for line in said] == ["disk_write_failed", "disk_recovered"]
-    assert said[0]["action"] == "write extent"
-    assert "no space" in said[0]["error"]
+    lines = events(log, log_path)
+    assert [line["event"] for line in lines] == ["disk_write_failed", "disk_recovered"]
+    assert lines[0]["action"] == "write extent"
+    assert "no space" in lines[0]["error"]
 
 
 def test_store_without_a_folder_uses_memory(
