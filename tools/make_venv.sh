@@ -7,8 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
 # Finds Python 3.11 or newer with the venv module, which Debian ships separately. Each candidate is
 # run, because a name on PATH may be a stub (pyenv). A Python built with profile-guided optimization
-# is preferred: it makes Python's part of a hit a quarter cheaper (ARCHITECTURE.md). Debian's Python
-# is built so, pyenv's only with an option.
+# is preferred: it makes Python's part of a hit a quarter cheaper (docs/development/decisions.md).
+# Debian's Python is built so, pyenv's only with an option.
 usable_python() {
   local candidate other=
   for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do

@@ -75,25 +75,25 @@ async def test_override_fields_replace_those_of_a_pending_object(
     overlay: PendingWritesOrigin, origin: DirectoryOrigin, write_queue: WriteQueue
 ) -> None:
     overrides = {"content-type": "a/b", "content-disposition": "attachment"}
-    asked = PendingWritesOrigin(
+    site = PendingWritesOrigin(
         origin, "files", write_queue, DirectoryOrigin(write_queue.bodies), overrides=overrides
     )
-    head = await asked.head("film")
+    head = await site.head("film")
     assert (head.content_type, head.headers) == ("a/b", {"content-disposition": "attachment"})
 
 
 async def test_pending_delete_is_not_found(overlay: PendingWritesOrigin) -> None:
-    with pytest.raises(OriginError) as told:
+    with pytest.raises(OriginError) as failure:
         await overlay.head("gone")
-    assert told.value.failure is OriginFailure.NOT_FOUND
+    assert failure.value.failure is OriginFailure.NOT_FOUND
 
 
 async def test_if_match_of_another_version_is_changed(
     overlay: PendingWritesOrigin,
 ) -> None:
-    with pytest.raises(OriginError) as told:
+    with pytest.raises(OriginError) as failure:
         await overlay.read("film", if_match=Version('"old"', 10, 0))
-    assert told.value.failure is OriginFailure.CHANGED
+    assert failure.value.failure is OriginFailure.CHANGED
 
 
 async def test_removed_body_is_read_from_the_origin(
@@ -110,14 +110,14 @@ async def test_unreadable_queue_makes_reads_unavailable(
     with closing(sqlite3.connect(write_queue.folder / "journal.sqlite")) as connection:
         connection.execute("DROP TABLE writes")
     write_queue.signal.notify()
-    with pytest.raises(OriginError) as told:
+    with pytest.raises(OriginError) as failure:
         await overlay.read("film")
-    assert told.value.failure is OriginFailure.UNAVAILABLE
+    assert failure.value.failure is OriginFailure.UNAVAILABLE
 
 
 @dataclass(slots=True)
-class Asked:
-    """An upstream that remembers what it was asked."""
+class RecordingUpstream:
+    """An upstream that records its requests."""
 
     upstream: ObjectUpstream
     requests: list[OriginRequest] = field(default_factory=list)
@@ -127,7 +127,7 @@ class Asked:
         return await self.upstream.send(request)
 
 
-async def told(response: OriginResponse) -> bytes:
+async def read_body(response: OriginResponse) -> bytes:
     pieces: AsyncIterator[bytes] = response.body()
     return b"".join([piece async for piece in pieces])
 
@@ -152,7 +152,7 @@ async def test_requests_for_pending_objects_do_not_reach_the_origin(
     answer: bytes,
     is_asked: bool,
 ) -> None:
-    asked = Asked(ObjectUpstream(origin))
-    response = await PendingWritesUpstream(asked, overlay).send(request_)
-    assert (response.status, await told(response)) == (status, answer)
-    assert bool(asked.requests) is is_asked
+    recording = RecordingUpstream(ObjectUpstream(origin))
+    response = await PendingWritesUpstream(recording, overlay).send(request_)
+    assert (response.status, await read_body(response)) == (status, answer)
+    assert bool(recording.requests) is is_asked

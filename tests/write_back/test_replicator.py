@@ -46,7 +46,7 @@ class Bench:
         self.log = RecordingLog()
         self.counts = Counts()
         self.late_s = 0.0
-        self.told: list[tuple[str, bool]] = []
+        self.dropped: list[tuple[str, bool]] = []
         self.fault: Exception | None = None
 
     async def accept(self, key: str, body: bytes | None, *fields: tuple[str, str]) -> WriteResponse:
@@ -60,16 +60,16 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async def told(key: str) -> None:
+        async def drop_cached(key: str) -> None:
             if self.fault is not None:
                 raise self.fault
-            self.told.append((key, self.write_queue.pending(key) is not None))
+            self.dropped.append((key, self.write_queue.pending(key) is not None))
 
         replicator = Replicator(
             self.write_queue,
             {"main": self.writer},
             {"main": DirectoryOrigin(self.folder)},
-            told,
+            drop_cached,
             self.log,
             self.counts,
             clock=lambda: time.time() + self.late_s,
@@ -115,7 +115,7 @@ async def test_cache_is_notified_before_readers_fall_back_to_the_origin(bench: B
     await bench.accept("film", b"hello")
     async with bench.running():
         await bench.log.wait_for_event("write_replicated")
-    assert bench.told == [("film", True)]
+    assert bench.dropped == [("film", True)]
 
 
 async def test_writes_of_one_object_are_sent_one_after_another(bench: Bench) -> None:
@@ -151,8 +151,8 @@ async def test_write_is_sent_when_its_origin_is_up_again_after_hours(bench: Benc
             assert refused[-1]["state"] == "queued"
             assert bench.write_queue.pending("film") is not None
             bench.pass_time(2 * BACK_OFF_MAX_S)
-        said = await bench.log.wait_for_event("write_replicated")
-    assert said[0]["attempts"] == 13
+        lines = await bench.log.wait_for_event("write_replicated")
+    assert lines[0]["attempts"] == 13
     assert bench.writer.bodies == [b"hello"] * 13
 
 
@@ -167,8 +167,8 @@ async def test_recovery_of_an_origin_makes_all_its_writes_due(bench: Bench) -> N
             connection.execute("UPDATE writes SET due_s = due_s + 7200")
             connection.commit()
         await bench.accept("other", b"x")
-        said = await bench.log.wait_for_event("write_replicated", 2)
-    assert [event["object"] for event in said] == ["other", "film"]
+        lines = await bench.log.wait_for_event("write_replicated", 2)
+    assert [event["object"] for event in lines] == ["other", "film"]
     assert waiting.problem == "connection refused"
 
 
@@ -181,15 +181,15 @@ async def test_rejected_write_becomes_a_dead_letter_and_is_logged(
     bench.writer.outcomes = [WriteResponse(status)]
     await bench.accept("film", b"hello", ("If-Match", '"1"'))
     async with bench.running():
-        (said,) = await bench.log.wait_for_event("write_not_replicated")
-        assert (said["state"], said["problem"]) == (state, f"answered {status}")
+        (line,) = await bench.log.wait_for_event("write_not_replicated")
+        assert (line["state"], line["problem"]) == (state, f"answered {status}")
         assert bench.write_queue.pending("film") is None
-        (kept,) = (await bench.write_queue.status()).rows
-        assert kept.state.value == state
-        assert (bench.write_queue.bodies / kept.token).read_bytes() == b"hello"
-        assert bench.told == [("film", False)]  # only when it is not read from here any more
+        (letter,) = (await bench.write_queue.status()).rows
+        assert letter.state.value == state
+        assert (bench.write_queue.bodies / letter.token).read_bytes() == b"hello"
+        assert bench.dropped == [("film", False)]  # only when it is not read from here any more
         assert bench.write_queue.rows.unnotified() == []
-        assert await bench.write_queue.requeue(kept.serial, unconditional=True)
+        assert await bench.write_queue.requeue(letter.serial, unconditional=True)
         await bench.log.wait_for_event("write_replicated")
     assert bench.writer.sent[-1] == (Write("PUT", "film", (), 5), b"hello")
 
@@ -246,17 +246,17 @@ async def test_conflict_of_the_first_attempt_is_a_conflict(bench: Bench) -> None
     bench.writer.outcomes = [WriteResponse(412)]
     await bench.accept("film", b"hello", ("If-None-Match", "*"))
     async with bench.running():
-        (said,) = await bench.log.wait_for_event("write_not_replicated")
-    assert said["state"] == "conflict"
-    assert bench.told == [("film", False)]  # readers have been sent to the origin before
+        (line,) = await bench.log.wait_for_event("write_not_replicated")
+    assert line["state"] == "conflict"
+    assert bench.dropped == [("film", False)]  # readers have been sent to the origin before
 
 
 async def test_write_waits_while_its_origin_is_not_configured(bench: Bench) -> None:
     await bench.write_queue.accept("film", "renamed", put("film"), body_of(b"hello"))
     async with bench.running():
-        (said,) = await bench.log.wait_for_event("write_not_replicated")
-    assert said["state"] == "queued"
-    assert "renamed" in said["problem"]
+        (line,) = await bench.log.wait_for_event("write_not_replicated")
+    assert line["state"] == "queued"
+    assert "renamed" in line["problem"]
 
 
 async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> None:
@@ -266,8 +266,8 @@ async def test_other_origins_are_used_from_the_next_write_on(bench: Bench) -> No
         origin = DirectoryOrigin(bench.folder)
         bench.replicator.replace({"renamed": bench.writer}, {"renamed": origin})
         bench.pass_time(BACK_OFF_MAX_S)
-        (said,) = await bench.log.wait_for_event("write_replicated")
-    assert (said["origin"], said["object"]) == ("renamed", "film")
+        (line,) = await bench.log.wait_for_event("write_replicated")
+    assert (line["origin"], line["object"]) == ("renamed", "film")
 
 
 async def test_write_with_a_missing_body_fails(bench: Bench) -> None:
@@ -275,8 +275,8 @@ async def test_write_with_a_missing_body_fails(bench: Bench) -> None:
     for body in bench.write_queue.bodies.iterdir():
         body.unlink()
     async with bench.running():
-        (said,) = await bench.log.wait_for_event("write_not_replicated")
-    assert said["state"] == "failed"
+        (line,) = await bench.log.wait_for_event("write_not_replicated")
+    assert line["state"] == "failed"
 
 
 async def test_write_interrupted_by_a_stop_is_sent_later(bench: Bench) -> None:
@@ -288,8 +288,8 @@ async def test_write_interrupted_by_a_stop_is_sent_later(bench: Bench) -> None:
     assert bench.write_queue.pending("film") is not None
     bench.writer.hold = None
     async with bench.running():
-        (said,) = await bench.log.wait_for_event("write_replicated")
-    assert said["attempts"] == 2
+        (line,) = await bench.log.wait_for_event("write_replicated")
+    assert line["attempts"] == 2
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
@@ -376,11 +376,11 @@ async def test_write_that_raises_does_not_stop_the_others(bench: Bench) -> None:
 
 
 async def test_write_stays_queued_if_the_cache_cannot_be_notified(bench: Bench) -> None:
-    bench.fault = OSError("the cache cannot be told")
+    bench.fault = OSError("the cache cannot be notified")
     await bench.accept("film", b"hello")
     async with bench.running():
         (failed,) = await bench.log.wait_for_event("write_not_replicated")
-        assert "cannot be told" in failed["problem"]
+        assert "cannot be notified" in failed["problem"]
         assert bench.write_queue.pending("film") is not None
         bench.fault = None
         bench.pass_time(BACK_OFF_MAX_S)
@@ -432,8 +432,8 @@ async def test_gauges_count_pending_writes_dead_letters_and_bytes(bench: Bench) 
     bench.counts.gauges = RecordingGauges(bench.log)
     bench.writer.outcomes = [WriteResponse(403), DOWN]
     await bench.accept("film", b"hello")
-    wanted = {Gauge.QUEUED_WRITES: 1, Gauge.DEAD_LETTERS: 1, Gauge.QUEUED_WRITE_BYTES: 7}
+    expected = {Gauge.QUEUED_WRITES: 1, Gauge.DEAD_LETTERS: 1, Gauge.QUEUED_WRITE_BYTES: 7}
     async with bench.running():
         await bench.log.wait_for_event("write_not_replicated", 1)
         await bench.accept("other", b"hi")
-        await bench.log.until(lambda: bench.counts.gauges == wanted)
+        await bench.log.until(lambda: bench.counts.gauges == expected)

@@ -77,11 +77,11 @@ def test_row_is_read_as_it_was_written(rows: Rows, path: Path) -> None:
 
 def test_oldest_write_of_each_object_is_taken_first(rows: Rows) -> None:
     first, other, second = (rows.insert(row(asset), LIMIT_BYTES) for asset in "aba")
-    taken = rows.take_due(10.0, 10)
-    assert [one.serial for one in taken] == [first.serial, other.serial]
-    assert all(one.state is State.SENDING and one.attempts == 1 for one in taken)
+    due = rows.take_due(10.0, 10)
+    assert [one.serial for one in due] == [first.serial, other.serial]
+    assert all(one.state is State.SENDING and one.attempts == 1 for one in due)
     assert rows.take_due(10.0, 10) == []
-    rows.finish_attempt(taken[0], State.QUEUED, due_s=50.0, problem="down")
+    rows.finish_attempt(due[0], State.QUEUED, due_s=50.0, problem="down")
     assert rows.take_due(20.0, 10) == []
     assert rows.next_due_s() == 50.0
     (again,) = rows.take_due(50.0, 10)
@@ -96,14 +96,14 @@ def test_rejected_write_does_not_block_the_next_one(rows: Rows) -> None:
     (first,) = rows.take_due(10.0, 10)
     rows.finish_attempt(first, State.FAILED, problem="answered 403")
     assert len(rows.take_due(10.0, 10)) == 1
-    assert [kept.problem for kept in rows.list((State.FAILED,), 10)] == ["answered 403"]
+    assert [letter.problem for letter in rows.list((State.FAILED,), 10)] == ["answered 403"]
 
 
 def test_recover_queues_interrupted_writes_again(rows: Rows) -> None:
     rows.insert(row("a"), LIMIT_BYTES)
     rows.insert(row("b"), LIMIT_BYTES)
-    taken = rows.take_due(10.0, 2)
-    rows.finish_attempt(taken[0], State.QUEUED, due_s=5000.0)
+    due = rows.take_due(10.0, 2)
+    rows.finish_attempt(due[0], State.QUEUED, due_s=5000.0)
     assert rows.recover(20.0, lambda _row: 0.0) == []
     assert [one.asset_key for one in rows.take_due(20.0, 10)] == ["b", "a"]
 
@@ -126,8 +126,8 @@ def test_object_is_held_while_a_dead_senders_write_may_arrive(rows: Rows) -> Non
 
 def test_newer_writes_wait_while_an_unanswered_one_may_arrive(rows: Rows) -> None:
     first, second = (rows.insert(row("a"), LIMIT_BYTES) for _ in range(2))
-    (taken,) = rows.take_due(10.0, 10)
-    rows.finish_attempt(taken, State.QUEUED, due_s=11.0, held_until_s=25.0)
+    (due,) = rows.take_due(10.0, 10)
+    rows.finish_attempt(due, State.QUEUED, due_s=11.0, held_until_s=25.0)
     (again,) = rows.take_due(11.0, 10)  # the same bytes may be sent again
     assert again.serial == first.serial
     rows.finish_attempt(again, State.DONE)
@@ -142,9 +142,9 @@ def test_waiting_writes_are_found_by_origin_and_name(rows: Rows) -> None:
     assert rows.is_waiting_below("4:main", "")
     assert not rows.is_waiting_below("4:main", "dir/a%")
     assert not rows.is_waiting_below("4:side", "")
-    (taken,) = rows.take_due(10.0, 1)
+    (due,) = rows.take_due(10.0, 1)
     assert rows.is_waiting_below("4:main", "dir/a")
-    rows.finish_attempt(taken, State.FAILED)
+    rows.finish_attempt(due, State.FAILED)
     assert not rows.is_waiting_below("4:main", "")
 
 
@@ -160,12 +160,12 @@ def test_every_row_counts_against_the_limit(rows: Rows) -> None:
     with pytest.raises(WriteRefusedError, match="503 SlowDown"):
         rows.check("b", (), LIMIT_BYTES - rows.totals().row_bytes, LIMIT_BYTES)
     for ends in range(2):
-        for taken in rows.take_due(10.0, fitting):
-            rows.finish_attempt(taken, State.DONE if ends or taken.serial % 2 else State.FAILED)
-    for kept in rows.list((State.FAILED,), fitting):
-        assert rows.requeue(kept.serial, 10.0, unconditional=True)
-    for taken in rows.take_due(10.0, fitting):
-        rows.finish_attempt(taken, State.DONE)
+        for due in rows.take_due(10.0, fitting):
+            rows.finish_attempt(due, State.DONE if ends or due.serial % 2 else State.FAILED)
+    for letter in rows.list((State.FAILED,), fitting):
+        assert rows.requeue(letter.serial, 10.0, unconditional=True)
+    for due in rows.take_due(10.0, fitting):
+        rows.finish_attempt(due, State.DONE)
     assert (rows.totals().row_bytes, rows.totals().held_bytes) == (0, 0)
 
 
@@ -186,8 +186,8 @@ def test_queue_of_an_earlier_version_is_upgraded(path: Path) -> None:
     prepare_rows(path)
     with closing(Rows(path)) as rows:
         assert rows.unnotified() == ["b"]
-        (taken,) = rows.take_due(10.0, 10)
-        rows.finish_attempt(taken, State.DONE)
+        (due,) = rows.take_due(10.0, 10)
+        rows.finish_attempt(due, State.DONE)
         assert rows.totals().row_bytes == 0
 
 
@@ -204,7 +204,7 @@ def test_queued_and_stored_bytes_are_limited(rows: Rows) -> None:
     rows.insert(row("b", size_bytes=40), limit_bytes)
     (first, _) = rows.take_due(10.0, 2)
     rows.finish_attempt(first, State.FAILED)
-    assert rows.totals().held_bytes == 100  # what is kept takes room, too
+    assert rows.totals().held_bytes == 100  # a dead letter counts too
     assert rows.discard(first.serial) == "token-a"
     assert rows.totals().held_bytes == 40
     assert rows.discard(first.serial) is None
@@ -253,13 +253,13 @@ def test_write_that_follows_a_conflict_is_a_conflict(rows: Rows) -> None:
 def test_requeued_write_is_sent_after_the_others(rows: Rows) -> None:
     rows.insert(when(row("a"), ("If-Match", '"0"')), LIMIT_BYTES)
     (first,) = rows.take_due(10.0, 10)
-    assert not rows.requeue(first.serial, 20.0, unconditional=True)  # it is not kept
+    assert not rows.requeue(first.serial, 20.0, unconditional=True)  # it is not a dead letter
     rows.finish_attempt(first, State.CONFLICT)
     later = rows.insert(row("a"), LIMIT_BYTES)
     assert rows.requeue(first.serial, 20.0, unconditional=True)
-    (taken,) = rows.take_due(20.0, 10)
-    assert taken.serial == later.serial
-    rows.finish_attempt(taken, State.DONE)
+    (due,) = rows.take_due(20.0, 10)
+    assert due.serial == later.serial
+    rows.finish_attempt(due, State.DONE)
     (again,) = rows.take_due(20.0, 10)
     assert (again.fields, again.attempts) == ((("Content-Type", "a/b"),), 1)
     assert rows.totals().held_bytes == 1
@@ -325,8 +325,8 @@ def test_writes_of_one_object_stay_in_order_for_any_steps(
         if step == "q":
             rows.insert(row(asset), LIMIT_BYTES)
             continue
-        for taken in rows.take_due(10.0, 10):
-            assert taken.serial >= sent.get(taken.asset_key, 0)
-            sent[taken.asset_key] = taken.serial
-            rows.finish_attempt(taken, ends[step], due_s=10.0)
+        for due in rows.take_due(10.0, 10):
+            assert due.serial >= sent.get(due.asset_key, 0)
+            sent[due.asset_key] = due.serial
+            rows.finish_attempt(due, ends[step], due_s=10.0)
     rows.close()
