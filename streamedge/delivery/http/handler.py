@@ -290,11 +290,11 @@ class HttpHandler:
         """
         try:
             if route.is_bucket:
-                answer = await call_bucket(route, request, self._write_queue)
-                return self._builder.written(route, request, answer)
+                write_response = await call_bucket(route, request, self._write_queue)
+                return self._builder.written(route, request, write_response)
             if self._writes.needs(route, request):
-                answer = await self._writes.write(route, request, body)
-                return self._builder.written(route, request, answer)
+                write_response = await self._writes.write(route, request, body)
+                return self._builder.written(route, request, write_response)
         except (OriginError, WriteQueueError) as exc:
             return self._builder.failed(route, request, exc)
         if not route.rule.binding.is_site:

@@ -113,17 +113,17 @@ class Writes:
         When the outcome is unknown, because the origin failed or the caller left, responses stored
         while the origin may still execute the write (``lingers_s``) are invalidated too.
         """
-        answer: WriteResponse | None = None
+        response: WriteResponse | None = None
         try:
-            answer = await writing
+            response = await writing
         finally:
-            if answer is None or not answer.is_certain:
+            if response is None or not response.is_certain:
                 self._refuse_older(keys)
                 if lingers_s > 0:
                     asyncio.get_running_loop().call_later(lingers_s, self._refuse_older, keys)
-            elif answer.succeeded:
+            elif response.succeeded:
                 self._refuse_older(keys)
-        return answer
+        return response
 
     def _refuse_older(self, keys: tuple[str, ...]) -> None:
         self._responses.refuse_older(*keys)

@@ -197,19 +197,19 @@ class ResponseBuilder:
         )
         return Response(message, None, result, distribution, self._reason(response.status), parts)
 
-    def written(self, route: Route, request: WebRequest, answer: WriteResponse) -> Response:
+    def written(self, route: Route, request: WebRequest, response: WriteResponse) -> Response:
         """The response to a write."""
-        result = CacheResult.MISS if answer.succeeded else CacheResult.ERROR
+        result = CacheResult.MISS if response.succeeded else CacheResult.ERROR
         context = self._context(request, time.time(), result, route, "")
-        body = b"" if answer.status in _NO_BODY else answer.body
-        framing = "" if answer.status in _NO_BODY else f"content-length: {len(body)}\r\n"
-        head = streamed_head(answer.status, answer.fields, framing, None, context)
+        body = b"" if response.status in _NO_BODY else response.body
+        framing = "" if response.status in _NO_BODY else f"content-length: {len(body)}\r\n"
+        head = streamed_head(response.status, response.fields, framing, None, context)
         return Response(
-            ResponseMessage(answer.status, head, body=b"" if request.method == "HEAD" else body),
+            ResponseMessage(response.status, head, body=b"" if request.method == "HEAD" else body),
             None,
             result,
             route.distribution.id,
-            self._reason(answer.status),
+            self._reason(response.status),
         )
 
     def failed(

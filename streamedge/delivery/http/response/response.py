@@ -204,11 +204,11 @@ def streamed_head(
     return _assemble(status, framing + response_header_lines(fields, age_s, context))
 
 
-def with_connection_close(answer: ResponseMessage) -> ResponseMessage:
+def with_connection_close(message: ResponseMessage) -> ResponseMessage:
     """The same response with "Connection: close" (RFC 9112 §9.6)."""
-    if b"\r\nconnection: close\r\n" in answer.head:
-        return answer
-    return replace(answer, head=answer.head[:-2] + b"connection: close\r\n\r\n")
+    if b"\r\nconnection: close\r\n" in message.head:
+        return message
+    return replace(message, head=message.head[:-2] + b"connection: close\r\n\r\n")
 
 
 def bare_head(status: int, fields: Iterable[Field]) -> bytes:
