@@ -126,6 +126,16 @@ BANNED_WORDS = (
     "metronome",  # timers
     "hindrance",  # reason to stop
     "takeover",  # reload plan
+    "askings",  # requests
+    "bells",  # wake-ups
+    "boards",  # shared buffers
+    "hasten",  # make due now
+    "holdings",  # resources
+    "lane",  # fast path
+    "readmit",  # check access again
+    "rulings",  # validity
+    "surroundings",  # context
+    "whomever",  # say which
     "thereby",  # by this
     "comes about",  # happens
     "let go of",  # release, close
