@@ -1,4 +1,4 @@
-"""Whatever document is taken reads back as it was written, and every worker can apply it."""
+"""Any accepted document reads back as it was sent, and every worker can apply it."""
 
 from __future__ import annotations
 
@@ -87,59 +87,59 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
-def is_part_of(written: Any, read: Any) -> bool:
-    if isinstance(written, dict):
-        return all(is_part_of(value, read.get(name)) for name, value in written.items())
-    if isinstance(written, list):
-        return len(written) == len(read) and all(map(is_part_of, written, read))
-    return bool(written == read)
+def is_part_of(sent: Any, received: Any) -> bool:
+    if isinstance(sent, dict):
+        return all(is_part_of(value, received.get(name)) for name, value in sent.items())
+    if isinstance(sent, list):
+        return len(sent) == len(received) and all(map(is_part_of, sent, received))
+    return bool(sent == received)
 
 
 @settings(deadline=None, max_examples=60)
 @given(documents(), documents())
-def test_a_document_reads_back_as_written_and_is_in_force(
+def test_accepted_document_reads_back_as_sent_and_is_in_force(
     first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         api = Api(Path(folder))
         try:
-            made = api("CreateDistribution", DistributionConfig=first)
+            created = api("CreateDistribution", DistributionConfig=first)
         except ApiError:
             assert api.store.resources() == ()
             return
-        identifier, etag = made["Distribution"]["Id"], made["ETag"]
-        assert is_part_of(first, made["Distribution"]["DistributionConfig"])
+        identifier, etag = created["Distribution"]["Id"], created["ETag"]
+        assert is_part_of(first, created["Distribution"]["DistributionConfig"])
         etag = check(api, identifier, etag)
         second = {**second, "CallerReference": first["CallerReference"]}
-        stale = api.error(
+        stale_error = api.error(
             "UpdateDistribution", Id=identifier, IfMatch="E0STALE", DistributionConfig=second
         )
-        assert stale.code == "PreconditionFailed"
+        assert stale_error.code == "PreconditionFailed"
         try:
-            changed = api(
+            updated = api(
                 "UpdateDistribution", Id=identifier, IfMatch=etag, DistributionConfig=second
             )
         except ApiError:
             check(api, identifier, etag)
             return
-        assert changed["ETag"] != etag
-        assert is_part_of(second, changed["Distribution"]["DistributionConfig"])
-        check(api, identifier, changed["ETag"])
+        assert updated["ETag"] != etag
+        assert is_part_of(second, updated["Distribution"]["DistributionConfig"])
+        check(api, identifier, updated["ETag"])
         api.database.close()
 
 
 def check(api: Api, identifier: str, etag: str) -> str:
-    """Reads it, sends it back unchanged, and looks that it is served; its ETag by then."""
-    read = api("GetDistributionConfig", Id=identifier)
-    assert read["ETag"] == etag
+    """Checks that it is in force, sends it back unchanged, and returns the new ETag."""
+    received = api("GetDistributionConfig", Id=identifier)
+    assert received["ETag"] == etag
     effective = combine(api.from_file, api.store.resources())
     assert effective.problems == ()
     assert identifier in {one.id for one in effective.config.distributions}
-    again = api(
+    resent = api(
         "UpdateDistribution",
         Id=identifier,
         IfMatch=etag,
-        DistributionConfig=read["DistributionConfig"],
+        DistributionConfig=received["DistributionConfig"],
     )
-    assert again["Distribution"]["DistributionConfig"] == read["DistributionConfig"]
-    return str(again["ETag"])
+    assert resent["Distribution"]["DistributionConfig"] == received["DistributionConfig"]
+    return str(resent["ETag"])

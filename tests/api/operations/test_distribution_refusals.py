@@ -37,7 +37,7 @@ LAMBDA = {"LambdaFunctionARN": "arn:aws:lambda:f:1", "EventType": "viewer-reques
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "named"),
+    ("more", "code", "reason"),
     [
         # what an edge cannot do
         ({"WebACLId": "acl"}, "InvalidArgument", "WebACLId"),
@@ -344,35 +344,35 @@ LAMBDA = {"LambdaFunctionARN": "arn:aws:lambda:f:1", "EventType": "viewer-reques
         ({"CacheTagConfig": {"HeaderName": "a b"}}, "InvalidArgument", "cache_tag_header"),
     ],
 )
-def test_a_document_that_will_not_do_changes_nothing(
-    api: Api, more: dict[str, Any], code: str, named: str
+def test_invalid_document_is_refused_and_changes_nothing(
+    api: Api, more: dict[str, Any], code: str, reason: str
 ) -> None:
-    refused = api.error("CreateDistribution", DistributionConfig=web(**more))
-    assert refused.code == code
-    assert named in refused.message
-    assert "sesame" not in refused.message
-    made = api("CreateDistribution", DistributionConfig=web())
-    again = api.error(
+    error = api.error("CreateDistribution", DistributionConfig=web(**more))
+    assert error.code == code
+    assert reason in error.message
+    assert "sesame" not in error.message
+    created = api("CreateDistribution", DistributionConfig=web())
+    update_error = api.error(
         "UpdateDistribution",
-        Id=made["Distribution"]["Id"],
-        IfMatch=made["ETag"],
+        Id=created["Distribution"]["Id"],
+        IfMatch=created["ETag"],
         DistributionConfig=web(**more),
     )
-    assert again.code == code
+    assert update_error.code == code
 
 
 @pytest.mark.parametrize(
     "member", ["CallerReference", "Origins", "DefaultCacheBehavior", "Enabled"]
 )
-def test_what_cannot_be_left_out_is_named(api: Api, member: str) -> None:
-    said = web()
-    del said[member]
-    refused = api.error("CreateDistribution", DistributionConfig=said)
-    assert (refused.code, refused.message) == ("InvalidArgument", f"{member} is missing")
+def test_missing_member_is_named(api: Api, member: str) -> None:
+    members = web()
+    del members[member]
+    error = api.error("CreateDistribution", DistributionConfig=members)
+    assert (error.code, error.message) == ("InvalidArgument", f"{member} is missing")
 
 
-def test_what_has_nothing_to_act_on_is_passed_over(api: Api) -> None:
-    said = web(
+def test_settings_without_an_effect_are_accepted(api: Api) -> None:
+    members = web(
         PriceClass="PriceClass_100",
         HttpVersion="http3",
         IsIPV6Enabled=True,
@@ -381,25 +381,29 @@ def test_what_has_nothing_to_act_on_is_passed_over(api: Api) -> None:
         WebACLId="",
         Origins=listing(bucket(OriginShield={"Enabled": True, "OriginShieldRegion": "us-east-1"})),
     )
-    api("CreateDistribution", DistributionConfig=said)
+    api("CreateDistribution", DistributionConfig=members)
 
 
 @pytest.mark.parametrize("policy", ["https-only", "redirect-to-https"])
-def test_https_alone_needs_somebody_who_listens_for_it(tmp_path: Path, policy: str) -> None:
-    said = web(DefaultCacheBehavior=behavior(ViewerProtocolPolicy=policy))
+def test_https_only_behavior_needs_an_https_listener_or_a_proxy(
+    tmp_path: Path, policy: str
+) -> None:
+    members = web(DefaultCacheBehavior=behavior(ViewerProtocolPolicy=policy))
     listen: dict[str, Any] = {"http": ["127.0.0.1:0"]}
     api = Api(tmp_path / "a", {**FILE_CONFIG, "listen": listen})
-    refused = api.error("CreateDistribution", DistributionConfig=said)
-    assert "ViewerProtocolPolicy" in refused.message
-    behind = Api(tmp_path / "b", {**FILE_CONFIG, "listen": {**listen, "proxies": ["10.0.0.0/8"]}})
-    behind("CreateDistribution", DistributionConfig=said)
+    error = api.error("CreateDistribution", DistributionConfig=members)
+    assert "ViewerProtocolPolicy" in error.message
+    behind_proxy = Api(
+        tmp_path / "b", {**FILE_CONFIG, "listen": {**listen, "proxies": ["10.0.0.0/8"]}}
+    )
+    behind_proxy("CreateDistribution", DistributionConfig=members)
 
 
-def test_without_a_database_of_countries_none_are_named(tmp_path: Path) -> None:
+def test_geo_restriction_needs_a_country_database(tmp_path: Path) -> None:
     api = Api(tmp_path, {**FILE_CONFIG, "countries": {}})
-    said = web(Restrictions=countries("whitelist", "DE"))
-    refused = api.error("CreateDistribution", DistributionConfig=said)
-    assert "GeoRestriction" in refused.message
+    members = web(Restrictions=countries("whitelist", "DE"))
+    error = api.error("CreateDistribution", DistributionConfig=members)
+    assert "GeoRestriction" in error.message
 
 
 @pytest.mark.parametrize(
@@ -416,7 +420,7 @@ def test_without_a_database_of_countries_none_are_named(tmp_path: Path) -> None:
         ({"Logging": {"Enabled": True, "Bucket": "b", "Prefix": ""}}, "InvalidArgument"),
     ],
 )
-def test_a_streaming_document_that_will_not_do(api: Api, more: dict[str, Any], code: str) -> None:
-    said = streaming(**more)
-    refused = api.error("CreateStreamingDistribution", StreamingDistributionConfig=said)
-    assert refused.code == code
+def test_invalid_streaming_document_is_refused(api: Api, more: dict[str, Any], code: str) -> None:
+    members = streaming(**more)
+    error = api.error("CreateStreamingDistribution", StreamingDistributionConfig=members)
+    assert error.code == code

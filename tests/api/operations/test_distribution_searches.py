@@ -1,4 +1,4 @@
-"""ListDistributionsBy…: what uses a policy or a key group, and what nothing can use."""
+"""ListDistributionsBy…: distributions by policy or key group, and by unsupported features."""
 
 from __future__ import annotations
 
@@ -27,66 +27,66 @@ def _api(tmp_path: Path) -> Api:
     return Api(tmp_path)
 
 
-def made(api: Api, reference: str, **more: Any) -> str:
+def create(api: Api, reference: str, **more: Any) -> str:
     config = web(reference, **more)
     identifier: str = api("CreateDistribution", DistributionConfig=config)["Distribution"]["Id"]
     return identifier
 
 
 @pytest.mark.parametrize(
-    ("what", "identifier"),
+    ("search", "identifier"),
     [
         ("OriginRequestPolicyId", CORS_S3),
         ("ResponseHeadersPolicyId", SECURITY),
         ("CachePolicyId", DISABLED),
     ],
 )
-def test_those_that_name_a_policy_are_listed(api: Api, what: str, identifier: str) -> None:
-    by_default = made(api, "1", DefaultCacheBehavior=behavior(**{what: identifier}))
-    made(api, "2", DefaultCacheBehavior=behavior())
-    path = behavior(PathPattern="/a/*", **{what: identifier})
-    by_path = made(api, "3", CacheBehaviors=listing(path))
-    listed = api(f"ListDistributionsBy{what}", **{what: identifier})["DistributionIdList"]
+def test_search_lists_distributions_with_a_policy(api: Api, search: str, identifier: str) -> None:
+    by_default = create(api, "1", DefaultCacheBehavior=behavior(**{search: identifier}))
+    create(api, "2", DefaultCacheBehavior=behavior())
+    path = behavior(PathPattern="/a/*", **{search: identifier})
+    by_path = create(api, "3", CacheBehaviors=listing(path))
+    listed = api(f"ListDistributionsBy{search}", **{search: identifier})["DistributionIdList"]
     assert listed["Items"] == [by_default, by_path]
     assert (listed["Quantity"], listed["IsTruncated"]) == (2, False)
-    first = api(f"ListDistributionsBy{what}", MaxItems="1", **{what: identifier})
+    first = api(f"ListDistributionsBy{search}", MaxItems="1", **{search: identifier})
     assert first["DistributionIdList"]["NextMarker"] == by_default
-    refused = api.error(f"ListDistributionsBy{what}", **{what: "unknown"})
-    assert refused.code == f"NoSuch{what.removesuffix('Id')}"
+    error = api.error(f"ListDistributionsBy{search}", **{search: "unknown"})
+    assert error.code == f"NoSuch{search.removesuffix('Id')}"
 
 
-def test_those_that_the_file_declares_are_listed_too(api: Api) -> None:
+def test_search_lists_distributions_of_the_file(api: Api) -> None:
     listed = api("ListDistributionsByCachePolicyId", CachePolicyId=OPTIMIZED)
     assert listed["DistributionIdList"]["Items"] == ["EWEB"]
     listed = api("ListDistributionsByKeyGroup", KeyGroupId="trusted")
     assert listed["DistributionIdList"]["Items"] == ["EWEB"]
 
 
-def test_those_that_trust_a_key_group_are_listed(api: Api) -> None:
+def test_search_lists_distributions_that_trust_a_key_group(api: Api) -> None:
     key = {"CallerReference": "k", "Name": "k", "EncodedKey": rsa_pem()}
     key_id = api("CreatePublicKey", PublicKeyConfig=key)["PublicKey"]["Id"]
     group = api("CreateKeyGroup", KeyGroupConfig={"Name": "g", "Items": [key_id]})
     group_id = group["KeyGroup"]["Id"]
     trusted = {"Enabled": True, **listing(group_id)}
-    identifier = made(api, "1", DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))
+    identifier = create(api, "1", DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))
     listed = api("ListDistributionsByKeyGroup", KeyGroupId=group_id)
     assert listed["DistributionIdList"]["Items"] == [identifier]
-    refused = api.error("ListDistributionsByKeyGroup", KeyGroupId="unknown")
-    assert refused.code == "NoSuchResource"
+    error = api.error("ListDistributionsByKeyGroup", KeyGroupId="unknown")
+    assert error.code == "NoSuchResource"
 
 
-def test_nothing_uses_what_there_is_not(api: Api) -> None:
-    made(api, "1", DefaultCacheBehavior=behavior(ForwardedValues=forwarded(), MinTTL=0))
+def test_search_for_an_unsupported_feature_is_empty(api: Api) -> None:
+    create(api, "1", DefaultCacheBehavior=behavior(ForwardedValues=forwarded(), MinTTL=0))
     log = {"RealtimeLogConfigName": "log"}
-    for what, member, members in (
+    for search, member, members in (
         ("RealtimeLogConfig", "DistributionList", log),
         ("WebACLId", "DistributionList", {"WebACLId": "arn:aws:wafv2:x"}),
         ("VpcOriginId", "DistributionIdList", {"VpcOriginId": "vo_1"}),
         ("ConnectionMode", "DistributionList", {"ConnectionMode": "tenant-only"}),
         ("AnycastIpListId", "DistributionList", {"AnycastIpListId": "aip_1"}),
     ):
-        listed = api(f"ListDistributionsBy{what}", **members)[member]
-        assert (listed["Quantity"], listed["IsTruncated"]) == (0, False), what
+        listed = api(f"ListDistributionsBy{search}", **members)[member]
+        assert (listed["Quantity"], listed["IsTruncated"]) == (0, False), search
     all_of_them = api("ListDistributionsByWebACLId", WebACLId="null")["DistributionList"]
     assert all_of_them["Quantity"] == 2
     direct = api("ListDistributionsByConnectionMode", ConnectionMode="direct")["DistributionList"]

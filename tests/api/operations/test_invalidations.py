@@ -1,4 +1,4 @@
-"""Invalidations through the API: what is appended, found again and refused."""
+"""Operations on invalidations: rows in the control log, lists and errors."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ def batch(*items: str, reference: str = "one") -> dict[str, Any]:
 
 
 def create(api: Api, *items: str, reference: str = "one", scope: str = "EWEB") -> dict[str, Any]:
-    said = batch(*items, reference=reference)
-    return api("CreateInvalidation", DistributionId=scope, InvalidationBatch=said)
+    members = batch(*items, reference=reference)
+    return api("CreateInvalidation", DistributionId=scope, InvalidationBatch=members)
 
 
 @pytest.mark.parametrize("scope", ["EWEB", "ESTREAM"])
-def test_it_is_in_force_when_the_call_returns(api: Api, scope: str) -> None:
+def test_invalidation_is_in_force_when_the_call_returns(api: Api, scope: str) -> None:
     items = ("/films/*", "/a*b", "/page?x=1", "#news")
-    made = create(api, *items, scope=scope)
-    shown = made["Invalidation"]
-    assert shown["Status"] == "Completed"
-    assert shown["InvalidationBatch"] == batch(*items)
-    place = f"/2020-05-31/distribution/{scope}/invalidation/{shown['Id']}"
-    assert made["Location"] == place
+    created = create(api, *items, scope=scope)
+    invalidation = created["Invalidation"]
+    assert invalidation["Status"] == "Completed"
+    assert invalidation["InvalidationBatch"] == batch(*items)
+    location = f"/2020-05-31/distribution/{scope}/invalidation/{invalidation['Id']}"
+    assert created["Location"] == location
     assert api.announced == 1
     (row,) = ControlLog(api.database).read_after(0).rows
     assert (row.kind, row.scope) == (RowKind.INVALIDATION, scope)
     assert row.invalidation.items == items
     assert not row.invalidation.soft
-    got = api("GetInvalidation", DistributionId=scope, Id=shown["Id"])
-    assert got == {"Invalidation": shown}
+    got = api("GetInvalidation", DistributionId=scope, Id=invalidation["Id"])
+    assert got == {"Invalidation": invalidation}
 
 
-def test_the_root_means_its_object_too(tmp_path: Path) -> None:
+def test_slash_includes_the_default_root_object(tmp_path: Path) -> None:
     root = {"id": "EROOT", "type": "web", "origin": "site", "default_root_object": "index.html"}
     distributions = [{**root, "aliases": ["root.example.com"]}, *FILE_CONFIG["distributions"]]
     api = Api(tmp_path, {**FILE_CONFIG, "distributions": distributions})
-    made = create(api, "/", scope="EROOT")
-    assert made["Invalidation"]["InvalidationBatch"] == batch("/", "/index.html")
-    assert create(api, "/", scope="EROOT") == made
+    created = create(api, "/", scope="EROOT")
+    assert created["Invalidation"]["InvalidationBatch"] == batch("/", "/index.html")
+    assert create(api, "/", scope="EROOT") == created
     rootless = create(api, "/", scope="EWEB")
     assert rootless["Invalidation"]["InvalidationBatch"] == batch("/")
 
 
-def test_the_same_call_twice_makes_one(api: Api) -> None:
+def test_repeated_creation_returns_the_same_invalidation(api: Api) -> None:
     first, second = create(api, "/a"), create(api, "/a")
     assert second["Invalidation"]["Id"] == first["Invalidation"]["Id"]
-    said = {"DistributionId": "EWEB", "InvalidationBatch": batch("/b")}
-    assert api.error("CreateInvalidation", **said).code == "InvalidationBatchAlreadyExists"
+    members = {"DistributionId": "EWEB", "InvalidationBatch": batch("/b")}
+    assert api.error("CreateInvalidation", **members).code == "InvalidationBatchAlreadyExists"
     other = create(api, "/b", scope="ESTREAM")
     assert other["Invalidation"]["Id"] != first["Invalidation"]["Id"]
 
 
 @pytest.mark.parametrize(
-    ("said", "code"),
+    ("members", "code"),
     [
         (batch("a"), "InvalidArgument"),
         (batch(""), "InvalidArgument"),
@@ -82,16 +82,16 @@ def test_the_same_call_twice_makes_one(api: Api) -> None:
         (batch(*(f"/{number}" for number in range(ITEMS_MAX + 1))), "BatchTooLarge"),
     ],
 )
-def test_a_batch_that_will_not_do(api: Api, said: dict[str, Any], code: str) -> None:
-    refused = api.error("CreateInvalidation", DistributionId="EWEB", InvalidationBatch=said)
-    assert refused.code == code
+def test_invalid_batch_is_refused(api: Api, members: dict[str, Any], code: str) -> None:
+    error = api.error("CreateInvalidation", DistributionId="EWEB", InvalidationBatch=members)
+    assert error.code == code
     assert ControlLog(api.database).read_after(0).rows == []
 
 
-def test_what_is_not_there(api: Api) -> None:
+def test_unknown_distribution_or_invalidation_is_refused(api: Api) -> None:
     identifier = create(api, "/a")["Invalidation"]["Id"]
-    said = {"DistributionId": "ENONE", "InvalidationBatch": batch("/a")}
-    assert api.error("CreateInvalidation", **said).code == "NoSuchDistribution"
+    members = {"DistributionId": "ENONE", "InvalidationBatch": batch("/a")}
+    assert api.error("CreateInvalidation", **members).code == "NoSuchDistribution"
     assert api.error("ListInvalidations", DistributionId="ENONE").code == "NoSuchDistribution"
     for scope, one, code in (
         ("ENONE", identifier, "NoSuchDistribution"),
@@ -101,19 +101,21 @@ def test_what_is_not_there(api: Api) -> None:
         assert api.error("GetInvalidation", DistributionId=scope, Id=one).code == code
 
 
-def test_the_newest_are_listed_first_page_by_page(api: Api) -> None:
-    made = [create(api, "/a", reference=str(number))["Invalidation"]["Id"] for number in range(5)]
+def test_list_has_pages_with_the_newest_first(api: Api) -> None:
+    created = [
+        create(api, "/a", reference=str(number))["Invalidation"]["Id"] for number in range(5)
+    ]
     create(api, "/a", scope="ESTREAM")
-    seen: list[str] = []
+    ids: list[str] = []
     marker: str | None = ""
     for count in (2, 2, 1):
-        said = {"DistributionId": "EWEB", "MaxItems": "2", "Marker": marker}
-        listed = api("ListInvalidations", **said)["InvalidationList"]
+        members = {"DistributionId": "EWEB", "MaxItems": "2", "Marker": marker}
+        listed = api("ListInvalidations", **members)["InvalidationList"]
         assert listed["Quantity"] == count
-        seen += [item["Id"] for item in listed["Items"]]
-        assert listed["IsTruncated"] is (len(seen) < 5)
+        ids += [item["Id"] for item in listed["Items"]]
+        assert listed["IsTruncated"] is (len(ids) < 5)
         marker = listed.get("NextMarker")
-    assert seen == made[::-1]
+    assert ids == created[::-1]
     assert marker is None
-    refused = api.error("ListInvalidations", DistributionId="EWEB", Marker="INONE")
-    assert refused.code == "InvalidArgument"
+    error = api.error("ListInvalidations", DistributionId="EWEB", Marker="INONE")
+    assert error.code == "InvalidArgument"

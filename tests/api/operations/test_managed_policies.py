@@ -37,7 +37,7 @@ def headers(*names: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "name", "times", "named", "cookies", "query", "codings"),
+    ("identifier", "name", "ttls", "names", "cookies", "query", "codings"),
     [
         (
             "08627262-05a9-4f76-9ded-b50ca2e3a84f",
@@ -68,29 +68,32 @@ def headers(*names: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_cache_policies(
+def test_managed_cache_policy_has_the_settings_of_cloudfront(
     api: Api,
     identifier: str,
     name: str,
-    times: tuple[int, int, int],
-    named: tuple[str, ...],
+    ttls: tuple[int, int, int],
+    names: tuple[str, ...],
     cookies: str,
     query: dict[str, Any],
     codings: tuple[bool, bool],
 ) -> None:
     config = api("GetCachePolicy", Id=identifier)["CachePolicy"]["CachePolicyConfig"]
     assert config["Name"] == f"Managed-{name}"
-    assert (config["MinTTL"], config["DefaultTTL"], config["MaxTTL"]) == times
-    keyed = config["ParametersInCacheKeyAndForwardedToOrigin"]
-    assert keyed["HeadersConfig"] == headers(*named)
-    assert keyed["CookiesConfig"] == {"CookieBehavior": cookies}
-    assert keyed["QueryStringsConfig"] == query
-    said = keyed["EnableAcceptEncodingGzip"], keyed["EnableAcceptEncodingBrotli"]
-    assert said == codings
+    assert (config["MinTTL"], config["DefaultTTL"], config["MaxTTL"]) == ttls
+    key_parameters = config["ParametersInCacheKeyAndForwardedToOrigin"]
+    assert key_parameters["HeadersConfig"] == headers(*names)
+    assert key_parameters["CookiesConfig"] == {"CookieBehavior": cookies}
+    assert key_parameters["QueryStringsConfig"] == query
+    members = (
+        key_parameters["EnableAcceptEncodingGzip"],
+        key_parameters["EnableAcceptEncodingBrotli"],
+    )
+    assert members == codings
 
 
 @pytest.mark.parametrize(
-    ("identifier", "name", "named", "query"),
+    ("identifier", "name", "names", "query"),
     [
         ("59781a5b-3903-41f3-afcb-af62929ccde1", "CORS-CustomOrigin", ("Origin",), NONE),
         (
@@ -108,13 +111,13 @@ def test_cache_policies(
         ),
     ],
 )
-def test_origin_request_policies(
-    api: Api, identifier: str, name: str, named: tuple[str, ...], query: dict[str, Any]
+def test_managed_origin_request_policy_has_the_settings_of_cloudfront(
+    api: Api, identifier: str, name: str, names: tuple[str, ...], query: dict[str, Any]
 ) -> None:
-    found = api("GetOriginRequestPolicy", Id=identifier)["OriginRequestPolicy"]
-    config = found["OriginRequestPolicyConfig"]
+    policy = api("GetOriginRequestPolicy", Id=identifier)["OriginRequestPolicy"]
+    config = policy["OriginRequestPolicyConfig"]
     assert config["Name"] == f"Managed-{name}"
-    assert config["HeadersConfig"] == headers(*named)
+    assert config["HeadersConfig"] == headers(*names)
     assert config["CookiesConfig"] == {"CookieBehavior": "none"}
     assert config["QueryStringsConfig"] == query
 
@@ -132,11 +135,11 @@ def test_origin_request_policies(
         ),
     ],
 )
-def test_response_headers_policies(
+def test_managed_response_headers_policy_has_the_settings_of_cloudfront(
     api: Api, identifier: str, name: str, preflight: bool, security: bool
 ) -> None:
-    found = api("GetResponseHeadersPolicy", Id=identifier)["ResponseHeadersPolicy"]
-    config = found["ResponseHeadersPolicyConfig"]
+    policy = api("GetResponseHeadersPolicy", Id=identifier)["ResponseHeadersPolicy"]
+    config = policy["ResponseHeadersPolicyConfig"]
     assert config["Name"] == f"Managed-{name}"
     cors = config["CorsConfig"]
     assert cors["AccessControlAllowOrigins"] == listing("*")
@@ -147,10 +150,10 @@ def test_response_headers_policies(
         assert cors["AccessControlExposeHeaders"] == listing("*")
     assert ("SecurityHeadersConfig" in config) == security
     if security:
-        said = config["SecurityHeadersConfig"]
-        assert said["ContentTypeOptions"] == {"Override": True}
-        assert said["FrameOptions"] == {"Override": False, "FrameOption": "SAMEORIGIN"}
-        assert said["StrictTransportSecurity"]["AccessControlMaxAgeSec"] == YEAR_S
+        members = config["SecurityHeadersConfig"]
+        assert members["ContentTypeOptions"] == {"Override": True}
+        assert members["FrameOptions"] == {"Override": False, "FrameOption": "SAMEORIGIN"}
+        assert members["StrictTransportSecurity"]["AccessControlMaxAgeSec"] == YEAR_S
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_response_headers_policies(
         ({"OriginRequestPolicyId": "59781a5b-3903-41f3-afcb-af62929ccde1"}, "origin"),
     ],
 )
-def test_those_that_forward_host_send_the_viewers(
+def test_policy_that_forwards_host_sends_the_host_of_the_viewer(
     api: Api, policies: dict[str, str], host: str
 ) -> None:
     document = web(Origins=listing(server()), DefaultCacheBehavior=behavior("server", **policies))
@@ -183,11 +186,11 @@ def test_those_that_forward_host_send_the_viewers(
         ),
     ],
 )
-def test_what_needs_headers_that_the_edge_does_not_compute_is_refused_by_name(
+def test_policy_with_computed_headers_is_refused_by_name(
     api: Api, member: str, identifier: str, name: str
 ) -> None:
     document = web(DefaultCacheBehavior=behavior(**{member: identifier}))
-    refused = api.error("CreateDistribution", DistributionConfig=document)
-    assert refused.code == "InvalidArgument"
-    assert name in refused.message
-    assert "CloudFront-*" in refused.message
+    error = api.error("CreateDistribution", DistributionConfig=document)
+    assert error.code == "InvalidArgument"
+    assert name in error.message
+    assert "CloudFront-*" in error.message

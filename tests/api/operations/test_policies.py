@@ -102,67 +102,67 @@ def use(api: Api, member: str, identifier: str) -> None:
     if member == "PublicKey":
         api("CreateKeyGroup", KeyGroupConfig={"Name": "user", "Items": [identifier]})
         return
-    said: dict[str, Any] = {f"{member}Id": identifier}
+    members: dict[str, Any] = {f"{member}Id": identifier}
     origin = bucket()
     if member == "OriginAccessControl":
-        origin, said = bucket(OriginAccessControlId=identifier), {}
+        origin, members = bucket(OriginAccessControlId=identifier), {}
     if member == "KeyGroup":
-        said = {"TrustedKeyGroups": {"Enabled": True, **listing(identifier)}}
-    document = web(Origins=listing(origin), DefaultCacheBehavior=behavior(**said))
+        members = {"TrustedKeyGroups": {"Enabled": True, **listing(identifier)}}
+    document = web(Origins=listing(origin), DefaultCacheBehavior=behavior(**members))
     api("CreateDistribution", DistributionConfig=document)
 
 
 @each_kind
-def test_it_lives_and_ends(api: Api, member: str) -> None:
-    _document, plural, missing, _in_use = KINDS[member]
-    made = create(api, member)
-    identifier, etag = made[member]["Id"], made["ETag"]
-    assert made["Location"].endswith(f"/{identifier}")
-    assert api(f"Get{member}", Id=identifier) == {member: made[member], "ETag": etag}
+def test_resource_is_created_read_updated_listed_and_deleted(api: Api, member: str) -> None:
+    _document, plural, missing_code, _in_use = KINDS[member]
+    created = create(api, member)
+    identifier, etag = created[member]["Id"], created["ETag"]
+    assert created["Location"].endswith(f"/{identifier}")
+    assert api(f"Get{member}", Id=identifier) == {member: created[member], "ETag": etag}
     config = api(f"Get{member}Config", Id=identifier)[f"{member}Config"]
-    assert config == made[member][f"{member}Config"]
-    words = "Description" if member == "OriginAccessControl" else "Comment"
-    changed = {f"{member}Config": {**config, words: "changed"}}
+    assert config == created[member][f"{member}Config"]
+    text_member = "Description" if member == "OriginAccessControl" else "Comment"
+    changed = {f"{member}Config": {**config, text_member: "changed"}}
     for if_match, code in ((None, "InvalidIfMatchVersion"), ("E1", "PreconditionFailed")):
-        refused = api.error(f"Update{member}", Id=identifier, IfMatch=if_match, **changed)
-        assert refused.code == code
+        error = api.error(f"Update{member}", Id=identifier, IfMatch=if_match, **changed)
+        assert error.code == code
     updated = api(f"Update{member}", Id=identifier, IfMatch=etag, **changed)
     assert updated[member][f"{member}Config"] == changed[f"{member}Config"]
     assert "changed" in str(api(f"List{plural}"))
     assert api.error(f"Delete{member}", Id=identifier, IfMatch=etag).code == "PreconditionFailed"
     assert api(f"Delete{member}", Id=identifier, IfMatch=updated["ETag"]) == {}
     for verb in ("Get", "Delete"):
-        refused = api.error(f"{verb}{member}", Id=identifier, IfMatch="E1")
-        assert (refused.code, refused.status) == (missing, 404)
+        error = api.error(f"{verb}{member}", Id=identifier, IfMatch="E1")
+        assert (error.code, error.status) == (missing_code, 404)
 
 
 @each_kind
-def test_what_is_in_use_is_not_deleted(api: Api, member: str) -> None:
-    made = create(api, member)
-    use(api, member, made[member]["Id"])
-    refused = api.error(f"Delete{member}", Id=made[member]["Id"], IfMatch=made["ETag"])
-    assert (refused.code, refused.status) == (KINDS[member][3], 409)
+def test_resource_in_use_is_not_deleted(api: Api, member: str) -> None:
+    created = create(api, member)
+    use(api, member, created[member]["Id"])
+    error = api.error(f"Delete{member}", Id=created[member]["Id"], IfMatch=created["ETag"])
+    assert (error.code, error.status) == (KINDS[member][3], 409)
 
 
 @each_kind
-def test_a_name_is_had_by_one(api: Api, member: str) -> None:
+def test_name_is_unique(api: Api, member: str) -> None:
     first = create(api, member)
     more = {} if member != "PublicKey" else {"EncodedKey": OTHER_PEM}
-    refused = api.error(f"Create{member}", **{f"{member}Config": {**KINDS[member][0], **more}})
-    assert (refused.code, refused.status) == (f"{member}AlreadyExists", 409)
+    error = api.error(f"Create{member}", **{f"{member}Config": {**KINDS[member][0], **more}})
+    assert (error.code, error.status) == (f"{member}AlreadyExists", 409)
     second = create(api, member, Name="second", **({"CallerReference": "second"} if more else {}))
     config = {**second[member][f"{member}Config"], "Name": "mine"}
-    refused = api.error(
+    error = api.error(
         f"Update{member}",
         Id=second[member]["Id"],
         IfMatch=second["ETag"],
         **{f"{member}Config": config},
     )
-    assert refused.code == f"{member}AlreadyExists"
+    assert error.code == f"{member}AlreadyExists"
     assert first[member]["Id"] != second[member]["Id"]
 
 
-# --- managed and declared -----------------------------------------------------------------
+# --- managed policies and those of the file -----------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_name_is_had_by_one(api: Api, member: str) -> None:
         ("ResponseHeadersPolicy", "ResponseHeadersPolicies", "response_headers_policies"),
     ],
 )
-def test_managed_policies_are_there_and_stay(
+def test_managed_policies_are_listed_and_read_only(
     api: Api, member: str, plural: str, table: str
 ) -> None:
     ids = {identifier for identifier, name in IDS.items() if name in MANAGED[table]}
@@ -190,9 +190,9 @@ def test_managed_policies_are_there_and_stay(
         got = api(f"Get{member}", Id=identifier)
         config = got[member][f"{member}Config"]
         assert config["Name"] == f"Managed-{IDS[identifier]}"
-        for verb, said in (("Update", {f"{member}Config": config}), ("Delete", {})):
-            refused = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **said)
-            assert refused.code == f"Illegal{verb}"
+        for verb, members in (("Update", {f"{member}Config": config}), ("Delete", {})):
+            error = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **members)
+            assert error.code == f"Illegal{verb}"
     assert api.error(f"List{plural}", Type="other").code == "InvalidArgument"
 
 
@@ -200,15 +200,15 @@ def test_managed_policies_are_there_and_stay(
     ("member", "identifier"),
     [("CachePolicy", "declared"), ("PublicKey", "KDECLARED"), ("KeyGroup", "trusted")],
 )
-def test_declared_ones_are_read_only(api: Api, member: str, identifier: str) -> None:
+def test_resources_of_the_file_are_read_only(api: Api, member: str, identifier: str) -> None:
     got = api(f"Get{member}", Id=identifier)
     config = got[member][f"{member}Config"]
-    for verb, said in (("Update", {f"{member}Config": config}), ("Delete", {})):
-        refused = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **said)
-        assert (refused.code, refused.status) == ("AccessDenied", 403)
+    for verb, members in (("Update", {f"{member}Config": config}), ("Delete", {})):
+        error = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **members)
+        assert (error.code, error.status) == ("AccessDenied", 403)
 
 
-# --- what documents mean ------------------------------------------------------------------
+# --- documents and sections ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_declared_ones_are_read_only(api: Api, member: str, identifier: str) -> 
         ),
     ],
 )
-def test_a_cache_policy_there_and_back(policy: CachePolicyConfig) -> None:
+def test_cache_policy_round_trips(policy: CachePolicyConfig) -> None:
     back = policy_sections.cache_policy(cache_policy_document("name", policy))
     assert back.model_copy(update={"error_ttl": policy.error_ttl}) == policy
 
@@ -240,7 +240,7 @@ def test_a_cache_policy_there_and_back(policy: CachePolicyConfig) -> None:
         ),
     ],
 )
-def test_an_origin_request_policy_there_and_back(policy: OriginRequestPolicyConfig) -> None:
+def test_origin_request_policy_round_trips(policy: OriginRequestPolicyConfig) -> None:
     document = origin_request_policy_document("name", policy)
     assert policy_sections.origin_request_policy(document) == policy
 
@@ -266,13 +266,13 @@ def test_an_origin_request_policy_there_and_back(policy: OriginRequestPolicyConf
         ),
     ],
 )
-def test_a_response_headers_policy_there_and_back(policy: ResponseHeadersPolicyConfig) -> None:
+def test_response_headers_policy_round_trips(policy: ResponseHeadersPolicyConfig) -> None:
     document = response_headers_policy_document("name", policy)
     assert policy_sections.response_headers_policy(document) == policy
 
 
-def test_security_headers_are_spelled_as_browsers_read_them() -> None:
-    made = policy_sections.response_headers_policy(
+def test_security_headers_have_the_syntax_of_browsers() -> None:
+    created = policy_sections.response_headers_policy(
         {
             "Name": "all",
             "SecurityHeadersConfig": {
@@ -299,16 +299,16 @@ def test_security_headers_are_spelled_as_browsers_read_them() -> None:
             },
         }
     )
-    assert made.set == {
+    assert created.set == {
         "X-XSS-Protection": "1; mode=block",
         "Referrer-Policy": "origin",
         "Content-Security-Policy": "default-src https:",
     }
-    assert made.add == {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
-    assert made.hsts == "max-age=10; includeSubDomains"
-    assert made.remove == ("Strict-Transport-Security",)  # so that the edge's own counts
-    assert made.cors.origins == ("https://a.example.org", "http://a.example.org")
-    assert len(made.cors.methods) == 7
+    assert created.add == {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
+    assert created.hsts == "max-age=10; includeSubDomains"
+    assert created.remove == ("Strict-Transport-Security",)  # so that the edge's own counts
+    assert created.cors.origins == ("https://a.example.org", "http://a.example.org")
+    assert len(created.cors.methods) == 7
 
 
 def key_of(behavior_said: str, *names: str, what: str = "Header") -> dict[str, Any]:
@@ -318,7 +318,7 @@ def key_of(behavior_said: str, *names: str, what: str = "Header") -> dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("member", "more", "code", "named"),
+    ("member", "more", "code", "reason"),
     [
         ("CachePolicy", {"MinTTL": 9, "MaxTTL": 5}, "InvalidArgument", "MinTTL"),
         ("CachePolicy", {"MinTTL": -1}, "InvalidArgument", "min_ttl"),
@@ -416,49 +416,49 @@ def key_of(behavior_said: str, *names: str, what: str = "Header") -> dict[str, A
         ),
     ],
 )
-def test_a_document_that_will_not_do_changes_nothing(
-    api: Api, member: str, more: dict[str, Any], code: str, named: str
+def test_invalid_document_is_refused(
+    api: Api, member: str, more: dict[str, Any], code: str, reason: str
 ) -> None:
     document = {**KINDS[member][0], **more}
     if headers := document.pop("headers", None):
         key = document["ParametersInCacheKeyAndForwardedToOrigin"]
         document["ParametersInCacheKeyAndForwardedToOrigin"] = {**key, "HeadersConfig": headers}
-    refused = api.error(f"Create{member}", **{f"{member}Config": document})
-    assert refused.code == code
-    assert named in refused.message
+    error = api.error(f"Create{member}", **{f"{member}Config": document})
+    assert error.code == code
+    assert reason in error.message
 
 
 # --- keys ---------------------------------------------------------------------------------
 
 
-def test_a_key_made_twice_is_one_and_stays_the_same(api: Api) -> None:
+def test_repeated_creation_returns_the_same_key_and_a_key_cannot_change(api: Api) -> None:
     first, second = create(api, "PublicKey"), create(api, "PublicKey")
     assert second["PublicKey"]["Id"] == first["PublicKey"]["Id"]
     assert re.fullmatch(r"K[A-Z0-9]{13}", first["PublicKey"]["Id"])
     for more in ({"EncodedKey": OTHER_PEM}, {"CallerReference": "other"}):
-        refused = api.error(
+        error = api.error(
             "UpdatePublicKey",
             Id=first["PublicKey"]["Id"],
             IfMatch=first["ETag"],
             PublicKeyConfig={**KEY, **more},
         )
-        assert refused.code == "CannotChangeImmutablePublicKeyFields"
+        assert error.code == "CannotChangeImmutablePublicKeyFields"
 
 
-def test_a_distribution_shows_whose_keys_it_trusts(api: Api) -> None:
+def test_distribution_lists_its_trusted_keys(api: Api) -> None:
     key = create(api, "PublicKey")["PublicKey"]["Id"]
     group = create(api, "KeyGroup", Items=[key])["KeyGroup"]["Id"]
     trusted = {"Enabled": True, **listing(group, "trusted")}
     signers = {"Enabled": True, **listing("self")}
-    said = web(DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted, TrustedSigners=signers))
-    shown = api("CreateDistribution", DistributionConfig=said)["Distribution"]
-    groups = shown["ActiveTrustedKeyGroups"]
+    members = web(DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted, TrustedSigners=signers))
+    distribution = api("CreateDistribution", DistributionConfig=members)["Distribution"]
+    groups = distribution["ActiveTrustedKeyGroups"]
     assert groups["Enabled"]
     assert {item["KeyGroupId"]: item["KeyPairIds"] for item in groups["Items"]} == {
         group: listing(key),
         "trusted": listing("KDECLARED"),
     }
-    assert shown["ActiveTrustedSigners"] == {
+    assert distribution["ActiveTrustedSigners"] == {
         "Enabled": True,
         **listing({"AwsAccountNumber": "self", "KeyPairIds": listing("KDECLARED", key)}),
     }

@@ -47,7 +47,7 @@ def _api(tmp_path: Path) -> Api:
     return Api(tmp_path)
 
 
-def in_force(api: Api) -> Config:
+def config_in_force(api: Api) -> Config:
     config = combine(api.from_file, api.store.resources()).config
     for distribution in config.distributions:  # a worker can apply all of it
         if isinstance(distribution, WebDistributionConfig):
@@ -55,36 +55,36 @@ def in_force(api: Api) -> Config:
             error_pages(distribution)
         names = {distribution.origin, *(b.origin for b in getattr(distribution, "behaviors", ()))}
         assert names - {""} <= config.origins.keys() | config.origin_groups.keys()
-        for holder in (distribution, *getattr(distribution, "behaviors", ())):
-            for group in holder.trusted_key_groups:
+        for rules in (distribution, *getattr(distribution, "behaviors", ())):
+            for group in rules.trusted_key_groups:
                 assert config.public_keys.keys() >= set(config.key_groups[group].keys)
     for group in config.origin_groups.values():
         assert config.origins.keys() >= set(group.origins)
     return config
 
 
-def made_web(api: Api, **document: Any) -> tuple[Config, WebDistributionConfig]:
+def create_web(api: Api, **document: Any) -> tuple[Config, WebDistributionConfig]:
     """A distribution of ``document``, and the config that it is then part of."""
     identifier = api("CreateDistribution", DistributionConfig=web(**document))["Distribution"]["Id"]
-    config = in_force(api)
-    (found,) = (one for one in config.distributions if one.id == identifier)
-    assert isinstance(found, WebDistributionConfig)
-    return config, found
+    config = config_in_force(api)
+    (result,) = (one for one in config.distributions if one.id == identifier)
+    assert isinstance(result, WebDistributionConfig)
+    return config, result
 
 
-def test_without_resources_the_declared_config_is_in_force(api: Api) -> None:
+def test_config_without_resources_is_that_of_the_file(api: Api) -> None:
     assert combine(api.from_file, ()).config == api.from_file
 
 
-def test_what_is_declared_stays_as_it_is(api: Api) -> None:
-    config, made = made_web(api, Aliases=listing("CDN.example.com", "*.example.net"))
+def test_resources_of_the_file_do_not_change(api: Api) -> None:
+    config, distribution = create_web(api, Aliases=listing("CDN.example.com", "*.example.net"))
     assert config.distributions[:2] == api.from_file.distributions
     assert config.model_copy(update={"origins": api.from_file.origins, "distributions": ()}) == (
         api.from_file.model_copy(update={"distributions": ()})
     )
-    assert made.enabled
-    assert made.aliases == (
-        f"{made.id.lower()}.fra-1.streamedge",
+    assert distribution.enabled
+    assert distribution.aliases == (
+        f"{distribution.id.lower()}.fra-1.streamedge",
         "cdn.example.com",
         "*.example.net",
     )
@@ -104,20 +104,20 @@ def test_what_is_declared_stays_as_it_is(api: Api) -> None:
         (bucket("other", "videos.s3-eu-west-1.amazonaws.com"), "bucket"),
     ],
 )
-def test_a_declared_origin_is_meant_by_its_name_or_bucket(api: Api, origin: Any, name: str) -> None:
-    config, made = made_web(
+def test_origin_of_the_file_is_used_by_name_or_bucket(api: Api, origin: Any, name: str) -> None:
+    config, distribution = create_web(
         api, Origins=listing(origin), DefaultCacheBehavior=behavior(origin["Id"])
     )
-    assert made.origin == name
+    assert distribution.origin == name
     assert config.origins == api.from_file.origins
     assert config.origin_groups == api.from_file.origin_groups
 
 
-def test_a_bucket_is_made_where_none_is_declared(api: Api) -> None:
+def test_bucket_that_is_not_in_the_file_is_created(api: Api) -> None:
     origin = bucket(domain="my.films.s3.eu-west-1.amazonaws.com", ConnectionTimeout=3)
-    config, made = made_web(api, Origins=listing(origin))
-    assert made.origin == f"made:{made.id}:films"
-    assert config.origins[made.origin] == S3OriginConfig(
+    config, distribution = create_web(api, Origins=listing(origin))
+    assert distribution.origin == f"made:{distribution.id}:films"
+    assert config.origins[distribution.origin] == S3OriginConfig(
         type="s3",
         bucket="my.films",
         region="eu-west-1",
@@ -128,37 +128,40 @@ def test_a_bucket_is_made_where_none_is_declared(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behavior_said", "is_anonymous"), [("always", False), ("no-override", False), ("never", True)]
+    ("signing_behavior", "is_anonymous"),
+    [("always", False), ("no-override", False), ("never", True)],
 )
-def test_an_access_control_says_whether_a_made_bucket_is_signed_for(
-    api: Api, behavior_said: str, is_anonymous: bool
+def test_access_control_decides_whether_requests_are_signed(
+    api: Api, signing_behavior: str, is_anonymous: bool
 ) -> None:
     control = {
         "Name": "films",
         "SigningProtocol": "sigv4",
-        "SigningBehavior": behavior_said,
+        "SigningBehavior": signing_behavior,
         "OriginAccessControlOriginType": "s3",
     }
-    made = api("CreateOriginAccessControl", OriginAccessControlConfig=control)
-    identifier = made["OriginAccessControl"]["Id"]
-    config, distribution = made_web(api, Origins=listing(bucket(OriginAccessControlId=identifier)))
+    output = api("CreateOriginAccessControl", OriginAccessControlConfig=control)
+    identifier = output["OriginAccessControl"]["Id"]
+    config, distribution = create_web(
+        api, Origins=listing(bucket(OriginAccessControlId=identifier))
+    )
     origin = config.origins[distribution.origin]
     assert isinstance(origin, S3OriginConfig)
     assert origin.anonymous is is_anonymous
 
 
-def test_an_access_identity_means_signed(api: Api) -> None:
+def test_access_identity_makes_requests_signed(api: Api) -> None:
     identity = api(
         "CreateCloudFrontOriginAccessIdentity",
         CloudFrontOriginAccessIdentityConfig={"CallerReference": "one", "Comment": ""},
     )
     identifier = identity["CloudFrontOriginAccessIdentity"]["Id"]
-    named = f"origin-access-identity/cloudfront/{identifier}"
-    origin = bucket(S3OriginConfig={"OriginAccessIdentity": named})
-    config, made = made_web(api, Origins=listing(origin))
-    found = config.origins[made.origin]
-    assert isinstance(found, S3OriginConfig)
-    assert not found.anonymous
+    reference = f"origin-access-identity/cloudfront/{identifier}"
+    origin = bucket(S3OriginConfig={"OriginAccessIdentity": reference})
+    config, distribution = create_web(api, Origins=listing(origin))
+    result = config.origins[distribution.origin]
+    assert isinstance(result, S3OriginConfig)
+    assert not result.anonymous
 
 
 @pytest.mark.parametrize(
@@ -175,54 +178,61 @@ def test_an_access_identity_means_signed(api: Api) -> None:
         ({"OriginProtocolPolicy": "match-viewer"}, "https://origin.example.org"),
     ],
 )
-def test_a_server_is_made_with_scheme_and_port(api: Api, custom: Any, url: str) -> None:
+def test_http_origin_has_scheme_port_and_headers(api: Api, custom: Any, url: str) -> None:
     headers = listing({"HeaderName": "X-Secret", "HeaderValue": SECRET_VALUE})
     origin = server(custom=custom, OriginPath="/a/b", CustomHeaders=headers)
-    config, made = made_web(api, Origins=listing(origin), DefaultCacheBehavior=behavior("server"))
-    found = config.origins[made.origin]
-    assert isinstance(found, HttpOriginConfig)
-    assert (found.url, found.prefix, found.host) == (url, "a/b/", "origin")
-    assert found.headers == {"X-Secret": SecretStr(SECRET_VALUE)}
+    config, distribution = create_web(
+        api, Origins=listing(origin), DefaultCacheBehavior=behavior("server")
+    )
+    result = config.origins[distribution.origin]
+    assert isinstance(result, HttpOriginConfig)
+    assert (result.url, result.prefix, result.host) == (url, "a/b/", "origin")
+    assert result.headers == {"X-Secret": SecretStr(SECRET_VALUE)}
 
 
 SECRET_VALUE = "open sesame"
 
 
-def test_match_viewer_is_plain_where_the_edge_listens_for_plain_http_alone(tmp_path: Path) -> None:
+def test_match_viewer_is_http_if_the_edge_listens_for_http_only(tmp_path: Path) -> None:
     api = Api(tmp_path, {**FILE_CONFIG, "listen": {}, "certificates": []})
     origin = server(custom={"OriginProtocolPolicy": "match-viewer"})
-    config, made = made_web(api, Origins=listing(origin), DefaultCacheBehavior=behavior("server"))
-    found = config.origins[made.origin]
-    assert isinstance(found, HttpOriginConfig)
-    assert found.url == "http://origin.example.org"
+    config, distribution = create_web(
+        api, Origins=listing(origin), DefaultCacheBehavior=behavior("server")
+    )
+    result = config.origins[distribution.origin]
+    assert isinstance(result, HttpOriginConfig)
+    assert result.url == "http://origin.example.org"
 
 
-def test_what_a_document_adds_to_a_declared_origin_makes_a_copy(api: Api) -> None:
+def test_additions_to_an_origin_of_the_file_create_a_copy(api: Api) -> None:
     headers = listing({"HeaderName": "X-New", "HeaderValue": "1"})
     origins = listing(
         server("site", OriginPath="/more", CustomHeaders=headers),
         bucket("media", OriginPath="/more"),
     )
-    config, made = made_web(
+    config, distribution = create_web(
         api,
         Origins=origins,
         DefaultCacheBehavior=behavior("site"),
         CacheBehaviors=listing(behavior("media", PathPattern="m/*")),
     )
-    site, media = config.origins[made.origin], config.origins[made.behaviors[0].origin]
+    site, media = (
+        config.origins[distribution.origin],
+        config.origins[distribution.behaviors[0].origin],
+    )
     assert isinstance(site, HttpOriginConfig)
     assert (site.url, site.prefix) == ("https://www.example.org/base", "more/")
     assert site.headers.keys() == {"X-Key", "X-New"}
     assert isinstance(media, DirectoryOriginConfig)
     assert media.prefix == "films/more/"
     assert config.origins.keys() - api.from_file.origins.keys() == {
-        made.origin,
-        made.behaviors[0].origin,
+        distribution.origin,
+        distribution.behaviors[0].origin,
     }
 
 
-def test_the_viewers_host_makes_a_variant_of_an_origin(api: Api) -> None:
-    config, made = made_web(
+def test_forwarded_host_creates_a_variant_of_an_origin(api: Api) -> None:
+    config, distribution = create_web(
         api,
         Origins=listing(server()),
         DefaultCacheBehavior=behavior("server"),
@@ -246,29 +256,29 @@ def test_the_viewers_host_makes_a_variant_of_an_origin(api: Api) -> None:
     )
     hosts = [
         getattr(config.origins[rules.origin], "host")  # noqa: B009
-        for rules in (made, *made.behaviors)
+        for rules in (distribution, *distribution.behaviors)
     ]
     assert hosts == ["origin", "viewer", "viewer", "origin"]
 
 
-def test_an_origin_group_fails_over(api: Api) -> None:
+def test_origin_group_is_converted(api: Api) -> None:
     group = {
         "Id": "group",
         "FailoverCriteria": {"StatusCodes": listing(500, 404)},
         "Members": listing({"OriginId": "server"}, {"OriginId": "bucket"}),
     }
-    config, made = made_web(
+    config, distribution = create_web(
         api,
         Origins=listing(server(), bucket("bucket")),
         OriginGroups=listing(group),
         DefaultCacheBehavior=behavior("group"),
     )
-    found = config.origin_groups[made.origin]
-    assert found.origins == (f"made:{made.id}:server", "bucket")
-    assert found.failover == (500, 404, "connect", "timeout")
+    result = config.origin_groups[distribution.origin]
+    assert result.origins == (f"made:{distribution.id}:server", "bucket")
+    assert result.failover == (500, 404, "connect", "timeout")
 
 
-def test_ids_that_look_like_variants_are_their_own_origins(api: Api) -> None:
+def test_ids_that_look_like_variants_have_their_own_origins(api: Api) -> None:
     ids = ("a", "viewer-host+a", "a:viewer-host", "https+a", "made:a", "a:")
     origins = [server(one, f"o{number}.example.org") for number, one in enumerate(ids)]
     origins[0] = server("a", "o0.example.org", custom={"OriginProtocolPolicy": "match-viewer"})
@@ -282,26 +292,26 @@ def test_ids_that_look_like_variants_are_their_own_origins(api: Api) -> None:
         for number, one in enumerate(ids)
         for host in ("", "host")
     ]
-    config, made = made_web(
+    config, distribution = create_web(
         api,
         Origins=listing(*origins),
         DefaultCacheBehavior=behavior("a"),
         CacheBehaviors=listing(*behaviors),
     )
     for number, (plain, hosted) in enumerate(
-        zip(made.behaviors[::2], made.behaviors[1::2], strict=True)
+        zip(distribution.behaviors[::2], distribution.behaviors[1::2], strict=True)
     ):
         for rules, host in ((plain, "origin"), (hosted, "viewer")):
-            found = config.origins[rules.origin]
-            assert isinstance(found, HttpOriginConfig)
-            assert (found.url, found.host) == (f"https://o{number}.example.org", host)
+            result = config.origins[rules.origin]
+            assert isinstance(result, HttpOriginConfig)
+            assert (result.url, result.host) == (f"https://o{number}.example.org", host)
 
 
 # --- behaviors ----------------------------------------------------------------------------
 
 
 def test_behaviors_keep_their_order_and_inherit_nothing(api: Api) -> None:
-    config, made = made_web(
+    config, distribution = create_web(
         api,
         Origins=listing(server(), bucket()),
         DefaultCacheBehavior=behavior(
@@ -321,31 +331,31 @@ def test_behaviors_keep_their_order_and_inherit_nothing(api: Api) -> None:
         ),
     )
     all_methods = ("GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE")
-    assert made.methods == all_methods
-    assert made.compress
-    assert made.trusted_key_groups == ("trusted",)
-    assert made.viewer_protocol == "redirect-to-https"
-    assert made.response_headers_policy == "SecurityHeadersPolicy"
-    first, second = made.behaviors
+    assert distribution.methods == all_methods
+    assert distribution.compress
+    assert distribution.trusted_key_groups == ("trusted",)
+    assert distribution.viewer_protocol == "redirect-to-https"
+    assert distribution.response_headers_policy == "SecurityHeadersPolicy"
+    first, second = distribution.behaviors
     assert [first.path, second.path] == ["/b/*", "a/*"]
-    assert made.rules_for(first).trusted_key_groups == ()
-    assert made.rules_for(first).viewer_protocol == "allow-all"
-    assert made.rules_for(first).response_headers_policy == ""
-    assert not made.rules_for(first).compress  # CachingDisabled has no Accept-Encoding
+    assert distribution.rules_for(first).trusted_key_groups == ()
+    assert distribution.rules_for(first).viewer_protocol == "allow-all"
+    assert distribution.rules_for(first).response_headers_policy == ""
+    assert not distribution.rules_for(first).compress  # CachingDisabled has no Accept-Encoding
     # An object has no parts to change.
-    assert made.rules_for(second).methods == tuple(m for m in all_methods if m != "PATCH")
+    assert distribution.rules_for(second).methods == tuple(m for m in all_methods if m != "PATCH")
     assert config.cache_policies == api.from_file.cache_policies
 
 
 def legacy(api: Api, **more: Any) -> tuple[CachePolicyConfig, Any, WebDistributionConfig]:
     """The policies of a behavior that was written the old way."""
-    config, made = made_web(api, DefaultCacheBehavior=behavior(**more))
-    request = config.origin_request_policies.get(made.origin_request_policy)
-    return config.cache_policies[made.cache_policy], request, made
+    config, distribution = create_web(api, DefaultCacheBehavior=behavior(**more))
+    request = config.origin_request_policies.get(distribution.origin_request_policy)
+    return config.cache_policies[distribution.cache_policy], request, distribution
 
 
-def test_forwarded_values_are_a_policy_of_their_own(api: Api) -> None:
-    policy, request, made = legacy(
+def test_forwarded_values_become_a_policy(api: Api) -> None:
+    policy, request, distribution = legacy(
         api,
         MinTTL=5,
         DefaultTTL=10,
@@ -366,10 +376,10 @@ def test_forwarded_values_are_a_policy_of_their_own(api: Api) -> None:
         headers=("Accept-Language",),
     )
     assert request is None
-    assert made.compress
+    assert distribution.compress
 
 
-def test_query_string_keys_are_few_of_those_forwarded(api: Api) -> None:
+def test_query_string_keys_are_a_part_of_the_forwarded_ones(api: Api) -> None:
     policy, request, _made = legacy(
         api, ForwardedValues=forwarded(QueryString=True, QueryStringCacheKeys=listing("page"))
     )
@@ -377,41 +387,44 @@ def test_query_string_keys_are_few_of_those_forwarded(api: Api) -> None:
     assert request.query_strings == ALL
 
 
-def test_all_headers_forwarded_means_that_nothing_is_kept(api: Api) -> None:
+def test_forwarding_all_headers_disables_caching(api: Api) -> None:
     policy, request, _made = legacy(api, ForwardedValues=forwarded(Headers=listing("*")))
     assert (policy.min_ttl, policy.default_ttl, policy.max_ttl) == (0.0, 0.0, 0.0)
     assert policy.query_strings == NONE
     assert request.headers == ALL
 
 
-def test_countries_are_a_distributions_own(api: Api) -> None:
-    _config, allowed = made_web(api, Restrictions=countries("whitelist", "DE", "FR"))
+def test_countries_belong_to_the_distribution(api: Api) -> None:
+    _config, allowed = create_web(api, Restrictions=countries("whitelist", "DE", "FR"))
     assert (allowed.countries.codes, allowed.countries.is_allow_list) == (("DE", "FR"), True)
-    _config, denied = made_web(
+    _config, denied = create_web(
         api, CallerReference="two", Restrictions=countries("blacklist", "US")
     )
     assert (denied.countries.codes, denied.countries.is_allow_list) == (("US",), False)
-    _config, opened = made_web(api, CallerReference="three", Restrictions=countries("none"))
+    _config, opened = create_web(api, CallerReference="three", Restrictions=countries("none"))
     assert opened.countries.is_open
 
 
-def test_error_pages_root_object_tags_and_enabled(api: Api) -> None:
+def test_error_pages_root_object_and_tag_header_are_converted(api: Api) -> None:
     pages = listing(
         {"ErrorCode": 404, "ResponsePagePath": "/404.html", "ResponseCode": "200"},
         {"ErrorCode": 500, "ErrorCachingMinTTL": 0},
     )
-    _config, made = made_web(
+    _config, distribution = create_web(
         api,
         Enabled=False,
         DefaultRootObject="index.html",
         CustomErrorResponses=pages,
         CacheTagConfig={"HeaderName": "Cache-Tag"},
     )
-    assert not made.enabled
-    assert made.default_root_object == "index.html"
-    assert made.cache_tag_header == "Cache-Tag"
-    told = [(page.status, page.path, page.response_status, page.ttl) for page in made.error_pages]
-    assert told == [(404, "/404.html", 200, 10.0), (500, "", 0, 0.0)]
+    assert not distribution.enabled
+    assert distribution.default_root_object == "index.html"
+    assert distribution.cache_tag_header == "Cache-Tag"
+    converted = [
+        (page.status, page.path, page.response_status, page.ttl)
+        for page in distribution.error_pages
+    ]
+    assert converted == [(404, "/404.html", 200, 10.0), (500, "", 0, 0.0)]
 
 
 # --- trust --------------------------------------------------------------------------------
@@ -422,13 +435,13 @@ def make_key(api: Api, name: str, pem: str) -> str:
     return str(api("CreatePublicKey", PublicKeyConfig=config)["PublicKey"]["Id"])
 
 
-def test_made_keys_and_groups_are_trusted_by_their_ids(api: Api) -> None:
+def test_key_groups_of_the_api_are_trusted_by_id(api: Api) -> None:
     keys = [make_key(api, "rsa", rsa_pem()), make_key(api, "ec", ec_pem(ec.SECP256R1()))]
     group = api("CreateKeyGroup", KeyGroupConfig={"Name": "g", "Items": [*keys, "KDECLARED"]})
     identifier = group["KeyGroup"]["Id"]
     trusted = {"Enabled": True, **listing(identifier)}
-    config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))
-    (name,) = made.trusted_key_groups
+    config, distribution = create_web(api, DefaultCacheBehavior=behavior(TrustedKeyGroups=trusted))
+    (name,) = distribution.trusted_key_groups
     assert name == f"made-{identifier}"
     assert config.key_groups[name].keys == (*keys, "KDECLARED")
     assert config.public_keys.keys() == {*keys, "KDECLARED"}
@@ -440,29 +453,29 @@ def test_trusted_signer_self_is_all_keys_of_the_edge(api: Api) -> None:
     api(
         "CreateStreamingDistribution", StreamingDistributionConfig=streaming(TrustedSigners=signers)
     )
-    config = in_force(api)
-    made = config.distributions[-1]
-    assert isinstance(made, RtmpDistributionConfig)
-    (name,) = made.trusted_key_groups
+    config = config_in_force(api)
+    distribution = config.distributions[-1]
+    assert isinstance(distribution, RtmpDistributionConfig)
+    (name,) = distribution.trusted_key_groups
     assert config.key_groups[name].keys == ("KDECLARED", key)
 
 
-def test_self_without_any_key_lets_in_nobody(tmp_path: Path) -> None:
+def test_trusted_signer_self_without_keys_allows_nobody(tmp_path: Path) -> None:
     declared = {**FILE_CONFIG, "public_keys": {}, "key_groups": {}}
     declared["distributions"] = declared["distributions"][1:]
     api = Api(tmp_path, declared)
     signers = {"Enabled": True, **listing("self")}
-    config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
-    (name,) = made.trusted_key_groups
+    config, distribution = create_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
+    (name,) = distribution.trusted_key_groups
     assert config.key_groups[name].keys == ()
 
 
-def test_no_declared_key_group_is_taken_for_a_made_one(tmp_path: Path) -> None:
+def test_key_group_of_the_file_is_not_confused_with_one_of_the_api(tmp_path: Path) -> None:
     groups = {"made-self": {"keys": []}, "made-self-": {"keys": []}, **FILE_CONFIG["key_groups"]}
     api = Api(tmp_path, {**FILE_CONFIG, "key_groups": groups})
     signers = {"Enabled": True, **listing("self")}
-    config, made = made_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
-    assert made.trusted_key_groups == ("made-self--",)
+    config, distribution = create_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
+    assert distribution.trusted_key_groups == ("made-self--",)
     assert config.key_groups["made-self"] == api.from_file.key_groups["made-self"]
 
 
@@ -478,16 +491,16 @@ def test_no_declared_key_group_is_taken_for_a_made_one(tmp_path: Path) -> None:
         ("films.s3.amazonaws.com", None),
     ],
 )
-def test_a_streaming_distribution_serves_a_bucket(api: Api, domain: str, name: str | None) -> None:
+def test_streaming_distribution_serves_a_bucket(api: Api, domain: str, name: str | None) -> None:
     document = streaming(
         S3Origin={"DomainName": domain, "OriginAccessIdentity": ""},
         Aliases=listing("rtmp.example.com"),
     )
-    made = api("CreateStreamingDistribution", StreamingDistributionConfig=document)
-    identifier = made["StreamingDistribution"]["Id"]
-    config = in_force(api)
-    found = config.distributions[-1]
-    assert found == RtmpDistributionConfig(
+    distribution = api("CreateStreamingDistribution", StreamingDistributionConfig=document)
+    identifier = distribution["StreamingDistribution"]["Id"]
+    config = config_in_force(api)
+    result = config.distributions[-1]
+    assert result == RtmpDistributionConfig(
         id=identifier,
         type="rtmp",
         aliases=(f"{identifier.lower()}.fra-1.streamedge", "rtmp.example.com"),
@@ -503,19 +516,19 @@ def resource(identifier: str, document: dict[str, Any], kind: Kind = Kind.DISTRI
     return Resource(kind, identifier, "E1", identifier, document, NOW_S, NOW_S)
 
 
-def test_declared_wins_on_an_id_and_on_an_alias(api: Api) -> None:
+def test_file_has_priority_for_ids_and_aliases(api: Api) -> None:
     resources = (
         resource("EWEB", web()),
         resource("EMADE", web(Aliases=listing("www.example.com", "free.example.com"))),
     )
-    found = combine(api.from_file, resources)
-    assert [problem.id for problem in found.problems] == ["EWEB"]
-    assert found.config.distributions[:2] == api.from_file.distributions
-    (made,) = found.config.distributions[2:]
-    assert made.aliases == ("emade.fra-1.streamedge", "free.example.com")
+    result = combine(api.from_file, resources)
+    assert [problem.id for problem in result.problems] == ["EWEB"]
+    assert result.config.distributions[:2] == api.from_file.distributions
+    (distribution,) = result.config.distributions[2:]
+    assert distribution.aliases == ("emade.fra-1.streamedge", "free.example.com")
 
 
-def test_what_cannot_be_applied_is_left_out_with_what_names_it(api: Api) -> None:
+def test_invalid_resource_is_left_out_with_those_that_refer_to_it(api: Api) -> None:
     bad_key = {"CallerReference": "k", "Name": "k", "EncodedKey": "no key"}
     trusted = {"Enabled": True, **listing("group")}
     resources = (
@@ -525,13 +538,13 @@ def test_what_cannot_be_applied_is_left_out_with_what_names_it(api: Api) -> None
         resource("EGONE", web(Origins=listing(bucket("gone", "gone.example.org")))),
         resource("EGOOD", web()),
     )
-    found = combine(api.from_file, resources)
-    assert {problem.id for problem in found.problems} == {"K1", "group", "ESIGNED", "EGONE"}
-    assert [one.id for one in found.config.distributions] == ["EWEB", "ESTREAM", "EGOOD"]
-    assert found.config.key_groups == api.from_file.key_groups
+    result = combine(api.from_file, resources)
+    assert {problem.id for problem in result.problems} == {"K1", "group", "ESIGNED", "EGONE"}
+    assert [one.id for one in result.config.distributions] == ["EWEB", "ESTREAM", "EGOOD"]
+    assert result.config.key_groups == api.from_file.key_groups
 
 
-def test_a_policy_of_the_api_is_found_by_its_id(api: Api) -> None:
+def test_policy_of_the_api_is_used_by_id(api: Api) -> None:
     document = {
         "Name": "keyed",
         "MinTTL": 1,
@@ -544,20 +557,20 @@ def test_a_policy_of_the_api_is_found_by_its_id(api: Api) -> None:
         },
     }
     identifier = api("CreateCachePolicy", CachePolicyConfig=document)["CachePolicy"]["Id"]
-    config, made = made_web(
+    config, distribution = create_web(
         api,
         Origins=listing(server()),
         DefaultCacheBehavior=behavior("server", CachePolicyId=identifier, Compress=True),
     )
-    policy = find(made.cache_policy, config.cache_policies, MANAGED["cache_policies"])
+    policy = find(distribution.cache_policy, config.cache_policies, MANAGED["cache_policies"])
     assert policy == CachePolicyConfig(
         min_ttl=1.0,
         headers=("Accept", "Host"),
         cookies=Selection(SelectionMode.EXCEPT, ("a",)),
         query_strings=ALL,
     )
-    assert made.compress
-    origin = config.origins[made.origin]
+    assert distribution.compress
+    origin = config.origins[distribution.origin]
     assert isinstance(origin, HttpOriginConfig)
     assert origin.host == "viewer"
-    assert OPTIMIZED not in made.cache_policy
+    assert OPTIMIZED not in distribution.cache_policy
