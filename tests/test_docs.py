@@ -444,3 +444,11 @@ def test_layers_of_the_architecture_are_those_of_the_import_contract() -> None:
     assert [line.strip() for line in listed.partition("\n\n")[0].splitlines()] == [
         layer.replace("streamedge.", "") for layer in layers
     ]
+
+
+def test_architecture_describes_each_folder_of_the_package() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    described = set(re.findall(r"^\| `([\w/]+)/` \|", text, re.MULTILINE))
+    folders = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    assert len(folders) > 10
+    assert folders - described == set()
