@@ -1,4 +1,4 @@
-"""What FFmpeg plays from an FLV, the edge plays: the same samples at the same times."""
+"""The edge plays the same samples of an FLV as FFmpeg, at the same times."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 async def played(data: bytes, length_ms: int) -> Played:
-    """What a viewer is sent: the runs of a medium, tag by tag."""
+    """The tags of the runs that a viewer is sent."""
     try:
         head, _ = feed(flv_head.read_head(len(data)), data)
     except MediaError as exc:
@@ -79,10 +79,10 @@ async def check(variants: Iterable[Variant], folder: Path, *, may_have_more: boo
     for name, data in variants:
         path = folder / "film.flv"
         path.write_bytes(data)
-        wanted = ffmpeg_packets(path)
+        expected = ffmpeg_packets(path)
         for length_ms in (0, RUN_MS):
             got = await played(data, length_ms)
-            found = differences(wanted, got, may_have_more=may_have_more)
+            found = differences(expected, got, may_have_more=may_have_more)
             wrong += [f"{name}: {difference} ({got.error})" for difference in found]
     assert not wrong, "\n".join(wrong)
 
@@ -94,7 +94,7 @@ async def test_file_with_one_edit_is_played_or_refused(seed: bytes, tmp_path: Pa
 async def test_file_with_several_edits_is_played_or_refused(
     seed: bytes, tmp_path: Path, corpus_size: int
 ) -> None:
-    # Some of them are too much for FFmpeg, which ends where the edge goes on.
+    # FFmpeg ends at some of them, where the edge continues.
     files = mixed(seed, corpus_size, random_seed=corpus_size)
     await check(files, tmp_path, may_have_more=True)
 

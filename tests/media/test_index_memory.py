@@ -53,20 +53,20 @@ def test_single_value_may_exceed_the_limit() -> None:
 
 
 class Uses(RuleBasedStateMachine):
-    """Keeping, using, forgetting in any order."""
+    """Adds, leases and drops values in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.memory = IndexMemory[int, tuple[int, int]](LIMIT_BYTES)
         self.leases: list[Lease[tuple[int, int]]] = []
-        self.made = 0
+        self.added = 0
 
     @rule(key=st.integers(0, 5), size_bytes=st.integers(1, 60))
     def keep(self, key: int, size_bytes: int) -> None:
-        self.made += 1
+        self.added += 1
         in_use = {lease.value: lease.value[1] for lease in self.leases}
         try:
-            self.leases.append(self.memory.add(key, (self.made, size_bytes), size_bytes))
+            self.leases.append(self.memory.add(key, (self.added, size_bytes), size_bytes))
         except CacheFullError:
             assert sum(in_use.values()) + size_bytes > LIMIT_BYTES
 

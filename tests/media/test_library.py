@@ -100,7 +100,7 @@ async def test_file_of_another_kind_is_refused(
 
 
 async def played_bytes(medium: Medium) -> int:
-    """Goes through all of a medium, and counts the bytes of its runs."""
+    """The bytes of all runs of a medium."""
     mark, count = await medium.locate(0), 0
     async with asyncio.timeout(PATIENCE_S):
         while True:
@@ -123,9 +123,9 @@ async def played_bytes(medium: Medium) -> int:
 async def test_unstorable_object_plays_to_its_end(
     media: Media, cache_root: Path, name: str, control: str, etag: str
 ) -> None:
-    """Each play gets one version, whole: whatever the origin can be asked for again."""
+    """Each play gets one whole version, even if the origin cannot resume a response."""
     async with edge_of(cache_root) as (server, cache, origin):
-        cache.quick_abort_bytes = 0  # a fill ends when nobody reads it
+        cache.quick_abort_bytes = 0  # a fill without readers ends
         fields = (("Cache-Control", control),)
         server.put("film", media(name), etag=etag, last_modified_s=None, headers=fields)
         titles = titles_of(cache)
@@ -169,7 +169,7 @@ async def test_index_over_the_limit_is_not_read(cache_root: Path) -> None:
 
 
 async def test_faults_are_reported_once(media: Media, cache_root: Path) -> None:
-    data = media("film.mp4")  # its index stands in front
+    data = media("film.mp4")  # its index is at the start
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data[: len(data) * 9 // 10])
         reported: list[tuple[str, tuple[str, ...]]] = []
@@ -194,7 +194,7 @@ async def test_concurrent_opens_build_one_index(media: Media, cache_root: Path) 
         titles = titles_of(cache)
         opening = [asyncio.ensure_future(titles.open(asset(origin, "film.mp4"))) for _ in range(9)]
         await server.until(lambda: server.body_bytes_sent == 1000)
-        # The first one leaves: the others get theirs all the same.
+        # The first one is cancelled; the others still get the index.
         opening.pop(0).cancel()
         server.release("film.mp4")
         media_opened = await asyncio.gather(*opening)
@@ -227,10 +227,10 @@ async def test_memory_is_limited_and_the_least_recently_used_index_is_dropped(
             (await titles.open(asset(origin, f"film{number}"))).close()
             (await titles.open(asset(origin, "film0"))).close()
             assert titles.memory_bytes <= 300_000
-        asked = len(server.requests)
+        requests_before = len(server.requests)
         (await titles.open(asset(origin, "film0"))).close()
-        assert len(server.requests) == asked
-        # What is kept of a packaged version in the cache is no index.
+        assert len(server.requests) == requests_before
+        # The cached bytes of a packaged version do not count as an index.
         gc.collect()
         layouts = [each for each in gc.get_objects() if isinstance(each, FlvLayout)]
         assert sum(layout.memory_size_bytes for layout in layouts) <= 300_000
@@ -251,7 +251,7 @@ async def test_playing_index_counts_against_the_limit_until_it_ends(
             assert "limits.titles" in str(exc)  # noqa: PT017
         assert 2 <= len(playing) < 20
         assert titles.memory_bytes <= 300_000
-        titles.drop_indexes()  # what plays goes on, and counts
+        titles.drop_indexes()  # running plays continue, and count
         assert titles.memory_bytes > 100_000
         with pytest.raises(CacheFullError):
             await titles.open(asset(origin, "film19"))
@@ -275,10 +275,10 @@ async def test_dropped_layout_is_built_again_for_packaging(media: Media, cache_r
                 mark, sent = run.following, sent + run.span.size
                 continue
             assert isinstance(run, NeedData)
-            landed = asyncio.get_running_loop().create_future()
-            take_back = medium.when_ready(run.span, landed.set_result)
-            assert await asyncio.wait_for(landed, 10) is None
-            take_back()
+            ready = asyncio.get_running_loop().create_future()
+            cancel = medium.when_ready(run.span, ready.set_result)
+            assert await asyncio.wait_for(ready, 10) is None
+            cancel()
         assert sent > len(data) * 0.9
         medium.close()
         await titles.close()
@@ -314,7 +314,7 @@ async def test_failure_of_the_origin_is_raised(
         server.put("film.mp4", media("film-moov-last.mp4"))
         titles = titles_of(cache)
         server.script(Reply(), times=1)
-        server.script(Reply(status=status), times=times)  # the index behind the media
+        server.script(Reply(status=status), times=times)  # the index after the media
         with pytest.raises(OriginError) as failed:
             await titles.open(asset(origin, "film.mp4"))
         assert failed.value.failure is failure

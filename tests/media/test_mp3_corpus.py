@@ -1,4 +1,4 @@
-"""What FFmpeg plays from an MP3, the edge plays: each whole frame, whatever stands around them."""
+"""The edge plays the same whole frames of an MP3 as FFmpeg, with any bytes around them."""
 
 from __future__ import annotations
 
@@ -69,13 +69,15 @@ async def test_any_bytes_around_the_frames_are_skipped(song: bytes, tmp_path: Pa
         path = tmp_path / "song.mp3"
         path.write_bytes(data)
         # FFmpeg puts junk before a frame into the frame's packet, and cut frames into their own.
-        wanted = [packet.digest for packet in ffmpeg_packets(path).audio if packet.digest in frames]
+        expected = [
+            packet.digest for packet in ffmpeg_packets(path).audio if packet.digest in frames
+        ]
         if name == "RIFF":
-            wanted = wanted[1:]  # where it takes the Xing frame for sound
+            expected = expected[1:]  # where it plays the Xing frame as audio
         got = [packet.digest for packet in await played(data)]
         rest = iter(got)
-        if not all(digest in rest for digest in wanted):
-            wrong.append(f"{name}: {len(wanted)} frames wanted, {len(got)} seen")
+        if not all(digest in rest for digest in expected):
+            wrong.append(f"{name}: {len(expected)} frames expected, {len(got)} sent")
         if not frames.issuperset(got):
             wrong.append(f"{name}: something else than frames")
     assert not wrong, "\n".join(wrong)

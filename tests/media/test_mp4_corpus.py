@@ -1,4 +1,4 @@
-"""What FFmpeg plays from an MP4, the packager plays: the same samples at the same times."""
+"""The packager sends the same samples of an MP4 as FFmpeg, at the same times."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check(variants: Iterable[Variant], folder: Path) -> None:
         path = folder / "film.mp4"
         path.write_bytes(data)
         got, faults = played(data)
-        # FFmpeg ends at the first sample past the end; the edge goes on with the other track.
+        # FFmpeg ends at the first sample past the end; the edge continues with the other track.
         found = differences(ffmpeg_packets(path), got, may_have_more=bool(faults))
         wrong += [f"{name}: {difference} ({got.error or faults})" for difference in found]
     assert not wrong, "\n".join(wrong)

@@ -56,9 +56,9 @@ async def packaged(cache: Cache, source: Asset, data: bytes) -> tuple[Asset, Flv
     async def layouts() -> Lease[FlvLayout]:
         return memory.lease("film") or memory.add("film", layout, layout.memory_size_bytes)
 
-    made = packaged_asset(cache, source, reader.head, layout.size_bytes, layouts)
+    packaged_flv = packaged_asset(cache, source, reader.head, layout.size_bytes, layouts)
     reader.close()
-    return made, layout
+    return packaged_flv, layout
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film-moov-last.mp4", "hevc", "video-only"])
@@ -67,8 +67,8 @@ async def test_any_span_equals_the_flv(media: Media, cache_root: Path, name: str
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
         flv, layout = await packaged(cache, asset(origin), data)
-        wanted = flv_of(layout, data)
-        size = len(wanted)
+        expected = flv_of(layout, data)
+        size = len(expected)
         for span in (
             Span(0, size), Span(0, 1), Span(size - 1, size), Span(1000, size // 2),
             Span(size // 2, size + 10_000), None,
@@ -76,7 +76,7 @@ async def test_any_span_equals_the_flv(media: Media, cache_root: Path, name: str
             read = await flv.origin.read(flv.name, span)
             assert read is not None
             assert read.span == (span or Span(0, size)).intersect(Span(0, size))
-            assert await read_all(read) == wanted[read.span.start : read.span.end]
+            assert await read_all(read) == expected[read.span.start : read.span.end]
 
 
 async def test_packaged_flv_is_built_once_through_the_cache(media: Media, cache_root: Path) -> None:
@@ -97,7 +97,7 @@ async def test_pieces_are_small_while_the_source_arrives(cache_root: Path) -> No
     async with edge_of(cache_root) as (server, cache, origin):
         server.put("film.mp4", data)
         flv, _ = await packaged(cache, asset(origin), data)
-        for expected in (SMALL_PIECE_BYTES, PIECE_BYTES):  # cold, then with all of it there
+        for expected in (SMALL_PIECE_BYTES, PIECE_BYTES):  # cold, then with all bytes cached
             read = await flv.origin.read(flv.name, Span(0, 1_000_000))
             assert read is not None
             sizes = [len(piece) async for piece in read.pieces()]
@@ -121,9 +121,9 @@ async def test_read_ahead_makes_no_request_beside_a_running_fill_until_it_is_exp
         assert isinstance(read, PrioritizedRead)
         piece = asyncio.ensure_future(anext(aiter(read.pieces())))
         before = len(server.requests)
-        for _ in range(10):  # it waits by now, for a byte that the download is to bring
+        for _ in range(10):  # it waits for a byte of the running download
             await asyncio.sleep(0)
-        await origin.head("film.mp4")  # what was sent before this has been seen, too
+        await origin.head("film.mp4")  # earlier requests have arrived by now
         assert [request.method for request in server.requests[before:]] == ["HEAD"]
         before = len(server.requests)
         read.expedite()
@@ -186,7 +186,7 @@ async def test_failure_of_the_source_is_raised(media: Media, cache_root: Path) -
         with pytest.raises(OriginError) as failed:
             await reader.read(Span(600_000, layout.size_bytes))
         assert failed.value.failure is OriginFailure.UNAVAILABLE
-        # Each span of the source is asked for as often as allowed, and not that often again.
-        asked = Counter(request.span for request in server.requests if request.span is not None)
-        assert max(asked.values()) <= cache.retries + 1
+        # The retries for a span of the source are not multiplied.
+        counts = Counter(request.span for request in server.requests if request.span is not None)
+        assert max(counts.values()) <= cache.retries + 1
         reader.close()

@@ -13,7 +13,7 @@ from streamedge.origin.names import KEY_MAX_BYTES, object_key, object_path
 
 UNRESERVED = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
-# Every string, and those near the ones that matter.
+# Any string, and strings of the characters that matter.
 NAMES = st.text() | st.lists(
     st.sampled_from(["..", ".", "", "a", "%2e%2e", "\\", "\0", "…", "..a", "\ud800"])
 ).map("/".join)

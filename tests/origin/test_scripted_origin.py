@@ -29,7 +29,7 @@ async def origin(server: ScriptedOrigin) -> AsyncIterator[HttpOrigin]:
 
 
 async def exchange(server: ScriptedOrigin, request: bytes) -> bytes:
-    """All bytes that come back; ``request`` asks that the connection be closed."""
+    """All bytes of the response; ``request`` must have "Connection: close"."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(request)
     answer = await reader.read()
@@ -107,7 +107,7 @@ async def test_script_is_played_in_order_then_forgotten(server: ScriptedOrigin) 
     assert b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\nX-Own: 1\r\n\r\ngone" in answer
     answer = await exchange(server, last)
     assert b"\r\nContent-Range: bytes 999997-999999/1000000\r\n" in answer
-    assert [seen.connection for seen in await server.wait_for_requests(4)] == [1, 2, 2, 3]
+    assert [request.connection for request in await server.wait_for_requests(4)] == [1, 2, 2, 3]
 
 
 async def test_removed_object_is_404_and_other_methods_are_405(server: ScriptedOrigin) -> None:

@@ -1,4 +1,4 @@
-"""The plain body of a PUT, from what a viewer sends."""
+"""The plain body of a PUT, from the bytes that a viewer sends."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CODED = (
 BODY = b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n"
 
 
-async def come(*pieces: bytes) -> AsyncIterator[bytes]:
+async def body_of(*pieces: bytes) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 
 
 def put(fields: tuple[tuple[str, str], ...], *pieces: bytes, size: int | None = None) -> Upload:
-    return Upload(Write("PUT", "a", fields, size), come(*pieces))
+    return Upload(Write("PUT", "a", fields, size), body_of(*pieces))
 
 
 async def read(upload: Upload) -> bytes:

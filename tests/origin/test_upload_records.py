@@ -1,4 +1,4 @@
-"""Records of multipart uploads: on disk before a part is sent, and left by the dead alone."""
+"""Records of multipart uploads: on disk before a part is sent, abandoned by dead processes only."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_upload_of_a_killed_process_is_found(records: UploadRecords, tmp_path: P
         assert list(records.abandoned()) == []
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (found,) = records.abandoned()
-    assert (found.name, found.upload_id, found.was_aborted) == (*UPLOAD, False)
-    assert list(records.abandoned()) == []  # it is locked for whoever found it first
-    found.release(aborted=True)
+    (record,) = records.abandoned()
+    assert (record.name, record.upload_id, record.was_aborted) == (*UPLOAD, False)
+    assert list(records.abandoned()) == []  # the first caller holds its lock
+    record.release(aborted=True)
     (again,) = records.abandoned()
     assert (again.name, again.upload_id, again.was_aborted) == (*UPLOAD, True)
     again.remove()

@@ -14,7 +14,7 @@ from streamedge.origin.writing import (
 
 
 def test_object_fields_exclude_credentials_and_access_rights() -> None:
-    kept = (
+    object_names = (
         ("Content-Type", "video/mp4"),
         ("X-Amz-Meta-Title", "film"),
         ("x-amz-server-side-encryption-aws-kms-key-id", "key"),
@@ -32,7 +32,7 @@ def test_object_fields_exclude_credentials_and_access_rights() -> None:
         ("Content-Length", "3"),
         ("Transfer-Encoding", "chunked"),
     )
-    assert object_fields(kept + dropped) == kept
+    assert object_fields(object_names + dropped) == object_names
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_operators_limit_overrides_the_clients_buffer() -> None:
     pace = started(36_000_000, ahead_max_ms=10_000)
     assert pace.wait_s(START_S, 15_000) == 0
     assert pace.wait_s(START_S, 16_000) == pytest.approx(1.0)
-    # Even the smallest buffer yields to it.
+    # It limits even the smallest buffer.
     assert started(1000, ahead_max_ms=200).wait_s(START_S, 5300) == pytest.approx(0.1)
 
 
@@ -81,5 +81,5 @@ def test_wait_s_is_long_enough_and_never_too_long(
     wait_s = pace.wait_s(now_s, media_ms)
     assert wait_s >= 0
     assert pace.wait_s(now_s + wait_s, media_ms) <= 1e-3
-    # Nobody is kept waiting past the moment at which the media are shown.
+    # No wait is longer than until the time at which the media are shown.
     assert pace.late_s(now_s + wait_s, media_ms) <= now_s - START_S + 1e-3

@@ -33,7 +33,7 @@ ANY = Play(stream_id=1, name="film", start=Start.ANY, duration_ms=None, reset=Tr
 
 
 class Film:
-    """Fifty pictures, each a run of its own or with those after it; a keyframe each tenth."""
+    """Fifty frames, sent in runs of one or more; every tenth is a keyframe."""
 
     def __init__(self) -> None:
         self.name = "film.flv"
@@ -41,12 +41,12 @@ class Film:
         self.head = MediumHead(COUNT * STEP_MS, {"duration": 2.0, "list": {}},
                                frozenset(), has_video=True)  # fmt: skip
         self.codec_header = b"HEAD"
-        self.there = COUNT
+        self.available = COUNT
         self.fault: MediaError | None = None
         self.holds = True
         self.closed = False
         self.waiting: Callable[[Failure | None], None] | None = None
-        self.wanted = asyncio.Event()
+        self.data_needed = asyncio.Event()
 
     def is_current(self) -> bool:
         return self.holds
@@ -71,11 +71,11 @@ class Film:
         first = mark.position
         if first >= COUNT or (until_ms is not None and mark.time_ms > until_ms):
             return End()
-        if first >= self.there:
+        if first >= self.available:
             if self.fault is not None:
                 raise self.fault
             return NeedData(Span(first, first + 1))
-        last = min(first + max(1, length_ms // STEP_MS), self.there)
+        last = min(first + max(1, length_ms // STEP_MS), self.available)
         if until_ms is not None:
             last = max(first + 1, min(last, until_ms // STEP_MS + 1))
         body = b"".join(flv.tag(9, b"\x27\x01\0\0\0%d" % row, row * STEP_MS)
@@ -89,16 +89,16 @@ class Film:
         self, span: Span, callback: Callable[[Failure | None], None]
     ) -> Callable[[], None]:
         self.waiting = callback
-        self.wanted.set()
+        self.data_needed.set()
 
-        def take_back() -> None:
+        def cancel() -> None:
             self.waiting = None
 
-        return take_back
+        return cancel
 
-    def land(self, there: int) -> None:
-        """More pictures have come."""
-        self.there = there
+    def add_frames(self, available: int) -> None:
+        """More frames are in the cache: ``available`` in all."""
+        self.available = available
         assert self.waiting is not None
         self.waiting(None)
 
@@ -107,8 +107,8 @@ class Film:
         self.closed = True
 
 
-class FakeStage:
-    """Takes whatever is sent, and tells the test of it."""
+class FakeContext:
+    """A PlayerContext that records the sent messages."""
 
     def __init__(self, film: Film | RefusalError) -> None:
         self.engine = ServerConnection(random=bytes(1528), message_limit_bytes=65536)
@@ -117,12 +117,12 @@ class FakeStage:
         self.counts = Counts()
         self.timers = CoalescedTimers(asyncio.get_running_loop())
         self.sends_data_start = True
-        self.said: list[tuple[int, str]] = []
+        self.statuses: list[tuple[int, str]] = []
         self.media: list[tuple[int, int]] = []  # type and time
         self.lines: list[tuple[str, dict[str, object]]] = []
         self.sent_bytes = 0
-        self.taking = asyncio.Event()
-        self.taking.set()
+        self.client_reads = asyncio.Event()
+        self.client_reads.set()
         self.film = film
         self.refusal: RefusalError | None = None  # of seeks
         self._changed = asyncio.Event()
@@ -149,7 +149,7 @@ class FakeStage:
 
     @property
     def is_idle(self) -> bool:
-        return self.taking.is_set()
+        return self.client_reads.is_set()
 
     def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
         data = self.engine.data_to_send() + b"".join(cast(tuple[bytes, ...], parts))
@@ -160,7 +160,7 @@ class FakeStage:
             elif message.type_id in (18, 20):
                 values: list[Any] = amf0.decode_all(message.payload)
                 code = values[-1].get("code") if isinstance(values[-1], dict) else None
-                self.said.append((message.timestamp_ms, code or values[0]))
+                self.statuses.append((message.timestamp_ms, code or values[0]))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -168,7 +168,7 @@ class FakeStage:
         raise AssertionError("the film's runs are bytes")
 
     async def drained(self) -> None:
-        await self.taking.wait()
+        await self.client_reads.wait()
 
     def log_event(self, event: str, player: Player, **fields: object) -> None:
         self.lines.append((event, fields))
@@ -178,21 +178,23 @@ class FakeStage:
             while not condition():
                 await self._changed.wait()
 
-    async def until_said(self, code: str) -> None:
+    async def until_status(self, code: str) -> None:
         await self.until(lambda: code in self.codes())
 
     def codes(self) -> list[str]:
-        return [code for _, code in self.said]
+        return [code for _, code in self.statuses]
 
 
-class Show:
-    """A film, a stage and a player that plays it."""
+class Bench:
+    """A film, a context and a player that plays the film."""
 
-    def __init__(self, play: Play = ANY, *, there: int = COUNT, buffer_ms: int = 1 << 30) -> None:
+    def __init__(
+        self, play: Play = ANY, *, available: int = COUNT, buffer_ms: int = 1 << 30
+    ) -> None:
         self.film = Film()
-        self.film.there = there
-        self.stage = FakeStage(self.film)
-        self.player = Player(self.stage, play, Pace(1 << 30, 0, buffer_ms))
+        self.film.available = available
+        self.context = FakeContext(self.film)
+        self.player = Player(self.context, play, Pace(1 << 30, 0, buffer_ms))
         self.task = asyncio.ensure_future(self.player.run())
 
     async def close(self) -> None:
@@ -204,143 +206,147 @@ class Show:
 
 
 async def test_play_runs_from_beginning_to_end() -> None:
-    show = Show()
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert show.stage.codes() == [
+    bench = Bench()
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert bench.context.codes() == [
         "NetStream.Play.Reset", "NetStream.Play.Start", "|RtmpSampleAccess",
         "NetStream.Data.Start", "onMetaData", "NetStream.Play.Complete", "NetStream.Play.Stop",
     ]  # fmt: skip
-    # The codec's header, the first picture plain at time 0, then runs.
-    assert show.stage.media[:2] == [(9, 0), (9, 0)]
-    assert [kind for kind, _ in show.stage.media[2:]] == [22] * (len(show.stage.media) - 2)
-    assert show.stage.media[2][1] == STEP_MS
-    assert show.player.state is PlayState.ENDED
-    await show.close()
-    assert [event for event, _ in show.stage.lines] == ["play", "end", "stop"]
-    assert show.stage.lines[0][1] == {"cache": "Miss", "start_ms": 0}
-    assert show.stage.lines[-1][1] == {"bytes": show.stage.sent_bytes, "reason": "closed"}
-    assert show.stage.counts.gathered(Counter.PLAYS, "Miss") == 1
+    # The codec header, the first frame as a plain message at time 0, then runs.
+    assert bench.context.media[:2] == [(9, 0), (9, 0)]
+    assert [kind for kind, _ in bench.context.media[2:]] == [22] * (len(bench.context.media) - 2)
+    assert bench.context.media[2][1] == STEP_MS
+    assert bench.player.state is PlayState.ENDED
+    await bench.close()
+    assert [event for event, _ in bench.context.lines] == ["play", "end", "stop"]
+    assert bench.context.lines[0][1] == {"cache": "Miss", "start_ms": 0}
+    assert bench.context.lines[-1][1] == {"bytes": bench.context.sent_bytes, "reason": "closed"}
+    assert bench.context.counts.gathered(Counter.PLAYS, "Miss") == 1
 
 
 async def test_play_from_a_time_begins_at_timestamp_0() -> None:
-    show = Show(Play(1, "film", 900, None, reset=False))
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert show.stage.codes()[0] == "NetStream.Play.Start"
-    assert {time_ms for _, time_ms in show.stage.media[:2]} == {0}
-    assert max(time_ms for _, time_ms in show.stage.media) <= (COUNT - 20) * STEP_MS
-    # A seek speaks of the title's own times.
-    show.player.seek(Seek(1, 1300))
-    await show.stage.until(lambda: show.stage.codes().count("NetStream.Play.Stop") == 2)
-    assert (9, 1200) in show.stage.media
-    await show.close()
+    bench = Bench(Play(1, "film", 900, None, reset=False))
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert bench.context.codes()[0] == "NetStream.Play.Start"
+    assert {time_ms for _, time_ms in bench.context.media[:2]} == {0}
+    assert max(time_ms for _, time_ms in bench.context.media) <= (COUNT - 20) * STEP_MS
+    # The time of a seek is a time of the medium.
+    bench.player.seek(Seek(1, 1300))
+    await bench.context.until(lambda: bench.context.codes().count("NetStream.Play.Stop") == 2)
+    assert (9, 1200) in bench.context.media
+    await bench.close()
 
 
 async def test_play_handles_requests_while_it_waits_for_bytes() -> None:
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.film.wanted.clear()
-    show.player.pause(Pause(1, paused=True, time_ms=0))
-    await show.stage.until_said("NetStream.Pause.Notify")
-    assert show.player.state is PlayState.PAUSED
-    assert show.film.waiting is None  # nothing is asked for
-    show.player.pause(Pause(1, paused=False, time_ms=0))
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.film.land(COUNT)
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    await show.close()
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.film.data_needed.clear()
+    bench.player.pause(Pause(1, paused=True, time_ms=0))
+    await bench.context.until_status("NetStream.Pause.Notify")
+    assert bench.player.state is PlayState.PAUSED
+    assert bench.film.waiting is None  # no bytes are requested
+    bench.player.pause(Pause(1, paused=False, time_ms=0))
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.film.add_frames(COUNT)
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await bench.close()
 
 
 async def test_resume_goes_on_or_goes_back() -> None:
     for has_ms, first_ms in ((19 * STEP_MS, 20 * STEP_MS), (5 * STEP_MS, 6 * STEP_MS)):
-        show = Show(there=20)
-        await asyncio.wait_for(show.film.wanted.wait(), 10)
-        show.player.pause(Pause(1, paused=True, time_ms=has_ms))
-        await show.stage.until_said("NetStream.Pause.Notify")
-        show.stage.media.clear()
-        show.film.there = COUNT
-        show.player.pause(Pause(1, paused=False, time_ms=has_ms))
-        await asyncio.wait_for(show.player.ended.wait(), 10)
-        assert show.stage.media[0][1] == first_ms
-        await show.close()
+        bench = Bench(available=20)
+        await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+        bench.player.pause(Pause(1, paused=True, time_ms=has_ms))
+        await bench.context.until_status("NetStream.Pause.Notify")
+        bench.context.media.clear()
+        bench.film.available = COUNT
+        bench.player.pause(Pause(1, paused=False, time_ms=has_ms))
+        await asyncio.wait_for(bench.player.ended.wait(), 10)
+        assert bench.context.media[0][1] == first_ms
+        await bench.close()
 
 
 async def test_paused_seek_shows_one_frame_when_it_arrives() -> None:
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.player.pause(Pause(1, paused=True, time_ms=0))
-    await show.stage.until_said("NetStream.Pause.Notify")
-    show.stage.media.clear()
-    show.film.wanted.clear()
-    show.player.seek(Seek(1, 1500))
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    assert show.stage.media == [(9, 1200)]  # the codec's header
-    show.film.land(COUNT)
-    await show.stage.until(lambda: len(show.stage.media) == 2)
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.player.pause(Pause(1, paused=True, time_ms=0))
+    await bench.context.until_status("NetStream.Pause.Notify")
+    bench.context.media.clear()
+    bench.film.data_needed.clear()
+    bench.player.seek(Seek(1, 1500))
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    assert bench.context.media == [(9, 1200)]  # the codec header
+    bench.film.add_frames(COUNT)
+    await bench.context.until(lambda: len(bench.context.media) == 2)
     for _ in range(5):
         await asyncio.sleep(0)
-    assert show.stage.media == [(9, 1200), (9, 1200)]
-    assert show.player.state is PlayState.PAUSED
-    await show.close()
+    assert bench.context.media == [(9, 1200), (9, 1200)]
+    assert bench.player.state is PlayState.PAUSED
+    await bench.close()
 
 
 async def test_latest_seek_wins() -> None:
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.stage.media.clear()
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.context.media.clear()
     for time_ms in (0, 800, 400):
-        show.player.seek(Seek(1, time_ms))
-    await show.stage.until_said("NetStream.Seek.Notify")
-    assert show.stage.media[0] == (9, 400)
-    assert show.stage.codes().count("NetStream.Seek.Notify") == 1
-    await show.close()
+        bench.player.seek(Seek(1, time_ms))
+    await bench.context.until_status("NetStream.Seek.Notify")
+    assert bench.context.media[0] == (9, 400)
+    assert bench.context.codes().count("NetStream.Seek.Notify") == 1
+    await bench.close()
 
 
 async def test_play_with_duration_0_sends_one_frame() -> None:
-    show = Show(Play(1, "film", 900, 0, reset=True))
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert show.stage.media == [(9, 0), (9, 0)]
-    await show.close()
+    bench = Bench(Play(1, "film", 900, 0, reset=True))
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert bench.context.media == [(9, 0), (9, 0)]
+    await bench.close()
 
 
 async def test_duration_ends_the_play() -> None:
-    show = Show(Play(1, "film", 0, 400, reset=True))
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert max(time_ms for _, time_ms in show.stage.media) < 400
-    assert show.stage.codes()[-1] == "NetStream.Play.Stop"
-    await show.close()
+    bench = Bench(Play(1, "film", 0, 400, reset=True))
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert max(time_ms for _, time_ms in bench.context.media) < 400
+    assert bench.context.codes()[-1] == "NetStream.Play.Stop"
+    await bench.close()
 
 
 async def test_pacing_delays_media_until_the_buffer_grows() -> None:
-    show = Show(buffer_ms=1000)
-    await show.stage.until(lambda: bool(show.stage.media) and show.stage.media[-1][0] == 22)
+    bench = Bench(buffer_ms=1000)
+    await bench.context.until(
+        lambda: bool(bench.context.media) and bench.context.media[-1][0] == 22
+    )
     for _ in range(5):
         await asyncio.sleep(0)
-    assert not show.player.ended.is_set()
-    show.player.buffer(1 << 30)
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    await show.close()
+    assert not bench.player.ended.is_set()
+    bench.player.buffer(1 << 30)
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await bench.close()
 
 
 async def test_client_that_does_not_read_stops_sending() -> None:
-    show = Show()
-    show.stage.taking.clear()
-    await show.stage.until_said("onMetaData")
+    bench = Bench()
+    bench.context.client_reads.clear()
+    await bench.context.until_status("onMetaData")
     for _ in range(20):
         await asyncio.sleep(0)
-    assert show.stage.media == [(9, 0)]
-    show.stage.taking.set()
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    await show.close()
+    assert bench.context.media == [(9, 0)]
+    bench.context.client_reads.set()
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await bench.close()
 
 
 async def test_refused_name_gets_a_status_and_no_play() -> None:
-    stage = FakeStage(RefusalError("NetStream.Play.StreamNotFound", "There is none.", "not_found"))
-    player = Player(stage, ANY, Pace(1000, 0))
+    context = FakeContext(
+        RefusalError("NetStream.Play.StreamNotFound", "There is none.", "not_found")
+    )
+    player = Player(context, ANY, Pace(1000, 0))
     await player.run()
-    assert stage.codes() == ["NetStream.Play.StreamNotFound"]
-    assert stage.counts.gathered(Counter.ERRORS, "not_found") == 1
-    assert stage.lines[-1][0] == "stop"
-    assert "StreamNotFound" in str(stage.lines[-1][1]["reason"])
+    assert context.codes() == ["NetStream.Play.StreamNotFound"]
+    assert context.counts.gathered(Counter.ERRORS, "not_found") == 1
+    assert context.lines[-1][0] == "stop"
+    assert "StreamNotFound" in str(context.lines[-1][1]["reason"])
     assert player.ended.is_set()
     assert player.closed.is_set()
 
@@ -354,238 +360,238 @@ async def test_refused_name_gets_a_status_and_no_play() -> None:
     ],
 )
 async def test_failed_bytes_end_the_play(failure: OriginFailure, code: str, kind: str) -> None:
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    assert show.film.waiting is not None
-    show.film.waiting(OriginError(failure, "seen"))
-    await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == code
-    assert show.stage.counts.gathered(Counter.ERRORS, kind) == 1
-    assert show.film.closed
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    assert bench.film.waiting is not None
+    bench.film.waiting(OriginError(failure, "seen"))
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == code
+    assert bench.context.counts.gathered(Counter.ERRORS, kind) == 1
+    assert bench.film.closed
 
 
 async def test_damaged_media_end_the_play_after_the_last_complete_tag() -> None:
-    show = Show(there=20)
-    show.film.fault = MediaError(MediaFault.STRUCTURE_INVALID, "damaged")
-    await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == "NetStream.Play.FileStructureInvalid"
-    assert len(show.stage.media) > 2
+    bench = Bench(available=20)
+    bench.film.fault = MediaError(MediaFault.STRUCTURE_INVALID, "damaged")
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == "NetStream.Play.FileStructureInvalid"
+    assert len(bench.context.media) > 2
 
 
 async def test_cancelled_play_closes_its_medium() -> None:
     for prepare in ("playing", "waiting", "paused", "blocked"):
-        show = Show(there=20)
+        bench = Bench(available=20)
         if prepare == "blocked":
-            show.stage.taking.clear()
-            await show.stage.until_said("onMetaData")
+            bench.context.client_reads.clear()
+            await bench.context.until_status("onMetaData")
         else:
-            await asyncio.wait_for(show.film.wanted.wait(), 10)
+            await asyncio.wait_for(bench.film.data_needed.wait(), 10)
         if prepare == "paused":
-            show.player.pause(Pause(1, paused=True, time_ms=0))
-            await show.stage.until_said("NetStream.Pause.Notify")
-        show.task.cancel()
+            bench.player.pause(Pause(1, paused=True, time_ms=0))
+            await bench.context.until_status("NetStream.Pause.Notify")
+        bench.task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await show.task
-        assert show.film.closed
-        assert show.film.waiting is None
-        assert show.stage.lines[-1][1]["reason"] == "disconnected"
+            await bench.task
+        assert bench.film.closed
+        assert bench.film.waiting is None
+        assert bench.context.lines[-1][1]["reason"] == "disconnected"
 
 
 async def test_play_closed_before_its_start_opens_no_medium() -> None:
-    stage = FakeStage(RefusalError("NetStream.Play.Failed", "never asked", "x"))
-    player = Player(stage, ANY, Pace(1000, 0))
+    context = FakeContext(RefusalError("NetStream.Play.Failed", "never asked", "x"))
+    player = Player(context, ANY, Pace(1000, 0))
     player.close()
     await player.run()
-    assert stage.said == []
+    assert context.statuses == []
 
 
 async def test_refused_seek_ends_the_play_without_a_reason_for_the_viewer() -> None:
-    show = Show()
-    await asyncio.wait_for(show.player.ended.wait(), 10)
+    bench = Bench()
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
     failed = "NetStream.Play.Failed"
-    show.stage.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
-    sent = len(show.stage.media)
-    show.player.seek(Seek(1, 400))
-    await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == failed
-    assert show.stage.lines[-1][1]["reason"] == f"{failed}: expired"
-    assert show.stage.counts.gathered(Counter.ERRORS, "not_allowed") == 1
-    assert len(show.stage.media) == sent
-    assert show.player.state is PlayState.CLOSED
-    assert show.film.closed
+    bench.context.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
+    sent = len(bench.context.media)
+    bench.player.seek(Seek(1, 400))
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == failed
+    assert bench.context.lines[-1][1]["reason"] == f"{failed}: expired"
+    assert bench.context.counts.gathered(Counter.ERRORS, "not_allowed") == 1
+    assert len(bench.context.media) == sent
+    assert bench.player.state is PlayState.CLOSED
+    assert bench.film.closed
 
 
 async def test_seek_opens_a_changed_object_again() -> None:
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.player.seek(Seek(1, 0))
-    await show.stage.until_said("NetStream.Seek.Notify")
-    assert show.player.medium is show.film  # as long as it holds, it stays
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.player.seek(Seek(1, 0))
+    await bench.context.until_status("NetStream.Seek.Notify")
+    assert bench.player.medium is bench.film  # an unchanged medium stays open
     newer = Film()
-    show.stage.film = newer
-    show.film.holds = False
-    show.stage.media.clear()
-    show.player.seek(Seek(1, 1300))
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert show.player.medium is newer
-    assert show.film.closed
-    assert (9, 1200) in show.stage.media
-    assert show.stage.codes()[-1] == "NetStream.Play.Stop"
-    show.player.close()
-    await asyncio.wait_for(show.task, 10)
+    bench.context.film = newer
+    bench.film.holds = False
+    bench.context.media.clear()
+    bench.player.seek(Seek(1, 1300))
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert bench.player.medium is newer
+    assert bench.film.closed
+    assert (9, 1200) in bench.context.media
+    assert bench.context.codes()[-1] == "NetStream.Play.Stop"
+    bench.player.close()
+    await asyncio.wait_for(bench.task, 10)
     assert newer.closed
 
 
-async def paused_at_20(has_ms: int) -> Show:
-    """A play that has sent twenty pictures, and is paused by a viewer that has seen ``has_ms``."""
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.player.pause(Pause(1, paused=True, time_ms=has_ms))
-    await show.stage.until_said("NetStream.Pause.Notify")
-    show.film.there = COUNT
-    show.stage.media.clear()
-    return show
+async def paused_at_20(has_ms: int) -> Bench:
+    """A play that has sent twenty frames, paused by a viewer that has seen ``has_ms``."""
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.player.pause(Pause(1, paused=True, time_ms=has_ms))
+    await bench.context.until_status("NetStream.Pause.Notify")
+    bench.film.available = COUNT
+    bench.context.media.clear()
+    return bench
 
 
 async def test_resume_that_goes_back_is_refused_like_a_seek() -> None:
-    show = await paused_at_20(5 * STEP_MS)
+    bench = await paused_at_20(5 * STEP_MS)
     failed = "NetStream.Play.Failed"
-    show.stage.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
-    show.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
-    await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == failed
-    assert "NetStream.Unpause.Notify" not in show.stage.codes()
-    assert show.stage.lines[-1][1]["reason"] == f"{failed}: expired"
-    assert show.stage.media == []
-    assert show.film.closed
+    bench.context.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
+    bench.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == failed
+    assert "NetStream.Unpause.Notify" not in bench.context.codes()
+    assert bench.context.lines[-1][1]["reason"] == f"{failed}: expired"
+    assert bench.context.media == []
+    assert bench.film.closed
 
 
 @pytest.mark.parametrize("has_ms", [0, 19 * STEP_MS], ids=["unsaid", "all"])
 async def test_resume_where_sending_stopped_does_not_check_access_again(has_ms: int) -> None:
-    show = await paused_at_20(has_ms)
-    show.stage.refusal = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
-    show.stage.film = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
-    show.film.holds = False
-    show.player.pause(Pause(1, paused=False, time_ms=has_ms))
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert show.stage.codes()[-1] == "NetStream.Play.Stop"
-    assert show.stage.media[0][1] == 20 * STEP_MS
-    await show.close()
+    bench = await paused_at_20(has_ms)
+    bench.context.refusal = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
+    bench.context.film = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
+    bench.film.holds = False
+    bench.player.pause(Pause(1, paused=False, time_ms=has_ms))
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert bench.context.codes()[-1] == "NetStream.Play.Stop"
+    assert bench.context.media[0][1] == 20 * STEP_MS
+    await bench.close()
 
 
 async def test_resume_that_goes_back_opens_a_changed_object_again() -> None:
-    show = await paused_at_20(5 * STEP_MS)
+    bench = await paused_at_20(5 * STEP_MS)
     newer = Film()
     newer.codec_header = b"NEWER"
-    show.stage.film = newer
-    show.film.holds = False
-    show.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
-    await asyncio.wait_for(show.player.ended.wait(), 10)
-    assert show.player.medium is newer
-    assert show.film.closed
-    codes = show.stage.codes()
-    # What a decoder has to know of the new one comes before its first picture.
+    bench.context.film = newer
+    bench.film.holds = False
+    bench.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert bench.player.medium is newer
+    assert bench.film.closed
+    codes = bench.context.codes()
+    # The codec header of the new medium comes before its first frame.
     assert codes.index("NetStream.Unpause.Notify") < len(codes) - codes[::-1].index("onMetaData")
-    assert show.stage.media[:2] == [(9, 6 * STEP_MS), (9, 6 * STEP_MS)]
-    show.player.close()
-    await asyncio.wait_for(show.task, 10)
+    assert bench.context.media[:2] == [(9, 6 * STEP_MS), (9, 6 * STEP_MS)]
+    bench.player.close()
+    await asyncio.wait_for(bench.task, 10)
     assert newer.closed
 
 
-@pytest.mark.parametrize("stage", ["waiting for bytes", "paused", "paused, a picture lacks"])
-async def test_revoked_play_fails_in_every_state(stage: str) -> None:
-    show = Show(there=20)
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    if stage != "waiting for bytes":
-        show.player.pause(Pause(1, True, 500))
-        await show.stage.until_said("NetStream.Pause.Notify")
-    if stage == "paused, a picture lacks":
-        show.film.wanted.clear()
-        show.player.seek(Seek(1, 1300))
-        await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.player.revoke(lambda what: what.subject.target == "/other.flv")
+@pytest.mark.parametrize("state", ["waiting for bytes", "paused", "paused, a frame is missing"])
+async def test_revoked_play_fails_in_every_state(state: str) -> None:
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    if state != "waiting for bytes":
+        bench.player.pause(Pause(1, True, 500))
+        await bench.context.until_status("NetStream.Pause.Notify")
+    if state == "paused, a frame is missing":
+        bench.film.data_needed.clear()
+        bench.player.seek(Seek(1, 1300))
+        await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.player.revoke(lambda what: what.subject.target == "/other.flv")
     await asyncio.sleep(0)
-    assert not show.task.done()
-    show.player.revoke(lambda what: what.subject.target == "/film.flv")
-    await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == "NetStream.Play.Failed"
-    assert show.stage.lines[-1][1]["reason"] == "NetStream.Play.Failed: revoked"
-    assert show.player.state is PlayState.CLOSED
-    assert show.film.closed
+    assert not bench.task.done()
+    bench.player.revoke(lambda what: what.subject.target == "/film.flv")
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == "NetStream.Play.Failed"
+    assert bench.context.lines[-1][1]["reason"] == "NetStream.Play.Failed: revoked"
+    assert bench.player.state is PlayState.CLOSED
+    assert bench.film.closed
 
 
 async def test_revoke_ends_a_play_between_two_passes() -> None:
-    show = Show()
-    await show.stage.until_said("onMetaData")
-    show.player.revoke(lambda _what: True)
-    await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == "NetStream.Play.Failed"
+    bench = Bench()
+    await bench.context.until_status("onMetaData")
+    bench.player.revoke(lambda _what: True)
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == "NetStream.Play.Failed"
 
 
-# Wishes and defects at awkward moments
+# Requests and errors in unusual states
 
 
-@pytest.mark.parametrize("wish", ["close", "seek", "pause", "revoke"])
-async def test_request_in_the_iteration_that_needs_bytes_is_handled(wish: str) -> None:
-    show = Show(there=45, buffer_ms=100)  # the clock, not the task, calls the pump
-    pump = show.film.next_run
+@pytest.mark.parametrize("request", ["close", "seek", "pause", "revoke"])
+async def test_request_in_the_iteration_that_needs_bytes_is_handled(request: str) -> None:
+    bench = Bench(available=45, buffer_ms=100)  # the timer, not the task, calls the pump
+    pump = bench.film.next_run
 
     def next_run(mark: Position, length_ms: int, until_ms: int | None) -> Run | NeedData | End:
-        found = pump(mark, length_ms, until_ms)
-        if isinstance(found, NeedData):
-            # The client's bytes are read in the same turn, before the task that is callback.
+        run = pump(mark, length_ms, until_ms)
+        if isinstance(run, NeedData):
+            # The client's bytes are read in the same iteration, before the task runs.
             loop = asyncio.get_running_loop()
-            if wish == "close":
-                loop.call_soon(show.player.close)
-            elif wish == "seek":
-                loop.call_soon(show.player.seek, Seek(1, 0))
-            elif wish == "pause":
-                loop.call_soon(show.player.pause, Pause(1, True, 0))
+            if request == "close":
+                loop.call_soon(bench.player.close)
+            elif request == "seek":
+                loop.call_soon(bench.player.seek, Seek(1, 0))
+            elif request == "pause":
+                loop.call_soon(bench.player.pause, Pause(1, True, 0))
             else:
-                loop.call_soon(show.player.revoke, lambda provenance: True)
-        return found
+                loop.call_soon(bench.player.revoke, lambda provenance: True)
+        return run
 
-    show.film.next_run = next_run  # type: ignore[method-assign]
-    heard = {
+    bench.film.next_run = next_run  # type: ignore[method-assign]
+    effects = {
         "seek": "NetStream.Seek.Notify",
         "pause": "NetStream.Pause.Notify",
         "revoke": "NetStream.Play.Failed",
     }
-    if wish in heard:
-        await show.stage.until_said(heard[wish])
-        show.player.close()
-    await asyncio.wait_for(show.task, 10)
-    assert show.film.closed
+    if request in effects:
+        await bench.context.until_status(effects[request])
+        bench.player.close()
+    await asyncio.wait_for(bench.task, 10)
+    assert bench.film.closed
 
 
 async def test_unpause_is_handled_while_the_frame_of_a_seek_is_missing() -> None:
-    show = Show(there=20, buffer_ms=100)
-    await show.stage.until_said("NetStream.Play.Start")
-    show.player.pause(Pause(1, True, 0))
-    await show.stage.until_said("NetStream.Pause.Notify")
-    show.film.wanted.clear()
-    show.player.seek(Seek(1, 1600))
-    await show.stage.until_said("NetStream.Seek.Notify")
-    await asyncio.wait_for(show.film.wanted.wait(), 10)
-    show.player.pause(Pause(1, False, 1600))
-    await show.stage.until_said("NetStream.Unpause.Notify")
-    await show.close()
+    bench = Bench(available=20, buffer_ms=100)
+    await bench.context.until_status("NetStream.Play.Start")
+    bench.player.pause(Pause(1, True, 0))
+    await bench.context.until_status("NetStream.Pause.Notify")
+    bench.film.data_needed.clear()
+    bench.player.seek(Seek(1, 1600))
+    await bench.context.until_status("NetStream.Seek.Notify")
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    bench.player.pause(Pause(1, False, 1600))
+    await bench.context.until_status("NetStream.Unpause.Notify")
+    await bench.close()
 
 
 @pytest.mark.parametrize("buffer_ms", [100, 1 << 30], ids=["by the clock", "by the task"])
 async def test_internal_error_in_the_pump_ends_the_play_with_a_status(buffer_ms: int) -> None:
-    show = Show(buffer_ms=buffer_ms)
-    plain = show.film.next_run
+    bench = Bench(buffer_ms=buffer_ms)
+    plain = bench.film.next_run
 
     def next_run(mark: Position, length_ms: int, until_ms: int | None) -> Run | NeedData | End:
         if mark.time_ms > 1200:
             raise ZeroDivisionError("a defect")
         return plain(mark, length_ms, until_ms)
 
-    show.film.next_run = next_run  # type: ignore[method-assign]
+    bench.film.next_run = next_run  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(show.task, 10)
-    assert show.stage.codes()[-1] == "NetStream.Play.Failed"
-    assert show.stage.lines[-1][0] == "stop"
-    assert "ZeroDivisionError" in str(show.stage.lines[-1][1]["reason"])
-    assert show.film.closed
+        await asyncio.wait_for(bench.task, 10)
+    assert bench.context.codes()[-1] == "NetStream.Play.Failed"
+    assert bench.context.lines[-1][0] == "stop"
+    assert "ZeroDivisionError" in str(bench.context.lines[-1][1]["reason"])
+    assert bench.film.closed

@@ -53,7 +53,7 @@ async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) ->
             client.buffer(36_000_000, stream_id=2)
             client.play("film.mp4", stream_id=1)
             client.play("other.mp4", stream_id=2)
-            # Nothing is read until both wait for the socket.
+            # The client does not read until both plays wait for the socket.
             await until(
                 lambda: any(
                     session._sender is not None and session._sender.blocked_since_s is not None
@@ -62,45 +62,45 @@ async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) ->
             )
             for _ in range(200):
                 await asyncio.sleep(0)
-            said = await client.until_named("STREAM_EOF")
-            said += await client.until_named("STREAM_EOF")
-            assert [len(samples(said, stream_id)) for stream_id in (1, 2)] == [120, 100]
+            received = await client.until_named("STREAM_EOF")
+            received += await client.until_named("STREAM_EOF")
+            assert [len(samples(received, stream_id)) for stream_id in (1, 2)] == [120, 100]
 
 
-@pytest.mark.parametrize("stage", ["opening", "index", "cold wait", "paused", "blocked", "queued"])
-async def test_disconnected_client_leaves_no_reader_open(cache_root: Path, stage: str) -> None:
+@pytest.mark.parametrize("state", ["opening", "index", "cold wait", "paused", "blocked", "queued"])
+async def test_disconnected_client_leaves_no_reader_open(cache_root: Path, state: str) -> None:
     async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", movie())
-        if stage == "opening":
+        if state == "opening":
             edge.origin.hold_responses()
-        elif stage in ("index", "cold wait", "queued"):
-            edge.origin.hold("film.mp4", at=600 if stage == "index" else 300_000)
+        elif state in ("index", "cold wait", "queued"):
+            edge.origin.hold("film.mp4", at=600 if state == "index" else 300_000)
         async with open_client(edge.port, buffer_ms=1000) as client:
             client.play("film.mp4")
-            if stage == "queued":
+            if state == "queued":
                 client.play("film.mp4", 0.0, -1.0, False)
-            if stage in ("opening", "index"):
+            if state in ("opening", "index"):
                 await edge.origin.wait_for_requests(1)
-            elif stage == "paused":
+            elif state == "paused":
                 await client.until_named(START)
                 client.pause(True, 0)
                 await client.until_named("NetStream.Pause.Notify")
-            elif stage == "blocked":
+            elif state == "blocked":
                 client.buffer(36_000_000)
                 await client.until_named(START)
             else:
                 await client.until(lambda message: message.type_id == VIDEO)
             assert edge.counts.gauges[Gauge.VIEWERS] == 1
-        if stage == "opening":
+        if state == "opening":
             edge.origin.release_responses()
-        elif stage in ("index", "cold wait", "queued"):
+        elif state in ("index", "cold wait", "queued"):
             edge.origin.release("film.mp4")
         await edge.until_gone()
         assert edge.readers == 0
         assert edge.counts.gauges[Gauge.VIEWERS] == 0
         assert len(edge.lines("rtmp_disconnect")) == 1
         assert {line["reason"] for line in edge.lines("rtmp_stop")} == {"disconnected"}
-        # What was begun for the one serves the next.
+        # The running fill serves the next play.
         async with open_client(edge.port) as client:
             client.play("film.mp4")
             assert len(samples(await client.until_named(STOP))) == 120
@@ -127,8 +127,8 @@ async def test_plays_on_one_stream_are_limited(cache_root: Path) -> None:
         async with open_client(edge.port) as client:
             for _ in range(PLAYS_MAX + 5):
                 client.play("film.mp4", 0.0, -1.0, False)
-            said = await client.read_pending()
-            assert [message_name(m) for m in said].count("NetStream.Play.Failed") == 5
+            received = await client.read_pending()
+            assert [message_name(m) for m in received].count("NetStream.Play.Failed") == 5
             edge.origin.release_responses()
         await edge.until_gone()
 
@@ -140,8 +140,10 @@ async def test_concurrent_get_stream_length_calls_are_limited(cache_root: Path) 
         async with open_client(edge.port) as client:
             for number in range(6):
                 client.command("getStreamLength", None, "film.mp4", transaction=100.0 + number)
-            said = await client.read_pending()
-            assert [message_name(message) for message in said] == ["NetConnection.Call.Failed"] * 2
+            received = await client.read_pending()
+            assert [message_name(message) for message in received] == [
+                "NetConnection.Call.Failed"
+            ] * 2
             edge.origin.release_responses()
             for _ in range(4):
                 await client.until_named("_result")
@@ -230,7 +232,7 @@ async def test_stopping_edge_waits_for_plays_to_end(cache_root: Path) -> None:
         assert edge.lines("rtmp_disconnect")[0]["reason"] == "the edge is stopping"
 
 
-# Defects
+# Internal errors
 
 
 @pytest.mark.parametrize("where", ["open_medium", "_control", "sweep", "revoke"])
@@ -259,8 +261,8 @@ async def test_internal_error_ends_only_its_own_connection(
                         client.seek(1000)
                     else:
                         session.guard(fails.__get__(session))
-                said = await client.until_named("NetStream.Play.Failed")
-                assert information(said[-1])["description"] == "The edge failed."
+                received = await client.until_named("NetStream.Play.Failed")
+                assert information(received[-1])["description"] == "The edge failed."
                 await client.closed()
             other.play("film.mp4")
             await other.until_named(STOP)
@@ -291,11 +293,11 @@ async def test_exception_in_a_sweep_does_not_end_the_sweeps(
             await other.read_pending()
 
 
-# What one client may cost
+# Limits of one client
 
 
 def empty_messages(count: int) -> bytes:
-    """Messages of a byte each, but for the first."""
+    """Messages of one byte each, except for the first."""
     return bytes((4, 0, 0, 0, 0, 0, 0, 18, 0, 0, 0, 0)) + b"\xc4" * (count - 1)
 
 
@@ -317,8 +319,8 @@ async def test_data_parsed_in_one_loop_iteration_is_limited(
         client.send(empty_messages(5000))
         for number in range(100):
             client.command("getNothing", None, transaction=float(number + 2))
-        said = await client.read_pending()
-        answers = [m for m in said if m.type_id == COMMAND]
+        received = await client.read_pending()
+        answers = [m for m in received if m.type_id == COMMAND]
         assert [amf0.decode_all(m.payload)[1] for m in answers] == [2.0 + n for n in range(100)]
         assert max(read) <= PIECE_CHUNKS
         assert sum(read) > 5000
@@ -360,7 +362,7 @@ async def test_log_lines_of_one_client_are_limited(cache_root: Path) -> None:
         assert suppressed == LINES_BURST + 100 - len(ignored)
 
 
-# What is counted
+# Counters
 
 
 async def test_bytes_are_counted_while_they_are_sent_and_at_the_end(cache_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who may play, as sessions ask it: at connect, at each play and at each seek."""
+"""Access checks of sessions: at connect, at each play and at each seek."""
 
 from __future__ import annotations
 
@@ -35,15 +35,19 @@ STEP_MS = 40
 
 
 def movie(count: int, size_bytes: int = 40_000) -> bytes:
-    """Pictures of this size, each a keyframe."""
+    """A film of keyframes of this size."""
     return avc_mp4([keyframe(size_bytes + number) for number in range(count)], STEP_MS)
 
 
 async def refused(client: RtmpClient) -> None:
-    """Reads up to a refusal, which says nothing of its reason."""
+    """Reads up to a refusal, and checks that it has no reason."""
     (status,) = (await client.until_named(FAILED, STOP, NOT_FOUND))[-1:]
-    told = information(status)
-    assert (told["code"], told["level"], told["description"]) == (FAILED, "error", NOT_ALLOWED)
+    details = information(status)
+    assert (details["code"], details["level"], details["description"]) == (
+        FAILED,
+        "error",
+        NOT_ALLOWED,
+    )
 
 
 def reasons(edge: RtmpEdge) -> list[str]:
@@ -77,10 +81,10 @@ async def test_signature_is_not_part_of_the_cache_key(cache_root: Path) -> None:
             for until_s in (60, 120):
                 client.play(SIGNER.canned("film", edge.now_s + until_s))
                 await client.until_named(STOP)
-            asked = len(edge.origin.requests)
+            requests_before = len(edge.origin.requests)
             client.play(SIGNER.custom("film", edge.now_s + 60, covering="*"))
             await client.until_named(STOP)
-        assert len(edge.origin.requests) == asked
+        assert len(edge.origin.requests) == requests_before
         results = [line["cache"] for line in edge.lines("rtmp_play")]
         assert results[1:] == ["Hit", "Hit"]
 
@@ -106,7 +110,7 @@ async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
                 await refused(client)
                 with pytest.raises(KeyError, match=FAILED):
                     await client.call("getStreamLength", each)
-            # The connection is still good.
+            # The connection can still play.
             client.play(name)
             await client.until_named(START)
         assert reasons(edge)[: len(names)] == [
@@ -123,7 +127,7 @@ async def test_refused_viewer_gets_no_reason(cache_root: Path) -> None:
                 "key is not trusted",
             )
         ]
-        # Nothing was asked of the origin for their sake.
+        # No request reached the origin for them.
         assert {request.path for request in edge.origin.requests} <= {"/film.mp4"}
         assert not any(line["event"] == "rtmp_play" for line in edge.lines()[: len(names)])
 
@@ -153,7 +157,8 @@ async def test_client_with_too_many_wrong_signatures_is_disconnected(cache_root:
                 else:
                     client.play(wrong)
                     await refused(client)
-            # What costs nothing does not count, and what is right makes up for nothing.
+            # Refusals without a verification do not count, and a right signature does not reset the
+            # count.
             for _ in range(WRONG_SIGNATURES_MAX):
                 client.play(SIGNER.canned("film.mp4", edge.now_s - 1))
                 await refused(client)
@@ -173,7 +178,7 @@ async def test_concurrent_wrong_signatures_are_limited(cache_root: Path) -> None
         async with open_client(edge.port) as client:
             for at in range(2 * WRONG_SIGNATURES_MAX):
                 wrong = changed(name, name.index("Signature=") + 50 + at)
-                client.play(wrong, -2000, -1000, False)  # each after the one before
+                client.play(wrong, -2000, -1000, False)  # one after another
             await client.closed()
         await edge.until_gone()
         refused = [reason for reason in reasons(edge) if reason.endswith("does not match")]
@@ -205,7 +210,7 @@ async def test_expired_signature_lets_a_play_end_and_refuses_a_seek(
             assert samples(await client.until_named(STOP))[-1].time_ms == STEP_MS * 49
             client.seek(STEP_MS * 10)
             await refused(client)
-            # That was its end.
+            # The play has ended.
             client.seek(STEP_MS * 10)
             await client.until_named("NetStream.Seek.Failed")
         assert reasons(edge) == [f"{FAILED}: expired"]
@@ -243,29 +248,31 @@ async def test_seek_after_an_invalidation_plays_the_new_version(
             client.play("film.mp4")
             await client.until_named(STOP)
             edge.origin.put("film.mp4", movie(100, 50_000), etag='"2"')
-            # As long as nothing says otherwise it is the same version.
+            # Without an invalidation it is the same version.
             client.seek(STEP_MS * 10)
-            said = await client.until_named(STOP)
-            assert [duration(said), samples(said)[-1].time_ms] == [2.0, STEP_MS * 49]
+            received = await client.until_named(STOP)
+            assert [duration(received), samples(received)[-1].time_ms] == [2.0, STEP_MS * 49]
             edge.invalidate("/film.mp4", soft=soft)
             client.seek(STEP_MS * 60)
-            said = await client.until_named(NOTIFY, FAILED)
-            assert message_name(said[-1]) == NOTIFY
-            said = await client.until_named(STOP)
-            assert duration(said) == 4.0
-            assert [frame.is_header for frame in frames(said)][:1] == [True]
-            assert [frame.time_ms for frame in samples(said)] == list(
+            received = await client.until_named(NOTIFY, FAILED)
+            assert message_name(received[-1]) == NOTIFY
+            received = await client.until_named(STOP)
+            assert duration(received) == 4.0
+            assert [frame.is_header for frame in frames(received)][:1] == [True]
+            assert [frame.time_ms for frame in samples(received)] == list(
                 range(STEP_MS * 60, STEP_MS * 100, STEP_MS)
             )
-            assert len(samples(said)[0].body) > 50_000
+            assert len(samples(received)[0].body) > 50_000
         await edge.until_gone()
         assert edge.readers == 0
 
 
-def duration(said: list[Any]) -> float:
-    """Of the onMetaData in messages."""
-    (told,) = (information(message) for message in said if message_name(message) == "onMetaData")
-    return float(told["duration"])
+def duration(received: list[Any]) -> float:
+    """The duration in the onMetaData of messages."""
+    (metadata,) = (
+        information(message) for message in received if message_name(message) == "onMetaData"
+    )
+    return float(metadata["duration"])
 
 
 @pytest.mark.parametrize("paused", [False, True], ids=["playing", "paused"])
@@ -287,8 +294,8 @@ async def test_seek_to_an_invalidated_and_deleted_object_is_not_found(
             await client.until_named(NOTIFY)
             edge.invalidate("/*")
             client.seek(STEP_MS * 20)
-            said = await client.until_named(NOT_FOUND, NOTIFY)
-            assert message_name(said[-1]) == NOT_FOUND
+            received = await client.until_named(NOT_FOUND, NOTIFY)
+            assert message_name(received[-1]) == NOT_FOUND
             client.play("other.mp4")
             await client.until_named(STOP)
         await edge.until_gone()
@@ -340,7 +347,7 @@ async def test_only_allowed_countries_may_connect(
 
 
 async def connects(edge: RtmpEdge, reason: str | None, **more: Any) -> None:
-    """Connects; when there is a reason, it is told to the log, and the connection closed."""
+    """Connects. With a ``reason``, the connect is rejected and the reason is logged."""
     async with open_raw_client(edge.port) as client:
         if reason is None:
             await client.connect("cfx/st", tcUrl="rtmp://127.0.0.1/cfx/st", **more)
@@ -373,7 +380,7 @@ async def test_signatures_in_a_connect_are_not_logged(cache_root: Path) -> None:
         assert "Signature=" not in edge.log_text
 
 
-# Other rules while it runs
+# Rules that change during a play
 
 
 async def test_removed_key_is_refused(cache_root: Path) -> None:
@@ -455,9 +462,9 @@ async def test_client_may_leave_during_a_seek_that_waits_for_the_new_version(
             await client.until_named(STOP)
             edge.invalidate("/film.mp4")
             edge.origin.hold_responses()
-            asked = len(edge.origin.requests)
+            requests_before = len(edge.origin.requests)
             client.seek(0)
-            await edge.origin.wait_for_requests(asked + 1)
+            await edge.origin.wait_for_requests(requests_before + 1)
         edge.origin.release_responses()
         await edge.until_gone()
         assert edge.readers == 0

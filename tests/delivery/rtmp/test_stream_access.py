@@ -46,8 +46,8 @@ RSA, ECDSA = rsa_signer(), ecdsa_signer()
 APPLICATIONS = ("cfx/st", "vod")
 
 
-class Ask(NamedTuple):
-    """How a client connects, and from where."""
+class Viewer(NamedTuple):
+    """The connect of a client, and its address."""
 
     app: str = "cfx/st"
     tc_url: str = "rtmp://film.example/cfx/st"
@@ -58,7 +58,7 @@ class Ask(NamedTuple):
         return connect(self.app, self.tc_url)
 
 
-PLAIN = Ask()
+PLAIN = Viewer()
 
 
 def connect(app: str = "cfx/st", tc_url: str = "", page_url: str = "") -> Connect:
@@ -66,20 +66,20 @@ def connect(app: str = "cfx/st", tc_url: str = "", page_url: str = "") -> Connec
 
 
 def allowed(
-    name: str, ask: Ask = PLAIN, *, signer: StreamSigner = RSA, now_s: float = NOW_S
+    name: str, viewer: Viewer = PLAIN, *, signer: StreamSigner = RSA, now_s: float = NOW_S
 ) -> tuple[str, ...] | Denied:
-    """The objects that a name gets in a distribution that trusts a signer."""
-    chosen = choose_application(ask.app, ask.tc_url, [APPLICATIONS])
+    """The objects that a viewer may play by ``name``, in a distribution that trusts ``signer``."""
+    chosen = choose_application(viewer.app, viewer.tc_url, [APPLICATIONS])
     assert chosen is not None
     _, match = chosen
     rules = AccessRules({signer.key_id: signer.public_key})
-    visitor = Client(ask.connect, ask.address)
+    client = Client(viewer.connect, viewer.address)
     streams = stream_names(match, name)
-    return permitted_objects(rules, visitor, match.application, streams, now_s, SignatureCache())
+    return permitted_objects(rules, client, match.application, streams, now_s, SignatureCache())
 
 
 def readings(name: str, folder: str = "") -> tuple[StreamName, ...]:
-    """What a name means in the application cfx/st."""
+    """The candidate objects of a name in the application cfx/st."""
     return stream_names(ApplicationMatch("cfx/st", folder), name)
 
 
@@ -87,12 +87,12 @@ def objects_of(name: str) -> list[str]:
     return candidates(*readings(name))
 
 
-def asked(signed: str, name: str) -> str:
-    """``name`` with the signature that is behind ``signed``."""
+def sign_name(signed: str, name: str) -> str:
+    """``name`` with the signature of ``signed``."""
     return f"{name}?{signed.rpartition('?')[2]}"
 
 
-# What players ask for, and what was signed
+# The names that players send, and the names that were signed
 
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
@@ -114,47 +114,47 @@ def asked(signed: str, name: str) -> str:
 def test_each_signed_name_of_an_object_is_accepted(
     signer: StreamSigner, resource: str, name: str
 ) -> None:
-    signed = asked(signer.canned(resource, LATER_S), name)
+    signed = sign_name(signer.canned(resource, LATER_S), name)
     found = allowed(signed, signer=signer)
     assert "dir/film.mp4" in found
-    # A custom policy that names the same resource is worth the same.
-    signed = asked(signer.custom(resource, LATER_S, covering=resource), name)
+    # A custom policy for the same resource allows the same.
+    signed = sign_name(signer.custom(resource, LATER_S, covering=resource), name)
     assert allowed(signed, signer=signer) == found
 
 
 @pytest.mark.parametrize(
-    ("resource", "name", "ask"),
+    ("resource", "name", "viewer"),
     [
-        # ffmpeg's and librtmp's tcUrl has the port; Flash's is as it was written.
+        # The tcUrl of ffmpeg and librtmp has the port; Flash sends the URL unchanged.
         ("rtmp://film.example/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmp://film.example:1935/cfx/st")),
-        ("rtmp://film.example:1935/cfx/st/film.flv", "film.flv", Ask()),
+         Viewer(tc_url="rtmp://film.example:1935/cfx/st")),
+        ("rtmp://film.example:1935/cfx/st/film.flv", "film.flv", Viewer()),
         ("rtmp://film.example:8080/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmp://film.example:8080/cfx/st")),
+         Viewer(tc_url="rtmp://film.example:8080/cfx/st")),
         ("rtmps://film.example/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmps://film.example/cfx/st")),
+         Viewer(tc_url="rtmps://film.example/cfx/st")),
         ("rtmp://[2001:db8::1]/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmp://[2001:db8::1]/cfx/st")),
-        # A player that took the folder for a part of the application.
-        ("dir/film.flv", "film.flv", Ask("vod/dir", "rtmp://film.example/vod/dir")),
-        ("mp4:dir/film.mp4", "mp4:film.mp4", Ask("vod/dir", "rtmp://film.example/vod/dir")),
+         Viewer(tc_url="rtmp://[2001:db8::1]/cfx/st")),
+        # A player that sent the folder as a part of the application.
+        ("dir/film.flv", "film.flv", Viewer("vod/dir", "rtmp://film.example/vod/dir")),
+        ("mp4:dir/film.mp4", "mp4:film.mp4", Viewer("vod/dir", "rtmp://film.example/vod/dir")),
         ("rtmp://film.example/vod/dir/film.flv", "film.flv",
-         Ask("vod/dir", "rtmp://film.example/vod/dir")),
+         Viewer("vod/dir", "rtmp://film.example/vod/dir")),
         ("rtmp://film.example/vod/_definst_/film.flv", "film.flv",
-         Ask("vod/_definst_", "rtmp://film.example/vod/_definst_")),
-        ("mp3:song.mp3", "song.mp3", Ask()),
-        ("flv:film.flv", "film.flv", Ask()),
-        ("mp4:film.m4a", "film.m4a", Ask()),
-        ("film one.mp4", "film%20one.mp4", Ask()),
-        ("film%20one.mp4", "film%20one.mp4", Ask()),
-        ("film%20one", "mp4:film%20one", Ask()),
-        ("rtmp://film.example/cfx/st/film%20one.mp4", "film%20one.mp4", Ask()),
-        ("été.flv", "%C3%A9t%C3%A9.flv", Ask()),
-        ("été.flv", "été.flv", Ask()),
+         Viewer("vod/_definst_", "rtmp://film.example/vod/_definst_")),
+        ("mp3:song.mp3", "song.mp3", Viewer()),
+        ("flv:film.flv", "film.flv", Viewer()),
+        ("mp4:film.m4a", "film.m4a", Viewer()),
+        ("film one.mp4", "film%20one.mp4", Viewer()),
+        ("film%20one.mp4", "film%20one.mp4", Viewer()),
+        ("film%20one", "mp4:film%20one", Viewer()),
+        ("rtmp://film.example/cfx/st/film%20one.mp4", "film%20one.mp4", Viewer()),
+        ("été.flv", "%C3%A9t%C3%A9.flv", Viewer()),
+        ("été.flv", "été.flv", Viewer()),
     ],
 )  # fmt: skip
-def test_each_url_form_of_players_is_accepted(resource: str, name: str, ask: Ask) -> None:
-    assert not isinstance(allowed(asked(RSA.canned(resource, LATER_S), name), ask), Denied)
+def test_each_url_form_of_players_is_accepted(resource: str, name: str, viewer: Viewer) -> None:
+    assert not isinstance(allowed(sign_name(RSA.canned(resource, LATER_S), name), viewer), Denied)
 
 
 @pytest.mark.parametrize(
@@ -187,50 +187,52 @@ def test_rest_of_the_query_is_signed_too() -> None:
     assert allowed(RSA.custom("film.flv?color=red", LATER_S, covering="film*")) == ("film.flv",)
 
 
-# What a signature does not cover
+# Objects that a signature does not cover
 
 
 def test_signed_extension_is_the_only_one_allowed() -> None:
     everything = ("film.flv", "film", "film.mp4", "film.mp3")
-    assert allowed(asked(RSA.canned("film.mp4", LATER_S), "film")) == ("film.mp4",)
-    assert allowed(asked(RSA.canned("film.mp3", LATER_S), "film")) == ("film.mp3",)
-    assert allowed(asked(RSA.canned("film", LATER_S), "film")) == everything
-    assert allowed(asked(RSA.custom("x", LATER_S, covering="*.mp?"), "film")) == everything[2:]
-    assert isinstance(allowed(asked(RSA.canned("film.mp4", LATER_S), "film.flv")), Denied)
-    assert isinstance(allowed(asked(RSA.canned("film.avi", LATER_S), "film")), Denied)
+    assert allowed(sign_name(RSA.canned("film.mp4", LATER_S), "film")) == ("film.mp4",)
+    assert allowed(sign_name(RSA.canned("film.mp3", LATER_S), "film")) == ("film.mp3",)
+    assert allowed(sign_name(RSA.canned("film", LATER_S), "film")) == everything
+    assert allowed(sign_name(RSA.custom("x", LATER_S, covering="*.mp?"), "film")) == everything[2:]
+    assert isinstance(allowed(sign_name(RSA.canned("film.mp4", LATER_S), "film.flv")), Denied)
+    assert isinstance(allowed(sign_name(RSA.canned("film.avi", LATER_S), "film")), Denied)
 
 
 @pytest.mark.parametrize(
-    ("covering", "name", "ask"),
+    ("covering", "name", "viewer"),
     [
-        # The folder is in tcUrl, but not in the application, where it would count.
+        # The folder is in tcUrl, but not in the application, where it is needed.
         ("rtmp://film.example/cfx/st/free/*", "film.flv",
-         Ask(tc_url="rtmp://film.example/cfx/st/free")),
+         Viewer(tc_url="rtmp://film.example/cfx/st/free")),
         ("rtmp://film.example/cfx/st/free/film.flv", "film.flv",
-         Ask(tc_url="rtmp://film.example/cfx/st/free")),
-        # A name that is allowed, of another folder.
-        ("film.flv", "film.flv", Ask("cfx/st/paid", "rtmp://film.example/cfx/st/paid")),
+         Viewer(tc_url="rtmp://film.example/cfx/st/free")),
+        # An allowed name in another folder.
+        ("film.flv", "film.flv", Viewer("cfx/st/paid", "rtmp://film.example/cfx/st/paid")),
         ("rtmp://film.example/cfx/st/film.flv", "film.flv",
-         Ask("cfx/st/paid", "rtmp://film.example/cfx/st")),
+         Viewer("cfx/st/paid", "rtmp://film.example/cfx/st")),
         ("rtmp://film.example/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmp://other.example/cfx/st")),
+         Viewer(tc_url="rtmp://other.example/cfx/st")),
         ("rtmp://film.example/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmp://film.example:8080/cfx/st")),
+         Viewer(tc_url="rtmp://film.example:8080/cfx/st")),
         ("rtmp://film.example/cfx/st/film.flv", "film.flv",
-         Ask(tc_url="rtmps://film.example/cfx/st")),
-        ("rtmp://film.example/cfx/st/film.flv", "film.flv", Ask(tc_url="film.example/cfx/st")),
-        ("rtmp://a/*", "film.flv", Ask(tc_url="rtmp://a/x@film.example/cfx/st", app="cfx/st/y")),
-        ("free/*", "paid/film.flv", Ask()),
-        ("free", "free/film.flv", Ask()),
-        ("dir/film.mp", "dir/film.mp%34", Ask()),
+         Viewer(tc_url="rtmps://film.example/cfx/st")),
+        ("rtmp://film.example/cfx/st/film.flv", "film.flv", Viewer(tc_url="film.example/cfx/st")),
+        ("rtmp://a/*", "film.flv", Viewer(tc_url="rtmp://a/x@film.example/cfx/st", app="cfx/st/y")),
+        ("free/*", "paid/film.flv", Viewer()),
+        ("free", "free/film.flv", Viewer()),
+        ("dir/film.mp", "dir/film.mp%34", Viewer()),
     ],
 )  # fmt: skip
-def test_unsigned_object_is_refused(covering: str, name: str, ask: Ask) -> None:
-    if covering == "rtmp://a/*":  # this place is the client's own, and only its host counts
-        assert not isinstance(allowed(asked(RSA.canned("y/film.flv", LATER_S), name), ask), Denied)
+def test_unsigned_object_is_refused(covering: str, name: str, viewer: Viewer) -> None:
+    if covering == "rtmp://a/*":  # the client chose this URL, and only its host is checked
+        assert not isinstance(
+            allowed(sign_name(RSA.canned("y/film.flv", LATER_S), name), viewer), Denied
+        )
         covering = "rtmp://x@film.example/*"
     signed = RSA.custom("x", LATER_S, covering=covering)
-    assert allowed(asked(signed, name), ask) == Denied("policy is for another resource")
+    assert allowed(sign_name(signed, name), viewer) == Denied("policy is for another resource")
 
 
 @pytest.mark.parametrize("signer", [RSA, ECDSA], ids=["rsa", "ecdsa"])
@@ -263,7 +265,7 @@ def test_any_changed_character_is_refused(signer: StreamSigner, kind: str) -> No
          "address is not allowed"),
         (RSA.canned("film.flv", LATER_S).replace(RSA.key_id, "KOTHER"), "key is not trusted"),
         (RSA.canned("other.flv", LATER_S).replace("other", "film"), "signature does not match"),
-        (asked(RSA.custom("x", NOW_S - 1, covering="film.mp4"), "film"),
+        (sign_name(RSA.custom("x", NOW_S - 1, covering="film.mp4"), "film"),
          "expired"),
     ],
 )  # fmt: skip
@@ -288,20 +290,20 @@ def test_malformed_signature_is_refused(name: str) -> None:
 def test_signature_needs_a_known_address() -> None:
     signed = RSA.custom("film.flv", LATER_S, covering="*", network="192.0.2.0/24")
     assert allowed(signed) == ("film.flv",)
-    assert allowed(signed, Ask(address="::ffff:192.0.2.9")) == ("film.flv",)
-    assert isinstance(allowed(signed, Ask(address="2001:db8::1")), Denied)
-    assert allowed(signed, Ask(address="")) == Denied("the viewer's address is unknown")
+    assert allowed(signed, Viewer(address="::ffff:192.0.2.9")) == ("film.flv",)
+    assert isinstance(allowed(signed, Viewer(address="2001:db8::1")), Denied)
+    assert allowed(signed, Viewer(address="")) == Denied("the viewer's address is unknown")
 
 
 def test_signature_size_is_limited() -> None:
     signed = RSA.canned("film.flv", LATER_S)
-    visitor = Client(connect(), "192.0.2.7")
+    client = Client(connect(), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
 
     def with_limit(limit_bytes: int) -> object:
         streams = readings(signed)
         return permitted_objects(
-            rules, visitor, "cfx/st", streams, NOW_S, SignatureCache(), limit_bytes
+            rules, client, "cfx/st", streams, NOW_S, SignatureCache(), limit_bytes
         )
 
     assert with_limit(344) == ("film.flv",)  # base64 of 256 bytes
@@ -309,18 +311,18 @@ def test_signature_size_is_limited() -> None:
 
 
 def test_open_distribution_needs_no_signature() -> None:
-    visitor = Client(connect(), "")
+    client = Client(connect(), "")
     for name in ("film.flv", "film.flv?Signature=x", "film"):
         found = permitted_objects(
-            AccessRules(), visitor, "cfx/st", readings(name), NOW_S, SignatureCache()
+            AccessRules(), client, "cfx/st", readings(name), NOW_S, SignatureCache()
         )
         assert found == tuple(objects_of(name))
 
 
 def test_empty_key_groups_refuse_everyone() -> None:
     streams = readings(RSA.canned("film.flv", LATER_S))
-    visitor = Client(connect(), "192.0.2.7")
-    found = permitted_objects(AccessRules({}), visitor, "cfx/st", streams, NOW_S, SignatureCache())
+    client = Client(connect(), "192.0.2.7")
+    found = permitted_objects(AccessRules({}), client, "cfx/st", streams, NOW_S, SignatureCache())
     assert found == Denied("key is not trusted")
 
 
@@ -328,14 +330,14 @@ def test_seek_does_not_verify_the_signature_again() -> None:
     signed = RSA.canned("dir/film.mp4", LATER_S)
     remembered = SignatureCache()
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    visitor = Client(Ask().connect, "192.0.2.7")
+    client = Client(Viewer().connect, "192.0.2.7")
     for _ in range(3):
-        found = permitted_objects(rules, visitor, "cfx/st", readings(signed), NOW_S, remembered)
+        found = permitted_objects(rules, client, "cfx/st", readings(signed), NOW_S, remembered)
         assert found == ("dir/film.mp4",)
         assert len(remembered) == 1
 
 
-# In general
+# Properties
 
 
 @given(
@@ -350,9 +352,9 @@ def test_any_name_is_allowed_or_denied(
 ) -> None:
     name = f"{prefix}{path}{extension}?{query}"
     streams = readings(name, folder)
-    visitor = Client(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
+    client = Client(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    found = permitted_objects(rules, visitor, "vod", streams, NOW_S, SignatureCache())
+    found = permitted_objects(rules, client, "vod", streams, NOW_S, SignatureCache())
     assert isinstance(found, Denied if any(map(candidates, streams)) else tuple)
 
 
@@ -364,31 +366,31 @@ def test_wrong_signature_costs_at_most_one_verification_budget(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     tried = verifications(monkeypatch)
-    ask = Ask("vod/dir", "rtmp://film.example:1935/vod/dir")
-    assert allowed(asked(RSA.canned("other", LATER_S), path), ask) == Denied(NO_MATCH)
+    viewer = Viewer("vod/dir", "rtmp://film.example:1935/vod/dir")
+    assert allowed(sign_name(RSA.canned("other", LATER_S), path), viewer) == Denied(NO_MATCH)
     assert 0 < len(tried) == len(set(tried)) <= RESOURCES_LIMIT
     tried.clear()
-    signed = asked(RSA.custom("other", LATER_S, covering="*"), path)
-    assert allowed(changed(signed, signed.index("Signature=") + 50), ask) == Denied(NO_MATCH)
+    signed = sign_name(RSA.custom("other", LATER_S, covering="*"), path)
+    assert allowed(changed(signed, signed.index("Signature=") + 50), viewer) == Denied(NO_MATCH)
     assert len(tried) == 1
 
 
 @pytest.mark.parametrize("path", ["film", "mp4:film", "mp4:film%20one", "mp4:été"])
 def test_each_candidate_object_is_tried_within_the_budget(path: str) -> None:
     for each in objects_of(path):
-        assert each in allowed(asked(RSA.canned(each, LATER_S), path))
+        assert each in allowed(sign_name(RSA.canned(each, LATER_S), path))
 
 
 def test_likeliest_signed_name_is_verified_first(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = verifications(monkeypatch)
     for resource in ("film.mp4", "mp4:film.mp4", "film", "mp4:film"):
         tried.clear()
-        assert allowed(asked(RSA.canned(resource, LATER_S), "mp4:film"))
+        assert allowed(sign_name(RSA.canned(resource, LATER_S), "mp4:film"))
         assert len(tried) <= 4
 
 
 def verifications(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What keys are asked for from now on."""
+    """The signed names that are verified from now on."""
     tried: list[bytes] = []
     verifies = PublicKey.verifies
 
@@ -456,11 +458,11 @@ def test_country_rules_reject_other_countries(
     assert rejection is None or rejection.description == NOT_ALLOWED
 
 
-# What may be logged
+# Redacted names
 
 
 @pytest.mark.parametrize(
-    ("name", "spoken"),
+    ("name", "redacted"),
     [
         ("mp4:film.mp4", ("mp4:film.mp4", "")),
         ("film?color=red", ("film?color=red", "")),
@@ -481,8 +483,8 @@ def test_country_rules_reject_other_countries(
         ("", ("", "")),
     ],
 )
-def test_name_is_redacted(name: str, spoken: tuple[str, str]) -> None:
-    assert redact_name(name) == RedactedName(*spoken)
+def test_name_is_redacted(name: str, redacted: tuple[str, str]) -> None:
+    assert redact_name(name) == RedactedName(*redacted)
 
 
 @given(st.text(), st.text(max_size=300))

@@ -1,7 +1,7 @@
 """streamedge/delivery/rtmp/stream_names.py: how players split a URL, and what the parts mean.
 
-The cuts were read off the players themselves: FFmpeg 5.1, rtmpdump 2.4, GStreamer 1.22's rtmpsrc
-and rtmp2src, nginx-rtmp 1.2.2; JW Player 6 splits before a prefix, or else at the last slash.
+The splits were observed in FFmpeg 5.1, rtmpdump 2.4, GStreamer 1.22's rtmpsrc and rtmp2src, and
+nginx-rtmp 1.2.2; JW Player 6 splits before a prefix, or else at the last slash.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def chosen(app: str, tc_url: str = "", *offers: tuple[str, ...]) -> ApplicationM
     return None if found is None else found[1]
 
 
-def meant(
+def parts_of(
     app: str, name: str, tc_url: str = "", *offers: tuple[str, ...]
 ) -> tuple[str, list[str], str]:
-    """Application, objects and query that a client means."""
+    """The application, objects and query of a client's connect and play."""
     match = chosen(app, tc_url or f"{HOST}/{app}", *offers)
     assert match is not None
     streams = stream_names(match, name)
@@ -243,7 +243,7 @@ def test_folder_of_an_application_cannot_lead_out() -> None:
         assert objects("film.mp4", folder) == []
 
 
-# Whole URLs, as players cut them
+# Whole URLs, as players split them
 
 
 @pytest.mark.parametrize(
@@ -298,48 +298,48 @@ def test_folder_of_an_application_cannot_lead_out() -> None:
     ],
 )
 def test_url_of_each_player_means_the_object(app: str, name: str, found: str) -> None:
-    application, objects, query = meant(app, name)
+    application, objects, query = parts_of(app, name)
     assert (application, objects[0], query) == (
         "vod" if app.startswith("vod") else "cfx/st",
         found,
         "",
     )
-    signed = meant(app, f"{name}?Expires=1&Signature=a~b")
+    signed = parts_of(app, f"{name}?Expires=1&Signature=a~b")
     assert signed == (application, objects, "Expires=1&Signature=a~b")
 
 
 @pytest.mark.parametrize(
     ("app", "name", "query"),
     [
-        # rtmp2src cuts at the last slash, be it in the query.
+        # rtmp2src splits at the last slash, even in the query.
         ("cfx/st/mp4:dir/film.mp4?token=a", "b", "token=a/b"),
         ("cfx/st/dir/film.mp4?x=1&token=a/b/c", "d&y=2", "x=1&token=a/b/c/d&y=2"),
         ("vod/mp4:dir/film?token=a", "b", "token=a/b"),
     ],
 )
 def test_cut_query_is_joined(app: str, name: str, query: str) -> None:
-    _, objects, found = meant(app, name)
+    _, objects, found = parts_of(app, name)
     assert (objects[0], found) == ("dir/film.mp4", query)
 
 
 def test_query_of_the_connection_is_not_part_of_the_stream() -> None:
-    assert meant("vod?token=a/b", "film.mp4") == ("vod", ["film.mp4"], "")
-    assert meant("vod/dir?token=a", "film.mp4?x=1") == ("vod", ["dir/film.mp4"], "x=1")
+    assert parts_of("vod?token=a/b", "film.mp4") == ("vod", ["film.mp4"], "")
+    assert parts_of("vod/dir?token=a", "film.mp4?x=1") == ("vod", ["dir/film.mp4"], "x=1")
 
 
 def test_folder_named_like_the_end_of_the_application_has_two_readings() -> None:
-    assert meant("cfx", "st/film.mp4")[1] == ["film.mp4", "st/film.mp4"]
-    assert meant("cfx/st", "st/film.mp4")[1] == ["st/film.mp4"]
+    assert parts_of("cfx", "st/film.mp4")[1] == ["film.mp4", "st/film.mp4"]
+    assert parts_of("cfx/st", "st/film.mp4")[1] == ["st/film.mp4"]
 
 
 def test_whole_url_as_tc_url_means_the_object() -> None:
     url = f"{HOST}/cfx/st/mp4:dir/film.mp4"
-    assert meant("cfx/st", "mp4:dir/film.mp4", url)[1] == ["dir/film.mp4"]
-    assert meant("cfx", "st/mp4:dir/film.mp4", url)[1][0] == "dir/film.mp4"
-    assert "dir/film.mp4" in meant("cfx", "mp4:dir/film.mp4", url)[1]
+    assert parts_of("cfx/st", "mp4:dir/film.mp4", url)[1] == ["dir/film.mp4"]
+    assert parts_of("cfx", "st/mp4:dir/film.mp4", url)[1][0] == "dir/film.mp4"
+    assert "dir/film.mp4" in parts_of("cfx", "mp4:dir/film.mp4", url)[1]
 
 
-# In general
+# Properties
 
 segments = st.text(st.sampled_from("ab c.-_é"), min_size=1, max_size=6).filter(
     lambda segment: segment.strip(".") != ""
@@ -347,7 +347,7 @@ segments = st.text(st.sampled_from("ab c.-_é"), min_size=1, max_size=6).filter(
 
 
 class Url(NamedTuple):
-    """A URL below the host, and what it means."""
+    """A URL below the host, and the object that it means."""
 
     application: str
     path: str
@@ -411,7 +411,7 @@ def as_nginx(url: Url) -> tuple[str, str]:
 def test_all_players_mean_the_same_object_with_the_same_url(url: Url, query: str) -> None:
     for cut in (as_ffmpeg, as_librtmp, as_rtmp2src, as_nginx):
         app, name = cut(url)
-        application, objects, found_query = meant(app, name + query, "", ("cfx/st", "vod"))
+        application, objects, found_query = parts_of(app, name + query, "", ("cfx/st", "vod"))
         assert application == url.application, cut
         assert objects[0] == url.object, cut
         assert found_query == query[1:]

@@ -45,7 +45,7 @@ OPEN = AccessRules()
 
 
 class Streams:
-    """A catalogue of distributions over one scripted origin."""
+    """A StreamResolver of distributions over one scripted origin."""
 
     def __init__(self, server: ScriptedOrigin, cache: Cache, origin: HttpOrigin) -> None:
         self.server = server
@@ -67,14 +67,14 @@ class Streams:
     async def open(self, name: str, *announced: str, strict: bool = False) -> str:
         """The object that a name means."""
         distribution = self.distributions[strict]
-        visitor = Client(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
-        admission = Admission(distribution, ApplicationMatch("cfx/st"), visitor)
+        client = Client(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
+        admission = Admission(distribution, ApplicationMatch("cfx/st"), client)
         medium = await self.streams.open(admission, name, frozenset(announced))
         medium.close()
         return medium.name
 
     def is_idle(self) -> bool:
-        """Whether nobody reads anything."""
+        """Whether no reader is open."""
         return all(not version._readers for version in self.cache._versions.values())
 
 
@@ -155,7 +155,7 @@ async def test_likeliest_existing_object_is_opened(streams: Streams) -> None:
     assert await streams.open("song") == "song.mp3"
     assert await streams.open("bare") == "bare"
     assert await streams.open("mp4:bare") == "bare"
-    # The lookups of less likely objects are not waited for; they end by themselves.
+    # The opens of less likely objects are cancelled.
     await until(streams.is_idle)
 
 
@@ -172,13 +172,13 @@ async def test_stalled_candidate_does_not_delay_the_likeliest_one(
 async def test_object_of_a_name_is_remembered(streams: Streams) -> None:
     streams.server.put("song.mp3", sample_file("song.mp3"))
     assert await streams.open("song") == "song.mp3"
-    asked = len(streams.server.requests)
+    requests_before = len(streams.server.requests)
     assert await streams.open("song") == "song.mp3"
-    assert len(streams.server.requests) == asked  # nothing is asked of the origin twice
-    # One that has gone meanwhile is looked for again.
+    assert len(streams.server.requests) == requests_before  # no second request to the origin
+    # A deleted object is searched again.
     streams.server.remove("song.mp3")
     streams.server.put("song.flv", sample_file("film.flv"))
-    for name in ("song.mp3", "song.flv"):  # the one that is gone, and the one that was missing
+    for name in ("song.mp3", "song.flv"):  # the deleted object, and the one that was missing
         streams.cache.store.forget_record(join_key("http site", name))
     streams.cache._versions.clear()
     assert await streams.open("song") == "song.flv"
@@ -207,7 +207,7 @@ async def test_unplayable_name_is_refused_with_its_code(
 
 
 async def test_failing_origin_outranks_a_missing_object(streams: Streams) -> None:
-    # Of four candidates one cannot be asked about: the stream may well be there.
+    # The origin fails for one of four candidates: the stream may exist.
     streams.server.script(Reply(status=503), times=1)
     with pytest.raises(RefusalError) as refused:
         await streams.open("film")

@@ -1,4 +1,4 @@
-"""Calls on common beats: together, in order, apart from each other's failures."""
+"""Calls at common ticks: together, in order, independent of each other's exceptions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ async def test_calls_of_one_tick_run_together_and_not_too_early() -> None:
     loop = asyncio.get_running_loop()
     timers = CoalescedTimers(loop)
     came: list[str] = []
-    all_here = asyncio.Event()
+    all_called = asyncio.Event()
     now_s = loop.time()
     first = math.floor(now_s / TICK_S + 2) * TICK_S
     timers.call_at(first - TICK_S / 3, lambda: came.append("late in the beat"))
     timers.call_at(first - TICK_S / 2, lambda: came.append("early in the beat"))
-    timers.call_at(first + TICK_S / 2, all_here.set)
-    await all_here.wait()
+    timers.call_at(first + TICK_S / 2, all_called.set)
+    await all_called.wait()
     assert came == ["late in the beat", "early in the beat"]
     assert loop.time() >= first + TICK_S / 2
 

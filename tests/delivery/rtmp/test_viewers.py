@@ -1,4 +1,4 @@
-"""Who a viewer is over RTMP: PROXY headers, and how many connections an address may have."""
+"""The address of an RTMP viewer: PROXY headers, and the limit of connections of an address."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.rtmp_client import ClosedError, open_client, open_raw_client,
 from tests.support.rtmp_edge import serve_rtmp
 from tests.support.rtmp_media import sample_file
 
-HERE = (ip_network("127.0.0.0/8"),)
+PROXIES = (ip_network("127.0.0.0/8"),)
 VIEWER, OTHER = "192.0.2.1", "192.0.2.2"
 
 
 @pytest.mark.parametrize("header", [proxy_v1(VIEWER, 4711), proxy_v2(VIEWER, 4711)])
 async def test_address_of_the_proxy_header_is_used(cache_root: Path, header: bytes) -> None:
-    async with serve_rtmp(cache_root, proxies=HERE) as edge, relay(edge.port, header) as port:
+    async with serve_rtmp(cache_root, proxies=PROXIES) as edge, relay(edge.port, header) as port:
         edge.origin.put("film.mp4", sample_file("film.mp4"))
         async with open_client(port) as client:
             client.play("film.mp4")
@@ -34,7 +34,7 @@ async def test_address_of_the_proxy_header_is_used(cache_root: Path, header: byt
 
 
 async def test_connection_without_a_proxy_header_is_closed(cache_root: Path) -> None:
-    async with serve_rtmp(cache_root, proxies=HERE) as edge:
+    async with serve_rtmp(cache_root, proxies=PROXIES) as edge:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             async with open_raw_client(edge.port):
                 raise AssertionError("it is served")
@@ -46,7 +46,7 @@ async def test_connection_without_a_proxy_header_is_closed(cache_root: Path) -> 
 
 async def test_connections_of_an_address_are_limited(cache_root: Path) -> None:
     async with (
-        serve_rtmp(cache_root, proxies=HERE, per_address_max=2) as edge,
+        serve_rtmp(cache_root, proxies=PROXIES, per_address_max=2) as edge,
         relay(edge.port, proxy_v1(VIEWER, 4711)) as port,
         relay(edge.port, proxy_v2(OTHER, 4712)) as other_port,
     ):

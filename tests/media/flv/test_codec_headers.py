@@ -92,7 +92,7 @@ async def test_header_search_reads_little_from_the_origin() -> None:
     await headers.search_before(reader.as_reader, len(data))
     assert reader.read_bytes <= COLD_BYTES_MAX + (512 << 10)
     assert all(span.end > len(data) - COLD_BYTES_MAX - (512 << 10) for span in reader.reads)
-    # What is there already costs nothing: all of it is looked through.
+    # Cached bytes need no request: all of them are searched.
     reader = MemoryReader(data)
     await headers.search_before(reader.as_reader, len(data))
     assert min(span.start for span in reader.reads) < 1000

@@ -38,8 +38,8 @@ def read(data: bytes) -> tuple[FlvHead, list[Span]]:
 
 def test_head_of_a_real_file_is_read(media: Media) -> None:
     data = media("film.flv")
-    head, asked = read(data)
-    assert asked == [Span(0, FIRST_READ_BYTES)]
+    head, spans = read(data)
+    assert spans == [Span(0, FIRST_READ_BYTES)]
     assert (head.has_audio, head.has_video) == (True, True)
     assert (head.video_codec, head.audio_codec) == (7, 10)
     assert head.video_sequence_header is not None
@@ -64,10 +64,10 @@ def test_keyframe_list_is_read(media: Media) -> None:
 
 def test_duration_is_read_from_the_last_tag() -> None:
     data = BOTH + AVC_HEADER + AAC_HEADER + KEYFRAME + SOUND
-    head, asked = read(data)
+    head, spans = read(data)
     assert head.duration_ms == 60
-    assert [span.size for span in asked] == [len(data), 4, 11]
-    # Without its last byte the file still ends with that tag, without more of them it does not.
+    assert [span.size for span in spans] == [len(data), 4, 11]
+    # Without its last byte the file still ends with that tag; without more bytes it does not.
     assert read(data[:-1])[0].duration_ms == 60
     assert read(data[:-5])[0].duration_ms == 40
     for tail in (bytes(100_000), b"junk" * 5000):
@@ -83,25 +83,25 @@ def test_impossible_duration_is_ignored(duration: object) -> None:
 def test_one_track_does_not_need_the_whole_limit() -> None:
     many = b"".join(flv.tag(TagType.VIDEO, b"\x27\x01\0\0\0" + bytes(5000), 40) for _ in range(300))
     video_only = flv.file_header(has_audio=False, has_video=True) + AVC_HEADER + KEYFRAME + many
-    head, asked = read(video_only)
-    assert asked[0] == Span(0, FIRST_READ_BYTES)
-    assert all(span.size <= 11 for span in asked[1:])
+    head, spans = read(video_only)
+    assert spans[0] == Span(0, FIRST_READ_BYTES)
+    assert all(span.size <= 11 for span in spans[1:])
     assert not head.has_audio
-    lying = BOTH + metadata(videocodecid=7, duration=12) + AVC_HEADER + KEYFRAME + many
-    assert read(lying)[1] == [Span(0, FIRST_READ_BYTES)]
-    # Nobody tells, so all that may be looked through is.
+    wrong = BOTH + metadata(videocodecid=7, duration=12) + AVC_HEADER + KEYFRAME + many
+    assert read(wrong)[1] == [Span(0, FIRST_READ_BYTES)]
+    # The tracks are unknown, so the search goes to its limit.
     silent = BOTH + AVC_HEADER + KEYFRAME + many
-    asked = read(silent)[1]
-    assert sum(span.size for span in asked[:-2]) == HEAD_LIMIT_BYTES
+    spans = read(silent)[1]
+    assert sum(span.size for span in spans[:-2]) == HEAD_LIMIT_BYTES
 
 
 def test_audio_header_after_a_large_keyframe_is_found() -> None:
     picture = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(400_000), 40)
     data = BOTH + AVC_HEADER + picture + AAC_HEADER + SOUND
-    head, asked = read(data)
+    head, spans = read(data)
     assert head.audio_sequence_header == b"\xaf\0\x12\x10"
     assert head.first_media == len(BOTH + AVC_HEADER)
-    assert [span.start for span in asked[:3]] == [0, 65536, 131072]
+    assert [span.start for span in spans[:3]] == [0, 65536, 131072]
 
 
 def test_keyframe_larger_than_the_search_limit_is_read() -> None:

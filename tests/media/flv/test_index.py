@@ -45,7 +45,7 @@ def both(media: Media, name: str) -> tuple[TagIndex, bytes]:
 async def walk(
     index: TagIndex, reader: MemoryReader, length_ms: int, until_ms: int | None = None
 ) -> list[tuple[int, TagRange]]:
-    """All tag_ranges from the beginning on, with where they begin."""
+    """All tag ranges from the beginning on, with their positions."""
     mark = await index.locate(reader.as_reader, 0)
     found: list[tuple[int, TagRange]] = []
     while True:
@@ -68,7 +68,7 @@ async def test_tag_ranges_are_whole_tags_without_gaps(
     media: Media, name: str, length_ms: int
 ) -> None:
     index, data = both(media, name)
-    for _ in range(2):  # the second time they are known
+    for _ in range(2):  # the second time from the cache
         found = await walk(index, MemoryReader(data), length_ms)
         for (_, tag_range), (start, _) in pairwise(found):
             assert tag_range.end == start
@@ -107,13 +107,13 @@ async def test_needed_span_begins_with_the_first_missing_byte(media: Media, name
     index, data = both(media, name)
     reader = MemoryReader(data)
     mark = await index.locate(reader.as_reader, 10_000)
-    for there in (0, 1, 5, 11, 40):
-        reader = MemoryReader(data, mark.position + there)
-        lacking = index.tag_range(reader.as_reader, mark, RUN_MS, None)
-        # A reader is woken for the byte at ``want.start``: one that is there already would wake
-        # it again and again, and hide that the rest cannot come.
-        assert isinstance(lacking, NeedData)
-        assert lacking.span.start == mark.position + there
+    for ready_bytes in (0, 1, 5, 11, 40):
+        reader = MemoryReader(data, mark.position + ready_bytes)
+        needed = index.tag_range(reader.as_reader, mark, RUN_MS, None)
+        # A reader is woken for the byte at ``needed.start``: a cached byte would wake it again and
+        # again.
+        assert isinstance(needed, NeedData)
+        assert needed.span.start == mark.position + ready_bytes
     reader = MemoryReader(data, mark.position + 60_000)
     tag_range = index.tag_range(reader.as_reader, mark, RUN_MS, None)
     assert isinstance(tag_range, TagRange)
@@ -129,14 +129,14 @@ async def test_tag_larger_than_a_run_is_a_run() -> None:
         sizes = [tag_range.end - start for start, tag_range in found]
         assert max(sizes) > RUN_BYTES_MAX
         assert found[-1][1].end == len(data)
-        # Half of it is there: what is asked for is the rest.
+        # Half of the tag is cached: the rest is requested.
         large = sizes.index(max(sizes))
         mark = Position(found[large][0], found[large][1].time_ms, 2)
         reader = MemoryReader(data, mark.position + 500_000)
-        lacking = tags.tag_range(reader.as_reader, mark, RUN_MS, None)
-        assert isinstance(lacking, NeedData)
-        assert lacking.span.start == reader.available_bytes
-        assert lacking.span.end >= found[large][1].end
+        needed = tags.tag_range(reader.as_reader, mark, RUN_MS, None)
+        assert isinstance(needed, NeedData)
+        assert needed.span.start == reader.available_bytes
+        assert needed.span.end >= found[large][1].end
 
 
 async def test_audio_before_the_first_video_frame_is_played(media: Media) -> None:
@@ -191,7 +191,7 @@ async def test_search_reads_few_windows_of_a_large_file() -> None:
         assert data[mark.position] == 9
         assert data[mark.position + 11] == 0x17
         assert reader.read_bytes < 3_000_000
-    # What one viewer's search has found shortens the next one's.
+    # The results of one viewer's search shorten the next one's.
     reader = MemoryReader(data, 0)
     await index.locate(reader.as_reader, 360_500)
     assert reader.read_bytes < 1_200_000
@@ -211,8 +211,8 @@ async def test_keyframe_list_is_verified_before_use(lie: str) -> None:
         positions = np.minimum(positions // 2, len(data) - 100)
     else:
         times, positions = times[:2], positions[:2]
-    lying = replace(head, keyframes=KeyframeIndex(times, positions))
-    index = ScanIndex(lying, len(data))
+    wrong_head = replace(head, keyframes=KeyframeIndex(times, positions))
+    index = ScanIndex(wrong_head, len(data))
     for target_ms in (15_000, 30_500, 44_000, 59_999):
         mark = await index.locate(MemoryReader(data).as_reader, target_ms)
         assert mark.time_ms == target_ms // 2000 * 2000
@@ -244,7 +244,7 @@ async def test_damage_is_skipped(at: int, junk: bytes) -> None:
     damaged = data[:at] + junk + data[at + len(junk) :]
     index = scanned(damaged)
     found = await walk(index, MemoryReader(damaged), 0)
-    # What the damage touches is lost, and at the most what its last tag claims to be.
+    # The damaged tags are lost, and at most the bytes that the last of them claims.
     touched = (whole.position < at + len(junk)) & (whole.position + whole.size_bytes > at)
     assert len(found) >= whole.count - int(touched.sum()) - 30
     await index.locate(MemoryReader(damaged).as_reader, 5_000)

@@ -74,10 +74,10 @@ def synthetic(
 @pytest.mark.parametrize("name", PLAYABLE)
 def test_every_packet_is_as_ffmpeg_reads_it_from_the_source(media: Media, name: str) -> None:
     data = media(name)
-    wanted, got = demux(data), demux(flv_of(FlvLayout(title_of(data)), data))
-    assert got.packets == wanted.packets
-    assert got.codecs == wanted.codecs
-    for kind, extradata in wanted.extradata.items():
+    expected, got = demux(data), demux(flv_of(FlvLayout(title_of(data)), data))
+    assert got.packets == expected.packets
+    assert got.codecs == expected.codecs
+    for kind, extradata in expected.extradata.items():
         # FFmpeg keeps STREAMINFO without the signature that the FLV carries before it, and no
         # extradata at all for VP9.
         if extradata:
@@ -86,7 +86,7 @@ def test_every_packet_is_as_ffmpeg_reads_it_from_the_source(media: Media, name: 
 
 @pytest.mark.parametrize("name", ["h264", "hevc", "av1-opus", "vp9-ac3", "mp3-in-mov", "eac3"])
 def test_tags_equal_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
-    """Sequence headers and samples alike; the order among equal times is free."""
+    """Sequence headers and samples; the order among equal times is free."""
     data = media(name)
     muxed = io.BytesIO()
     with av.open(io.BytesIO(data), "r") as given_, av.open(muxed, "w", format="flv") as output:
@@ -117,7 +117,7 @@ def test_decoder_accepts_the_flv(media: Media, name: str) -> None:
     for file in (data, flv_of(FlvLayout(title_of(data)), data)):
         with av.open(io.BytesIO(file), "r") as container:
             decoded.append([frame.to_ndarray().tobytes() for frame in container.decode(audio=0)])
-    # Padding samples at the ends are trimmed by what only MP4 can say.
+    # Padding samples at the ends are trimmed only in MP4.
     assert b"".join(decoded[0])[8192:65536] in b"".join(decoded[1])
 
 
@@ -126,8 +126,8 @@ def test_head_equals_the_one_that_read_head_returns(media: Media) -> None:
     title = title_of(data)
     layout = FlvLayout(title)
     file = flv_of(layout, data)
-    head, asked = feed(read_head(len(file)), file)
-    assert len(asked) == 1
+    head, spans = feed(read_head(len(file)), file)
+    assert len(spans) == 1
     assert head.duration_ms == title.duration_ms
     assert (head.video_codec, head.audio_codec) == (7, 10)
     assert head.first_media == layout.tag_position[0] == len(layout.head)
@@ -151,7 +151,7 @@ def test_layout_is_the_same_each_time(media: Media) -> None:
 def test_any_span_is_a_slice_of_the_whole(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=30))
     gaps = data.draw(st.permutations(range(len(sizes))))
-    # Samples lie in any order, some further apart than what is read through.
+    # Samples are in any order, some further apart than a gap that is read.
     offsets = [place * (COALESCED_GAP_BYTES + 100) // 3 for place in gaps]
     source = np.random.default_rng(len(sizes)).bytes(max(offsets) + 300)
     layout = FlvLayout(synthetic(sizes, offsets=offsets))
@@ -255,7 +255,7 @@ def test_composition_time_is_signed(composition_ms: int, expected: str) -> None:
 
 
 def changing() -> tuple[FlvLayout, bytes]:
-    """Pictures whose configuration changes at the second sample and back at the third."""
+    """Frames whose configuration changes at the second sample and back at the third."""
     record = AVC_CONFIGURATION[:1] + b"\x42" + AVC_CONFIGURATION[2:]
     recipe = TrackRecipe(
         offset=0,
@@ -272,7 +272,7 @@ def test_codec_headers_are_inserted_where_the_configuration_changes() -> None:
     layout, source = changing()
     whole = flv_of(layout, source)
     tags = scan_tags(whole, 13)
-    flags = tags.flags[1:].tolist()  # behind the metadata
+    flags = tags.flags[1:].tolist()  # after the metadata
     is_header = [bool(flag & flv.TagFlag.SEQUENCE_HEADER) for flag in flags]
     assert is_header == [True, False, True, False, True, False]
     assert tags.timestamp_ms[2:].tolist() == [0, 40, 40, 80, 80]

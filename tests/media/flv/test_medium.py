@@ -21,9 +21,9 @@ from tests.support.rtmp_media import tags_flv
 Media = Callable[[str], bytes]
 
 
-def opened(data: bytes, there: int | None = None) -> tuple[FlvMedium, MemoryReader]:
+def opened(data: bytes, ready_bytes: int | None = None) -> tuple[FlvMedium, MemoryReader]:
     head, _ = feed(flv_head.read_head(len(data)), data)
-    reader = MemoryReader(data, there)
+    reader = MemoryReader(data, ready_bytes)
     index = ScanIndex(head, len(data))
     medium = FlvMedium("a.flv", medium_head(head), index, reader.as_reader, reader.as_reader)
     return medium, reader
@@ -56,7 +56,7 @@ async def test_runs_are_spans_of_the_reader(media: Media) -> None:
         position, mark = run.span.end, run.following
     assert isinstance(run, End)
     assert position == len(data)
-    assert reader.prefetched == []  # all of it is there
+    assert reader.prefetched == []  # all of it is cached
 
 
 async def test_following_bytes_are_prefetched() -> None:

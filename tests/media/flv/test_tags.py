@@ -71,7 +71,7 @@ def test_tag_header_beyond_its_limits_is_refused(size: int, time_ms: int) -> Non
 @pytest.mark.parametrize(
     ("sound_format", "sample_rate", "channels", "expected"),
     [
-        (10, 8000, 1, 0xAF),  # AAC always says the same
+        (10, 8000, 1, 0xAF),  # AAC always has the same byte
         (2, 44100, 2, 0x2F),
         (2, 48000, 2, 0x2F),
         (2, 44100, 1, 0x2E),
@@ -155,7 +155,7 @@ def test_tags_are_classified(
     tag_type: int, body: str, flags: TagFlag, codec: int | str | None, packet_type: int | None
 ) -> None:
     assert flv.classify(tag_type, bytes.fromhex(body)) == (flags, codec, packet_type)
-    # What stands behind the header does not matter.
+    # The bytes after the header do not matter.
     if len(body) >= 10:
         assert flv.classify(tag_type, bytes.fromhex(body) + b"\xff" * 9).flags == flags
 

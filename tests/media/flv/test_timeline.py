@@ -56,7 +56,7 @@ def test_late_audio_of_the_first_recording_does_not_move_the_second() -> None:
 def test_forward_jump_is_removed() -> None:
     placed = place((V, 0), (A, 0), (V, 3_600_000), (A, 3_600_010), (V, 3_600_040))
     assert placed == [0, 0, STEP_MS, STEP_MS + 10, STEP_MS + 40]
-    # Pictures that come rarely are no jump, as long as the sound goes on.
+    # Rare video frames are no jump while audio continues.
     sparse = [(V, 0)] + [(A, time) for time in range(0, 100_000, 20_000)] + [(V, 99_000)]
     assert place(*sparse)[-1] == 99_000
 
@@ -93,14 +93,14 @@ def test_times_never_fall_back_far_nor_jump(
     times = np.array([time for _, time in tags], np.int64)
     before, timeline = place_tags(Timeline(), times[:cut], flags[:cut])
     behind = place(*tags[cut:], timeline=timeline) if cut < len(tags) else []
-    assert before.tolist() + behind == placed  # however the tags are cut into runs
-    seen: dict[int, int] = {}
+    assert before.tolist() + behind == placed  # in runs of any size
+    last_times: dict[int, int] = {}
     for at, (kind, _) in enumerate(tags):
         assert placed[at] >= 0
         if kind == S:
             continue
-        if kind in seen:
-            assert placed[at] >= seen[kind] - FALL_BACK_MS
-        if seen:
-            assert placed[at] <= max(seen.values()) + JUMP_AHEAD_MS
-        seen[kind] = placed[at]
+        if kind in last_times:
+            assert placed[at] >= last_times[kind] - FALL_BACK_MS
+        if last_times:
+            assert placed[at] <= max(last_times.values()) + JUMP_AHEAD_MS
+        last_times[kind] = placed[at]

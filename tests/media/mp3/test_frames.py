@@ -106,10 +106,12 @@ def test_tags_equal_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
             if packet.dts is not None:
                 packet.stream = stream
                 output.mux(packet)
-    wanted = muxed.getvalue()
-    first = next(position for position in scan_tags(wanted, 13).position if wanted[position] == 8)
+    muxed_flv = muxed.getvalue()
+    first = next(
+        position for position in scan_tags(muxed_flv, 13).position if muxed_flv[position] == 8
+    )
     head, _ = feed(read_head(len(data)), data)
-    assert as_tags(data, frames(data, head.audio.start).spans) == wanted[first:]
+    assert as_tags(data, frames(data, head.audio.start).spans) == muxed_flv[first:]
 
 
 def test_tag_times_continue_from_call_to_call(media: Media) -> None:

@@ -47,8 +47,8 @@ def read(data: bytes) -> tuple[Mp3Head, list[Span]]:
 @pytest.mark.parametrize("name", ["song.mp3", "song", "song-22050"])
 def test_head_of_a_real_file_is_read(media: Media, name: str) -> None:
     data = media(name)
-    head, asked = read(data)
-    assert len(asked) == 2
+    head, spans = read(data)
+    assert len(spans) == 2
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.audio[0]
         assert (head.sample_rate, head.channels) == (stream.sample_rate, stream.channels)
@@ -71,9 +71,9 @@ def test_duration_of_a_constant_rate_file_is_computed() -> None:
 @pytest.mark.parametrize("footer", [False, True])
 def test_id3_tag_of_any_size_is_skipped(size: int, footer: bool) -> None:
     tag = id3v2(size, footer=footer)
-    head, asked = read(tag + AUDIO)
+    head, spans = read(tag + AUDIO)
     assert head.audio == Span(len(tag), len(tag) + len(AUDIO))
-    assert sum(span.size for span in asked) < 3 * FIRST_READ_BYTES
+    assert sum(span.size for span in spans) < 3 * FIRST_READ_BYTES
 
 
 def test_several_id3_tags_and_padding_are_skipped() -> None:

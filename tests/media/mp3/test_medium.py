@@ -16,9 +16,9 @@ from tests.support.memory_reader import MemoryReader
 Media = Callable[[str], bytes]
 
 
-def opened(data: bytes, there: int | None = None) -> tuple[Mp3Medium, MemoryReader]:
+def opened(data: bytes, ready_bytes: int | None = None) -> tuple[Mp3Medium, MemoryReader]:
     head, _ = feed(mp3_head.read_head(len(data)), data)
-    reader = MemoryReader(data, there)
+    reader = MemoryReader(data, ready_bytes)
     return Mp3Medium("song.mp3", head, reader.as_reader, reader.as_reader), reader
 
 
@@ -93,11 +93,11 @@ async def test_needed_span_begins_with_the_first_missing_byte(media: Media) -> N
     data = media("song.mp3")
     medium, _ = opened(data)
     mark = await medium.locate(10_000)
-    for there in (0, 3, 100):
-        medium, reader = opened(data, mark.position + there)
-        lacking = medium.next_run(mark, RUN_MS, None)
-        assert isinstance(lacking, NeedData)
-        assert lacking.span.start == reader.available_bytes
+    for ready_bytes in (0, 3, 100):
+        medium, reader = opened(data, mark.position + ready_bytes)
+        needed = medium.next_run(mark, RUN_MS, None)
+        assert isinstance(needed, NeedData)
+        assert needed.span.start == reader.available_bytes
     medium, _ = opened(data, mark.position + 2_000)
     run = medium.next_run(mark, RUN_MS, None)
     assert isinstance(run, Run)

@@ -87,10 +87,10 @@ def test_version_1_in_an_iso_description_adds_no_fields() -> None:
 
 @pytest.mark.parametrize("object_type", [0x69, 0x6B])
 def test_mp3_codec_is_read(object_type: int) -> None:
-    wanted = CodecConfiguration(TrackKind.AUDIO, ".mp3", 2, None, sample_rate=22050, channels=2)
-    assert audio(sound_entry("mp4a", esds(object_type, None), sample_rate=22050)) == wanted
-    assert audio(sound_entry(".mp3", version=1, sample_rate=22050)) == wanted
-    assert audio(sound_entry(".mp3", version=2, sample_rate=22050)) == wanted
+    expected = CodecConfiguration(TrackKind.AUDIO, ".mp3", 2, None, sample_rate=22050, channels=2)
+    assert audio(sound_entry("mp4a", esds(object_type, None), sample_rate=22050)) == expected
+    assert audio(sound_entry(".mp3", version=1, sample_rate=22050)) == expected
+    assert audio(sound_entry(".mp3", version=2, sample_rate=22050)) == expected
 
 
 def test_opus_becomes_opus_head() -> None:
@@ -144,7 +144,7 @@ def test_sample_description_truncated_anywhere_is_named_or_refused(entry: bytes)
             with pytest.raises(MediaError, match="no sample description"):
                 parse(entry[:length], kind)
             continue
-        # A record that is cut off is for the decoder to judge.
+        # A truncated record is sent as it is; the decoder decides.
         codec = parse(entry[:length], kind)
         assert isinstance(codec, UnsupportedCodec) or b"avcC" in entry[:length]
     assert isinstance(parse(entry + b"trailing garbage", kind), CodecConfiguration)

@@ -25,15 +25,15 @@ def locate(data: bytes, limit_bytes: int = MOOV_LIMIT_BYTES) -> tuple[Span, list
 
 def test_leading_moov_takes_one_read(media: Media) -> None:
     data = media("film.mp4")
-    span, asked = locate(data)
-    assert asked == [Span(0, FIRST_READ_BYTES)]
+    span, spans = locate(data)
+    assert spans == [Span(0, FIRST_READ_BYTES)]
     assert data[span.start + 4 : span.start + 8] == b"moov"
 
 
 def test_trailing_moov_is_found_by_skipping_the_media(media: Media) -> None:
     data = media("film-moov-last.mp4")
-    span, asked = locate(data)
-    assert asked == [Span(0, FIRST_READ_BYTES), Span(span.start, span.start + 16)]
+    span, spans = locate(data)
+    assert spans == [Span(0, FIRST_READ_BYTES), Span(span.start, span.start + 16)]
     assert span.end == len(data)
 
 
@@ -42,9 +42,9 @@ def test_boxes_before_moov_and_a_64_bit_size_are_skipped(media_size: int) -> Non
     mdat = words(1) + b"mdat" + words(0, 16 + media_size) + bytes(media_size)
     before = FTYP + box("wide") + mdat + box("free", bytes(30)) + box("uuid", bytes(20))
     for data in (before + SMALL_MOOV, before + SMALL_MOOV + box("free", bytes(70_000))):
-        span, asked = locate(data)
+        span, spans = locate(data)
         assert span == Span(len(before), len(before) + len(SMALL_MOOV))
-        assert all(each.size <= 16 for each in asked[1:])
+        assert all(each.size <= 16 for each in spans[1:])
 
 
 def test_box_header_across_the_end_of_the_first_read_is_read() -> None:
@@ -168,7 +168,7 @@ def test_impossible_index_is_refused(data: bytes, message: str) -> None:
 def test_damaged_files_are_read_or_refused(media: Media, name: str, data: st.DataObject) -> None:
     original = media(name)
     span, _ = locate(original)
-    # Damage the index, where everything is decided, and the boxes before it.
+    # Damages the index and the boxes before it.
     damaged = bytearray(original)
     spots = st.one_of(st.integers(0, 60), st.integers(span.start, span.end - 1))
     for spot in data.draw(st.lists(spots, min_size=1, max_size=8)):

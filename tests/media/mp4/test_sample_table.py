@@ -100,7 +100,7 @@ def test_contradictory_tables_are_refused(recipe: TrackRecipe) -> None:
 def test_short_time_table_continues_with_its_last_value() -> None:
     short = read(TrackRecipe(stts=table("stts", (1, 10), (1, 40))))
     assert (short.dts.tolist(), short.end) == ([0, 10, 50], 90)
-    # A run of no samples is never used up.
+    # An entry for 0 samples applies to all that follow.
     assert read(TrackRecipe(stts=table("stts", (1, 10), (0, 5), (9, 40)))).dts.tolist() == [
         0,
         10,

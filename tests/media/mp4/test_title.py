@@ -45,15 +45,15 @@ def sound(**changes: object) -> TrackRecipe:
 @pytest.mark.parametrize("name", ["film.mp4", "hevc", "mp3-in-mov", "h264-opus"])
 def test_times_equal_ffmpegs(media: Media, name: str) -> None:
     title = title_of(media(name))
-    wanted = demux(media(name))
+    ffmpeg = demux(media(name))
     for kind, rows in (("video", title.is_video), ("audio", ~title.is_video)):
-        packets = wanted.packets[kind]
+        packets = ffmpeg.packets[kind]
         assert title.dts_ms[rows].tolist() == [packet.dts_ms for packet in packets]
         assert title.composition_ms[rows].tolist() == [
             packet.pts_ms - packet.dts_ms for packet in packets
         ]
         assert title.is_key[rows].tolist() == [packet.is_keyframe for packet in packets]
-    assert abs(title.duration_ms - max(p.pts_ms for k in wanted.packets.values() for p in k)) < 100
+    assert abs(title.duration_ms - max(p.pts_ms for k in ffmpeg.packets.values() for p in k)) < 100
 
 
 def test_samples_are_merged_video_first() -> None:
@@ -67,7 +67,7 @@ def test_samples_are_merged_video_first() -> None:
 
 
 def test_halves_are_rounded_away_from_zero() -> None:
-    # 48 kHz: -312 is -6.5 ms, 648 is 13.5 ms; moved so that -7 becomes 0.
+    # 48 kHz: -312 is -6.5 ms, 648 is 13.5 ms; shifted so that -7 becomes 0.
     edits = table("elst", (100, 312, 0x10000))
     title = build(sound(timescale=48000, stts=table("stts", (3, 960)), edits=edits))
     assert title.dts_ms.tolist() == [0, 21, 41]
@@ -81,7 +81,7 @@ def test_negative_composition_offsets_move_decoding_back() -> None:
     video = title.is_video
     assert title.composition_ms[video].tolist() == [40, 80, 0]
     assert title.dts_ms[video].tolist() == [0, 40, 80]
-    # Audio begins when the first picture is shown.
+    # Audio begins when the first video frame is shown.
     assert title.dts_ms[~video].tolist() == [40, 80, 120]
 
 
@@ -104,7 +104,7 @@ def test_hidden_samples_are_cut_back_to_a_keyframe() -> None:
     assert title.is_key[0]
     assert title.dts_ms[:2].tolist() == [0, 100]
     recipe.handler, recipe.entry, recipe.stss = "soun", AAC, b""
-    # Audio keeps a second of run-up for its decoder.
+    # Audio has a second of preroll for its decoder.
     assert build(recipe).offset[0] == 48 + 45 * 10
 
 
@@ -133,8 +133,8 @@ def test_file_without_supported_tracks_is_refused(media: Media, name: str) -> No
     with pytest.raises(MediaError) as caught:
         title_of(media(name))
     assert caught.value.fault is MediaFault.NO_SUPPORTED_TRACK
-    wanted = "fragmented MP4" if name == "fragmented" else "jpeg, sowt"
-    assert wanted in str(caught.value)
+    ffmpeg = "fragmented MP4" if name == "fragmented" else "jpeg, sowt"
+    assert ffmpeg in str(caught.value)
 
 
 def test_file_without_tracks_is_refused() -> None:
@@ -198,7 +198,7 @@ def test_samples_are_limited_over_all_tracks(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_memory_of_an_index_is_limited_before_it_is_built() -> None:
-    """Few bytes stand for many samples: one size, one duration and one chunk for all of them."""
+    """Few bytes describe many samples: one size, one duration and one chunk for all of them."""
     recipe = sound(
         stsz=box("stsz", words(0, 1, 6_000_000)),
         stts=table("stts", (6_000_000, 1)),
@@ -241,7 +241,7 @@ def test_damaged_track_does_not_affect_the_others() -> None:
     broken_descriptor = sound(entry=sound_entry("mp4a", box("esds", b"\xff\xff\xff\xff")))
     (fault,) = build(TrackRecipe(), broken_descriptor).faults
     assert "esds" in fault
-    # Another one of the same kind takes its place.
+    # Another track of the same kind replaces it.
     title = build(TrackRecipe(stsz=b""), TrackRecipe(offset=200))
     assert title.offset[0] == 200
 
@@ -276,7 +276,7 @@ def test_configuration_changes_where_the_sample_description_changes() -> None:
         (1, record),
         (2, AVC_CONFIGURATION),
     ]
-    # The first one is what the first sample needs, not the first of the list.
+    # The first codec is that of the first sample, not the first of the list.
     title = build(two_descriptions(other, (1, 1, 2)))
     assert title.video is not None
     assert title.video.sequence_header == record
@@ -289,5 +289,5 @@ def test_samples_of_another_codec_are_left_out() -> None:
     assert title.dts_ms.tolist() == [0, 80]
     unsupported = visual_entry("mp4v")
     assert build(two_descriptions(unsupported, (1, 1, 1), (2, 1, 2))).count == 1
-    # Of two that are equal nothing changes.
+    # Two equal descriptions are no change.
     assert build(two_descriptions(avc1(), (1, 1, 1), (2, 1, 2))).changes == ()

@@ -59,7 +59,7 @@ async def test_head_has_version_type_and_size(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "brought"),
+    ("span", "expected"),
     [
         (None, Span(0, len(FILM))),
         (Span(0, 1), Span(0, 1)),
@@ -67,12 +67,12 @@ async def test_head_has_version_type_and_size(folder: Path) -> None:
         (Span(len(FILM) - 1, 1 << 40), Span(len(FILM) - 1, len(FILM))),
     ],
 )
-async def test_read_returns_the_span(folder: Path, asked: Span | None, brought: Span) -> None:
-    read = await DirectoryOrigin(folder, "/dir/").read("film.mp4", asked)
+async def test_read_returns_the_span(folder: Path, span: Span | None, expected: Span) -> None:
+    read = await DirectoryOrigin(folder, "/dir/").read("film.mp4", span)
     assert read is not None
-    assert read.span == brought
+    assert read.span == expected
     assert read.head == await DirectoryOrigin(folder).head("dir/film.mp4")
-    assert await read_all(read) == FILM[brought.start : brought.end]
+    assert await read_all(read) == FILM[expected.start : expected.end]
     assert not open_descriptors()
 
 
@@ -107,7 +107,7 @@ async def test_invalid_span_is_a_value_error(folder: Path, span: Span) -> None:
         await DirectoryOrigin(folder).read("dir/film.mp4", span)
 
 
-# --- what is no object ----------------------------------------------------------------------
+# --- names without an object ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-async def come(*pieces: bytes) -> AsyncIterator[bytes]:
+async def body_of(*pieces: bytes) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 
@@ -43,7 +43,7 @@ async def put(
     folder: Path, name: str, body: bytes = b"new", *fields: tuple[str, str]
 ) -> WriteResponse:
     write = Write("PUT", name, fields, len(body))
-    return await DirectoryWriter(folder).write(write, come(body))
+    return await DirectoryWriter(folder).write(write, body_of(body))
 
 
 async def delete(folder: Path, name: str, *fields: tuple[str, str]) -> WriteResponse:
@@ -57,9 +57,9 @@ def names(folder: Path) -> set[str]:
 async def test_put_creates_and_replaces_objects(folder: Path) -> None:
     pieces = [FILM[at : at + 70_000] for at in range(0, len(FILM), 70_000)]
     writer = DirectoryWriter(folder)
-    answer = await writer.write(Write("PUT", "dir/film.mp4", (), len(FILM)), come(*pieces))
+    answer = await writer.write(Write("PUT", "dir/film.mp4", (), len(FILM)), body_of(*pieces))
     assert answer.status == 200
-    assert (await writer.write(Write("PUT", "a/b/c.mp4", (), None), come(FILM))).status == 201
+    assert (await writer.write(Write("PUT", "a/b/c.mp4", (), None), body_of(FILM))).status == 201
     origin = DirectoryOrigin(folder)
     for name in ("dir/film.mp4", "a/b/c.mp4"):
         assert await read_all(await origin.read(name)) == FILM
@@ -69,7 +69,7 @@ async def test_put_creates_and_replaces_objects(folder: Path) -> None:
 
 async def test_object_is_written_below_the_prefix(folder: Path) -> None:
     writer = DirectoryWriter(folder, "dir")
-    assert (await writer.write(Write("PUT", "film.mp4", (), 3), come(b"new"))).status == 200
+    assert (await writer.write(Write("PUT", "film.mp4", (), 3), body_of(b"new"))).status == 200
     assert (folder / "dir/film.mp4").read_bytes() == b"new"
 
 
@@ -113,7 +113,7 @@ async def test_conditions_are_checked(folder: Path) -> None:
         ([("If-None-Match", "*")], 412),
         ([("If-Match", '"0"')], 412),
         ([("If-Match", etag)], 200),
-        ([("If-Match", etag)], 412),  # it is another now
+        ([("If-Match", etag)], 412),  # the object has changed
         ([("If-Match", "*")], 200),
     ):
         assert (await put(folder, "dir/film.mp4", b"new", *fields)).status == status
@@ -126,7 +126,7 @@ async def test_conditions_are_checked(folder: Path) -> None:
 
 
 async def test_one_of_two_concurrent_conditional_puts_wins(folder: Path) -> None:
-    """The condition is looked at again when the body is there."""
+    """The condition is checked again when the body has arrived."""
     both_come = asyncio.Barrier(2)
 
     async def body(data: bytes) -> AsyncIterator[bytes]:
@@ -168,7 +168,7 @@ async def test_trailing_checksum_is_verified(folder: Path) -> None:
     for checksum, status in (("NhCmhg==", 200), ("AAAAAA==", 400)):
         body = f"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:{checksum}\r\n\r\n".encode()
         write = Write("PUT", "dir/film.mp4", fields, len(body))
-        assert (await DirectoryWriter(folder).write(write, come(body))).status == status
+        assert (await DirectoryWriter(folder).write(write, body_of(body))).status == status
         assert (folder / "dir/film.mp4").read_bytes() == b"hello"
 
 
@@ -180,7 +180,7 @@ async def test_viewer_that_leaves_changes_nothing(folder: Path) -> None:
     write = Write("PUT", "dir/film.mp4", (), 2 * len(FILM))
     with pytest.raises(ConnectionResetError):
         await DirectoryWriter(folder).write(write, leave())
-    short = await DirectoryWriter(folder).write(write, come(FILM))
+    short = await DirectoryWriter(folder).write(write, body_of(FILM))
     assert short.status == 400
     assert (folder / "dir/film.mp4").read_bytes() == b"old"
     assert names(folder) == {"dir/film.mp4"}
@@ -239,7 +239,7 @@ async def test_links_are_followed_only_inside_the_folder(folder: Path, tmp_path:
         assert (await act(folder, "out/new/film.mp4")).status == 403
     assert (await put(folder, "in/film.mp4")).status == 200
     assert (folder / "dir/film.mp4").read_bytes() == b"new"
-    assert (await put(folder, "film.mp4", b"mine")).status == 201  # what it was is no object
+    assert (await put(folder, "film.mp4", b"mine")).status == 201  # the link was not an object
     assert (folder / "film.mp4").read_bytes() == b"mine"
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"film.mp4": b"outside"}
 

@@ -16,7 +16,7 @@ from streamedge.origin.group.breaker import (
     BreakerState,
 )
 
-ASKED, ANSWERED = BreakerEvent.SENT, BreakerEvent.ANSWERED
+SENT, ANSWERED = BreakerEvent.SENT, BreakerEvent.ANSWERED
 FAILED, ABANDONED = BreakerEvent.FAILED, BreakerEvent.ABANDONED
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -35,7 +35,7 @@ def opened(at_s: float = 100.0) -> Breaker:
 def test_new_breaker_is_closed() -> None:
     assert Breaker().state is CLOSED
     assert Breaker().admits(0)
-    assert Breaker().after(ASKED, 0).after(ABANDONED, 0) == Breaker()
+    assert Breaker().after(SENT, 0).after(ABANDONED, 0) == Breaker()
 
 
 def test_breaker_opens_at_the_third_failure_in_a_row() -> None:
@@ -58,7 +58,7 @@ def test_failures_far_apart_do_not_open_the_breaker() -> None:
 
 
 def test_half_open_breaker_allows_one_trial() -> None:
-    breaker = opened(100).after(ASKED, 101)
+    breaker = opened(100).after(SENT, 101)
     assert breaker.state is HALF_OPEN
     assert not breaker.admits(101)
     assert not breaker.admits(1_000)
@@ -66,8 +66,8 @@ def test_half_open_breaker_allows_one_trial() -> None:
 
 
 def test_request_before_the_back_off_ends_is_no_trial() -> None:
-    """As when all origins of a group are out of order, and are asked all the same."""
-    assert opened(100).after(ASKED, 100.5) == opened(100)
+    """For example if all breakers of a group are open, and requests are sent anyway."""
+    assert opened(100).after(SENT, 100.5) == opened(100)
     assert opened(100).after(FAILED, 100.5) == opened(100)
     assert opened(100).after(ANSWERED, 100.5) == Breaker()
 
@@ -78,16 +78,16 @@ def test_back_off_doubles_after_each_failed_trial() -> None:
     for _trial in range(9):
         waits.append(breaker.until_s - now_s)
         now_s = breaker.until_s
-        breaker = breaker.after(ASKED, now_s).after(FAILED, now_s)
+        breaker = breaker.after(SENT, now_s).after(FAILED, now_s)
         assert breaker.state is OPEN
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 def test_abandoned_trial_allows_another_trial() -> None:
-    breaker = opened(100).after(ASKED, 101).after(ABANDONED, 105)
+    breaker = opened(100).after(SENT, 101).after(ABANDONED, 105)
     assert breaker.state is OPEN
     assert breaker.admits(105)
-    assert breaker.after(ASKED, 105).after(FAILED, 105).until_s == 105 + 2 * BACK_OFF_MIN_S
+    assert breaker.after(SENT, 105).after(FAILED, 105).until_s == 105 + 2 * BACK_OFF_MIN_S
 
 
 @pytest.mark.parametrize("state", list(BreakerState))
@@ -101,7 +101,7 @@ def test_breaker_always_allows_a_request_in_time(steps: list[tuple[BreakerEvent,
     for event, time_s in steps:
         now_s += time_s
         breaker = breaker.after(event, now_s)
-        if breaker.state is HALF_OPEN:  # its trial ends in one way or another
+        if breaker.state is HALF_OPEN:  # its trial ends somehow
             assert {breaker.after(end, now_s).state for end in (ANSWERED, FAILED, ABANDONED)} == {
                 CLOSED,
                 OPEN,

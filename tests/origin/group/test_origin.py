@@ -42,8 +42,8 @@ class Site:
     log_file: Path
 
     @property
-    def asked(self) -> tuple[int, int]:
-        """How many requests each has got."""
+    def request_counts(self) -> tuple[int, int]:
+        """The number of requests that each server received."""
         return len(self.first.requests), len(self.second.requests)
 
     def events(self) -> list[tuple[str, str, str]]:
@@ -107,7 +107,7 @@ WHOLE = FILM.read(Span(0, FILM.size_bytes))
 
 async def test_first_member_is_used(site: Site) -> None:
     assert await send(site.group) == (200, WHOLE)
-    assert site.asked == (1, 0)
+    assert site.request_counts == (1, 0)
     assert site.counted(Counter.FAILOVERS) == [0, 0]
 
 
@@ -117,7 +117,7 @@ async def test_listed_status_fails_over(site: Site, method: str, status: int) ->
     site.first.script(Reply(status=status, body=b"no"))
     site.second.script(Reply(status=200, body=b"" if method == "HEAD" else b"second"))
     assert await send(site.group, method) == (200, b"" if method == "HEAD" else b"second")
-    assert site.asked == (1, 1)
+    assert site.request_counts == (1, 1)
     assert site.counted(Counter.FAILOVERS) == [1, 0]
 
 
@@ -131,7 +131,7 @@ async def test_body_of_a_failed_over_response_is_dropped(site: Site) -> None:
 async def test_unlisted_status_does_not_fail_over(site: Site, status: int) -> None:
     site.first.script(Reply(status=status, body=b"no"))
     assert await send(site.group) == (status, b"no")
-    assert site.asked == (1, 0)
+    assert site.request_counts == (1, 0)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
@@ -143,7 +143,7 @@ async def test_writes_go_to_the_first_member_only(site: Site, method: str) -> No
     with pytest.raises(OriginError) as caught:
         await send(site.group, method)
     assert caught.value.failure is OriginFailure.REFUSED
-    assert site.asked == (FAILURES_MAX + 1, 0)
+    assert site.request_counts == (FAILURES_MAX + 1, 0)
 
 
 async def test_request_with_a_body_does_not_fail_over(site: Site) -> None:
@@ -155,7 +155,7 @@ async def test_request_with_a_body_does_not_fail_over(site: Site) -> None:
     response = await site.group.send(request)
     assert response.status == 503
     response.close()
-    assert site.asked == (1, 0)
+    assert site.request_counts == (1, 0)
 
 
 async def test_refused_connection_fails_over(site: Site) -> None:
@@ -168,7 +168,7 @@ async def test_refused_connection_fails_over(site: Site) -> None:
 async def test_lost_connection_fails_over(site: Site) -> None:
     site.first.script(Reply(raw=b""))
     assert await send(site.group) == (200, WHOLE)
-    assert site.asked == (1, 1)
+    assert site.request_counts == (1, 1)
 
 
 async def test_read_timeout_fails_over(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ async def test_result_of_the_last_member_is_returned(site: Site) -> None:
 
 
 class Clock:
-    """The time that breakers see."""
+    """The clock of the breakers."""
 
     now_s = 1000.0
 
@@ -241,7 +241,7 @@ async def test_open_breaker_skips_the_member(site: Site, clock: Clock) -> None:
     await break_first(site)
     for _again in range(5):
         assert await send(site.group) == (200, WHOLE)
-    assert site.asked == (FAILURES_MAX, FAILURES_MAX + 5)
+    assert site.request_counts == (FAILURES_MAX, FAILURES_MAX + 5)
     assert site.counted(Counter.FAILOVERS) == [FAILURES_MAX + 5, 0]
     assert site.counted(Counter.OUTAGES) == [1, 0]
     assert site.events() == [("origin_down", "both", "first")]
@@ -252,7 +252,7 @@ async def test_recovered_member_is_used_again(site: Site, clock: Clock) -> None:
     clock.now_s += 1
     site.first.script(Reply(status=503))
     assert await send(site.group) == (200, WHOLE)
-    assert site.asked == (FAILURES_MAX + 1, FAILURES_MAX + 1)
+    assert site.request_counts == (FAILURES_MAX + 1, FAILURES_MAX + 1)
     clock.now_s += 1.9
     assert await send(site.group) == (200, WHOLE)
     assert len(site.first.requests) == FAILURES_MAX + 1
@@ -272,13 +272,13 @@ async def test_only_one_request_is_the_trial(site: Site, clock: Clock) -> None:
     site.first.hold_responses()
     trial = asyncio.create_task(send(site.group))
     await site.first.wait_for_requests(FAILURES_MAX + 1)
-    assert await send(site.group) == (200, WHOLE)  # of the second, meanwhile
+    assert await send(site.group) == (200, WHOLE)  # of the second member
     assert len(site.first.requests) == FAILURES_MAX + 1
     trial.cancel()
     await asyncio.gather(trial, return_exceptions=True)
     site.first.release_responses()
     second = len(site.second.requests)
-    assert await send(site.group) == (200, WHOLE)  # a trial that was given up blocks no other
+    assert await send(site.group) == (200, WHOLE)  # an abandoned trial does not block the next one
     assert len(site.second.requests) == second
 
 
@@ -289,7 +289,7 @@ async def test_all_members_are_tried_when_all_breakers_are_open(site: Site, cloc
         assert (await send(site.group))[0] == 503
     assert {member.breaker.state for member in site.members} == {BreakerState.OPEN}
     assert await send(site.group) == (200, WHOLE)
-    assert site.asked == (FAILURES_MAX + 1, FAILURES_MAX)
+    assert site.request_counts == (FAILURES_MAX + 1, FAILURES_MAX)
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -301,7 +301,7 @@ async def test_status_about_the_object_does_not_open_the_breaker(
         for _again in range(2 * FAILURES_MAX):
             assert await send(site.group) == (200, WHOLE)
         assert site.members[0].breaker.state is BreakerState.CLOSED
-        assert site.asked == (2 * FAILURES_MAX, 2 * FAILURES_MAX)
+        assert site.request_counts == (2 * FAILURES_MAX, 2 * FAILURES_MAX)
 
 
 # --- objects ----------------------------------------------------------------------------------
@@ -312,13 +312,13 @@ async def test_reads_fail_over(site: Site) -> None:
     assert (await site.group.head("film.mp4")).version == FILM_VERSION
     assert await read_all(await site.group.read("film.mp4", Span(5, 10))) == WHOLE[5:10]
     assert await site.group.read("film.mp4", if_none_match=FILM_VERSION) is None
-    assert site.asked == (3, 2)
+    assert site.request_counts == (3, 2)
 
 
 async def test_not_found_fails_over_only_if_listed(site: Site, tmp_path: Path) -> None:
     site.first.remove("film.mp4")
     assert (await failure_of(site.group)).failure is OriginFailure.NOT_FOUND
-    assert site.asked == (1, 0)
+    assert site.request_counts == (1, 0)
     (tmp_path / "other").mkdir()
     async with grouping(tmp_path / "other", [404]) as other:
         other.first.remove("film.mp4")
@@ -357,10 +357,10 @@ async def test_truncated_body_is_resumed_at_another_member(site: Site) -> None:
         await read_all(await site.group.read("film.mp4", rest, if_match=FILM_VERSION))
         == (WHOLE[1000:])
     )
-    assert site.asked == (1, 1)
+    assert site.request_counts == (1, 1)
     assert site.second.requests[0].headers["if-match"] == '"v1"'
-    assert await send(site.group) == (200, WHOLE)  # what is new is the first's as before
-    assert site.asked == (2, 1)
+    assert await send(site.group) == (200, WHOLE)  # new reads go to the first member again
+    assert site.request_counts == (2, 1)
 
 
 async def test_truncated_body_is_resumed_at_the_same_member_if_no_other_has_the_version(
@@ -373,7 +373,10 @@ async def test_truncated_body_is_resumed_at_the_same_member_if_no_other_has_the_
         await read_all(await site.group.read("film.mp4", rest, if_match=FILM_VERSION))
         == (WHOLE[1000:])
     )
-    assert site.asked == (2, 2)  # who refuses If-Match is asked again without it, and compared
+    assert site.request_counts == (
+        2,
+        2,
+    )  # a 412 is retried without If-Match
 
 
 @pytest.mark.parametrize("etag", ['"v1"', ""])
@@ -381,21 +384,21 @@ async def test_truncated_body_is_resumed_at_the_same_member_if_no_other_has_the_
 async def test_requested_object_resumes_a_truncated_body(
     site: Site, etag: str, honours: bool
 ) -> None:
-    """As they are sent for sites: through ``send``, with conditions among their fields."""
+    """Requests of sites go through ``send``, with conditions among their fields."""
     version = Version(etag, FILM.size_bytes, 1_700_000_000)
     for server in (site.first, site.second):
         server.put("film.mp4", FILM, etag=etag)
-    asked = RequestedObject("site", site.group, OriginRequest("GET", "film.mp4"))
-    await break_off(site, asked)
+    film = RequestedObject("site", site.group, OriginRequest("GET", "film.mp4"))
+    await break_off(site, film)
     rest = Span(1000, FILM.size_bytes)
-    assert await read_all(await asked.read("film.mp4", rest, if_match=version)) == WHOLE[1000:]
-    assert site.asked == (1, 1)
-    await break_off(site, asked)
+    assert await read_all(await film.read("film.mp4", rest, if_match=version)) == WHOLE[1000:]
+    assert site.request_counts == (1, 1)
+    await break_off(site, film)
     other = Pattern(FILM.size_bytes, seed=4)
     site.second.put("film.mp4", other, etag=etag and '"v2"', last_modified_s=1_800_000_000)
     site.second.script(Reply(ignore_conditions=not honours))
-    assert await read_all(await asked.read("film.mp4", rest, if_match=version)) == WHOLE[1000:]
-    assert site.asked == (3, 2)
+    assert await read_all(await film.read("film.mp4", rest, if_match=version)) == WHOLE[1000:]
+    assert site.request_counts == (3, 2)
 
 
 async def test_response_is_passed_on_unchanged(site: Site) -> None:

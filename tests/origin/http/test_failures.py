@@ -35,7 +35,7 @@ async def origin(server: ScriptedOrigin) -> AsyncIterator[HttpOrigin]:
 async def failure_of(
     origin: Origin, span: Span | None = None, *, if_match: Version | None = None
 ) -> OriginError:
-    """The error that reading film.mp4 to its end comes to."""
+    """The error of reading film.mp4 to its end."""
     with pytest.raises(OriginError) as caught:
         await read_all(await origin.read("film.mp4", span, if_match=if_match))
     return caught.value
@@ -123,7 +123,7 @@ async def test_unrequested_partial_content_is_unavailable(
 
 
 @pytest.mark.parametrize(
-    ("turn", "seen"),
+    ("turn", "message"),
     [
         (Reply(chunked=True), "sends no length"),
         (Reply(headers=(("Content-Length", None),)), "sends no length"),
@@ -133,12 +133,12 @@ async def test_unrequested_partial_content_is_unavailable(
     ],
 )
 async def test_invalid_response_is_unavailable(
-    server: ScriptedOrigin, origin: HttpOrigin, turn: Reply, seen: str
+    server: ScriptedOrigin, origin: HttpOrigin, turn: Reply, message: str
 ) -> None:
     server.script(turn)
     error = await failure_of(origin)
     assert error.failure is OriginFailure.UNAVAILABLE
-    assert seen in str(error)
+    assert message in str(error)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ async def test_chunked_body_longer_than_its_range_is_broken(
 async def test_content_length_that_contradicts_content_range_is_unavailable(
     server: ScriptedOrigin, origin: HttpOrigin
 ) -> None:
-    server.hold("film.mp4")  # the head alone: a body over its length is another fault
+    server.hold("film.mp4")  # only the head is sent: a body over its length is another failure
     server.script(Reply(headers=(("Content-Length", "50"),)))
     error = await failure_of(origin, Span(0, 100))
     assert error.failure is OriginFailure.UNAVAILABLE

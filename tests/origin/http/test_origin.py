@@ -1,4 +1,4 @@
-"""HttpOrigin against a scripted server: good answers, versions and connections."""
+"""HttpOrigin against a scripted server: successful responses, versions and connections."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ async def origin(server: ScriptedOrigin) -> AsyncIterator[HttpOrigin]:
 async def failure_of(
     origin: Origin, span: Span | None = None, *, if_match: Version | None = None
 ) -> OriginError:
-    """The error that reading film.mp4 to its end comes to."""
+    """The error of reading film.mp4 to its end."""
     with pytest.raises(OriginError) as caught:
         await read_all(await origin.read("film.mp4", span, if_match=if_match))
     return caught.value
 
 
-# --- good answers ---------------------------------------------------------------------------
+# --- successful responses
+# ---------------------------------------------------------------------------
 
 
 async def test_head_has_version_type_and_headers(
@@ -85,7 +86,7 @@ async def test_whole_object_is_read(server: ScriptedOrigin, origin: HttpOrigin) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "brought"),
+    ("span", "expected"),
     [
         (Span(0, 1), Span(0, 1)),
         (Span(262_144, 524_288), Span(262_144, 524_288)),
@@ -94,14 +95,14 @@ async def test_whole_object_is_read(server: ScriptedOrigin, origin: HttpOrigin) 
     ],
 )
 async def test_range_is_clipped_to_the_end(
-    server: ScriptedOrigin, origin: HttpOrigin, asked: Span, brought: Span
+    server: ScriptedOrigin, origin: HttpOrigin, span: Span, expected: Span
 ) -> None:
-    read = await origin.read("film.mp4", asked)
+    read = await origin.read("film.mp4", span)
     assert read is not None
-    assert read.span == brought
+    assert read.span == expected
     assert read.head.version.size_bytes == FILM.size_bytes
-    assert await read_all(read) == FILM.read(brought)
-    assert server.requests[0].headers["range"] == f"bytes={asked.start}-{asked.end - 1}"
+    assert await read_all(read) == FILM.read(expected)
+    assert server.requests[0].headers["range"] == f"bytes={span.start}-{span.end - 1}"
 
 
 async def test_range_far_into_a_huge_object_is_read(
@@ -237,9 +238,9 @@ async def test_weak_or_missing_etag_is_matched_by_date(
     version = (await origin.head("film.mp4")).version
     assert version == Version(etag, FILM.size_bytes, 1_700_000_000)
     await read_all(await origin.read("film.mp4", Span(0, 10), if_match=version))
-    asked = server.requests[-1].headers
-    assert "if-match" not in asked
-    assert asked["if-unmodified-since"] == "Tue, 14 Nov 2023 22:13:20 GMT"
+    headers = server.requests[-1].headers
+    assert "if-match" not in headers
+    assert headers["if-unmodified-since"] == "Tue, 14 Nov 2023 22:13:20 GMT"
     server.put("film.mp4", FILM, etag=etag and 'W/"v2"', last_modified_s=1_700_000_001)
     server.script(Reply())
     server.script(Reply(ignore_conditions=True))
@@ -321,7 +322,7 @@ async def test_connection_is_reused_for_the_next_request(
 
 async def test_cookies_are_not_stored(server: ScriptedOrigin) -> None:
     server.put("film.mp4", FILM, headers=(("Set-Cookie", "viewer=1; Path=/"),))
-    origin = HttpOrigin(server.url.replace("127.0.0.1", "localhost"))  # no jar keeps an address's
+    origin = HttpOrigin(server.url.replace("127.0.0.1", "localhost"))  # jars ignore IP addresses
     for _ in range(2):
         await origin.head("film.mp4")
     assert "cookie" not in server.requests[1].headers

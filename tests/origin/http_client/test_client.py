@@ -39,21 +39,21 @@ class Peer:
         self.writer = writer
 
     async def head(self) -> bytes:
-        """The next request's head, blank line included."""
+        """The head of the next request, with its blank line."""
         return await self.reader.readuntil(b"\r\n\r\n")
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def gone(self) -> None:
+    async def closed_by_client(self) -> None:
         """Waits until the client has dropped the connection."""
         with suppress(ConnectionError):
             while await self.reader.read(1 << 16):
                 pass
 
 
-Talk = Callable[[Peer], Awaitable[None]]
+Script = Callable[[Peer], Awaitable[None]]
 
 
 class Server:
@@ -66,10 +66,10 @@ class Server:
         self.connections = 0
         self.port = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._scripts: list[Talk] = []
+        self._scripts: list[Script] = []
         self._listener: asyncio.Server | None = None
 
-    async def start(self, *scripts: Talk, tls: ssl.SSLContext | None = None) -> str:
+    async def start(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> str:
         self._scripts = list(scripts)
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls)
         self.port = self._listener.sockets[0].getsockname()[1]
@@ -95,7 +95,7 @@ class Server:
         task = asyncio.ensure_future(self._play(self._scripts.pop(0), Peer(reader, writer)))
         self._tasks.append(task)
 
-    async def _play(self, script: Talk, peer: Peer) -> None:
+    async def _play(self, script: Script, peer: Peer) -> None:
         try:
             await script(peer)
         finally:
@@ -155,29 +155,29 @@ async def cancelled(task: asyncio.Task[object]) -> None:
         await task
 
 
-def answering(*answers: bytes) -> Talk:
+def answering(*answers: bytes) -> Script:
     """A script that answers requests without a body, one after the other."""
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         for answer in answers:
             await peer.head()
             await peer.send(answer)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    return talk
+    return script
 
 
-def closing(*answers: bytes) -> Talk:
-    """As ``answering``, but the last answer is followed by the end of the connection."""
+def closing(*answers: bytes) -> Script:
+    """As ``answering``, but the connection ends after the last response."""
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         for answer in answers:
             await peer.head()
             await peer.send(answer)
         peer.writer.write_eof()
-        await peer.gone()
+        await peer.closed_by_client()
 
-    return talk
+    return script
 
 
 # --- answers --------------------------------------------------------------------------------
@@ -233,14 +233,14 @@ async def test_chunked_body_and_trailers_are_read_in_pieces_of_any_size(
 ) -> None:
     answer = CHUNKED + CHUNKS
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         for _ in range(2):
             await peer.head()
             for at in range(0, len(answer), step):
                 await peer.send(answer[at : at + step])
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     for _ in range(2):
         response = await get(client, url)
         assert response.size_bytes is None
@@ -298,14 +298,14 @@ async def test_reading_pauses_when_too_many_bytes_are_unread(
     size_bytes = 32 << 20
     go_on = asyncio.Event()
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size_bytes)
         await go_on.wait()
         await peer.send(b"x" * size_bytes)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     response = await get(client, url)
     go_on.set()
     await until(lambda: response.unread.is_paused)
@@ -364,12 +364,12 @@ async def sent_by(server: Server, client: Client, method: str, path: str, **more
     """The head of a request as it reaches the server."""
     heads: list[bytes] = []
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         heads.append(await peer.head())
         await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     response = await client.send("it", method, url + path, **more)  # type: ignore[arg-type]
     response.close()
     return heads[0].replace(str(server.port).encode(), b"PORT")
@@ -439,14 +439,14 @@ async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
 async def test_body_of_unknown_length_is_sent_in_chunks(server: Server, client: Client) -> None:
     bodies: list[bytes] = []
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         for _ in range(2):
             assert b"\r\nTransfer-Encoding: chunked\r\n" in await peer.head()
             bodies.append(await peer.reader.readuntil(b"0\r\n\r\n"))
             await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     for _ in range(2):
         response = await client.send("it", "POST", url, {}, body=stream(b"abc", b"", b"d" * 16))
         assert await read(response) == b"ok"
@@ -463,13 +463,13 @@ async def test_trailers_are_sent_after_the_chunks(server: Server, client: Client
         known.append(("X-Sum", " \xe9\t"))
         known.append(("Empty", ""))
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         ends.append(await peer.reader.readuntil(b"\r\n\r\n"))
         await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     response = await client.send("it", "POST", url, {}, body=give(), trailers=lambda: known)
     assert await read(response) == b"ok"
     assert ends == [b"3\r\nabc\r\n0\r\nX-Sum: \xe9\r\nEmpty: \r\n\r\n"]
@@ -480,13 +480,13 @@ async def test_body_of_known_length_is_sent_without_trailers(
 ) -> None:
     rest: list[bytes] = []
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         assert await peer.reader.readexactly(3) == b"abc"
         await peer.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
         rest.append(await peer.reader.read())
 
-    url = await server.start(talk)
+    url = await server.start(script)
     headers = {"Content-Length": "3"}
     response = await client.send(
         "it", "PUT", url, headers, body=stream(b"abc"), trailers=lambda: [("X-Sum", "1")]
@@ -504,11 +504,11 @@ async def test_invalid_trailers_end_the_request(
 ) -> None:
     rest: list[bytes] = []
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         rest.append(await peer.reader.read())
 
-    url = await server.start(talk)
+    url = await server.start(script)
     with pytest.raises(ValueError):
         await client.send("it", "PUT", url, {}, body=stream(b"abc"), trailers=lambda: [trailer])
     await server.ended(1)
@@ -522,20 +522,20 @@ async def test_body_of_known_length_is_sent_with_its_length(
     body = bytes(range(256)) * 4096  # more than one piece, and than buffers hold
     received: list[bytes] = []
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         for _ in range(2):
             head = await peer.head()
             assert b"ontent-Length: %d\r\n" % len(body) in head
             assert b"ransfer" not in head
             received.append(await peer.reader.readexactly(len(body)))
             await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     headers = {} if is_whole else {"content-Length": str(len(body))}
     for _ in range(2):
-        given = body if is_whole else stream(body[:1000], body[1000:])
-        assert await read(await client.send("it", "PUT", url, headers, body=given)) == b"ok"
+        sent_body = body if is_whole else stream(body[:1000], body[1000:])
+        assert await read(await client.send("it", "PUT", url, headers, body=sent_body)) == b"ok"
     assert received == [body] * 2
     assert server.connections == 1
 
@@ -544,11 +544,11 @@ async def test_body_of_known_length_is_sent_with_its_length(
 async def test_body_of_another_length_than_announced_is_refused(
     server: Server, client: Client, size: str
 ) -> None:
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     with pytest.raises(ValueError, match="Content-Length"):
         await client.send("it", "PUT", url, {"Content-Length": size}, body=stream(b"abcde"))
 
@@ -556,15 +556,15 @@ async def test_body_of_another_length_than_announced_is_refused(
 async def test_exception_of_the_body_is_raised_to_the_caller(
     server: Server, client: Client
 ) -> None:
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
-        await peer.gone()
+        await peer.closed_by_client()
 
     async def fail() -> AsyncIterator[bytes]:
         yield b"abc"
         raise TimeoutError("the viewer left")
 
-    url = await server.start(talk)
+    url = await server.start(script)
     with pytest.raises(TimeoutError, match="the viewer left"):
         await client.send("it", "PUT", url, {}, body=fail())
 
@@ -580,13 +580,13 @@ async def test_early_response_stops_the_body(server: Server, client: Client) -> 
         finally:
             stopped.set()
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.reader.readexactly(1000)
         await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\nlarge")
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk, answering(OK))
+    url = await server.start(script, answering(OK))
     body = endless()
     response = await client.send("it", "PUT", url, {}, body=body)
     assert response.status == 413
@@ -605,14 +605,14 @@ async def test_body_waits_for_100_continue(
 ) -> None:
     monkeypatch.setattr(client_module, "CONTINUE_S", 100 * PATIENCE_S)
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         assert await peer.reader.readexactly(4) == b"body"
         await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     seen: list[int] = []
     async with asyncio.timeout(PATIENCE_S):
         response = await client.send(
@@ -628,12 +628,12 @@ async def test_body_is_not_sent_after_a_refusal(
     monkeypatch.setattr(client_module, "CONTINUE_S", PATIENCE_S)
     rest: list[bytes] = []
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno")
         rest.append(await peer.reader.read())
 
-    url = await server.start(talk)
+    url = await server.start(script)
     response = await client.send("it", "PUT", url, EXPECT, body=b"body")
     assert response.status == 417
     assert await read(response) == b"no"
@@ -646,13 +646,13 @@ async def test_wait_for_100_continue_is_limited(
 ) -> None:
     monkeypatch.setattr(client_module, "CONTINUE_S", 0.01)
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         assert await peer.reader.readexactly(4) == b"body"
         await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     response = await client.send("it", "PUT", url, EXPECT, body=b"body")
     assert await read(response) == b"ok"
 
@@ -707,15 +707,15 @@ async def test_unsolicited_bytes_end_an_idle_connection(server: Server, client: 
     sent = asyncio.Event()
     go_on = asyncio.Event()
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(OK)
         await go_on.wait()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
         sent.set()
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk, answering(OK))
+    url = await server.start(script, answering(OK))
     assert await read(await get(client, url)) == b"ok"
     go_on.set()
     await sent.wait()
@@ -738,12 +738,12 @@ async def test_idle_connection_is_dropped_after_its_timeout(
 async def test_request_on_a_dead_connection_is_repeated_on_a_new_one(
     server: Server, client: Client
 ) -> None:
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(OK)
-        await peer.head()  # taken, and never answered
+        await peer.head()  # accepted, but without a response
 
-    url = await server.start(talk, answering(OK))
+    url = await server.start(script, answering(OK))
     for _ in range(2):
         assert await read(await get(client, url)) == b"ok"
     assert server.connections == 2
@@ -752,22 +752,22 @@ async def test_request_on_a_dead_connection_is_repeated_on_a_new_one(
 async def test_repeated_request_uses_no_other_idle_connection(
     server: Server, client: Client
 ) -> None:
-    asked = 0
+    second_requests = 0
 
-    async def talk(peer: Peer) -> None:
-        nonlocal asked
+    async def script(peer: Peer) -> None:
+        nonlocal second_requests
         await peer.head()
         await peer.send(OK)
         with suppress(asyncio.IncompleteReadError):
             await peer.head()
-            asked += 1
+            second_requests += 1
 
-    url = await server.start(talk, talk, answering(OK))
+    url = await server.start(script, script, answering(OK))
     first, second = await get(client, url), await get(client, url)
     await read(first)
     await read(second)
     assert await read(await get(client, url)) == b"ok"
-    assert (asked, server.connections) == (1, 3)
+    assert (second_requests, server.connections) == (1, 3)
 
 
 async def test_failure_of_a_new_connection_is_not_repeated(server: Server, client: Client) -> None:
@@ -787,12 +787,12 @@ async def test_request_is_repeated_only_once(server: Server, client: Client) -> 
 async def test_non_idempotent_request_is_not_repeated(
     server: Server, client: Client, method: str, body: bytes | str | None
 ) -> None:
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(OK)
         await peer.head()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     await read(await get(client, url))
     given = stream(b"x") if isinstance(body, str) else body
     failure = await failure_of(client.send("it", method, url, {}, body=given))
@@ -814,7 +814,7 @@ async def test_concurrent_connections_are_limited(server: Server) -> None:
     url = await server.start(answering(OK, OK), answering(OK, OK))
     answers = [await get(client, url) for _ in range(2)]
     waiting = [asyncio.create_task(get(client, url)) for _ in range(3)]
-    await cancelled(waiting.pop(0))  # whoever leaves the queue takes no endpoint with him
+    await cancelled(waiting.pop(0))  # a cancelled waiter takes no connection
     assert not any(task.done() for task in waiting)
     for answer in answers:
         await read(answer)
@@ -850,17 +850,17 @@ async def test_retired_client_keeps_no_idle_connection_and_breaks_no_response(
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
         await go_on.wait()
         await peer.send(b"half")
-        await peer.gone()
+        await peer.closed_by_client()
 
     url = await server.start(answering(OK), halting, answering(OK))
     idle, running = await get(client, url), await get(client, url)
     await read(idle)
     client.retire()
-    await server.ended(1)  # nobody used it
+    await server.ended(1)  # it was idle
     go_on.set()
     assert await read(running) == b"halfhalf"
     await server.ended(2)
-    await read(await get(client, url))  # whoever still has it is served
+    await read(await get(client, url))  # a response that is being read continues
     await server.ended(3)
     assert server.connections == 3
     await client.close()
@@ -912,19 +912,19 @@ async def test_slow_request_body_does_not_time_out_the_origin(server: Server) ->
     async def slow() -> AsyncIterator[bytes]:
         yield b"a"
         await received.wait()
-        # By when this one's patience has ended, the other's would have.
+        # When this request times out, the other one would have timed out too.
         assert await failure_of(get(client, url)) is OriginFailure.TIMEOUT
         yield b"b"
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.reader.readexactly(1)
         received.set()
         await peer.reader.readexactly(1)
         await peer.send(OK)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk, answering(b""))
+    url = await server.start(script, answering(b""))
     headers = {"Content-Length": "2"}
     assert await read(await client.send("it", "PUT", url, headers, body=slow())) == b"ok"
     await client.close()
@@ -937,11 +937,11 @@ async def test_origin_that_reads_no_body_or_sends_no_response_times_out(
     client = make_client(read_timeout_s=0.1)
     done = asyncio.Event()
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await done.wait()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     failure = await failure_of(client.send("it", "PUT", url, {}, body=bytes(size_bytes)))
     assert failure is OriginFailure.TIMEOUT
     done.set()
@@ -959,11 +959,11 @@ async def test_request_body_is_read_only_as_fast_as_the_origin_reads_it(server: 
             given += 1
             yield bytes(1 << 20)
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await done.wait()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     failure = await failure_of(client.send("it", "PUT", url, {}, body=give()))
     assert failure is OriginFailure.TIMEOUT
     assert given < 64
@@ -986,7 +986,7 @@ async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
     async def drip(peer: Peer) -> None:
         await peer.head()
         await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
-        leaving = asyncio.ensure_future(peer.gone())
+        leaving = asyncio.ensure_future(peer.closed_by_client())
         while not (leaving.done() or peer.writer.is_closing()):
             peer.writer.write(b"x")
             await asyncio.sleep(0)
@@ -997,7 +997,8 @@ async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
     await client.close()
 
 
-# --- nonsense -------------------------------------------------------------------------------
+# --- malformed responses
+# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1007,7 +1008,7 @@ async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",  # nobody asked for that
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",  # an unrequested upgrade
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * HEAD_MAX_BYTES + b"\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000,
     ],
@@ -1040,14 +1041,14 @@ async def test_upgrade_passes_bytes_both_ways(server: Server) -> None:
     client = make_client(connections_max=1)
     size_bytes = 4 << 20
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         assert b"Upgrade: echo\r\n" in await peer.head()
         await peer.send(SWITCHING + b"leading")
         await peer.send(await peer.reader.readexactly(4))
         received = await peer.reader.read()
         assert received == b"z" * size_bytes
 
-    url = await server.start(talk, answering(OK))
+    url = await server.start(script, answering(OK))
     response = await client.send("it", "GET", url, UPGRADE)
     assert response.status == 101
     assert ("Upgrade", "echo") in response.fields
@@ -1058,8 +1059,8 @@ async def test_upgrade_passes_bytes_both_ways(server: Server) -> None:
     while len(received) < 11:
         received += await duplex.read()
     assert received == b"leadingecho"
-    duplex._connection.write(b"z" * size_bytes)  # more than the kernel takes at once
-    duplex.close()  # what was written leaves first
+    duplex._connection.write(b"z" * size_bytes)  # more than the kernel accepts at once
+    duplex.close()  # the written bytes are sent first
     duplex.close()
     assert await read(await get(client, url)) == b"ok"
     await server.ended(1)
@@ -1109,25 +1110,25 @@ async def test_cancelled_wait_drops_the_connection(server: Server, when: str) ->
         "within the body": CHUNKED + b"3\r\nabc\r\n",
     }[when]
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(sent)
         if when == "before the head":
             reached.set()
-        await peer.gone()
+        await peer.closed_by_client()
 
-    async def ask(url: str) -> None:
+    async def send_request(url: str) -> None:
         response = await client.send(
             "it", "GET", url, {}, interim=lambda status, fields: reached.set()
         )
         async for _ in response.body():
             reached.set()
 
-    url = await server.start(talk, answering(OK))
-    asking: asyncio.Task[object] = asyncio.create_task(ask(url))
+    url = await server.start(script, answering(OK))
+    task: asyncio.Task[object] = asyncio.create_task(send_request(url))
     await reached.wait()
     await asyncio.sleep(0)
-    await cancelled(asking)
+    await cancelled(task)
     assert await read(await get(client, url)) == b"ok"
     await server.ended(1)
     await client.close()
@@ -1150,21 +1151,21 @@ async def test_cancelled_upload_drops_the_connection(server: Server, when: str) 
         finally:
             left.set()
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         if when != "asked for a piece":
             reached.set()
         await go_on.wait()
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk, answering(OK))
+    url = await server.start(script, answering(OK))
     headers = {"Expect": "100-continue"} if when == "waiting for 100" else {}
     body = give()
-    asking: asyncio.Task[object] = asyncio.create_task(
+    task: asyncio.Task[object] = asyncio.create_task(
         client.send("it", "PUT", url, headers, body=body)
     )
     await reached.wait()
-    await cancelled(asking)
+    await cancelled(task)
     await body.aclose()
     assert left.is_set() == (when != "waiting for 100")
     go_on.set()
@@ -1175,32 +1176,32 @@ async def test_cancelled_upload_drops_the_connection(server: Server, when: str) 
 
 
 async def test_request_cancelled_at_any_step_leaks_no_connection_slot(server: Server) -> None:
-    """A request is cancelled after 0, 1, 2, … turns of the loop until it gets through."""
+    """A request is cancelled after 0, 1, 2, … iterations of the loop until it succeeds."""
     client = make_client(connections_max=1)
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 await peer.head()
                 await peer.send(CHUNKED)
                 await peer.send(CHUNKS)
 
-    async def ask() -> bytes:
+    async def send_request() -> bytes:
         return await read(await get(client, url))
 
-    url = await server.start(*[talk] * 500)
+    url = await server.start(*[script] * 500)
     for turns in range(1000):
-        asking = asyncio.create_task(ask())
+        task = asyncio.create_task(send_request())
         for _ in range(turns):
             await asyncio.sleep(0)
-        if asking.done():
+        if task.done():
             break
-        asking.cancel()
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await asking
+            await task
         assert client.stats().leased == 0
         assert not client.stats().is_full
-    assert asking.result() == b"abcdefgh"
+    assert task.result() == b"abcdefgh"
     await client.close()
 
 
@@ -1218,17 +1219,17 @@ async def test_close_during_a_read_breaks_the_body(server: Server, client: Clien
 async def test_close_after_the_last_byte_arrived_breaks_an_unread_body(
     server: Server, client: Client
 ) -> None:
-    """The reader has been woken for the rest, but another closes the answer before it runs."""
+    """The reader was woken for the last bytes, but the response is closed before it runs."""
     go_on = asyncio.Event()
 
-    async def talk(peer: Peer) -> None:
+    async def script(peer: Peer) -> None:
         await peer.head()
         await peer.send(CHUNKED)
         await go_on.wait()
         await peer.send(CHUNKS)
-        await peer.gone()
+        await peer.closed_by_client()
 
-    url = await server.start(talk)
+    url = await server.start(script)
     response = await get(client, url)
     connection = response._connection
     assert connection is not None

@@ -1,6 +1,6 @@
-"""A body that ends with its TLS connection: whole only if the end was meant (RFC 8446 §6.1).
+"""A body that ends with its TLS connection is complete only with close_notify (RFC 8446 §6.1).
 
-On the loop that the edge runs on; asyncio's own TLS takes any end for one that was meant.
+The test runs on the event loop of the edge; asyncio's own TLS accepts any end as close_notify.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LOOP_FACTORIES = {"uvloop": uvloop.new_event_loop}
 PATIENCE_S = 20.0
 
 
-@pytest.mark.parametrize("is_meant", [True, False])
+@pytest.mark.parametrize("has_close_notify", [True, False])
 async def test_tls_connection_cut_without_close_notify_breaks_the_body(
-    tmp_path: Path, is_meant: bool
+    tmp_path: Path, has_close_notify: bool
 ) -> None:
     authority = CertificateAuthority(tmp_path)
     pair = authority.issue("localhost")
@@ -34,11 +34,11 @@ async def test_tls_connection_cut_without_close_notify_breaks_the_body(
     def serve(listener: socket.socket) -> None:
         with tls.wrap_socket(listener.accept()[0], server_side=True) as connection:
             connection.settimeout(PATIENCE_S)
-            asked = b""
-            while not asked.endswith(b"\r\n\r\n"):
-                asked += connection.recv(1 << 16)
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += connection.recv(1 << 16)
             connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
-            if is_meant:
+            if has_close_notify:
                 connection.unwrap()
             else:
                 socket.socket.shutdown(connection, socket.SHUT_WR)
@@ -56,7 +56,7 @@ async def test_tls_connection_cut_without_close_notify_breaks_the_body(
         try:
             url = f"https://localhost:{listener.getsockname()[1]}/"
             body = (await client.send("it", "GET", url, {})).body()
-            if is_meant:
+            if has_close_notify:
                 assert b"".join([piece async for piece in body]) == b"half of it"
             else:
                 with pytest.raises(OriginError) as caught:

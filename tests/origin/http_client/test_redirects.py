@@ -1,4 +1,4 @@
-"""Redirects that are followed; the edge connects only to its origins."""
+"""Redirects that are followed, and that none leads to another server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ELSEWHERE = [
         ("//www.example.org:8443/b", "https://www.example.org:8443/b"),
         ("https://WWW.Example.org:8443/b", "https://WWW.Example.org:8443/b"),
         (" /b\t", "https://www.example.org:8443/b"),
-        # Some parsers see a host here; what is connected to is decided by this one alone.
+        # Some parsers see a host here; this parser alone decides where the edge connects.
         ("///evil.example/b", "https://www.example.org:8443/evil.example/b"),
         ("\\\\evil.example\\b", "https://www.example.org:8443/base/\\\\evil.example\\b"),
     ],
@@ -125,7 +125,7 @@ async def test_redirect_loop_ends_at_the_limit(server: ScriptedOrigin) -> None:
     assert caught.value.failure is OriginFailure.UNAVAILABLE
     assert len(server.requests) == 4
     response = await origin.send(OriginRequest("GET", "film.mp4"))
-    assert response.status == 302  # one too many is the viewer's
+    assert response.status == 302  # the redirect beyond the limit goes to the viewer
     response.close()
     assert len(server.requests) == 8
     await origin.close()
@@ -242,11 +242,11 @@ async def test_named_host_and_headers_are_sent_with_fills_too(server: ScriptedOr
     await origin.head("film.mp4")
     fields = (("X-Who", "viewer"), ("User-Agent", "browser"))
     (await origin.send(OriginRequest("GET", "film.mp4", fields=fields))).close()
-    said = [
+    field_values = [
         [seen.headers[name] for name in ("host", "x-secret", "user-agent", "x-who")]
         for seen in server.requests
     ]
-    assert said == [["www.example.org:81", "s", "edge", "origin"]] * 3
+    assert field_values == [["www.example.org:81", "s", "edge", "origin"]] * 3
     await origin.close()
 
 

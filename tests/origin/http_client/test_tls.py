@@ -32,7 +32,9 @@ def make_authority(folder: Path, name: str) -> CertificateAuthority:
 async def serving(
     pair: Pair, clients: CertificateAuthority | None = None, version: str = "TLSv1_3"
 ) -> AsyncIterator[ScriptedOrigin]:
-    """A server that shows ``pair``, and takes certificates of ``clients`` alone."""
+    """A server with the certificate ``pair``, which accepts client certificates of ``clients``
+    only.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
     context.maximum_version = ssl.TLSVersion[version]
@@ -53,7 +55,7 @@ async def read_film(url: str, rules: TlsRules) -> bytes:
 
 
 async def failure_of(server: ScriptedOrigin, rules: TlsRules) -> OriginFailure:
-    """How reading fails when no byte of a request may reach the server."""
+    """The failure of a read whose request must not reach the server."""
     with pytest.raises(OriginError) as caught:
         await read_film(server.url, rules)
     assert not server.requests
@@ -78,7 +80,7 @@ async def test_certificate_for_another_name_is_refused(authority: CertificateAut
     async with serving(authority.issue("www.example.org")) as server:
         rules = TlsRules(ca=authority.root)
         assert await failure_of(server, rules) is OriginFailure.REFUSED
-        # The name that is verified is the URL's, whatever Host is sent.
+        # The verified name is that of the URL, with any Host.
         origin = HttpOrigin(server.url, tls=rules.context, host="www.example.org")
         with pytest.raises(OriginError, match="CERTIFICATE_VERIFY_FAILED"):
             await origin.send(OriginRequest("GET", "film.mp4"))
@@ -94,7 +96,10 @@ async def test_verification_is_off_only_if_configured(authority: CertificateAuth
     ("version", "failure"),
     [
         ("TLSv1_2", OriginFailure.REFUSED),
-        ("TLSv1_3", OriginFailure.BROKEN),  # the server judges when the client has finished
+        (
+            "TLSv1_3",
+            OriginFailure.BROKEN,
+        ),  # rejected after the handshake
     ],
 )
 async def test_client_certificate_is_sent(
@@ -105,25 +110,25 @@ async def test_client_certificate_is_sent(
     async with serving(authority.issue("localhost"), clients, version) as server:
         alone = TlsRules(ca=authority.root)
         assert await failure_of(server, alone) is failure
-        shown = TlsRules(True, authority.root, foreign.certificate, foreign.key)
-        assert await failure_of(server, shown) is failure
-        shown = TlsRules(True, authority.root, pair.certificate, pair.key)
-        assert await read_film(server.url, shown) == b"film"
+        rules = TlsRules(True, authority.root, foreign.certificate, foreign.key)
+        assert await failure_of(server, rules) is failure
+        rules = TlsRules(True, authority.root, pair.certificate, pair.key)
+        assert await read_film(server.url, rules) == b"film"
 
 
 async def test_context_is_made_once_when_first_needed(authority: CertificateAuthority) -> None:
-    made = []
+    contexts = []
 
     def make() -> ssl.SSLContext:
-        made.append(TlsRules(ca=authority.root).context())
-        return made[-1]
+        contexts.append(TlsRules(ca=authority.root).context())
+        return contexts[-1]
 
     async with serving(authority.issue("localhost")) as server:
         origin = HttpOrigin(server.url, tls=make)
-        assert not made
+        assert not contexts
         server.hold("film.mp4")
         reads = await asyncio.gather(*(origin.read("film.mp4") for _at_once in range(3)))
-        assert len(made) == 1
+        assert len(contexts) == 1
         assert server.connections_accepted == 3
         server.release("film.mp4")
         assert [await read_all(read) for read in reads] == [b"film"] * 3

@@ -19,7 +19,7 @@ NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 
 def listed(body: str, call: BucketCall, prefix: str = PREFIX) -> dict[str, list[str]]:
-    """The texts of a translated listing, by the tags that lead to them."""
+    """The texts of a translated listing, by tag."""
     root = ElementTree.fromstring(translated_listing(body.encode(), call, "bucket", prefix))
     assert root.tag == f"{NAMESPACE}ListBucketResult"
     found: dict[str, list[str]] = {}

@@ -14,7 +14,7 @@ from tests.support.s3_server import S3Server
 from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 BUCKET = "videos"
-PART_BYTES = 5 << 20  # the least that S3 takes
+PART_BYTES = 5 << 20  # S3's smallest part
 FILM = Pattern(PART_BYTES + 1000, seed=3).read(Span(0, PART_BYTES + 1000))
 
 ODD_KEYS = (
@@ -58,7 +58,7 @@ def origin_at(s3: S3Server, *, prefix: str = "", secret: str | None = None) -> S
 
 
 async def failures_of(origin: Origin, name: str) -> tuple[OriginError, OriginError]:
-    """How ``head`` and ``read`` fail."""
+    """The failures of ``head`` and ``read``."""
     with pytest.raises(OriginError) as head:
         await origin.head(name)
     with pytest.raises(OriginError) as read:

@@ -15,12 +15,12 @@ from streamedge.origin.s3.signing import CredentialChain, GivenCredentials, Sign
 
 
 class Renewals:
-    """A credential service: hands out k1, k2, … that each live ``life``."""
+    """A credential service that returns k1, k2, …, each valid for ``life``."""
 
     def __init__(self, life: timedelta) -> None:
         self.life = life
         self.count = 0
-        self.asked = Event()
+        self.requested = Event()
         self.go_on = Event()
         self.go_on.set()
         self.fails = False
@@ -31,7 +31,7 @@ class Renewals:
         )
 
     def renew(self) -> dict[str, str]:
-        self.asked.set()
+        self.requested.set()
         assert self.go_on.wait(10)
         if self.fails:
             raise CredentialRetrievalError(provider="test", error_msg="secret inside")
@@ -106,7 +106,7 @@ async def test_cancelled_waiter_does_not_cancel_the_credential_search() -> None:
     renewals.go_on.clear()
     chain = CredentialChain(renewals.search)
     leaving, staying = (asyncio.create_task(key_of(chain)) for _ in range(2))
-    await asyncio.to_thread(renewals.asked.wait, 10)
+    await asyncio.to_thread(renewals.requested.wait, 10)
     leaving.cancel()
     renewals.go_on.set()
     assert await staying == "k1"

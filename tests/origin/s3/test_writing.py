@@ -1,4 +1,4 @@
-"""Writes to a real bucket, single and in parts, and its own client's uploads through the edge."""
+"""Writes to a real bucket, single and in parts, and uploads of boto3 through the edge."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ Fault = Callable[[str, str], OriginFailure | None]
 
 
 class FaultyClient(Client):
-    """The real client; ``fault`` may break a request, told its method and URL, before it goes or,
-    for BROKEN, after the bucket has done it."""
+    """The real client. ``fault`` is called with the method and URL of each request, and may fail
+    it: before it is sent, or for BROKEN after the bucket has carried it out.
+    """
 
     def __init__(self) -> None:
         super().__init__(connect_timeout_s=5, read_timeout_s=20, connections_max=16)
@@ -100,7 +101,7 @@ async def test_abandoned_uploads_are_aborted_when_the_bucket_can_be_reached(
     client.fault = lambda _method, _url: None
     assert await abort_abandoned(requests, records) == 3
     assert sum(uploads(s3, f"w/abandoned {number}") for number in range(3)) == 0
-    await abort_abandoned(requests, records)  # once more, for parts that were under way
+    await abort_abandoned(requests, records)  # once more, for parts that were in flight
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
@@ -127,10 +128,10 @@ async def test_upload_that_ends_leaves_no_record(
 ) -> None:
     records = UploadRecords(tmp_path / "uploads", "s3")
     recorded = S3Writer(requests, uploads=records)
-    assert (await recorded.write(Write("PUT", "w/recorded", (), None), come(FILM))).succeeded
+    assert (await recorded.write(Write("PUT", "w/recorded", (), None), body_of(FILM))).succeeded
     client.fault = lambda _method, url: OriginFailure.REFUSED if "partNumber=2" in url else None
     with pytest.raises(OriginError):
-        await recorded.write(Write("PUT", "w/broken off", (), None), come(FILM))
+        await recorded.write(Write("PUT", "w/broken off", (), None), body_of(FILM))
     assert list((tmp_path / "uploads").iterdir()) == []
     assert uploads(s3, "w/broken off") == 0
 
@@ -141,7 +142,7 @@ async def bridge(writer: S3Writer) -> AsyncIterator[S3Bridge]:
         yield bridge
 
 
-async def come(*pieces: bytes) -> AsyncIterator[bytes]:
+async def body_of(*pieces: bytes) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 
@@ -155,7 +156,7 @@ def exists(s3: S3Server, name: str) -> bool:
 
 
 def uploads(s3: S3Server, name: str) -> int:
-    """Uploads that were begun and not ended."""
+    """The number of unfinished uploads."""
     found = s3.client.list_multipart_uploads(Bucket=BUCKET)
     return sum(upload["Key"] == name for upload in found.get("Uploads", ()))
 
@@ -170,18 +171,24 @@ async def test_put_stores_all_object_fields(s3: S3Server, writer: S3Writer) -> N
         ("Content-MD5", base64.b64encode(hashlib.md5(b"hello").digest()).decode()),
     )
     write = Write("PUT", "w/a +b.mp4", fields, 5)
-    answer = await writer.write(write, come(b"he", b"llo"))
+    answer = await writer.write(write, body_of(b"he", b"llo"))
     assert answer.status == 200
-    there = stored(s3, "w/a +b.mp4")
-    assert there["Body"].read() == b"hello"
-    assert answer.field("etag") == there["ETag"]
-    assert (there["ContentType"], there["ContentEncoding"]) == ("video/x-own", "gzip")
-    assert (there["ContentDisposition"], there["CacheControl"]) == ("inline", "max-age=5")
-    assert there["Metadata"] == {"title": "an  odd   title"}
+    result = stored(s3, "w/a +b.mp4")
+    assert result["Body"].read() == b"hello"
+    assert answer.field("etag") == result["ETag"]
+    assert (result["ContentType"], result["ContentEncoding"]) == (
+        "video/x-own",
+        "gzip",
+    )
+    assert (result["ContentDisposition"], result["CacheControl"]) == (
+        "inline",
+        "max-age=5",
+    )
+    assert result["Metadata"] == {"title": "an  odd   title"}
 
 
 async def test_empty_object_is_stored_and_deleted(s3: S3Server, writer: S3Writer) -> None:
-    assert (await writer.write(Write("PUT", "w/empty", (), 0), come())).status == 200
+    assert (await writer.write(Write("PUT", "w/empty", (), 0), body_of())).status == 200
     assert stored(s3, "w/empty")["Body"].read() == b""
     assert (await writer.write(Write("DELETE", "w/empty"), None)).status == 204
     assert not exists(s3, "w/empty")
@@ -193,17 +200,19 @@ async def test_conditions_are_checked_by_the_bucket(
 ) -> None:
     name = f"w/conditional-{size_bytes}"
     new = (("If-None-Match", "*"),)
-    first = await writer.write(Write("PUT", name, new, size_bytes), come(b"first"))
+    first = await writer.write(Write("PUT", name, new, size_bytes), body_of(b"first"))
     assert first.status == 200
-    again = await writer.write(Write("PUT", name, new, size_bytes), come(b"again"))
+    again = await writer.write(Write("PUT", name, new, size_bytes), body_of(b"again"))
     assert again.status == 412
     assert b"PreconditionFailed" in again.body
     lost = (("If-Match", '"0"'),)
-    assert (await writer.write(Write("PUT", name, lost, size_bytes), come(b"again"))).status == 412
+    assert (
+        await writer.write(Write("PUT", name, lost, size_bytes), body_of(b"again"))
+    ).status == 412
     assert (await writer.write(Write("DELETE", name, lost), None)).status == 412
     assert stored(s3, name)["Body"].read() == b"first"
     right = (("If-Match", first.field("etag")),)
-    assert (await writer.write(Write("PUT", name, right, size_bytes), come(b"later"))).succeeded
+    assert (await writer.write(Write("PUT", name, right, size_bytes), body_of(b"later"))).succeeded
     assert stored(s3, name)["Body"].read() == b"later"
     assert uploads(s3, name) == 0
 
@@ -221,7 +230,7 @@ async def test_wrong_checksum_stores_nothing(
     s3: S3Server, writer: S3Writer, field: tuple[str, str], size_bytes: int | None
 ) -> None:
     name = f"w/wrong-{field[0]}-{size_bytes}"
-    answer = await writer.write(Write("PUT", name, (field,), size_bytes), come(b"hello"))
+    answer = await writer.write(Write("PUT", name, (field,), size_bytes), body_of(b"hello"))
     assert answer.status == 400
     assert not exists(s3, name)
     assert uploads(s3, name) == 0
@@ -244,20 +253,20 @@ async def test_trailing_checksum_is_verified(
     end = f"x-amz-checksum-crc32:{HELLO_CRC32}\r\nx-amz-trailer-signature:{'0' * 64}\r\n\r\n"
     name = f"w/trailing-{status}-{decoded_size}"
     write = Write("PUT", name, tuple(fields), len(sent) + len(end))
-    assert (await writer.write(write, come(sent, end.encode()))).status == status
+    assert (await writer.write(write, body_of(sent, end.encode()))).status == status
     assert exists(s3, name) == (status == 200)
     if status == 200:
-        there = stored(s3, name)
-        assert there["Body"].read() == body
-        assert "ContentEncoding" not in there
+        result = stored(s3, name)
+        assert result["Body"].read() == body
+        assert "ContentEncoding" not in result
         if decoded_size:
-            assert there["ChecksumCRC32"] == HELLO_CRC32
+            assert result["ChecksumCRC32"] == HELLO_CRC32
 
 
 @pytest.mark.parametrize("size_bytes", [5, 3 * MIB], ids=["in memory", "in a file"])
-@pytest.mark.parametrize("says_length", [True, False])
+@pytest.mark.parametrize("has_length", [True, False])
 async def test_every_request_with_a_body_states_its_length(
-    s3: S3Server, writer: S3Writer, client: FaultyClient, size_bytes: int, says_length: bool
+    s3: S3Server, writer: S3Writer, client: FaultyClient, size_bytes: int, has_length: bool
 ) -> None:
     """Servers that take neither chunked transfer nor trailers answer 411 or store their framing."""
     body = FILM[:size_bytes]
@@ -266,16 +275,18 @@ async def test_every_request_with_a_body_states_its_length(
         ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
         ("x-amz-trailer", "x-amz-checksum-crc32"),
     ]
-    if says_length:
+    if has_length:
         fields.append(("x-amz-decoded-content-length", str(size_bytes)))
     coded = b"%x\r\n%b\r\n0\r\nx-amz-checksum-crc32:%b\r\n\r\n"
     sent = coded % (size_bytes, body, checksum.encode())
-    at = {"Bucket": BUCKET, "Key": f"w/lengths {size_bytes} {says_length}"}
+    at = {"Bucket": BUCKET, "Key": f"w/lengths {size_bytes} {has_length}"}
     upload_id = s3.client.create_multipart_upload(**at)["UploadId"]
     call = read_call("PUT", at["Key"], f"partNumber=1&uploadId={upload_id}", fields, len(sent))
     assert call is not None
-    assert (await writer.relay(call, come(sent))).status == 200
-    assert (await writer.write(Write("PUT", at["Key"], tuple(fields), None), come(sent))).succeeded
+    assert (await writer.relay(call, body_of(sent))).status == 200
+    assert (
+        await writer.write(Write("PUT", at["Key"], tuple(fields), None), body_of(sent))
+    ).succeeded
     assert stored(s3, at["Key"])["Body"].read() == body
     puts = [
         headers
@@ -296,16 +307,16 @@ async def test_object_of_unknown_length_is_sent_in_parts_while_it_arrives(
     async def slow() -> AsyncIterator[bytes]:
         for at in range(0, len(FILM), MIB):
             if at == 9 * MIB:
-                await asyncio.wait_for(sent.wait(), 20)  # the first part leaves before the end
+                await asyncio.wait_for(sent.wait(), 20)  # the first part is sent before the end
             yield FILM[at : at + MIB]
 
     fields = (("Content-Type", "video/x-own"), ("x-amz-meta-a", "1"))
     answer = await writer.write(Write("PUT", "w/parts", fields, None), slow())
-    there = stored(s3, "w/parts")
-    assert there["Body"].read() == FILM
-    assert answer.field("etag") == there["ETag"]
-    assert there["ETag"].endswith('-3"')
-    assert (there["ContentType"], there["Metadata"]) == ("video/x-own", {"a": "1"})
+    result = stored(s3, "w/parts")
+    assert result["Body"].read() == FILM
+    assert answer.field("etag") == result["ETag"]
+    assert result["ETag"].endswith('-3"')
+    assert (result["ContentType"], result["Metadata"]) == ("video/x-own", {"a": "1"})
 
 
 async def test_large_object_of_known_length_is_sent_in_parts(
@@ -314,7 +325,7 @@ async def test_large_object_of_known_length_is_sent_in_parts(
     monkeypatch.setattr(s3_writing, "SINGLE_PUT_BYTES", 10 * MIB)
     fields = (("x-amz-content-sha256", hashlib.sha256(FILM).hexdigest()),)
     write = Write("PUT", "w/large", fields, len(FILM))
-    assert (await writer.write(write, come(FILM))).status == 200
+    assert (await writer.write(write, body_of(FILM))).status == 200
     assert stored(s3, "w/large")["Body"].read() == FILM
     assert client.requests.count(("PUT", "")) == 0
 
@@ -327,7 +338,7 @@ async def test_very_large_parts_are_streamed(
     for size_bytes in (16 * MIB, len(FILM)):
         checksum = base64.b64encode(hashlib.sha256(FILM[:size_bytes]).digest()).decode()
         write = Write("PUT", "w/passed", (("x-amz-checksum-sha256", checksum),), size_bytes)
-        answer = await writer.write(write, come(FILM[:MIB], FILM[MIB:size_bytes]))
+        answer = await writer.write(write, body_of(FILM[:MIB], FILM[MIB:size_bytes]))
         assert answer.status == 200
         assert stored(s3, "w/passed")["Body"].read() == FILM[:size_bytes]
     assert [query for method, query in client.requests if method == "PUT"] == [
@@ -337,7 +348,7 @@ async def test_very_large_parts_are_streamed(
 
 
 async def test_empty_body_of_unknown_length_is_stored(s3: S3Server, writer: S3Writer) -> None:
-    assert (await writer.write(Write("PUT", "w/nothing", (), None), come())).status == 200
+    assert (await writer.write(Write("PUT", "w/nothing", (), None), body_of())).status == 200
     assert stored(s3, "w/nothing")["Body"].read() == b""
 
 
@@ -345,18 +356,18 @@ async def test_empty_body_of_unknown_length_is_stored(s3: S3Server, writer: S3Wr
 async def test_each_step_is_retried(
     s3: S3Server, writer: S3Writer, client: FaultyClient, failure: OriginFailure
 ) -> None:
-    seen: set[tuple[str, str]] = set()
+    failed_steps: set[tuple[str, str]] = set()
 
     def once(method: str, url: str) -> OriginFailure | None:
         step = (method, url.partition("?")[2].partition("=")[0])
-        if step in seen or (step[0] == "POST" and failure is OriginFailure.BROKEN):
+        if step in failed_steps or (step[0] == "POST" and failure is OriginFailure.BROKEN):
             return None
-        seen.add(step)
+        failed_steps.add(step)
         return failure
 
     client.fault = once
     name = f"w/again-{failure.value}"
-    assert (await writer.write(Write("PUT", name, (), None), come(FILM))).status == 200
+    assert (await writer.write(Write("PUT", name, (), None), body_of(FILM))).status == 200
     assert stored(s3, name)["Body"].read() == FILM
 
 
@@ -369,7 +380,7 @@ async def test_completion_with_a_lost_response_is_retried(
 ) -> None:
     faults = iter([OriginFailure.BROKEN])
     client.fault = lambda method, url: next(faults, None) if is_completion(method, url) else None
-    assert (await writer.write(Write("PUT", "w/lost", (), None), come(b"hello"))).status == 200
+    assert (await writer.write(Write("PUT", "w/lost", (), None), body_of(b"hello"))).status == 200
     assert client.requests.count(("POST", "")) == 2
     assert stored(s3, "w/lost")["Body"].read() == b"hello"
 
@@ -377,7 +388,7 @@ async def test_completion_with_a_lost_response_is_retried(
 async def test_upload_missing_after_a_lost_response_may_have_been_completed(
     s3: S3Server, writer: S3Writer, client: FaultyClient
 ) -> None:
-    """Nobody can tell, and so nobody says that it was done or was not."""
+    """The result is unknown, so neither success nor a refusal is reported."""
     completions = 0
 
     def lose(method: str, url: str) -> OriginFailure | None:
@@ -393,7 +404,7 @@ async def test_upload_missing_after_a_lost_response_may_have_been_completed(
 
     client.fault = lose
     with pytest.raises(OriginError) as caught:
-        await writer.write(Write("PUT", "w/gone", (), None), come(b"hello"))
+        await writer.write(Write("PUT", "w/gone", (), None), body_of(b"hello"))
     assert caught.value.failure is OriginFailure.TIMEOUT
     assert completions == 2
 
@@ -444,7 +455,7 @@ async def test_cancellation_aborts_the_upload(
             writing.cancel()
 
     client.fault = cancel
-    writing = asyncio.create_task(writer.write(Write("PUT", name, (), None), come(FILM)))
+    writing = asyncio.create_task(writer.write(Write("PUT", name, (), None), body_of(FILM)))
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert client.requests[-1][0] == "DELETE"
@@ -457,13 +468,15 @@ async def test_refusal_of_a_part_is_the_response(s3: S3Server, client: FaultyCli
     keys = GivenCredentials(s3.access_key_id, "wrong")
     requests = S3Requests("s3", lambda name: f"{base}/{name}", client, Signer("x", keys).sign_write)
     for size_bytes in (None, 5):
-        answer = await S3Writer(requests).write(Write("PUT", "a", (), size_bytes), come(b"hello"))
+        answer = await S3Writer(requests).write(
+            Write("PUT", "a", (), size_bytes), body_of(b"hello")
+        )
         assert answer.status == 403
         assert b"SignatureDoesNotMatch" in answer.body
 
 
 def edge_client(bridge: S3Bridge) -> Any:
-    """S3's own client with keys that the bucket does not know."""
+    """boto3 with keys that are unknown to the bucket."""
     return boto3.client(
         "s3",
         endpoint_url=bridge.url,
@@ -486,10 +499,10 @@ async def test_upload_file_of_boto3_stores_the_object(
         viewer.upload_file, str(film), BUCKET, "w/own clïent.mp4", ExtraArgs=extra, Config=config
     )
     viewer.close()
-    there = stored(s3, "w/own clïent.mp4")
-    assert there["Body"].read() == FILM
-    assert there["ETag"].endswith('-4"')
-    assert (there["ContentType"], there["Metadata"]) == ("video/x-own", {"a": "b"})
+    result = stored(s3, "w/own clïent.mp4")
+    assert result["Body"].read() == FILM
+    assert result["ETag"].endswith('-4"')
+    assert (result["ContentType"], result["Metadata"]) == ("video/x-own", {"a": "b"})
     assert [method for method, _ in bridge.requests].count("PUT") == 4
 
 
@@ -534,7 +547,7 @@ async def test_trailing_checksum_of_a_part_is_verified(s3: S3Server, writer: S3W
     query = f"partNumber=1&uploadId={upload_id}&x-id=UploadPart"
     call = read_call("PUT", "w/part", query, fields, len(body))
     assert call is not None
-    answer = await writer.relay(call, come(body))
+    answer = await writer.relay(call, body_of(body))
     assert answer.status == 200
     part = {"PartNumber": 1, "ETag": answer.field("etag"), "ChecksumCRC32": HELLO_CRC32}
     s3.client.complete_multipart_upload(

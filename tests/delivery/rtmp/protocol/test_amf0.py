@@ -24,7 +24,7 @@ from streamedge.delivery.rtmp.protocol.amf0 import (
     encode,
 )
 
-# Each written out by hand from the named section of the AMF 0 Specification (December 2007).
+# Written by hand from the named section of the AMF 0 Specification (December 2007).
 SPECIFIED: list[tuple[str, AmfValue]] = [
     ("00 3ff0000000000000", 1.0),  # §2.2, IEEE 754
     ("00 c09f400000000000", -2000.0),
@@ -44,11 +44,11 @@ SPECIFIED: list[tuple[str, AmfValue]] = [
     ("0b 4276345785d8a000 0000", Date(struct.unpack(">d", bytes.fromhex("4276345785d8a000"))[0])),
 ]
 
-# What decoders must take though this encoder never writes it.
-TAKEN: list[tuple[str, AmfValue]] = [
+# Decoders must accept these; this encoder never writes them.
+DECODED_ONLY: list[tuple[str, AmfValue]] = [
     ("01 07", True),  # §2.3: any byte but 0 is true
     ("08 00000000 0001 61 05 0000 09", EcmaArray(a=None)),  # a count of 0, as many encoders write
-    ("08 ffffffff 0001 61 05 0000 09", EcmaArray(a=None)),  # a count that lies
+    ("08 ffffffff 0001 61 05 0000 09", EcmaArray(a=None)),  # a wrong count
     ("0c 00000002 6869", "hi"),  # §2.14, long string
     ("0d", UNDEFINED),  # §2.15, unsupported
     ("0f 00000004 3c612f3e", "<a/>"),  # §2.17, XML document
@@ -69,7 +69,7 @@ FFMPEG_PLAY = (
 )
 
 
-@pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + TAKEN)
+@pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + DECODED_ONLY)
 def test_value_is_decoded(hexadecimal: str, value: AmfValue) -> None:
     data = bytes.fromhex(hexadecimal)
     decoded, end = decode(data)
@@ -85,7 +85,7 @@ def test_value_is_encoded(hexadecimal: str, value: AmfValue) -> None:
     assert encode(value) == bytes.fromhex(hexadecimal)
 
 
-@pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + TAKEN)
+@pytest.mark.parametrize(("hexadecimal", "value"), SPECIFIED + DECODED_ONLY)
 def test_truncated_message_is_an_error(hexadecimal: str, value: AmfValue) -> None:
     data = bytes.fromhex(hexadecimal)
     for size in range(len(data)):
@@ -218,7 +218,7 @@ values = st.recursive(
 
 
 def kinds(value: AmfValue) -> object:
-    """The types at every depth: equality alone does not tell an ECMA array from an object."""
+    """The types at every depth, because an ECMA array equals an object with the same members."""
     if isinstance(value, dict):
         return type(value), [kinds(item) for item in value.values()]
     if isinstance(value, list):

@@ -178,8 +178,8 @@ EXTENDED = bytes.fromhex("01312d00")
     [
         (EXTENDED, VIDEO[:200]),  # §5.3.1.3
         (b"", VIDEO[:200]),  # librtmp publishers before 2024
-        (b"", VIDEO[:128] + EXTENDED[:3] + VIDEO[1:70]),  # looks like a repetition, for a while
-        (b"", VIDEO[:128] + b"\x02"),  # fewer than 4 bytes left, and unlike
+        (b"", VIDEO[:128] + EXTENDED[:3] + VIDEO[1:70]),  # begins like a repetition
+        (b"", VIDEO[:128] + b"\x02"),  # fewer than 4 bytes remain, and they differ
     ],
 )
 def test_continuations_with_and_without_extended_timestamp_are_read(
@@ -322,7 +322,7 @@ def test_empty_message_is_complete_with_its_header() -> None:
 
 
 def chunks_of(message: Message, chunk_size_bytes: int) -> list[bytes]:
-    """The chunks of a message, each by itself, with a short chunk stream id."""
+    """The separate chunks of a message, with a short chunk stream id."""
     extended = message.timestamp_ms.to_bytes(4) if message.timestamp_ms >= 0xFFFFFF else b""
     pieces = [
         message.payload[start : start + chunk_size_bytes]

@@ -55,7 +55,7 @@ LIMIT_BYTES = 65_536
 
 
 class Client:
-    """A client that writes what a test says and reads what the engine answers."""
+    """A client that sends the bytes of a test and parses the engine's responses."""
 
     def __init__(self, **options: int) -> None:
         self.engine = ServerConnection(random=RANDOM, message_limit_bytes=LIMIT_BYTES, **options)
@@ -98,7 +98,7 @@ def connected(**options: int) -> Client:
 
 
 def replay(data: bytes, piece_bytes: int) -> tuple[list[Event], bytes]:
-    """Feeds recorded bytes, accepting the connect; all events and all bytes sent."""
+    """Feeds recorded bytes and accepts the connect; returns all events and all sent bytes."""
     engine = ServerConnection(random=RANDOM, message_limit_bytes=LIMIT_BYTES)
     occurred: list[Event] = []
     for start in range(0, len(data), piece_bytes):
@@ -444,7 +444,7 @@ def test_acknowledgements_follow_the_clients_window() -> None:
     client = connected()
     padding = Message(8, 1, 0, bytes(900), 6)
     client.send(padding)
-    assert client.received() == [], "not before the client asks"
+    assert client.received() == [], "not before the client requests them"
     client.send(messages.window_acknowledgement_size(2000))
     counts = []
     for _ in range(6):
@@ -457,7 +457,7 @@ def test_acknowledgements_follow_the_clients_window() -> None:
     )
 
 
-# What a stream is told
+# Messages on a stream
 
 
 def test_stream_messages_are_written() -> None:
@@ -609,7 +609,7 @@ def test_any_bytes_after_the_handshake_are_read_or_refused(
 
 
 class Wire:
-    """The writing half of pyrtmp's session: every write goes to the engine, answers come back."""
+    """The writer of pyrtmp's session: every write goes to the engine, which returns responses."""
 
     def __init__(self, engine: ServerConnection, answers: asyncio.StreamReader) -> None:
         self._engine = engine

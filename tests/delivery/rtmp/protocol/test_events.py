@@ -1,4 +1,4 @@
-"""Events: command arguments in every dialect, and in none."""
+"""Events: command arguments as different players send them, and invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handshake: recorded clients in every form, a recorded server as the measure of our answer."""
+"""Handshake: recorded clients in every form; responses are verified as a recorded server's are."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ RANDOM = bytes(index * 7 % 251 for index in range(RANDOM_SIZE_BYTES))
 FFMPEG_SIGNED = (VECTORS / "ffmpeg_play.bin").read_bytes()[:1537]
 RTMPDUMP_SIGNED = (VECTORS / "rtmpdump_play_signed.bin").read_bytes()[:1537]
 RTMPDUMP_UNSIGNED = (VECTORS / "rtmpdump_play_from_30_to_60.bin").read_bytes()[:1537]
-# The version byte is not part of what is signed, so plain RTMP's stands in for RTMPE's.
+# The version byte is not signed, so the one of plain RTMP replaces RTMPE's.
 SECOND_BLOCK = b"\x03" + (VECTORS / "rtmpdump_rtmpe_c0c1.bin").read_bytes()[1:]
 C2 = bytes(PACKET_SIZE_BYTES)
 
 
 def client_accepts(client_digest: bytes, answer: bytes) -> bool:
-    """What FFmpeg and Flash Player check of a signed S0, S1 and S2, written down from the client's
-    side (rtmpproto.c): first S1's digest in either block, then S2's signature."""
+    """The checks of FFmpeg and Flash Player on a signed S0, S1 and S2 (rtmpproto.c): first the
+    digest of S1 in either block, then the signature of S2.
+    """
     tail = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e636cfeb31ae")
     name = b"Genuine Adobe Flash Media Server 001"
     assert len(answer) == 1 + 2 * PACKET_SIZE_BYTES

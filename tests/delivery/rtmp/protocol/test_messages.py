@@ -1,4 +1,4 @@
-"""Messages: what recorded clients say, what nginx-rtmp says in our place, and wrong shapes."""
+"""Messages: those of recorded clients, those of nginx-rtmp as a server, and malformed ones."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ NUMBER_1 = "003ff0000000000000"
         (message(20, "0200ff 61"), Unused(20)),
         (message(17, ""), Unused(17)),
         (message(17, "0006"), Unused(17)),
-        # a transaction that is no number, or cut
+        # a transaction that is not a number, or is truncated
         (message(20, "020001 61 05"), Command(0, "a", 0.0, {}, ())),
         (message(20, "020001 61 0101"), Command(0, "a", 0.0, {}, ())),
         (message(20, "020001 61 00"), Command(0, "a", 0.0, {}, ())),
-        # AMF0 without the byte that says so
+        # AMF0 without the byte before it
         (message(17, FFMPEG_CREATE_STREAM), Command(0, "createStream", 2.0, {}, ())),
         # a reference, a movie clip and an AMF3 string among the arguments, and as a property
         (message(20, f"020001 61 {NUMBER_1} 05 070000 {NUMBER_1}"),
