@@ -173,7 +173,7 @@ class MediaLibrary:
         lease = await self._index(asset, head)
         try:
             if isinstance(lease.value, Mp3Head) or lease.value.layout is None:
-                raise OriginError(OriginFailure.CHANGED, f"{asset.name}: it is no longer an MP4")
+                raise OriginError(OriginFailure.CHANGED, f"{asset.name}: not an MP4 any more")
             return lease.of(lease.value.layout)
         finally:
             lease.close()

@@ -155,7 +155,7 @@ class OriginRequest:
 
 
 class Duplex(Protocol):
-    """A connection that no longer speaks HTTP (RFC 9110 §7.8)."""
+    """A connection after an upgrade from HTTP to another protocol (RFC 9110 §7.8)."""
 
     async def read(self) -> bytes:
         """At least one byte; b"" when the peer has closed its side."""

@@ -169,7 +169,7 @@ def may_retry_unconditionally(request: ObjectRequest, status: int) -> bool:
 
 
 def failure_of_status(status: int) -> OriginFailure:
-    """The failure that a status other than 200 and 206 stands for."""
+    """The failure for a status other than 200 and 206."""
     return _FAILURES.get(status, OriginFailure.UNAVAILABLE)
 
 
@@ -257,11 +257,11 @@ def representation_fields(fields: Mapping[str, str]) -> dict[str, str]:
     """The fields that ``OriginHead.headers`` holds."""
     nominated = parse_connection(fields.get("connection", ""))
     return {
-        name: shown
+        name: viewer_value
         for name, value in fields.items()
         if name not in _DROPPED_FIELDS
         and name not in nominated
-        and (shown := without_no_codings(name, value)) is not None
+        and (viewer_value := without_no_codings(name, value)) is not None
     }
 
 
@@ -277,10 +277,10 @@ def _refusal(
                 f"{message}: byte {start} was within {_describe(request.if_match)}",
                 status=status,
             )
-        seen = _quoted(fields.get("content-range", ""))
+        content_range = _quoted(fields.get("content-range", ""))
         return OriginError(
             OriginFailure.RANGE_OUTSIDE,
-            f"{message} for byte {start}, Content-Range {seen}",
+            f"{message} for byte {start}, Content-Range {content_range}",
             status=status,
         )
     failure = failure_of_status(status)

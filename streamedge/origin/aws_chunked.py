@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from streamedge.errors import StreamEdgeError
 
-CHUNK_LINE_MAX_BYTES = 512  # a SigV4a signature takes 160 of them
+CHUNK_LINE_MAX_BYTES = 512  # a SigV4a signature has 160
 TRAILERS_MAX_BYTES = 4 << 10
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[!-~]*)?")

@@ -11,7 +11,7 @@ from posixpath import splitext
 
 UNKNOWN = "application/octet-stream"
 
-# Types that the standard library lacks, has outdated, or reads from files of the machine.
+# Types that are missing or outdated in the standard library, or that it reads from system files.
 _MEDIA = {
     ".aac": "audio/aac",
     ".flac": "audio/flac",

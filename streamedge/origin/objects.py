@@ -140,11 +140,15 @@ class RequestedObject:
         """Does nothing: the connections belong to the upstream."""
 
     async def _send(self, object_request: ObjectRequest) -> OriginResponse:
-        own = request_fields(object_request)
-        own_names = {name.lower() for name in own}
-        forwarded = [field for field in self._request.fields if field[0].lower() not in own_names]
+        object_fields = request_fields(object_request)
+        object_field_names = {name.lower() for name in object_fields}
+        forwarded = [
+            field for field in self._request.fields if field[0].lower() not in object_field_names
+        ]
         request = replace(
-            self._request, method=object_request.method, fields=(*forwarded, *own.items())
+            self._request,
+            method=object_request.method,
+            fields=(*forwarded, *object_fields.items()),
         )
         return await self._upstream.send(request)
 
@@ -273,7 +277,7 @@ class _ObjectResponse:
 
 
 def object_error(status: int, fields: Fields | None = None) -> OriginResponse:
-    """An error in place of an object, without a body."""
+    """An error response without a body."""
     response = _ObjectResponse(status, None, None)
     response.fields += fields or []
     return response

@@ -75,12 +75,12 @@ class Upload:
             for plain in (piece,) if self._decoder is None else _decode(self._decoder, piece):
                 received_bytes += len(plain)
                 if self.size_bytes is not None and received_bytes > self.size_bytes:
-                    raise refuse(400, "IncompleteBody", "the body is longer than the header says")
+                    raise refuse(400, "IncompleteBody", "the body is longer than announced")
                 if plain:
                     yield plain
         self._finish()
         if self.size_bytes is not None and received_bytes < self.size_bytes:
-            raise refuse(400, "IncompleteBody", "the body is shorter than the header says")
+            raise refuse(400, "IncompleteBody", "the body is shorter than announced")
 
     def _finish(self) -> None:
         if self._decoder is None:

@@ -7,7 +7,7 @@
 
 A write becomes durable in this order: the body and its file name, then the row, then the response.
 A crash before the row loses only a write that was not answered; a crash after it loses nothing.
-Readers look pending writes up in memory (``pending_index``).
+Readers find pending writes in memory (``pending_index``).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from streamedge.write_back.states import (
 
 SENDS_MAX = 4
 RESTART_S = 5.0  # after a failure of the queue, or of a task
-RECHECK_S = 5.0  # between two looks at the change counters of all processes
+RECHECK_S = 5.0  # between two polls of the change counters of all processes
 POLL_S = 0.5  # between two checks for an interrupted write's arrival at the origin
 
 # After these failures, one success makes all waiting writes of the origin due at once.
@@ -87,7 +87,7 @@ class Replicator:
         self._failure: BaseException | None = None
 
     def replace(self, writers: Mapping[str, WritableOrigin], readers: Mapping[str, Origin]) -> None:
-        """Uses other origins for the next attempts; running attempts go on with the old ones."""
+        """Uses other origins for the next attempts; running attempts continue with the old ones."""
         self._writers = writers
         self._readers = readers
 
@@ -125,21 +125,21 @@ class Replicator:
         interrupted = await in_thread(partial(rows.recover, self._clock(), self._lingers_s))
         for row in interrupted:
             self._start(self._await_arrival(row), f"await-{row.serial}")
-        swept = await in_thread(partial(sweep, self._write_queue.bodies, rows.has_token))
-        if swept:
-            self._log.event("bodies_swept", files=swept)
+        removed_files = await in_thread(partial(sweep, self._write_queue.bodies, rows.has_token))
+        if removed_files:
+            self._log.event("bodies_swept", files=removed_files)
         for asset_key in await in_thread(rows.unnotified):
             await self._notify_cache(asset_key)  # left over from a process that died
         while self._failure is None:
             self._wake.clear()
             snapshot = self._write_queue.signal.snapshot()
-            free = SENDS_MAX - self._sending
+            free_slots = SENDS_MAX - self._sending
             due_s: float | None = None
-            if free:
-                due = await in_thread(partial(rows.take_due, self._clock(), free))
+            if free_slots:
+                due = await in_thread(partial(rows.take_due, self._clock(), free_slots))
                 for row in due:
                     self._begin(row)
-                if len(due) < free:
+                if len(due) < free_slots:
                     due_s = await in_thread(rows.next_due_s)
             await self._measure()
             await self._sleep_until(due_s, snapshot)
@@ -320,7 +320,7 @@ class Replicator:
         writer = self._writers.get(row.origin_name)
         if writer is None:
             raise OriginError(
-                OriginFailure.UNAVAILABLE, f"no origin named {row.origin_name} takes writes"
+                OriginFailure.UNAVAILABLE, f"no origin named {row.origin_name} accepts writes"
             )
         write = _write_of(row)
         if not row.token:

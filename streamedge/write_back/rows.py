@@ -237,7 +237,7 @@ class Rows:
         return due
 
     def next_due_s(self) -> float | None:
-        """When the next write will be due that is not behind an older one; None: no such write."""
+        """When the next write without an older one of its object is due; None: no such write."""
         with self._database.read() as connection:
             row = connection.execute(
                 f"SELECT {_DUE} AS due FROM writes WHERE state = 'queued' AND {_IS_NEXT}"  # noqa: S608
@@ -304,7 +304,7 @@ class Rows:
     # --- dead letters ---------------------------------------------------------------------
 
     def requeue(self, serial: int, now_s: float, *, unconditional: bool) -> bool:
-        """Queues a dead letter again, behind all other writes. False: there is no such letter."""
+        """Queues a dead letter again, after all other writes. False: there is no such letter."""
         with self._database.transaction() as connection:
             row = _dead_letter(connection, serial)
             if row is None:

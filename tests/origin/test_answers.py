@@ -31,7 +31,7 @@ def test_fields_are_folded_by_lower_case_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request", "fields"),
+    ("get", "fields"),
     [
         (ObjectRequest("s", "n"), {}),
         (ObjectRequest("s", "n", span=Span(0, 1)), {"Range": "bytes=0-0"}),
@@ -51,9 +51,9 @@ def test_fields_are_folded_by_lower_case_name() -> None:
     ],
 )
 def test_request_fields_state_range_and_conditions(
-    request: ObjectRequest, fields: dict[str, str]
+    get: ObjectRequest, fields: dict[str, str]
 ) -> None:
-    assert request_fields(request) == {"Accept-Encoding": "identity", **fields}
+    assert request_fields(get) == {"Accept-Encoding": "identity", **fields}
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_error_code_is_read_from_an_s3_document() -> None:
 
 
 def test_message_names_error_code_and_region() -> None:
-    request = ObjectRequest("s3://videos 'a.mp4'", "a.mp4")
+    get = ObjectRequest("s3://videos 'a.mp4'", "a.mp4")
     fields = {"x-amz-bucket-region": "eu-west-1"}
     with pytest.raises(OriginError) as caught:
-        read_response(request, 301, fields, "PermanentRedirect")
+        read_response(get, 301, fields, "PermanentRedirect")
     assert str(caught.value) == (
         "s3://videos 'a.mp4': answered 301 PermanentRedirect, a redirect to no host,"
         " which is not followed (the bucket is in region 'eu-west-1')"
@@ -128,10 +128,10 @@ VERSIONS = st.none() | st.builds(
 
 
 def opening_or_error(
-    request: ObjectRequest, status: int, fields: dict[str, str]
+    get: ObjectRequest, status: int, fields: dict[str, str]
 ) -> Opening | OriginError | None:
     try:
-        return read_response(request, status, fields)
+        return read_response(get, status, fields)
     except OriginError as error:
         return error
 
@@ -150,8 +150,8 @@ def test_any_response_opens_or_fails_by_name(
     if_match: Version | None,
     if_none_match: Version | None,
 ) -> None:
-    request = ObjectRequest("s", "n", span=span, if_match=if_match, if_none_match=if_none_match)
-    opening = opening_or_error(request, status, fields)
+    get = ObjectRequest("s", "n", span=span, if_match=if_match, if_none_match=if_none_match)
+    opening = opening_or_error(get, status, fields)
     if isinstance(opening, OriginError):
         assert str(opening).isprintable()
         return

@@ -63,8 +63,8 @@ class RtmpServer:
         self._context = replace(self._context, limits=limits)
         self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
 
-    def _connect(self, peer: Peer, left: OnClose) -> RtmpSession:
-        return RtmpSession(self._context, asyncio.get_running_loop(), peer, left)
+    def _connect(self, peer: Peer, on_close: OnClose) -> RtmpSession:
+        return RtmpSession(self._context, asyncio.get_running_loop(), peer, on_close)
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the running plays that the predicate matches."""

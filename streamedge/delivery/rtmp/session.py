@@ -40,7 +40,7 @@ PLAYS_MAX = 64  # on one stream: the current play and those appended to it
 LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
 LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
 LOGGED_CHARACTERS_MAX = 1024  # of a name that the client chose
-# FFmpeg takes Data.Start for a separate data stream, and logs a warning each time.
+# FFmpeg handles Data.Start as a separate data stream, and logs a warning each time.
 FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
 
 TRACE_LINES_MAX = 8  # the innermost lines, in the log line of an internal error
@@ -56,7 +56,7 @@ class RtmpSession(asyncio.Protocol):
         context: ServerContext,
         loop: asyncio.AbstractEventLoop,
         peer: Peer,
-        left: OnClose,
+        on_close: OnClose,
     ) -> None:
         limits = context.limits
         self.engine = ServerConnection(
@@ -75,7 +75,7 @@ class RtmpSession(asyncio.Protocol):
         self._sender: Sender  # from ``connection_made`` on, the first call that asyncio makes
         self.address = peer.address  # the viewer's, behind trusted proxies
         self._client = str(peer)
-        self._on_close = left
+        self._on_close = on_close
         self._started_s = loop.time()
         self._last_data_s = loop.time()
         self._is_waiting_to_read = False  # has received more than one piece

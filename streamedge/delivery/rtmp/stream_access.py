@@ -46,7 +46,7 @@ _RTMP_URL = re.compile(
     r"(rtmp[a-z]{0,2}://(?:[\w.-]+|\[[0-9a-f:.]+\]))(?::(\d{1,5}))?(?:/|$)",
     re.ASCII | re.IGNORECASE,
 )
-# A signature in an unexpected place, from a player that appends to a URL that has a query.
+# A signature in an unexpected position, from a player that appends to a URL with a query.
 _STRAY = re.compile(r"((?:Signature|Policy)(?:=|%3D))[^&?%]+", re.IGNORECASE)
 
 

@@ -43,10 +43,10 @@ _PREFIXES = re.compile(r"(?:(mp4|flv|mp3)(?::|%3A))+", re.IGNORECASE)
 class ApplicationMatch(NamedTuple):
     """The configured application that a client connects to, and the rest of its connect.
 
-    ``folder``: the beginning of the stream's path, as it was sent. ``query``: the beginning of
-    the stream's query, where the player has cut the URL behind that. ``missing``: the end of the
-    application, where the client names only its beginning. ``has_instance``: the client named
-    the default instance.
+    ``folder``: the beginning of the stream's path, as the client sent it. ``query``: the beginning
+    of the stream's query, if the player split the URL inside the query. ``missing``: the end of the
+    application, if the client names only its beginning. ``has_instance``: the client named the
+    default instance.
     """
 
     application: str
@@ -76,9 +76,9 @@ def choose_application(
 ) -> tuple[int, ApplicationMatch] | None:
     """Chooses the application, of ``offers`` (one list for each distribution).
 
-    ``app`` decides when it names an application in full. Otherwise tcUrl does, if it goes on
-    where ``app`` ends. Otherwise both may name the beginning of one application alone.
-    The first offer wins among equals. None: no such application, or more than one.
+    ``app`` decides when it names an application in full. Otherwise tcUrl does, if ``app`` is its
+    beginning. Otherwise both may name the beginning of one application alone. The first offer wins
+    among equals. None: no such application, or more than one.
     """
     path, _, query = app.partition("?")
     sent = _segments(path)

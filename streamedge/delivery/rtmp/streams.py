@@ -49,7 +49,9 @@ _MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
 
 @dataclass(frozen=True, slots=True)
 class RtmpDistribution(Distribution):
-    """A distribution for RTMP. Only players on a page of ``pages`` may connect; empty: all may."""
+    """A distribution for RTMP. Only players on a page of ``pages`` may connect; if it is empty, all
+    may.
+    """
 
     applications: tuple[str, ...]
     is_strict: bool
@@ -103,7 +105,7 @@ class StreamResolver:
         self._resolved_names: dict[tuple[str, str], tuple[float, str]] = {}
 
     def replace(self, distributions: HostTable[RtmpDistribution]) -> None:
-        """Replaces the distributions. Running plays go on."""
+        """Replaces the distributions. Running plays continue."""
         self._distributions = distributions
         self._resolved_names.clear()
 

@@ -1,7 +1,7 @@
 """Coalesced timers: the next runs of many viewers are sent at common ticks.
 
-A worker that woke for each viewer separately would spend more on waking than on sending. Viewers
-are sent media seconds ahead of what is shown, so a delay of one tick does no harm.
+A worker that woke for each viewer separately would spend more on waking than on sending. Media are
+sent seconds before they are shown, so a delay of one tick does no harm.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Chooses the tracks, and merges them into one sample table in decoding order, in 
 not read samples.
 
 Milliseconds are rounded as FFmpeg's muxers round: decoding and presentation times each to the
-nearest, halves away from zero, and only then moved so that the smallest decoding time is 0.
+nearest, halves away from zero, and then shifted so that the smallest decoding time is 0.
 
 All readable tracks are played: an unreadable track does not affect the others, and samples past the
 end of the file do not affect those before it. ``Title.faults`` lists the omitted parts.

@@ -114,14 +114,14 @@ class DirectoryWriter:
     ) -> WriteResponse:
         upload = Upload(write, body)
         verifier = upload.verifier()
-        new = await in_thread(lambda: _NewFile(self._root, key, write.fields))
+        new_file = await in_thread(lambda: _NewFile(self._root, key, write.fields))
         try:
             async for piece in gather(upload.pieces()):
-                await in_thread(partial(new.append, piece, verifier))
+                await in_thread(partial(new_file.append, piece, verifier))
             verifier.verify(upload.trailers)
-            return await in_thread(lambda: new.put_in_place(write.fields))
+            return await in_thread(lambda: new_file.rename(write.fields))
         finally:
-            await in_thread(new.close)
+            await in_thread(new_file.close)
 
 
 class _NewFile:
@@ -144,13 +144,13 @@ class _NewFile:
         verifier.update(piece)
         write_all(self._descriptor, piece)
 
-    def put_in_place(self, fields: HeaderFields) -> WriteResponse:
-        """Renames it to the object. Raises WriteRefusedError if a condition no longer holds."""
+    def rename(self, fields: HeaderFields) -> WriteResponse:
+        """Renames it to the object. Raises WriteRefusedError if a condition now fails."""
         os.fsync(self._descriptor)
         version = version_of(os.fstat(self._descriptor))
         with _locked(self._entry.folder):
-            replaced = self._entry.etag()
-            require_condition(fields, replaced)
+            replaced_etag = self._entry.etag()
+            require_condition(fields, replaced_etag)
             os.rename(
                 self._name,
                 self._entry.name,
@@ -159,7 +159,7 @@ class _NewFile:
             )
             self._name = ""
             os.fsync(self._entry.folder)
-        return WriteResponse(201 if replaced is None else 200, (("ETag", version.etag),))
+        return WriteResponse(201 if replaced_etag is None else 200, (("ETag", version.etag),))
 
     def close(self) -> None:
         """Closes it, and removes it if it was not renamed."""
@@ -195,11 +195,11 @@ def _open_folder(root: Path, key: str, *, make: bool) -> int:
     without following links, so that a link created in between is not followed.
     """
     real_root = os.path.realpath(root, strict=True)
-    resolved = os.path.realpath(os.path.join(real_root, os.path.dirname(key)))
-    if os.path.commonpath((real_root, resolved)) != real_root:
+    real_folder = os.path.realpath(os.path.join(real_root, os.path.dirname(key)))
+    if os.path.commonpath((real_root, real_folder)) != real_root:
         raise refuse(403, "AccessDenied", "a link leads out of the folder")
     folder = os.open(real_root, _FOLDER)
-    for segment in os.path.relpath(resolved, real_root).split(os.sep):
+    for segment in os.path.relpath(real_folder, real_root).split(os.sep):
         if segment == ".":
             continue
         try:

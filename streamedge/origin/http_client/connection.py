@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
     def is_quiet(self) -> bool:
         """Whether the peer has neither closed an idle connection nor sent anything on it.
 
-        Unsolicited bytes must never be taken for the next response, so the socket itself is
+        Unsolicited bytes must never become part of the next response, so the socket itself is
         polled: the event loop may not have read it yet.
         """
         if self._failure is not None or self._transport.is_closing():

@@ -23,7 +23,7 @@ _CLOSED = "no connection: the pool is closed"
 
 
 class NoConnectionError(Exception):
-    """No connection; the message says why, ``__cause__`` is the error."""
+    """No connection; the message has the reason, ``__cause__`` is the error."""
 
 
 @dataclass(frozen=True, slots=True)

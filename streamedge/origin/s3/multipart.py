@@ -135,7 +135,7 @@ class _Multipart:
                 f"{self._name!a}: the response to CreateMultipartUpload has no id",
             )
         if self._records is not None:
-            # Without a record the upload goes on: only its abort after a crash is lost.
+            # Without a record the upload continues: only its abort after a crash is lost.
             with suppress(OSError):
                 begin = partial(self._records.begin, self._name, self._upload_id)
                 self._record = await in_thread(begin)

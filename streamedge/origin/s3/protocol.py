@@ -291,7 +291,7 @@ def read_bucket_call(method: str, query: str) -> BucketCall:
             _require_listing_parameters(parameters)
             return BucketCall(operation, parameters)
     if method == "PUT" and not names:
-        # S3's response to CreateBucket for a bucket that the caller owns already.
+        # S3's response to CreateBucket for a bucket that already belongs to the caller.
         raise refuse(409, "BucketAlreadyOwnedByYou", "the bucket of this distribution exists")
     raise refuse(501, "NotImplemented", "this call on a bucket is not supported by the edge")
 

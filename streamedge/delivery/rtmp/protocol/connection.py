@@ -347,7 +347,7 @@ class ServerConnection:
 
     def _connect(self, command: Command) -> Event:
         if (self._state, Cause.CONNECT_RECEIVED) not in TRANSITIONS:
-            return self._refuse(command, "A connection takes one connect.")
+            return self._refuse(command, "The connection is already connected.")
         self._move(Cause.CONNECT_RECEIVED)
         event = events.read_connect(command)
         self._enhanced = event.is_enhanced
