@@ -531,8 +531,8 @@ async def test_revoke_ends_a_play_between_two_passes() -> None:
 # Requests and errors in unusual states
 
 
-@pytest.mark.parametrize("request", ["close", "seek", "pause", "revoke"])
-async def test_request_in_the_iteration_that_needs_bytes_is_handled(request: str) -> None:
+@pytest.mark.parametrize("event", ["close", "seek", "pause", "revoke"])
+async def test_request_in_the_iteration_that_needs_bytes_is_handled(event: str) -> None:
     bench = Bench(available=45, buffer_ms=100)  # the timer, not the task, calls the pump
     pump = bench.film.next_run
 
@@ -541,11 +541,11 @@ async def test_request_in_the_iteration_that_needs_bytes_is_handled(request: str
         if isinstance(run, NeedData):
             # The client's bytes are read in the same iteration, before the task runs.
             loop = asyncio.get_running_loop()
-            if request == "close":
+            if event == "close":
                 loop.call_soon(bench.player.close)
-            elif request == "seek":
+            elif event == "seek":
                 loop.call_soon(bench.player.seek, Seek(1, 0))
-            elif request == "pause":
+            elif event == "pause":
                 loop.call_soon(bench.player.pause, Pause(1, True, 0))
             else:
                 loop.call_soon(bench.player.revoke, lambda provenance: True)
@@ -557,8 +557,8 @@ async def test_request_in_the_iteration_that_needs_bytes_is_handled(request: str
         "pause": "NetStream.Pause.Notify",
         "revoke": "NetStream.Play.Failed",
     }
-    if request in effects:
-        await bench.context.until_status(effects[request])
+    if event in effects:
+        await bench.context.until_status(effects[event])
         bench.player.close()
     await asyncio.wait_for(bench.task, 10)
     assert bench.film.closed
