@@ -1,12 +1,12 @@
 """One running read from an origin, into the cache. It belongs to the asset, not to a reader.
 
-    EMPTY ──claim──▸ FILLING ──last byte, or others bring the rest──▸ COMPLETE
+    EMPTY ──claim──▸ FILLING ──last byte, or others have the rest──▸ COMPLETE
                         │  ▲
                 retryable  resumed where it stopped, against the same version
                         ▼  │
                      FILLING ──budget spent, or not retryable──▸ FAILED(cause)
 
-A fill holds the locks of a window of chunks ahead of its position and moves the window as it goes,
+A fill holds the locks of a window of chunks ahead of its position and moves the window with it,
 so that another worker can begin its own read beyond it. It writes only chunks that it has locked.
 It ends at bytes that are cached, or that another fill reads, unless reading across them is cheaper
 than a new request behind them (``fill_plan``). It does not know its readers: it calls its
@@ -184,7 +184,7 @@ class Fill:
         """
         self._read = read
         start, end = read.span
-        with contextlib.suppress(CacheFullError):  # raised again when the first byte comes
+        with contextlib.suppress(CacheFullError):  # raised again at the first byte
             index, within = divmod(start, EXTENT_BYTES)
             chunk, missing = divmod(within, CHUNK_BYTES)
             if missing and self._owner.extent_to_fill(index).valid_bytes(chunk) < missing:

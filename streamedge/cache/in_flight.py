@@ -2,7 +2,7 @@
 
 A lookup leaves the table before it ends, so a request cannot join a lookup that has ended: a
 request that joins always suspends. A request joins at most ``ROUNDS_MAX`` lookups before it sends
-its own. A lookup runs as a task of its own, so a viewer who disconnects does not cancel it.
+its own. A lookup runs as a task of its own, so a viewer's disconnect does not cancel it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CacheStatus:
 class Lookup:
     """A running lookup of a key at the origin, and how many requests wait for it.
 
-    One outcome is set: ``opened``, a version to read; ``response``, for the first request that
+    One outcome is set: ``open_object``, a version to read; ``response``, for the first request that
     claims it; ``refusal``, status and fields of an object origin's error, the same for all
     requests. ``withheld``: fields of the origin's response for its own request only.
     ``is_shared``: whether requests that joined may read the version.
@@ -44,13 +44,13 @@ class Lookup:
     cache_status: CacheStatus = field(default_factory=CacheStatus)
     waiting: int = 0
     is_cold: bool = False  # nothing was stored when it began
-    opened: OpenObject | None = None
+    open_object: OpenObject | None = None
     is_shared: bool = True
     unchanged: bool = False
     withheld: dict[str, str] = field(default_factory=dict)
     response: OriginResponse | None = None
     refusal: tuple[int, Fields] | None = None
-    sent: SentAt = NOT_SENT  # the last request for it
+    sent_at: SentAt = NOT_SENT  # the last request for it
     position: int = 0  # counts as a reader, so the version stays open until the waiters arrive
     want_end: int = UNKNOWN_BYTES
 
@@ -68,8 +68,8 @@ class Lookup:
         """Releases an unclaimed response once there are no waiters."""
         if self.waiting:
             return
-        if self.opened is not None:
-            self.opened.leave(self)
+        if self.open_object is not None:
+            self.open_object.leave(self)
         if self.response is not None:
             self.response.close()
             self.response = None

@@ -86,29 +86,29 @@ class InvalidationChecker:
         self._refresh_index(self._index)
         return self._validity(self._index, asset.subject, record)
 
-    def check_open(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
+    def check_open(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity:
         """Whether an open version may still be used; cached until the change counter moves."""
         number = self._store.changes.number
-        if opened.last_seen_change != number:
-            if self._written_since(opened.asset, opened.record):
+        if open_object.last_seen_change != number:
+            if self._written_since(open_object.asset, open_object.record):
                 return REFUSED
-            opened.last_seen_change = number
-        if opened.record.sent_change < self._store.changes.trusted_from:
-            return self._unconfirmed(subject, opened.record)
+            open_object.last_seen_change = number
+        if open_object.record.sent_change < self._store.changes.trusted_from:
+            return self._unconfirmed(subject, open_object.record)
         index = self._index
         if index is None or not subject.scope:
             return FRESH
-        cached = opened.validity_by_scope.get(subject.scope)
+        cached = open_object.validity_by_scope.get(subject.scope)
         if cached is not None and cached[0] == number:
             return cached[2]
         if not self._refresh_index(index):
-            return self._validity(index, subject, opened.record)
+            return self._validity(index, subject, open_object.record)
         newest = index.scope_position(subject.scope)
         if cached is not None and cached[1] == newest:
             validity = cached[2]
         else:
-            validity = self._validity(index, subject, opened.record)
-        opened.validity_by_scope[subject.scope] = number, newest, validity
+            validity = self._validity(index, subject, open_object.record)
+        open_object.validity_by_scope[subject.scope] = number, newest, validity
         return validity
 
     def _refresh_index(self, index: InvalidationIndex, *, again: bool = False) -> bool:

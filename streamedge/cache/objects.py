@@ -44,7 +44,7 @@ TICK_S = 0.005
 PATIENT_TICKS = 8  # all waiters are checked every 40 ms
 RECHECK_TICKS = 10  # chunks that another worker fills are checked every 50 ms
 TOUCH_INTERVAL_S = 60.0
-RECORDS_BYTES = 32 * 1024 * 1024  # of keys and header fields of what a worker has open
+RECORDS_BYTES = 32 * 1024 * 1024  # of the keys and header fields of a worker's open versions
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose responses vary, and the fields they vary by
 EVICTED_LOOK_S = 1.0
 VERSION_ONLY = Span(0, 0)  # an open that needs the version and none of its bytes
@@ -99,20 +99,20 @@ class Cache:
         Eviction of its files is checked every ``TOUCH_INTERVAL_S`` only. Until then the version is
         served from the open files; this is correct, and keeps their disk space a little longer.
         """
-        opened = self._versions.get(key)
+        open_object = self._versions.get(key)
         if (
-            opened is None
-            or not opened.is_fresh(rules, now_s)
-            or self.validity(opened, subject).verdict is not Verdict.FRESH
+            open_object is None
+            or not open_object.is_fresh(rules, now_s)
+            or self.validity(open_object, subject).verdict is not Verdict.FRESH
         ):
             return None
-        if now_s - opened.touched_s > TOUCH_INTERVAL_S:
-            if opened.evicted:
+        if now_s - open_object.touched_s > TOUCH_INTERVAL_S:
+            if open_object.evicted:
                 return None
-            opened.touched_s = now_s
-            opened.touch()
+            open_object.touched_s = now_s
+            open_object.touch()
         self._versions.move_to_end(key)
-        return opened
+        return open_object
 
     async def open(self, asset: Asset, want: Span = VERSION_ONLY) -> Reader:
         """Returns a reader of the asset's present version.
@@ -120,9 +120,13 @@ class Cache:
         ``want`` is the span that will be read first: a cold open requests only that from the origin
         (its end may lie beyond the object's). Raises OriginError, CacheFullError.
         """
-        opened = self.peek(asset.key, asset.rules, time.time(), asset.subject)
-        if opened is not None and opened.head.status == HTTPStatus.OK and not opened.evicted:
-            return self.reader(opened, want, CacheResult.HIT, asset.subject)
+        open_object = self.peek(asset.key, asset.rules, time.time(), asset.subject)
+        if (
+            open_object is not None
+            and open_object.head.status == HTTPStatus.OK
+            and not open_object.evicted
+        ):
+            return self.reader(open_object, want, CacheResult.HIT, asset.subject)
         outcome = await self._responses.respond(object_request(asset, want))
         subject = f"{asset.origin_name} {asset.name!a}"
         if isinstance(outcome, Stored):
@@ -147,49 +151,49 @@ class Cache:
 
     def find_open(self, key: str, subject: InvalidationTarget = NO_TARGET) -> OpenObject | None:
         """The version that is open here, fresh or stale, unless it was refused."""
-        opened = self._versions.get(key)
-        if opened is None or self.validity(opened, subject).verdict is Verdict.REFUSED:
+        open_object = self._versions.get(key)
+        if open_object is None or self.validity(open_object, subject).verdict is Verdict.REFUSED:
             return None
-        return opened
+        return open_object
 
-    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity:
+    def validity(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity:
         """Validity of an open version; computed again only after a write or an invalidation."""
-        validity = self.invalidation_checker.check_open(opened, subject)
+        validity = self.invalidation_checker.check_open(open_object, subject)
         if validity.verdict is Verdict.REFUSED:
-            self._supersede(opened)
+            self._supersede(open_object)
         return validity
 
-    def drop(self, opened: OpenObject) -> None:
+    def drop(self, open_object: OpenObject) -> None:
         """Removes a version, so the next request opens another; its readers continue."""
-        self._supersede(opened)
+        self._supersede(open_object)
 
     def drop_all(self) -> None:
-        """Removes all versions, so the next requests open them anew; their readers continue.
+        """Removes all versions, so the next requests open them again; their readers continue.
 
         Needed when a configuration reaches an origin of the same name in another way.
         """
-        for opened in list(self._versions.values()):
-            self._supersede(opened)
+        for open_object in list(self._versions.values()):
+            self._supersede(open_object)
 
     def reopen(self, asset: Asset, head: OriginHead) -> Reader:
         """Returns a reader of a given version, whether or not it is still the present one.
 
         Sends no request itself; bytes that are not cached are requested for this version only.
         """
-        opened = self._versions.get(asset.key)
-        if opened is None or opened.version != head.version:
-            opened = self._unlisted.get((asset.key, head.version))
-        if opened is None:
-            sent = self.sent_now()
+        open_object = self._versions.get(asset.key)
+        if open_object is None or open_object.version != head.version:
+            open_object = self._unlisted.get((asset.key, head.version))
+        if open_object is None:
+            sent_at = self.sent_now()
             record = Record(
                 asset.key,
                 head,
-                sent.time_s,
-                sent_change=sent.change,
-                position=sent.position,
+                sent_at.time_s,
+                sent_change=sent_at.change,
+                position=sent_at.position,
             )
-            opened = OpenObject(self, asset, record)
-        return Reader(opened, CacheResult.HIT, asset.subject)
+            open_object = OpenObject(self, asset, record)
+        return Reader(open_object, CacheResult.HIT, asset.subject)
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""
@@ -198,9 +202,9 @@ class Cache:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        for opened in list(self._versions.values()):
-            if opened.idle:
-                self._forget(opened)
+        for open_object in list(self._versions.values()):
+            if open_object.idle:
+                self._forget(open_object)
         if self._evicted_timer is not None:
             self._evicted_timer.cancel()
 
@@ -238,7 +242,7 @@ class Cache:
         self._waited_for.add(version)
 
     def version_failed(self, version: OpenObject, cause: Failure) -> None:
-        """Makes the next open ask the origin if a fill shows that the object has changed."""
+        """Makes the next open validate if a fill shows that the object has changed."""
         gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
         is_gone = isinstance(cause, OriginError) and cause.failure in gone
         if is_gone or version.version.id:
@@ -290,36 +294,36 @@ class Cache:
         """Makes a record's version the asset's open version, and replaces any other."""
         before = self._versions.get(asset.key)
         if before is not None and before.version == record.head.version and not before.evicted:
-            opened = before
-            opened.record = record
+            open_object = before
+            open_object.record = record
         else:
-            opened = OpenObject(self, asset, record)
+            open_object = OpenObject(self, asset, record)
             if before is not None:
                 self._supersede(before)
-        self._versions[asset.key] = opened
+        self._versions[asset.key] = open_object
         size = record.memory_bytes
         self._versions_bytes += size - self._sizes.get(asset.key, 0)
         self._sizes[asset.key] = size
-        return opened
+        return open_object
 
     def open_unlisted(self, asset: Asset, record: Record) -> OpenObject:
         """Opens a version for one request: only ``reopen`` finds it, by the version itself."""
-        opened = OpenObject(self, asset, record)
-        self._unlisted[asset.key, record.head.version] = opened
-        return opened
+        open_object = OpenObject(self, asset, record)
+        self._unlisted[asset.key, record.head.version] = open_object
+        return open_object
 
     def reader(
         self,
-        opened: OpenObject,
+        open_object: OpenObject,
         want: Span,
         result: CacheResult,
         subject: InvalidationTarget = NO_TARGET,
     ) -> Reader:
         """Returns a reader; its result is MISS if the first bytes of a hit are still to come."""
-        first = Span(want.start, min(want.start + 1, opened.version.size_bytes))
-        if result is CacheResult.HIT and want.size and not opened.is_covered(first):
+        first = Span(want.start, min(want.start + 1, open_object.version.size_bytes))
+        if result is CacheResult.HIT and want.size and not open_object.is_covered(first):
             result = CacheResult.MISS
-        return Reader(opened, result, subject)
+        return Reader(open_object, result, subject)
 
     # Periodic work and limits
 
@@ -335,23 +339,23 @@ class Cache:
             if self._waited_for:
                 asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
-    def _supersede(self, opened: OpenObject) -> None:
-        opened.superseded = True
-        self._take_out(opened)
-        if opened.idle:
-            opened.close()
+    def _supersede(self, open_object: OpenObject) -> None:
+        open_object.superseded = True
+        self._take_out(open_object)
+        if open_object.idle:
+            open_object.close()
 
-    def _forget(self, opened: OpenObject) -> None:
-        self._take_out(opened)
-        opened.close()
+    def _forget(self, open_object: OpenObject) -> None:
+        self._take_out(open_object)
+        open_object.close()
 
-    def _take_out(self, opened: OpenObject) -> None:
-        key = opened.asset.key
-        if self._versions.get(key) is opened:
+    def _take_out(self, open_object: OpenObject) -> None:
+        key = open_object.asset.key
+        if self._versions.get(key) is open_object:
             del self._versions[key]
             self._versions_bytes -= self._sizes.pop(key)
         # By identity: its version may have got its size since.
-        for named in [named for named, one in self._unlisted.items() if one is opened]:
+        for named in [named for named, one in self._unlisted.items() if one is open_object]:
             del self._unlisted[named]
 
     def _look_for_too_many(self) -> None:
@@ -366,22 +370,22 @@ class Cache:
         """Closes the least recently used versions, then files without readers of the others."""
         self._is_closing = False
         self._close_unused()
-        for opened in list(self._holders):
+        for open_object in list(self._holders):
             excess = self.counts.gauges[Gauge.OPEN_EXTENTS] - self._open_extents
             if excess <= 0:
                 return
-            opened.close_extents(int(excess))
+            open_object.close_extents(int(excess))
 
     def _close_evicted(self) -> None:
         """Closes evicted files, so that their disk space is free."""
         self._evicted_timer = None
-        for opened in list(self._versions.values()):
-            if opened.idle and opened.evicted:
-                self._forget(opened)
-        for opened in list(self._holders):
-            opened.close_extents(opened.open_extents, only_evicted=True)
-            if not opened.open_extents:
-                self._holders.discard(opened)
+        for open_object in list(self._versions.values()):
+            if open_object.idle and open_object.evicted:
+                self._forget(open_object)
+        for open_object in list(self._holders):
+            open_object.close_extents(open_object.open_extents, only_evicted=True)
+            if not open_object.open_extents:
+                self._holders.discard(open_object)
         if self.counts.gauges[Gauge.OPEN_EXTENTS]:
             loop = asyncio.get_running_loop()
             self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
@@ -389,9 +393,9 @@ class Cache:
     def _close_unused(self) -> None:
         if not self._has_too_many:
             return
-        for opened in list(self._versions.values()):
-            if opened.idle:
-                self._forget(opened)
+        for open_object in list(self._versions.values()):
+            if open_object.idle:
+                self._forget(open_object)
                 if not self._has_too_many:
                     break
 

@@ -57,7 +57,7 @@ class Waiter:
 
 
 class ReaderPlace(Protocol):
-    """A reader's position and the end of what it wants; by default the end of the object."""
+    """A reader's position, and the end of the bytes that it wants (by default the object's)."""
 
     position: int
     want_end: int
@@ -85,7 +85,7 @@ class ObjectContext(Protocol):
 
     def track_task(self, task: asyncio.Task[None]) -> None: ...
 
-    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity: ...
+    def validity(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
 
 class OpenObject:
@@ -119,7 +119,7 @@ class OpenObject:
         self._filled_by_others = Span(0, 0)  # another worker was filling it at the last check
         self._ignores_ranges = record.head.headers.get("accept-ranges", "").lower() == "none"
         self._readers: set[ReaderPlace] = set()
-        self._trailers: Callable[[], Fields] = list  # of the response that brings its end
+        self._trailers: Callable[[], Fields] = list  # of the response with its last byte
         self.asset = asset
         self.record = record
         self.last_seen_change = -1  # none: its request may have been sent before a write
@@ -157,7 +157,7 @@ class OpenObject:
         return not self._record.head.version.id and not self._ignores_ranges
 
     def is_fresh(self, rules: TtlRules, now_s: float) -> bool:
-        """Whether it may be served without asking the origin.
+        """Whether it may be served without a request to the origin.
 
         If the clock went backwards, everything is stale rather than fresh for ever.
         """
@@ -196,7 +196,7 @@ class OpenObject:
 
     @property
     def evicted(self) -> bool:
-        """Whether any of its files has been unlinked, so that new readers should open it anew."""
+        """Whether any of its files has been unlinked, so that new readers have to open it again."""
         return any(extent.evicted for extent in self._extents.values())
 
     def ready(self, position: int, end: int) -> Ready | None:
@@ -207,7 +207,7 @@ class OpenObject:
         if extent is not None:
             if extent.complete:
                 size, left = end - position, extent.body_bytes - within
-                if size > left:  # noqa: PLR1730 - for every hit: a third of what min() takes
+                if size > left:  # noqa: PLR1730 - for every hit: a third of the time of min()
                     size = left
                 if size <= 0:
                     return None
@@ -219,8 +219,8 @@ class OpenObject:
         return memory.ready(within, within + end - position) if memory is not None else None
 
     def ready_end(self, position: int, end: int) -> int:
-        """Up to where bytes from ``position`` on are known to be there, at most ``end``, in every
-        extent. Chunks that need a CRC check are checked a few at a time, so there may be more.
+        """The end of the bytes from ``position`` on that are known to be ready (at most ``end``),
+        across extents. Only a few chunks that need a CRC check are checked, so there may be more.
         """
         while position < end:
             extent = self._extents.get(position // EXTENT_BYTES)
@@ -365,7 +365,7 @@ class OpenObject:
 
     def ranges_ignored(self, fill: Fill) -> bool:
         """Notes that the origin ignores ranges and sends the whole object; whether another fill
-        will bring the bytes of ``fill`` without a new request.
+        will read the bytes of ``fill`` without a new request.
         """
         self._ignores_ranges = True
         for other in self._fills:
@@ -408,7 +408,7 @@ class OpenObject:
             asyncio.get_running_loop().call_soon(self._wake, waiter, exc)
 
     def expedite(self, waiter: Waiter) -> None:
-        """A waiter that read ahead has become urgent; does nothing for one that was answered."""
+        """A waiter that read ahead has become urgent; does nothing if it was called already."""
         waiter.is_urgent = True
         if waiter in self._waiters:
             self._demand_for(waiter)
@@ -437,7 +437,7 @@ class OpenObject:
         return bool(self._waiters)
 
     def _demand_for(self, waiter: Waiter) -> None:
-        """Demands a waiter's bytes; a failure goes to the waiter."""
+        """Demands a waiter's bytes; the waiter is called with a failure."""
         try:
             self.demand(waiter.want, waiter.lead_bytes, is_urgent=waiter.is_urgent)
         except (CacheFullError, OriginError) as exc:
@@ -475,7 +475,7 @@ class OpenObject:
         return extent
 
     def extent_write_failed(self, index: int, refused: Extent, exc: OSError) -> Extent:
-        """Returns memory in place of an extent whose write failed. Raises CacheFullError."""
+        """Returns a memory extent instead of one whose write failed. Raises CacheFullError."""
         if not refused.path:
             raise CacheFullError(f"cannot store: {exc}") from exc
         if index in self._memory:

@@ -111,7 +111,7 @@ def build_origin_request(
 
     A range is widened to whole chunks. Objects are always requested by range, so that a slow reader
     of a long one fetches it piece by piece. The viewer's conditions are left out: the response will
-    be stored, and each viewer who waits for it has other conditions. ``is_passed``: the response is
+    be stored, and each waiting viewer has other conditions. ``is_passed``: the response is
     for this viewer only, so its own conditions and range are sent.
     """
     fields = list(request.origin_request.fields)
@@ -153,13 +153,13 @@ def may_pass(
     response_fields: Mapping[str, str],
 ) -> bool:
     """Whether a response to ``request`` also answers the viewer's own request."""
-    sent = fold_fields(origin_request.fields)
+    origin_fields = fold_fields(origin_request.fields)
     field_names = _FIELDS_BY_STATUS.get(status, ())
     return (
         origin_request.method == request.origin_request.method
-        and all(sent.get(name) == request.fields.get(name) for name in field_names)
-        and (status != 304 or any(name in sent for name in field_names))
-        and (status != 206 or _is_part_of(sent.get("range", ""), response_fields))
+        and all(origin_fields.get(name) == request.fields.get(name) for name in field_names)
+        and (status != 304 or any(name in origin_fields for name in field_names))
+        and (status != 206 or _is_part_of(origin_fields.get("range", ""), response_fields))
     )
 
 
@@ -209,8 +209,10 @@ def _stored_get(record: Record) -> dict[str, str]:
     return stored_fields(record.head) | length
 
 
-def freshen_record(record: Record, fields: Mapping[str, str], sent: SentAt, now_s: float) -> Record:
-    """A record after the response to the request ``sent`` confirmed it (§3.2, §4.3.4)."""
+def freshen_record(
+    record: Record, fields: Mapping[str, str], sent_at: SentAt, now_s: float
+) -> Record:
+    """A record after the response to the request ``sent_at`` confirmed it (§3.2, §4.3.4)."""
     before = stored_fields(record.head)
     now = updated_fields(before, fields)
     headers = representation_fields(now)
@@ -220,19 +222,19 @@ def freshen_record(record: Record, fields: Mapping[str, str], sent: SentAt, now_
     return replace(
         record,
         head=replace(record.head, headers=headers, content_type=now.get("content-type", "")),
-        validated_s=sent.time_s,
-        initial_age_s=age_when_sent_s(fields, sent, now_s),
-        sent_change=sent.change,
-        position=sent.position,
+        validated_s=sent_at.time_s,
+        initial_age_s=age_when_sent_s(fields, sent_at, now_s),
+        sent_change=sent_at.change,
+        position=sent_at.position,
     )
 
 
-def age_when_sent_s(fields: Mapping[str, str], sent: SentAt, now_s: float) -> float:
+def age_when_sent_s(fields: Mapping[str, str], sent_at: SentAt, now_s: float) -> float:
     """The age that a response had when its request was sent, in seconds (§4.2.3).
 
     A response whose request was sent before a write counts as older than the write.
     """
-    return max(0.0, initial_age_s(fields, sent.time_s, now_s) - (now_s - sent.time_s))
+    return max(0.0, initial_age_s(fields, sent_at.time_s, now_s) - (now_s - sent_at.time_s))
 
 
 def record_and_body(
@@ -240,7 +242,7 @@ def record_and_body(
     origin_request: OriginRequest,
     response: OriginResponse,
     fields: Mapping[str, str],
-    sent: SentAt,
+    sent_at: SentAt,
     now_s: float,
 ) -> tuple[Record, ResponseRead | None] | None:
     """The record of a response and a read of its body; None: it cannot be stored.
@@ -275,10 +277,10 @@ def record_and_body(
     record = Record(
         asset.key,
         head,
-        sent.time_s,
-        age_when_sent_s(fields, sent, now_s),
-        sent_change=sent.change,
-        position=sent.position,
+        sent_at.time_s,
+        age_when_sent_s(fields, sent_at, now_s),
+        sent_change=sent_at.change,
+        position=sent_at.position,
     )
     if not span.size:
         response.close()

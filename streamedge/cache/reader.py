@@ -31,94 +31,102 @@ class CacheResult(Enum):
 
 
 class Reader:
-    """Open on the version ``opened`` until ``close``. ``result``: of the open, for X-Cache."""
+    """Open on the version ``open_object`` until ``close``. ``result``: of the open, for X-Cache."""
 
-    __slots__ = ("_is_urgent", "_waiter", "opened", "position", "result", "subject", "want_end")
+    __slots__ = (
+        "_is_urgent",
+        "_waiter",
+        "open_object",
+        "position",
+        "result",
+        "subject",
+        "want_end",
+    )
 
     def __init__(
-        self, opened: OpenObject, result: CacheResult, subject: InvalidationTarget = NO_TARGET
+        self, open_object: OpenObject, result: CacheResult, subject: InvalidationTarget = NO_TARGET
     ) -> None:
-        self.opened = opened
+        self.open_object = open_object
         self.subject = subject  # what invalidations match for this reader
         self.position = 0
         self.want_end = UNKNOWN_BYTES
         self.result = result
         self._is_urgent = True
         self._waiter: Waiter | None = None  # the last one
-        opened.enter(self)
+        open_object.enter(self)
 
     @property
     def head(self) -> OriginHead:
-        return self.opened.head
+        return self.open_object.head
 
     @property
     def asset(self) -> Asset:
         """The asset of its version."""
-        return self.opened.asset
+        return self.open_object.asset
 
     def provenance(self) -> Provenance:
         """The fields, target and log position that revocations match; also after ``close``."""
-        record = self.opened.record
+        record = self.open_object.record
         return Provenance(self.subject, record.position, record.head.headers)
 
     def is_current(self) -> bool:
         """Whether no write and no invalidation (hard or soft) came since the request to the origin.
         The TTL does not count.
 
-        A player's seek opens the medium anew when this is False, and continues with the old one
+        A player's seek opens the medium again when this is False, and continues with the old one
         when that fails. Harmless after ``close``.
         """
-        return self.opened.validity(self.subject).verdict is Verdict.FRESH
+        return self.open_object.validity(self.subject).verdict is Verdict.FRESH
 
     def clone(self) -> Reader:
         """Another reader of the same version."""
-        return Reader(self.opened, self.result, self.subject)
+        return Reader(self.open_object, self.result, self.subject)
 
     @property
     def size_bytes(self) -> int:
         """Size of the whole object."""
-        return self.opened.version.size_bytes
+        return self.open_object.version.size_bytes
 
     @property
     def trailers(self) -> Fields:
         """The trailer fields, once all of the body is here."""
-        return list(self.opened.record.trailers)
+        return list(self.open_object.record.trailers)
 
     def age_s(self, now_s: float) -> float:
         """Its age (RFC 9111 §4.2.3), in seconds."""
-        return self.opened.record.age_s(now_s)
+        return self.open_object.record.age_s(now_s)
 
     def lifetime_s(self, rules: TtlRules) -> float:
         """Its freshness lifetime, in seconds of age."""
-        return self.opened.lifetime_s(rules)
+        return self.open_object.lifetime_s(rules)
 
     def ready(self, position: int, end: int) -> Ready | None:
         """The bytes from ``position`` on, before ``end``, that can be sent now; None: wait."""
         self.position = position
-        return self.opened.ready(position, end)
+        return self.open_object.ready(position, end)
 
     def ready_end(self, position: int, end: int) -> int:
         """The end of the bytes from ``position`` on that are there; at most ``end``."""
         self.position = position
-        return self.opened.ready_end(position, end)
+        return self.open_object.ready_end(position, end)
 
     def is_complete(self, position: int) -> bool:
         """Whether the extent at ``position`` is known to be whole, so no request is needed."""
-        return self.opened.is_complete(position)
+        return self.open_object.is_complete(position)
 
     def copy(self, span: Span) -> bytes:
         """Copies bytes that ``ready_end`` reported.
 
         Raises OriginError BROKEN if a cache file is truncated; its bytes are then fetched again.
         """
-        data = self.opened.copy(span)
+        data = self.open_object.copy(span)
         if len(data) < span.size:
             raise OriginError(OriginFailure.BROKEN, "a cache file is shorter than it should be")
         return data
 
     def report_missing(self, position: int) -> None:
         """Reports that a ready byte is missing in its file, so it is fetched again."""
-        self.opened.drop_extent_at(position)
+        self.open_object.drop_extent_at(position)
 
     def read_ahead(self) -> None:
         """From now on it reads ahead: no viewer waits for its bytes, until ``expedite``."""
@@ -129,13 +137,13 @@ class Reader:
         if not self._is_urgent:
             self._is_urgent = True
             if self._waiter is not None:
-                self.opened.expedite(self._waiter)
+                self.open_object.expedite(self._waiter)
 
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
         """Requests bytes without waiting; errors of a full cache are raised by a later wait."""
         self.want_end = want.end
         try:
-            self.opened.demand(want, lead_bytes, is_urgent=False)
+            self.open_object.demand(want, lead_bytes, is_urgent=False)
         except CacheFullError:
             return
 
@@ -155,8 +163,8 @@ class Reader:
         self.position, self.want_end = want.start, want.end
         waiter = Waiter(want, lead_bytes, eager, wake, self._is_urgent)
         self._waiter = waiter
-        self.opened.add_waiter(waiter)
-        return lambda: self.opened.remove_waiter(waiter)
+        self.open_object.add_waiter(waiter)
+        return lambda: self.open_object.remove_waiter(waiter)
 
     async def wait(self, want: Span, *, eager: bool = False, lead_bytes: int = LEAD_BYTES) -> None:
         """Returns once the byte at ``want.start`` is there.
@@ -192,14 +200,14 @@ class Reader:
                 await self.wait(Span(at, limit), eager=True)
             else:
                 # Copied now: an extent in memory may be freed once the reader has passed it.
-                part = self.opened.copy(Span(at, end))
+                part = self.open_object.copy(Span(at, end))
                 parts.append(part)
                 at += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """Leaves the version; harmless when called twice."""
-        self.opened.leave(self)
+        self.open_object.leave(self)
 
 
 def _copy_of(failure: Failure) -> Failure:

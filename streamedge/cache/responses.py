@@ -120,13 +120,13 @@ class Versions(Protocol):
 
     def find_open(self, key: str, subject: InvalidationTarget = ...) -> OpenObject | None: ...
 
-    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity: ...
+    def validity(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
     def activate(self, asset: Asset, record: Record) -> OpenObject: ...
 
     def open_unlisted(self, asset: Asset, record: Record) -> OpenObject: ...
 
-    def drop(self, opened: OpenObject) -> None: ...
+    def drop(self, open_object: OpenObject) -> None: ...
 
     def remember(self, asset: Asset, record: Record) -> bool: ...
 
@@ -137,7 +137,11 @@ class Versions(Protocol):
     def sent_now(self) -> SentAt: ...
 
     def reader(
-        self, opened: OpenObject, want: Span, result: CacheResult, subject: InvalidationTarget = ...
+        self,
+        open_object: OpenObject,
+        want: Span,
+        result: CacheResult,
+        subject: InvalidationTarget = ...,
     ) -> Reader: ...
 
 
@@ -162,10 +166,10 @@ class ResponseCache:
                 running = self._in_flight.find(asset.key)
             reuse = decide(self._cache, request, asset, record, now_s)
             if record is not None and reuse in _USABLE:
-                opened = self._cache.activate(asset, record)
+                open_object = self._cache.activate(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
                     self._start_lookup(_in_background(request), asset, record, "stale")
-                return self._hit(opened, request, collapsed=rounds > 0)
+                return self._hit(open_object, request, collapsed=rounds > 0)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
             if rounds == ROUNDS_MAX or self._skips_waiting_list(
@@ -201,13 +205,13 @@ class ResponseCache:
         """After a write: no worker uses a response whose request was sent before."""
         self._cache.refuse_older(*primary_keys)
 
-    def variant(self, key: str, sent: Callable[[], Mapping[str, str]]) -> str:
+    def variant(self, key: str, origin_fields: Callable[[], Mapping[str, str]]) -> str:
         """The key of the variant that a request selects, as far as this worker has seen its Vary.
 
-        ``sent`` gives the fields that the origin would be sent.
+        ``origin_fields`` returns the fields that the origin would be sent.
         """
         varies_by = self._cache.varying.get(key)
-        return key if varies_by is None else variant_key(key, varies_by, sent())
+        return key if varies_by is None else variant_key(key, varies_by, origin_fields())
 
     # Stored responses
 
@@ -227,25 +231,25 @@ class ResponseCache:
 
     def _usable_record(self, asset: Asset) -> Record | None:
         """The record stored under the asset's key, unless it was refused."""
-        opened = self._cache.find_open(asset.key, asset.subject)
-        if opened is not None:
-            return opened.record
+        open_object = self._cache.find_open(asset.key, asset.subject)
+        if open_object is not None:
+            return open_object.record
         record = self._cache.store.load_record(asset.key)
         return None if record is not None and is_refused(self._cache, asset, record) else record
 
-    def _hit(self, opened: OpenObject, request: CacheRequest, *, collapsed: bool) -> Stored:
-        reader = self._reader(opened, request, CacheResult.HIT, request.asset.subject)
+    def _hit(self, open_object: OpenObject, request: CacheRequest, *, collapsed: bool) -> Stored:
+        reader = self._reader(open_object, request, CacheResult.HIT, request.asset.subject)
         return Stored(reader, reader.result, CacheStatus(hit=True, collapsed=collapsed))
 
     def _reader(
         self,
-        opened: OpenObject,
+        open_object: OpenObject,
         request: CacheRequest,
         result: CacheResult,
         subject: InvalidationTarget,
     ) -> Reader:
-        first = request.span_of_first_read(opened.version.size_bytes)
-        return self._cache.reader(opened, first, result, subject)
+        first = request.span_of_first_read(open_object.version.size_bytes)
+        return self._cache.reader(open_object, first, result, subject)
 
     # Requests to the origin
 
@@ -274,11 +278,11 @@ class ResponseCache:
 
     def _own_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed:
         """The outcome of a lookup for the request that began it."""
-        if lookup.opened is not None:
+        if lookup.open_object is not None:
             result = CacheResult.REFRESH_HIT if lookup.unchanged else CacheResult.MISS
             if lookup.cache_status.hit:
                 result = CacheResult.HIT
-            reader = self._reader(lookup.opened, request, result, request.asset.subject)
+            reader = self._reader(lookup.open_object, request, result, request.asset.subject)
             return Stored(reader, reader.result, lookup.cache_status, lookup.withheld)
         if lookup.refusal is not None:
             return Passed(object_error(*lookup.refusal), lookup.cache_status)
@@ -287,28 +291,28 @@ class ResponseCache:
     def _joined_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed | None:
         """The outcome of a lookup for a request that joined it; None if it cannot use it."""
         if lookup.refusal is not None and request.is_object:
-            if lookup.sent.change != self._cache.store.changes.number:
+            if lookup.sent_at.change != self._cache.store.changes.number:
                 return None
             cache_status = replace(lookup.cache_status, collapsed=True)
             return Passed(object_error(*lookup.refusal), cache_status)
-        if lookup.opened is None or not lookup.is_shared:
+        if lookup.open_object is None or not lookup.is_shared:
             return None
         asset = self._select(request)[0]
-        if asset.key != lookup.opened.asset.key or self._is_outdated(lookup, asset):
+        if asset.key != lookup.open_object.asset.key or self._is_outdated(lookup, asset):
             return None
-        reader = self._reader(lookup.opened, request, CacheResult.HIT, asset.subject)
+        reader = self._reader(lookup.open_object, request, CacheResult.HIT, asset.subject)
         return Stored(reader, reader.result, replace(lookup.cache_status, collapsed=True))
 
     def _is_outdated(self, lookup: Lookup, asset: Asset) -> bool:
         """Whether a write or an invalidation came after the lookup's request was sent."""
-        if lookup.opened is None or lookup.sent.change == self._cache.store.changes.number:
+        if lookup.open_object is None or lookup.sent_at.change == self._cache.store.changes.number:
             return False
-        record = lookup.opened.record
+        record = lookup.open_object.record
         sent_record = replace(
             record,
-            validated_s=max(record.validated_s, lookup.sent.time_s),
-            sent_change=max(record.sent_change, lookup.sent.change),
-            position=max(record.position, lookup.sent.position),
+            validated_s=max(record.validated_s, lookup.sent_at.time_s),
+            sent_change=max(record.sent_change, lookup.sent_at.change),
+            position=max(record.position, lookup.sent_at.position),
         )
         return (
             self._cache.invalidation_checker.check_record(asset, sent_record).verdict
@@ -338,7 +342,7 @@ class ResponseCache:
         store = self._cache.store
         has_lock = await self._lock_key(asset.key)
         try:
-            lookup.sent = self._cache.sent_now()
+            lookup.sent_at = self._cache.sent_now()
             present = store.load_record(asset.key)
             if (
                 present is not None
@@ -382,7 +386,7 @@ class ResponseCache:
         is_passed: bool = False,
     ) -> None:
         origin_request = build_origin_request(request, record, is_passed=is_passed)
-        lookup.sent = sent = self._cache.sent_now()
+        lookup.sent_at = sent_at = self._cache.sent_now()
         try:
             response = await self._send(request.upstream, origin_request)
             if response.status == 416 and (request.is_object or request.suffix_bytes):
@@ -400,7 +404,7 @@ class ResponseCache:
             return
         try:
             is_handled = self._handle_response(
-                lookup, request, asset, record, origin_request, response, sent
+                lookup, request, asset, record, origin_request, response, sent_at
             )
         except BaseException:
             response.close()
@@ -435,7 +439,7 @@ class ResponseCache:
         record: Record | None,
         origin_request: OriginRequest,
         response: OriginResponse,
-        sent: SentAt,
+        sent_at: SentAt,
     ) -> bool:
         """Acts on the origin's response: refreshes, stores, serves stale, or passes it through.
 
@@ -446,10 +450,12 @@ class ResponseCache:
         now_s = time.time()
         if record is not None and confirms_record(record, origin_request, status, fields):
             response.close()
-            opened = self._cache.activate(asset, freshen_record(record, fields, sent, now_s))
-            self._cache.remember(asset, opened.record)
-            lookup.withheld = withheld_fields(stored_fields(opened.record.head) | fields)
-            self._resolve(lookup, opened, unchanged=True)
+            open_object = self._cache.activate(
+                asset, freshen_record(record, fields, sent_at, now_s)
+            )
+            self._cache.remember(asset, open_object.record)
+            lookup.withheld = withheld_fields(stored_fields(open_object.record.head) | fields)
+            self._resolve(lookup, open_object, unchanged=True)
             return True
         if (
             status >= 500
@@ -468,7 +474,9 @@ class ResponseCache:
             applies_request_directives=request.applies_request_directives,
         )
         if storable or (request.needs_version and status in (200, 206)):
-            record_and_read = record_and_body(asset, origin_request, response, fields, sent, now_s)
+            record_and_read = record_and_body(
+                asset, origin_request, response, fields, sent_at, now_s
+            )
             if record_and_read is not None:
                 stored = self._store(request, *record_and_read, is_shared=storable)
                 if stored is not None:
@@ -505,22 +513,22 @@ class ResponseCache:
         asset = _variant(base, varies_by, request.selected_by) if varies_by else base
         record = replace(record, key=asset.key)
         open_version = self._cache.activate if is_shared else self._cache.open_unlisted
-        opened = open_version(asset, record)
+        open_object = open_version(asset, record)
         if read is not None:
             try:
-                opened.extent_to_fill(read.span.start // EXTENT_BYTES)
+                open_object.extent_to_fill(read.span.start // EXTENT_BYTES)
             except CacheFullError:
-                self._cache.drop(opened)
+                self._cache.drop(open_object)
                 return None
-            if opened.ready_end(read.span.start, read.span.end) == read.span.end:
+            if open_object.ready_end(read.span.start, read.span.end) == read.span.end:
                 read.close_now()  # all of this version is cached already
             else:
-                opened.adopt(read, read.trailers)
+                open_object.adopt(read, read.trailers)
         if is_shared:
             self._cache.hit_for_miss.end(base.key)
             if record.head.version.has_ended:
                 self._cache.remember(asset, record)
-        return opened
+        return open_object
 
     def _note_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         """Saves the fields by which the responses of a key vary, if they are new (§4.1)."""
@@ -532,10 +540,10 @@ class ResponseCache:
         if stored is None or stored.varies_by != varies_by:
             self._cache.begin_to_vary(key, varies_by)
 
-    def _resolve(self, lookup: Lookup, opened: OpenObject, *, unchanged: bool = False) -> None:
-        lookup.opened = opened
+    def _resolve(self, lookup: Lookup, open_object: OpenObject, *, unchanged: bool = False) -> None:
+        lookup.open_object = open_object
         lookup.unchanged = unchanged
-        opened.enter(lookup)
+        open_object.enter(lookup)
 
     def _update_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         if self._cache.varying.get(key) != varies_by:

@@ -26,7 +26,7 @@ class Versions(Protocol):
 
     def find_open(self, key: str, subject: InvalidationTarget = ...) -> OpenObject | None: ...
 
-    def validity(self, opened: OpenObject, subject: InvalidationTarget) -> Validity: ...
+    def validity(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
 
 def is_refused(cache: Versions, asset: Asset, record: Record) -> bool:
@@ -79,9 +79,9 @@ def directives(request: CacheRequest) -> dict[str, str]:
 
 def _expired_s(cache: Versions, asset: Asset, record: Record, now_s: float) -> float:
     """Seconds since a soft invalidation made it stale; below 0: none did."""
-    opened = cache.find_open(asset.key, asset.subject)
-    if opened is not None and opened.record is record:
-        validity = cache.validity(opened, asset.subject)
+    open_object = cache.find_open(asset.key, asset.subject)
+    if open_object is not None and open_object.record is record:
+        validity = cache.validity(open_object, asset.subject)
     else:
         validity = cache.invalidation_checker.invalidated(asset, record)
     if validity.verdict is Verdict.FRESH:

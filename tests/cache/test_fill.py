@@ -360,7 +360,7 @@ async def test_claim_begins_at_the_first_missing_and_free_byte(
 ) -> None:
     worker = location.worker()
     reader = uncached_reader(worker, location.asset())
-    owner = reader.opened
+    owner = reader.open_object
     mine = owner.extent_to_fill(0)
     other = location.extent(FILM.size_bytes)
     assert other is not None
@@ -384,7 +384,7 @@ async def test_claim_begins_at_the_first_missing_and_free_byte(
 async def test_torn_chunk_is_filled_from_its_start(location: Location) -> None:
     worker = location.worker()
     reader = uncached_reader(worker, location.asset())
-    extent = reader.opened.extent_to_fill(0)
+    extent = reader.open_object.extent_to_fill(0)
     extent.write(0, FILM.read(Span(0, CHUNK_BYTES + 50)))
     set_word(extent, 1, 1, 1)
     assert await reader.read(ALL) == FILM.read(ALL)
@@ -396,12 +396,12 @@ async def test_damaged_chunk_stays_locked_while_it_is_filled(location: Location)
     """Checking a chunk of an earlier era must not release the lock that its fill holds."""
     worker = location.worker()
     reader = uncached_reader(worker, location.asset())
-    extent = reader.opened.extent_to_fill(0)
+    extent = reader.open_object.extent_to_fill(0)
     extent.write(0, FILM.read(Span(0, 2 * CHUNK_BYTES)))
     set_word(extent, 1, 1, 1)
     for chunk in range(2):
         set_word(extent, chunk, 2, extent.era - 1)
-    fill = Fill(reader.opened, Span(0, 4 * CHUNK_BYTES), 0)
+    fill = Fill(reader.open_object, Span(0, 4 * CHUNK_BYTES), 0)
     assert fill.claim()
     assert fill.span == Span(CHUNK_BYTES, 4 * CHUNK_BYTES)
     other = location.extent(FILM.size_bytes)
@@ -551,7 +551,7 @@ async def test_bytes_behind_a_failed_write_are_not_stored(
     cuts = [CHUNK_BYTES, 2 * CHUNK_BYTES + 500, FILM.size_bytes]
     read = StubPieces(reader.head, cuts)
     full_disk[0] = 1  # the first chunk; the second is refused while 500 bytes of the third wait
-    reader.opened.adopt(read)
+    reader.open_object.adopt(read)
     await fills_ended(worker)
     assert read.is_closed
     assert reader.ready_end(0, FILM.size_bytes) == FILM.size_bytes

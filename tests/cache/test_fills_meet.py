@@ -131,7 +131,7 @@ async def test_reader_waits_for_the_fill_of_an_origin_without_ranges(
     await location.server.until(lambda: location.server.connections_open == 1)
     tail.prefetch(Span(TAIL.end, FILM.size_bytes))
     for _each_looks_again in range(3):
-        tail.opened.tick(patient=True, recheck=True)
+        tail.open_object.tick(patient=True, recheck=True)
     location.server.release("film")
     assert await reading == FILM.read(TAIL)
     assert await download.read(ALL) == FILM.read(ALL)
@@ -193,7 +193,7 @@ async def test_response_for_a_cached_version_is_closed(location: Location) -> No
     read = await location.origin.read("film")
     assert read is not None
     location.server.hold("film", at=STOP)
-    reader.opened.adopt(read)
+    reader.open_object.adopt(read)
     await fills_ended(worker)
     await location.server.until(lambda: location.server.connections_open == 0)
     reader.close()

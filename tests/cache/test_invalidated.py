@@ -377,7 +377,7 @@ async def test_tag_invalidation_uses_the_tag_field_of_the_distribution(location:
 # Players
 
 
-async def opened(worker: Cache, asset: Asset) -> Reader:
+async def open_reader(worker: Cache, asset: Asset) -> Reader:
     return await worker.open(asset, Span(0, 1))
 
 
@@ -389,7 +389,7 @@ async def test_play_gets_the_new_version_after_a_hard_invalidation(location: Loc
     put_new(location)
     location.invalidate("/film")
     for worker in (one, other):
-        reader = await opened(worker, asset_of(location))
+        reader = await open_reader(worker, asset_of(location))
         assert reader.head.version.etag == '"new"'
         reader.close()
     assert len(location.server.requests) == 2
@@ -403,7 +403,7 @@ async def test_play_validates_after_a_soft_invalidation(location: Location) -> N
     location.invalidate("/film", soft=True)
     results = []
     for _ in range(2):
-        reader = await opened(worker, asset_of(location))
+        reader = await open_reader(worker, asset_of(location))
         results.append(reader.result)
         reader.close()
     assert results == [CacheResult.REFRESH_HIT, CacheResult.HIT]
@@ -415,11 +415,11 @@ async def test_play_that_joins_an_outdated_open_sends_its_own_request(location: 
     put_old(location)
     worker = location.worker()
     location.server.hold_responses()
-    before = asyncio.create_task(opened(worker, asset_of(location)))
+    before = asyncio.create_task(open_reader(worker, asset_of(location)))
     await location.server.wait_for_requests(1)
     put_new(location)
     location.invalidate("/film")
-    after = [asyncio.create_task(opened(worker, asset_of(location))) for _ in range(2)]
+    after = [asyncio.create_task(open_reader(worker, asset_of(location))) for _ in range(2)]
     location.server.release_responses()
     readers = [await before, *[await each for each in after]]
     assert [reader.head.version.etag for reader in readers] == ['"old"', '"new"', '"new"']
@@ -431,10 +431,10 @@ async def test_play_that_joins_an_outdated_open_sends_its_own_request(location: 
 async def test_reader_reports_whether_it_is_current(location: Location) -> None:
     put_old(location)
     worker = location.worker()
-    reader = await opened(worker, asset_of(location))
-    other_scope = await opened(worker, asset_of(location, "F"))
-    without_scope = await opened(worker, location.asset())
-    closed = await opened(worker, asset_of(location))
+    reader = await open_reader(worker, asset_of(location))
+    other_scope = await open_reader(worker, asset_of(location, "F"))
+    without_scope = await open_reader(worker, location.asset())
+    closed = await open_reader(worker, asset_of(location))
     closed.close()
     location.invalidate("/other")
     readers = (reader, closed, other_scope, without_scope)
@@ -442,7 +442,7 @@ async def test_reader_reports_whether_it_is_current(location: Location) -> None:
     assert reader.clone().subject == InvalidationTarget("E", "/film", "")
     location.invalidate("/film", soft=True)
     assert [reader.is_current() for reader in readers] == [False, False, True, True]
-    new_reader = await opened(worker, asset_of(location))
+    new_reader = await open_reader(worker, asset_of(location))
     assert new_reader.is_current()
     worker.refuse_older(location.asset().key)
     assert [reader.is_current() for reader in (*readers, new_reader)] == [False] * 5

@@ -281,9 +281,9 @@ async def test_peek_returns_open_and_fresh_versions(location: Location) -> None:
     assert worker.peek(key, HOUR, time.time()) is None
     await open_result(worker, location)
     now_s = time.time()
-    opened = worker.peek(key, HOUR, now_s)
-    assert opened is not None
-    assert opened.head.version.etag == '"1"'
+    version = worker.peek(key, HOUR, now_s)
+    assert version is not None
+    assert version.head.version.etag == '"1"'
     assert worker.peek(key, HOUR, now_s + 3601) is None
     assert worker.peek(key, HOUR, now_s - 3601) is None
     assert worker.peek(key, TtlRules(default_ttl_s=0), now_s) is None
@@ -493,7 +493,7 @@ async def test_cancelled_reader_loses_and_repeats_nothing(
         sent = [each.body_bytes_sent for each in location.server.requests if each.name == name]
         assert sum(sent) == film.size_bytes
     await fills_ended(worker)
-    assert all(opened.idle for opened in worker.open_versions)
+    assert all(version.idle for version in worker.open_versions)
 
 
 # --- open versions --------------------------------------------------------------------------
@@ -509,7 +509,7 @@ async def test_least_recently_used_files_are_closed_beyond_the_limit(location: L
     for name in "bcbdbe":
         await fetch(worker, location.asset(name), Span(0, 1000))
         await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] <= 3)
-    assert [opened.asset.name for opened in worker.open_versions] == ["a", "b", "e"]
+    assert [version.asset.name for version in worker.open_versions] == ["a", "b", "e"]
     assert await fetch(worker, location.asset("c"), Span(0, 1000)) == films["c"].read(Span(0, 1000))
     assert await staying.read(Span(0, 1000)) == films["a"].read(Span(0, 1000))
     staying.close()
@@ -522,7 +522,7 @@ async def test_versions_without_files_are_limited_too(location: Location) -> Non
         location.server.put(f"{number}", FILM)
         (await worker.open(location.asset(f"{number}"))).close()
     await until(lambda: len(worker.open_versions) <= 3)
-    assert [opened.asset.name for opened in worker.open_versions] == ["7", "8", "9"]
+    assert [version.asset.name for version in worker.open_versions] == ["7", "8", "9"]
 
 
 async def test_versions_are_limited_by_the_memory_of_their_records(location: Location) -> None:
@@ -532,9 +532,9 @@ async def test_versions_are_limited_by_the_memory_of_their_records(location: Loc
         location.server.put(f"{number}", FILM, headers=(("X-Long", "x" * 20_000),))
         (await worker.open(location.asset(f"{number}"))).close()
     await until(lambda: len(worker.open_versions) <= 4)
-    assert [opened.asset.name for opened in worker.open_versions] == ["26", "27", "28", "29"]
-    for opened in worker.open_versions:
-        worker.drop(opened)
+    assert [version.asset.name for version in worker.open_versions] == ["26", "27", "28", "29"]
+    for version in worker.open_versions:
+        worker.drop(version)
     for number in range(30):
         location.server.put(f"short {number}", FILM)
         (await worker.open(location.asset(f"short {number}"))).close()
@@ -618,10 +618,10 @@ async def test_version_closed_before_its_reader_came_is_closed_by_it(
 ) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), ALL)
-    opened = worker.peek(location.asset().key, HOUR, time.time())
-    assert opened is not None
-    worker.drop(opened)
-    late = worker.reader(opened, FIRST, CacheResult.HIT)
+    version = worker.peek(location.asset().key, HOUR, time.time())
+    assert version is not None
+    worker.drop(version)
+    late = worker.reader(version, FIRST, CacheResult.HIT)
     assert await late.read(ALL) == FILM.read(ALL)
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1
     late.close()

@@ -125,7 +125,7 @@ async def test_failing_origin_fails_each_worker_separately(location: Location) -
 async def test_version_is_idle_without_readers_and_fills(location: Location) -> None:
     worker = location.worker()
     reader = await stalled_fill(location, worker)
-    opened = reader.opened
+    opened = reader.open_object
     assert not opened.idle
     reader.close()
     assert not opened.idle
@@ -142,15 +142,15 @@ async def test_version_is_idle_without_readers_and_fills(location: Location) -> 
 async def test_covered_bytes_are_cached_or_on_their_way(location: Location) -> None:
     worker = location.worker()
     reader = await stalled_fill(location, worker)
-    assert reader.opened.is_covered(ALL)
+    assert reader.open_object.is_covered(ALL)
     assert location.server.body_bytes_sent == STOP
     location.server.release("film")
     await reader.read(ALL)
-    assert reader.opened.is_covered(ALL)
+    assert reader.open_object.is_covered(ALL)
     reader.close()
     location.server.put("other", FILM)
     await fetch(worker, location.asset("other"), Span(0, 1))
     other = await worker.open(location.asset("other"))
-    assert other.opened.is_covered(Span(0, CHUNK_BYTES))
-    assert not other.opened.is_covered(Span(0, CHUNK_BYTES + 1))
+    assert other.open_object.is_covered(Span(0, CHUNK_BYTES))
+    assert not other.open_object.is_covered(Span(0, CHUNK_BYTES + 1))
     other.close()

@@ -181,7 +181,7 @@ async def test_waiters_for_other_bytes_continue_when_a_fill_fails(
     await location.server.wait_for_requests(3)
     (worker,) = location.workers
     first = next(task for task in worker.running_tasks if not task.done())
-    fills = {fill.span.start: fill for fill in reader.opened.fills}
+    fills = {fill.span.start: fill for fill in reader.open_object.fills}
     assert set(fills) == {0, 4 * CHUNK_BYTES}
     first.cancel()
     await asyncio.wait([first])

@@ -85,7 +85,7 @@ async def wait_until_idle(location: Location, worker: Cache) -> None:
     """Waits until no task runs, and checks that no version, lock or connection is in use."""
     await fills_ended(worker)
     assert worker.counts.gauges[Gauge.RUNNING_FILLS] == 0
-    assert all(opened.idle for opened in worker.open_versions)
+    assert all(version.idle for version in worker.open_versions)
     for key in ("site\nfilm", variant_key("site\nfilm", ("accept",), {})):
         assert worker.store.lock_asset(key)
         worker.store.unlock_asset(key)

@@ -80,7 +80,7 @@ async def test_fill_joins_small_pieces_and_withholds_none(
         asset = Asset("k", "a", location.origin, "main", TtlRules())
         reader = worker.reopen(asset, read.head)
         begun_s = time.monotonic()
-        reader.opened.adopt(read)
+        reader.open_object.adopt(read)
         await reader.wait(Span(500, size_bytes), eager=True)
         assert 0 < reader.ready_end(0, size_bytes) < size_bytes  # bytes are ready while it trickles
         assert await reader.read(Span(0, size_bytes)) == b"x" * size_bytes

@@ -70,7 +70,7 @@ def storable_fields(fields: Mapping[str, str]) -> dict[str, str]:
 
     Leaves out the hop-by-hop fields, the fields that Connection lists, and the fields that a
     qualified private or no-cache lists. A private field must not be stored. A no-cache field may be
-    used after a validation only, and the response to that brings it again (§5.2.2.4, §5.2.2.7).
+    used after a validation only, whose response has it again (§5.2.2.4, §5.2.2.7).
     """
     directives = response_directives(fields)
     listed = directives.no_cache_fields | directives.private_fields

@@ -40,7 +40,7 @@ class ChangeCounter:
     """The counter and the table of the cache folder ``root``, mapped.
 
     A process that cannot open the file tries again with each use. Until it has the file it does not
-    see other processes' writes: every cached answer counts as written to.
+    see other processes' writes: every record counts as outdated.
 
     ``word[0]`` is the counter, for code that reads it very often. Until the file is open, it is
     memory of this process only, and always 0.

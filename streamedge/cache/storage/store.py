@@ -267,7 +267,7 @@ class Store:
         self.stored(_PAGE_BYTES)
 
     def forget_record(self, key: str) -> None:
-        """Removes a record, so that each worker's next open asks the origin."""
+        """Removes a record, so that each worker's next open fetches it."""
         with contextlib.suppress(OSError):
             os.unlink(self._path("assets", asset_digest(key)))
 

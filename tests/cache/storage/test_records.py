@@ -102,7 +102,7 @@ def test_two_extents_have_different_digests(
 @settings(deadline=None)
 @given(KEYS, VERSIONS, st.integers(0, 2**20))
 def test_each_part_of_a_version_changes_the_digest(key: str, version: Version, extent: int) -> None:
-    """Parts that are equal when they are concatenated without separators."""
+    """Also if the parts would be equal when joined without separators."""
     names = {
         version_digest(key, version, extent),
         version_digest(key, version, extent + 1),
