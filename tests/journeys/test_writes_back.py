@@ -270,7 +270,7 @@ async def test_answered_writes_survive_the_death_of_all_processes(
                 ("DELETE", "gone"), *[("PUT", "film.flv")], *[("PUT", "page")] * 3
             ]  # fmt: skip
             await until_metrics(
-                edge, waiting_writes=5, kept_writes=0, held_write_bytes=len(film) + 3
+                edge, queued_writes=5, dead_letters=0, queued_write_bytes=len(film) + 3
             )
             await kill(edge)
         assert bucket_has(s3, "page") == b"0"
@@ -288,7 +288,7 @@ async def test_answered_writes_survive_the_death_of_all_processes(
             assert of_page == sorted(of_page)
             assert await new_responses(edge, "page") == {(200, b"3")}
             assert (await admin(edge, "GET", "/writes"))["done"] == 5
-            await until_metrics(edge, waiting_writes=0, held_write_bytes=0)
+            await until_metrics(edge, queued_writes=0, queued_write_bytes=0)
             assert list((edge.cache / "writes" / "bodies").iterdir()) == []
 
 
@@ -310,7 +310,7 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
         s3.put(BUCKET, "contested", b"theirs")
         s3.put(BUCKET, "dropped", b"theirs")
         await bucket_proxy.accept()
-        await until_metrics(edge, waiting_writes=0, kept_writes=2, held_write_bytes=8)
+        await until_metrics(edge, queued_writes=0, dead_letters=2, queued_write_bytes=8)
         for name in ("contested", "dropped"):
             assert await new_responses(edge, name) == {(200, b"theirs")}
         listed = await admin(edge, "GET", "/writes")
@@ -324,7 +324,7 @@ async def test_conflict_is_a_dead_letter_until_the_operator_decides(
         retry = f"/writes/{serials['contested']}/retry?unconditional=1"
         await admin(edge, "POST", retry)
         await admin(edge, "DELETE", f"/writes/{serials['dropped']}")
-        await until_metrics(edge, waiting_writes=0, kept_writes=0, held_write_bytes=0)
+        await until_metrics(edge, queued_writes=0, dead_letters=0, queued_write_bytes=0)
         assert bucket_has(s3, "contested") == b"mine"
         assert bucket_has(s3, "dropped") == b"theirs"
         assert await new_responses(edge, "contested") == {(200, b"mine")}
