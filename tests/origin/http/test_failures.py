@@ -4,42 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import Origin, Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
-
-FILM = Pattern(1_000_000, seed=7)
-FILM_VERSION = Version('"v1"', FILM.size_bytes, 1_700_000_000)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedOrigin]:
-    async with ScriptedOrigin() as server:
-        server.put("film.mp4", FILM, etag='"v1"', content_type="video/mp4")
-        yield server
-
-
-@pytest.fixture
-async def origin(server: ScriptedOrigin) -> AsyncIterator[HttpOrigin]:
-    origin = HttpOrigin(server.url)
-    yield origin
-    await origin.close()
-
-
-async def failure_of(
-    origin: Origin, span: Span | None = None, *, if_match: Version | None = None
-) -> OriginError:
-    """The error of reading film.mp4 to its end."""
-    with pytest.raises(OriginError) as caught:
-        await read_all(await origin.read("film.mp4", span, if_match=if_match))
-    return caught.value
-
+from tests.origin.http.film import FILM, failure_of
+from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
 
 # --- failures -------------------------------------------------------------------------------
 
