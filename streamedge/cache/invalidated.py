@@ -34,7 +34,7 @@ UNCONFIRMED = Validity(Verdict.STALE, -inf)
 class AppliedInvalidations(NamedTuple):
     """The position up to which a worker has read the control log, and the revocations to carry out.
 
-    ``is_current``: False where the log could not be read just now.
+    ``is_current``: False if the log could not be read.
     """
 
     position: int
@@ -43,7 +43,7 @@ class AppliedInvalidations(NamedTuple):
 
 
 class InvalidationChecker:
-    """A worker's. ``index`` is None where nothing can be invalidated."""
+    """Checks a worker's records and open versions. ``index`` None: nothing can be invalidated."""
 
     def __init__(self, store: Store, index: InvalidationIndex | None) -> None:
         self._store = store
@@ -78,7 +78,7 @@ class InvalidationChecker:
         return self.invalidated(asset, record)
 
     def invalidated(self, asset: Asset, record: Record) -> Validity:
-        """The same without looking at writes."""
+        """As ``check_record``, but without the writes."""
         if record.sent_change < self._store.changes.trusted_from:
             return self._unconfirmed(asset.subject, record)
         if self._index is None or not asset.scope:

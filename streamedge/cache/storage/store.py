@@ -1,4 +1,4 @@
-"""The cache folder: finds, creates and removes its files, and falls back to memory on errors.
+"""The cache folder: opens, creates and removes its files, and falls back to memory on errors.
 
     era               number of the folder's era, and the boot that it belongs to
     locks             one byte to lock for each asset that a worker fetches from its origin
@@ -234,7 +234,7 @@ class Store:
             self._log.event("disk_recovered")
 
     def note_disk_failure(self, exc: OSError) -> None:
-        """Logs the first of a row of failed writes to extents."""
+        """Logs a failed write to an extent, once until the next successful write."""
         self._note_failure("write extent", exc)
 
     def load_record(self, key: str) -> Record | None:
