@@ -7,6 +7,7 @@ value (RFC 9110 §5.6.3); with any other character around it, the value is malfo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from streamedge.spans import Span
@@ -54,3 +55,12 @@ def parse_connection(value: str) -> frozenset[str]:
     (RFC 9110 §7.6.1). May contain the empty string.
     """
     return frozenset(option.strip(" \t").lower() for option in value.split(","))
+
+
+def connection_options(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """The options of all Connection fields among ``fields``, as ``parse_connection`` gives them."""
+    options: frozenset[str] = frozenset()
+    for name, value in fields:
+        if name.lower() == "connection":
+            options |= parse_connection(value)
+    return options

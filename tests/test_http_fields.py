@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from streamedge.http_fields import (
     HOP_BY_HOP,
     ContentRange,
+    connection_options,
     parse_connection,
     parse_content_range,
 )
@@ -66,3 +67,9 @@ def test_hop_by_hop_fields_are_those_of_the_standards() -> None:
     rfc_9110_7_6_1 = {"proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade"}
     rfc_9111_3_1 = {"proxy-authenticate", "proxy-authentication-info", "proxy-authorization"}
     assert rfc_9110_7_6_1 | rfc_9111_3_1 | {"connection", "trailer"} <= HOP_BY_HOP
+
+
+def test_connection_options_of_several_fields_are_joined() -> None:
+    fields = [("connection", "Close"), ("X-One", "1"), ("Connection", "x-one")]
+    assert connection_options(fields) == {"close", "x-one"}
+    assert connection_options([]) == frozenset()

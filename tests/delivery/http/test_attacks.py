@@ -507,15 +507,15 @@ async def test_trickling_request_is_closed(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
         (connection,) = connections(edge)
-        begun_s, came_bytes = connection.quiet_since_s, 0
+        started_s, came_bytes = connection.quiet_since_s, 0
         for second in range(10):
             line = b"X: 1\r\n" if second else b"GET /a HTTP/1.1\r\nHost: edge\r\n"
             came_bytes += len(line)
             await viewer.send(line)
             await until(partial(lambda count: connection._header_bytes == count, came_bytes))
-            connection.sweep(begun_s + second, idle_s=9.5, stall_s=60)
+            connection.sweep(started_s + second, idle_s=9.5, stall_s=60)
             assert not connection.transport.is_closing()
-        connection.sweep(begun_s + 10, idle_s=9.5, stall_s=60)
+        connection.sweep(started_s + 10, idle_s=9.5, stall_s=60)
         assert await viewer.receive_rest() == b""
         assert edge.origin.requests == []
 

@@ -171,10 +171,10 @@ class HttpConnection(ResponseSide):
         """
         self._held = data
         self.cycle = FastPathCycle(self.on_response_complete)  # type: ignore[assignment]
-        begun_s = self.loop.time()
-        asking.add_done_callback(lambda _done: self._release(begun_s))
+        started_s = self.loop.time()
+        asking.add_done_callback(lambda _done: self._release(started_s))
 
-    def _release(self, begun_s: float) -> None:
+    def _release(self, started_s: float) -> None:
         """Resumes a held request; it is not held again, whatever the origin has answered."""
         data, self._held = self._held, b""
         entry = self._fast_path.memo.get(data)
@@ -183,7 +183,7 @@ class HttpConnection(ResponseSide):
         if self._is_lost or self.transport.is_closing():
             hit = self._fast_path.decide(entry[0].target, entry[1], time.time()) if entry else None
             if entry is not None and hit is not None:
-                duration_s = self.loop.time() - begun_s
+                duration_s = self.loop.time() - started_s
                 self._hit_ended(*entry, hit[0], 0, duration_s, "viewer left")
             return
         self.flow.resume_reading()
@@ -380,7 +380,7 @@ class HttpConnection(ResponseSide):
             address=self.peer.address,
             proxies=self.proxies,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            begun_s=self.loop.time(),
+            started_s=self.loop.time(),
             secure=self.secure,
             http_version=version,
             serves=self._serves,
@@ -432,7 +432,7 @@ class HttpConnection(ResponseSide):
             self.cycle,
             reader,
             partial(self._hit_ended, plain_get, byte_range, status),
-            begun_s=loop_s,
+            started_s=loop_s,
             begun_bytes=self.sender.sent_bytes - sent,
             provenance=plain_get.target.provenance(),
         )
@@ -480,7 +480,7 @@ class HttpConnection(ResponseSide):
         scope = cycle.scope
         read: dict[Any, Any] = scope["extensions"][REQUEST]
         # It may have waited for earlier responses.
-        request = replace(read["request"], begun_s=self.loop.time(), came_s=time.time())
+        request = replace(read["request"], started_s=self.loop.time(), received_at_s=time.time())
         bridge = ResponseSender(self, cycle, request, read["trailers"])
         scope["extensions"] = {EXTENSION: bridge}  # type: ignore[dict-item]
         super()._start_asgi_task(cycle, app)

@@ -186,7 +186,7 @@ class ResponseSide(HttpToolsProtocol):
             if response.reader is not None:
                 response.reader.close()
             self._site.finished(
-                request, response, 0, self.loop.time() - request.begun_s, "viewer left"
+                request, response, 0, self.loop.time() - request.started_s, "viewer left"
             )
             return False
         cycle.response_started = True
@@ -206,7 +206,7 @@ class ResponseSide(HttpToolsProtocol):
             cycle,
             response.reader,
             partial(self._site.finished, request, response),
-            begun_s=request.begun_s,
+            started_s=request.started_s,
             begun_bytes=self.sender.sent_bytes,
             done=done,
             is_stream=is_stream,
@@ -233,7 +233,7 @@ class ResponseSide(HttpToolsProtocol):
         if sending.reader is not None:
             sending.reader.close()
         sent_bytes = self.sender.sent_bytes - sending.begun_bytes
-        sending.finished(sent_bytes, self.loop.time() - sending.begun_s, cut)
+        sending.finished(sent_bytes, self.loop.time() - sending.started_s, cut)
         cycle = sending.cycle
         if complete:
             cycle.response_complete = True
@@ -307,12 +307,11 @@ class FastPathCycle:
 
 
 class ResponseInFlight:
-    """A response in flight: begun at ``begun_s`` of the loop's clock, when the connection had sent
+    """A response in flight, started at ``started_s`` (loop clock), when the connection had sent
     ``begun_bytes``."""
 
     __slots__ = (
         "begun_bytes",
-        "begun_s",
         "cycle",
         "done",
         "finished",
@@ -320,6 +319,7 @@ class ResponseInFlight:
         "provenance",
         "pushing",
         "reader",
+        "started_s",
     )
 
     def __init__(
@@ -328,7 +328,7 @@ class ResponseInFlight:
         reader: Reader | None,
         finished: Finished,
         *,
-        begun_s: float,
+        started_s: float,
         begun_bytes: int,
         done: asyncio.Future[None] | None = None,
         is_stream: bool = False,
@@ -337,7 +337,7 @@ class ResponseInFlight:
         self.cycle = cycle
         self.reader = reader
         self.finished = finished
-        self.begun_s = begun_s
+        self.started_s = started_s
         self.begun_bytes = begun_bytes
         self.done = done  # set when all pushed bytes are sent
         self.is_stream = is_stream

@@ -33,6 +33,7 @@ from streamedge.config.schema.ttl_defaults import (
     MIN_TTL_S,
 )
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, ResponseHeadersPolicy
+from streamedge.http_fields import connection_options
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -221,12 +222,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _end_to_end(fields: Iterable[Field]) -> list[Field]:
     """``fields`` without those that Connection lists (RFC 9110 §7.6.1)."""
     fields = list(fields)
-    listed = {
-        option.strip().lower()
-        for name, value in fields
-        if name.lower() == "connection"
-        for option in value.split(",")
-    }
+    listed = connection_options(fields)
     return [sent for sent in fields if sent[0].lower() not in listed] if listed else fields
 
 

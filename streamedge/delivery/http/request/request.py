@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from streamedge.access.client_address import IpNetwork, forwarded_address, forwarded_secure
 from streamedge.delivery.hosts import host_name, is_host
 from streamedge.delivery.http.policy.response_headers import Field
-from streamedge.http_fields import parse_connection
 
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 _CODING = b"transfer-encoding"
@@ -42,12 +41,12 @@ class WebRequest:
     headers: dict[str, str]
     client: str
     keep_alive: bool
-    begun_s: float  # on the event loop's clock
+    started_s: float  # on the event loop's clock
     query: str = ""
     fields: tuple[Field, ...] = ()
     secure: bool = False
     http_version: str = "1.1"
-    came_s: float = 0.0  # in seconds since 1970
+    received_at_s: float = 0.0  # in seconds since 1970
     address: str = ""
     misdirected: bool = False
     forwarded_client: str = ""
@@ -94,7 +93,7 @@ def web_request(
     address: str,
     proxies: Sequence[IpNetwork],
     keep_alive: bool,
-    begun_s: float,
+    started_s: float,
     secure: bool,
     http_version: str,
     serves: Callable[[str], bool] | None = None,
@@ -129,7 +128,7 @@ def web_request(
         headers,
         client,
         keep_alive,
-        begun_s,
+        started_s,
         query.decode("latin-1"),
         sent,
         secure,
@@ -156,16 +155,6 @@ def _absolute(target: bytes) -> tuple[str, bytes]:
         return "", b"/"
     rest = match[2] or b"/"
     return host, rest if rest.startswith(b"/") else b"/" + rest
-
-
-def connection_options(fields: Iterable[Field]) -> frozenset[str]:
-    """The field names that Connection lists, in lower case (RFC 9110 §7.6.1)."""
-    return frozenset(
-        option
-        for name, value in fields
-        if name.lower() == "connection"
-        for option in parse_connection(value)
-    )
 
 
 def request_size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:

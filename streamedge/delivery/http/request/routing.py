@@ -29,9 +29,10 @@ from streamedge.delivery.http.policy.behaviors import (
     keyed_query,
 )
 from streamedge.delivery.http.request.authorization import without_signature
-from streamedge.delivery.http.request.request import WebRequest, connection_options
+from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.trailers import forwardable_trailers
 from streamedge.delivery.object_names import is_object_name, object_name, path_name
+from streamedge.http_fields import connection_options
 from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest
 from streamedge.origin.answers import fold_fields

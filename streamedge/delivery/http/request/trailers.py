@@ -17,7 +17,7 @@ from streamedge.config.schema.field_names import (
     dashed_name,
 )
 from streamedge.delivery.http.policy.response_headers import Field
-from streamedge.delivery.http.request.request import connection_options
+from streamedge.http_fields import connection_options
 
 TRAILER_BYTES_MAX = 8 << 10  # for one request, as received
 

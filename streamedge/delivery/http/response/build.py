@@ -16,7 +16,7 @@ from streamedge.cache.responses import Stored
 from streamedge.cache.storage.records import Provenance, served_head
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind
 from streamedge.delivery.http.request.dispatch import Refused
-from streamedge.delivery.http.request.request import WebRequest, connection_options
+from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
@@ -38,7 +38,7 @@ from streamedge.delivery.http.response.response import (
     whole_response,
 )
 from streamedge.errors import CacheFullError, OriginError
-from streamedge.http_fields import HOP_BY_HOP
+from streamedge.http_fields import HOP_BY_HOP, connection_options
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import OriginHead, OriginResponse
 from streamedge.origin.answers import without_no_codings
@@ -297,7 +297,7 @@ class ResponseBuilder:
         is_requested = percent > 0 and "server-timing" in request.headers.get("pragma", "")
         if not is_requested and not is_sampled(percent):
             return ""
-        return server_timing(self._edge_name, result, now_s - request.came_s)
+        return server_timing(self._edge_name, result, now_s - request.received_at_s)
 
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:

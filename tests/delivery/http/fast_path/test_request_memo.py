@@ -17,7 +17,7 @@ BEGIN = b"GET /film.mp4 HTTP/1.1\r\nHost: edge\r\n"
 END = b"\r\nAccept: */*\r\n\r\n"
 
 
-def asking(numbers: bytes, name: bytes = b"Range") -> bytes:
+def ranged_get(numbers: bytes, name: bytes = b"Range") -> bytes:
     return BEGIN + name + b": bytes=" + numbers + END
 
 
@@ -50,18 +50,18 @@ def test_plain_range_is_recognized(value: bytes, expected: tuple[bytes, bytes] |
 @pytest.mark.parametrize("name", [b"Range", b"range"])
 def test_remembered_request_matches_every_range(name: bytes) -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
-    assert memo.get(asking(b"0-9", name)) == ("film", (b"0", b"9"))
-    assert memo.get(asking(b"1000-", name)) == ("film", (b"1000", b""))
+    memo.put(ranged_get(b"0-9", name), "film", (b"0", b"9"), 100)
+    assert memo.get(ranged_get(b"0-9", name)) == ("film", (b"0", b"9"))
+    assert memo.get(ranged_get(b"1000-", name)) == ("film", (b"1000", b""))
     for other in (b"-5", b"5", b"1-2,4-5", b""):
-        assert memo.get(asking(other, name)) is None
+        assert memo.get(ranged_get(other, name)) is None
 
 
 def test_request_without_a_range_has_its_own_entry() -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
     memo.put(BEGIN + b"\r\n", "whole", None, 100)
     assert memo.get(BEGIN + b"\r\n") == ("whole", None)
-    assert memo.get(asking(b"0-9")) is None
+    assert memo.get(ranged_get(b"0-9")) is None
     memo.forget()
     assert memo.get(BEGIN + b"\r\n") is None
 
@@ -72,8 +72,8 @@ def test_request_without_a_range_has_its_own_entry() -> None:
 def test_numbers_outside_of_the_range_must_match(name: bytes) -> None:
     """Each of these was parsed as "Range: bytes=0-9"; only its exact bytes match."""
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    memo.put(asking(b"0-9", name), "film", (b"0", b"9"), 100)
-    assert memo.get(asking(b"5-6", name)) is None
+    memo.put(ranged_get(b"0-9", name), "film", (b"0", b"9"), 100)
+    assert memo.get(ranged_get(b"5-6", name)) is None
 
 
 def test_only_the_first_range_line_may_vary() -> None:
@@ -86,7 +86,7 @@ def test_only_the_first_range_line_may_vary() -> None:
 
 def test_only_a_complete_request_is_remembered() -> None:
     memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
-    for data in (BEGIN, asking(b"0-9") + b"G", BEGIN + b"X: " + b"x" * REQUEST_BYTES_MAX + END):
+    for data in (BEGIN, ranged_get(b"0-9") + b"G", BEGIN + b"X: " + b"x" * REQUEST_BYTES_MAX + END):
         memo.put(data, "film", None, 100)
         memo.put(data, "film", (b"0", b"9"), 100)
         assert memo.get(data) is None
