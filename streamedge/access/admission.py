@@ -177,8 +177,8 @@ def _custom(
             return verified
         cached = verified
         signatures.store(key, signed, "", cached)
-    assert cached.pattern is not None
-    matching = tuple(filter(cached.pattern.match, resources))
+    pattern = cached.pattern
+    matching = () if pattern is None else tuple(filter(pattern.match, resources))
     return (
         Authorized(cached.grant, matching) if matching else Denied("policy is for another resource")
     )

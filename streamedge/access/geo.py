@@ -36,7 +36,7 @@ _READ_ERRORS = (
     AttributeError,
     LookupError,
     OSError,
-    RuntimeError,  # the reader's own
+    RuntimeError,  # of the reader itself
     TypeError,
     ValueError,
 )

@@ -112,7 +112,7 @@ def _signed(fields: list[tuple[str, str]], limit_bytes: int) -> Signed | Signatu
     if signature_text is None and key_id is None and policy_text is None:
         return None
     if len(parameters) != len(fields) and _is_ambiguous(fields):
-        return SignatureError("a field of the signature is given twice")
+        return SignatureError("a field of the signature is repeated")
     if not signature_text:
         return SignatureError("Signature is missing")
     if not key_id:

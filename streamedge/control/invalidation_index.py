@@ -152,7 +152,7 @@ class _Scope:
 
 
 class Revocation:
-    """An invalidation that also ends running responses and plays of what it matches."""
+    """An invalidation that also ends running responses and plays of matching objects."""
 
     def __init__(self, scope: str, items: Iterable[Item], position: int) -> None:
         self._scope = scope

@@ -222,7 +222,7 @@ def test_policy_is_valid_for_its_networks(networks: object, address: str, is_all
         assert result == Denied("address is not allowed")
 
 
-def test_a_grant_holds_for_its_time_and_networks() -> None:
+def test_grant_holds_for_its_time_and_networks() -> None:
     grant = grant_until(UNTIL_S, NOW_S, "192.0.2.0/24")
     assert grant.holds(ip_address(HERE), NOW_S)
     assert not grant.holds(ip_address(HERE), NOW_S - 1)

@@ -96,7 +96,7 @@ def test_other_cookies_are_no_signature(cookies: str) -> None:
     assert from_cookies(cookies) is None
 
 
-REPEATED = "a field of the signature is given twice"
+REPEATED = "a field of the signature is repeated"
 
 
 @pytest.mark.parametrize(

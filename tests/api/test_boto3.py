@@ -133,7 +133,7 @@ def test_distribution_is_created_with_tags(client: Any, kind: str) -> None:
 
 
 def test_distribution_with_every_kind_of_resource(client: Any) -> None:
-    """A distribution that refers by id to one resource of each kind, all made by the API."""
+    """A distribution that refers by id to one resource of each kind, all of the API."""
     control = client.create_origin_access_control(
         OriginAccessControlConfig={
             "Name": "films",

@@ -1,4 +1,4 @@
-"""The calls that Ansible's and Terraform's resources of CloudFront make, sent by boto3.
+"""The calls of Ansible's and Terraform's CloudFront resources, sent by boto3.
 
 Sources: community.aws ``cloudfront_origin_access_identity`` and ``cloudfront_distribution``;
 hashicorp/terraform-provider-aws ``internal/service/cloudfront``.

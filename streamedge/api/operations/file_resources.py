@@ -35,11 +35,9 @@ from streamedge.control.resources import Kind, Resource
 
 _MANAGED_IDS = {name: identifier for identifier, name in IDS.items()}
 _POLICY_MEMBERS = {
-    "cache_policy": "CachePolicyId",
-    "origin_request_policy": "OriginRequestPolicyId",
-    "response_headers_policy": "ResponseHeadersPolicyId",
+    key: "".join(word.capitalize() for word in key.split("_")) + "Id" for key in POLICY_TABLES
 }
-assert _POLICY_MEMBERS.keys() == POLICY_TABLES.keys()
+"""The member of a behavior's document for each policy key of the config: ``CachePolicyId``."""
 
 
 def distributions(config: Config) -> Iterator[Resource]:

@@ -1,4 +1,4 @@
-"""CloudFront's operations, found by the method, path and query of a request.
+"""Finds CloudFront's operation for the method, path and query of a request.
 
 The operations and their shapes come from botocore's service model of 2020-05-31, which boto3 and
 awscli use. It is read from the installed package at the first request, so a process without API

@@ -98,7 +98,7 @@ def _structure(shape: StructureShape, element: Element, path: str) -> dict[str, 
         if (member := members.get(child.name)) is None:
             raise malformed(f"{path} has no member {quoted(child.name)}.")
         if child.name in value:
-            raise malformed(f"{path}.{child.name} is given twice.")
+            raise malformed(f"{path}.{child.name} is repeated.")
         value[child.name] = _value(member, child, f"{path}.{child.name}")
     for required in shape.required_members:
         if required not in value:

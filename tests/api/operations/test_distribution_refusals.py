@@ -1,4 +1,4 @@
-"""What a distribution's document may not say: the code, what is named, and that nothing changes."""
+"""Invalid documents of distributions: the error code, the reason, and that nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origin access identities: made, named by distributions, and removed when nothing names them."""
+"""Operations on origin access identities, and their use by distributions."""
 
 from __future__ import annotations
 

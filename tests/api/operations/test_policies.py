@@ -1,4 +1,4 @@
-"""Policies, access controls, keys and key groups, call by call, and what their documents mean."""
+"""Operations on policies, access controls, keys and key groups, and their documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What documents come to: the config in force."""
+"""The config in force that documents of the API are converted to."""
 
 from __future__ import annotations
 
@@ -461,9 +461,9 @@ def test_trusted_signer_self_is_all_keys_of_the_edge(api: Api) -> None:
 
 
 def test_trusted_signer_self_without_keys_allows_nobody(tmp_path: Path) -> None:
-    declared = {**FILE_CONFIG, "public_keys": {}, "key_groups": {}}
-    declared["distributions"] = declared["distributions"][1:]
-    api = Api(tmp_path, declared)
+    file_config = {**FILE_CONFIG, "public_keys": {}, "key_groups": {}}
+    file_config["distributions"] = file_config["distributions"][1:]
+    api = Api(tmp_path, file_config)
     signers = {"Enabled": True, **listing("self")}
     config, distribution = create_web(api, DefaultCacheBehavior=behavior(TrustedSigners=signers))
     (name,) = distribution.trusted_key_groups
