@@ -21,6 +21,7 @@ from streamedge.api.operations.identities import check_identities
 from streamedge.api.operations.resource_calls import (
     KindSpec,
     ResourceCalls,
+    check_same_caller_reference,
     new_id,
     page_of,
     timestamp,
@@ -100,7 +101,7 @@ def distribution_spec(
         to_output=to_output,
         from_file=from_file,
         check=_check_conflicts,
-        check_update=_check_update,
+        check_update=check_same_caller_reference,
         check_delete=check_delete,
     )
 
@@ -150,12 +151,6 @@ def _check_aliases(inventory: Inventory, resource: Resource) -> None:
         if alias in used:
             text = f"another distribution has the alias {alias} already"
             raise ApiError("CNAMEAlreadyExists", text)
-
-
-def _check_update(old: Document, new: Document) -> None:
-    """Raises ApiError if the CallerReference changes."""
-    if old["CallerReference"] != new["CallerReference"]:
-        raise ApiError("IllegalUpdate", "CallerReference cannot change")
 
 
 def _lower(names: Iterable[str]) -> list[str]:

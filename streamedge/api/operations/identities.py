@@ -14,7 +14,13 @@ from typing import Any
 from streamedge.api.documents.documents import Document, entries_of, required, with_defaults
 from streamedge.api.documents.inventory import Inventory
 from streamedge.api.errors import ApiError
-from streamedge.api.operations.resource_calls import KindSpec, ResourceCalls, new_id, page_of
+from streamedge.api.operations.resource_calls import (
+    KindSpec,
+    ResourceCalls,
+    check_same_caller_reference,
+    new_id,
+    page_of,
+)
 from streamedge.api.protocol.service import Call, Handler, Output
 from streamedge.api.transactions import Resources
 from streamedge.control.resources import Kind, Resource
@@ -82,11 +88,6 @@ def _to_output(_inventory: Inventory, resource: Resource) -> dict[str, Any]:
     }
 
 
-def _check_update(old: Document, new: Document) -> None:
-    if old["CallerReference"] != new["CallerReference"]:
-        raise ApiError("IllegalUpdate", "CallerReference cannot change")
-
-
 ORIGIN_ACCESS_IDENTITIES = KindSpec(
     kind=Kind.ORIGIN_ACCESS_IDENTITY,
     member="CloudFrontOriginAccessIdentity",
@@ -101,7 +102,7 @@ ORIGIN_ACCESS_IDENTITIES = KindSpec(
     complete=_complete,
     to_output=_to_output,
     is_repeatable=True,
-    check_update=_check_update,
+    check_update=check_same_caller_reference,
     used_by=(Kind.DISTRIBUTION, Kind.STREAMING_DISTRIBUTION),
     reference="OriginAccessIdentity",
     reference_of=lambda identifier: f"{REFERENCE}{identifier}",

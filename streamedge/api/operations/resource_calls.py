@@ -265,6 +265,12 @@ def read_only_error(resource: Resource) -> ApiError:
     return ApiError("AccessDenied", text)
 
 
+def check_same_caller_reference(old: Document, new: Document) -> None:
+    """Raises ApiError IllegalUpdate if the CallerReference changes."""
+    if old["CallerReference"] != new["CallerReference"]:
+        raise ApiError("IllegalUpdate", "CallerReference cannot change")
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A part of a list; ``next_marker`` is "" on the last page."""

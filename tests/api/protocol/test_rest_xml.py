@@ -78,7 +78,7 @@ def test_root_with_another_name_is_refused() -> None:
     [
         ("<Quantity>0</Quantity><Size>1</Size>", "MalformedXML", "Paths has no member 'Size'"),
         ("<quantity>0</quantity>", "MalformedXML", "no member 'quantity'"),
-        ("<Quantity>0</Quantity><Quantity>0</Quantity>", "MalformedXML", "Paths.Quantity is repeated"),
+        ("<Quantity>0</Quantity>" * 2, "MalformedXML", "Paths.Quantity is repeated"),
         ("0", "MalformedXML", "InvalidationBatch.Paths has elements"),
         ("<Quantity><Items/></Quantity>", "MalformedXML", "Paths.Quantity has a value"),
         ("<Quantity>0</Quantity><Items>/a</Items>", "MalformedXML", "Paths.Items has elements"),
