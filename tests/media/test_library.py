@@ -104,17 +104,17 @@ async def played_bytes(medium: Medium) -> int:
     mark, count = await medium.locate(0), 0
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            found = medium.next_run(mark, 1000, None)
-            if isinstance(found, End):
+            run = medium.next_run(mark, 1000, None)
+            if isinstance(run, End):
                 return count
-            if isinstance(found, NeedData):
+            if isinstance(run, NeedData):
                 came: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-                medium.when_ready(found.span, came.set_result)
+                medium.when_ready(run.span, came.set_result)
                 assert await came is None
                 continue
-            if isinstance(found, Run):
-                count += found.span.size
-            mark = found.following
+            if isinstance(run, Run):
+                count += run.span.size
+            mark = run.following
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film-moov-last.mp4", "song.mp3"])

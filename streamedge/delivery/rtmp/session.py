@@ -221,6 +221,11 @@ class RtmpSession(asyncio.Protocol):
 
     # Called by the server
 
+    @property
+    def blocked_since_s(self) -> float | None:
+        """The loop's time since when output waits for the client to read; None: none waits."""
+        return self._sender.blocked_since_s
+
     def sweep(self, now_s: float) -> None:
         """Drops a client that takes too long to connect or to read, or that is idle.
 
@@ -230,7 +235,7 @@ class RtmpSession(asyncio.Protocol):
             return
         self._chunks_before = self.engine.chunks
         self._count_bytes()
-        blocked_since_s = self._sender.blocked_since_s
+        blocked_since_s = self.blocked_since_s
         if blocked_since_s is not None and now_s - blocked_since_s > self._limits.stall_s:
             self._end_reason = "the client has stopped reading"
             self._transport.abort()

@@ -141,13 +141,13 @@ class HttpObjects(ABC):
         self, request: ObjectRequest, *, query: str, extra: Sequence[tuple[str, str]]
     ) -> Response:
         url = self._address(request.name) + (f"?{query}" if query else "")
-        own = self._own
+        origin_fields = self._own
         if self._sign is not None:
-            own = await self._sign(request.method, url, own)
-        own_names = {name.lower() for name in own}
+            origin_fields = await self._sign(request.method, url, origin_fields)
+        origin_names = {name.lower() for name in origin_fields}
         values = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(request)}
-        fields = {name: value for name, value in values.items() if name.lower() not in own_names}
-        return await self._follow(request.subject, request.method, url, fields | own)
+        fields = {name: value for name, value in values.items() if name.lower() not in origin_names}
+        return await self._follow(request.subject, request.method, url, fields | origin_fields)
 
     async def _follow(
         self,
@@ -161,16 +161,18 @@ class HttpObjects(ABC):
         trailers: Trailers = list,
     ) -> Response:
         """As ``Client.send``, following redirects; returns a redirect beyond the limit."""
-        left = self._redirects_max if method in _REDIRECTED_METHODS and body is None else 0
+        redirects_left = (
+            self._redirects_max if method in _REDIRECTED_METHODS and body is None else 0
+        )
         while True:
             response = await self.client.send(
                 subject, method, url, fields, body=body, interim=interim, trailers=trailers
             )
-            target = redirect_url(url, response.status, response.fields) if left else None
+            target = redirect_url(url, response.status, response.fields) if redirects_left else None
             if target is None:
                 return response
             response.close()
-            url, left = target, left - 1
+            url, redirects_left = target, redirects_left - 1
 
 
 class _HttpRead:

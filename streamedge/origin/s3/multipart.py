@@ -192,10 +192,10 @@ class _Multipart:
             "POST", self._id_query(), fields, completion(etags)
         )
         await self._release_record()
-        passed = tuple(
+        amz_fields = tuple(
             (name, value) for name, value in response.fields if name.lower().startswith("x-amz-")
         )
-        return WriteResponse(200, (("ETag", find_etag(response.body)), *passed))
+        return WriteResponse(200, (("ETag", find_etag(response.body)), *amz_fields))
 
     async def abort(self) -> None:
         """Deletes the parts at the bucket. Its failure must not hide the cause of the abort."""

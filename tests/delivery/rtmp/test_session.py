@@ -55,10 +55,7 @@ async def test_two_slow_streams_of_one_client_both_continue(cache_root: Path) ->
             client.play("other.mp4", stream_id=2)
             # The client does not read until both plays wait for the socket.
             await until(
-                lambda: any(
-                    session._sender is not None and session._sender.blocked_since_s is not None
-                    for session in edge.sessions
-                )
+                lambda: any(session.blocked_since_s is not None for session in edge.sessions)
             )
             for _ in range(200):
                 await asyncio.sleep(0)
@@ -177,13 +174,11 @@ async def test_client_that_stops_reading_is_dropped(cache_root: Path) -> None:
         async with open_client(edge.port) as client:
             client.play("film.mp4")
             (session,) = edge.sessions
-            sender = session._sender
-            assert sender is not None
-            await until(lambda: sender.blocked_since_s is not None)
-            assert sender.blocked_since_s is not None
-            session.sweep(sender.blocked_since_s + 4)
+            await until(lambda: session.blocked_since_s is not None)
+            assert session.blocked_since_s is not None
+            session.sweep(session.blocked_since_s + 4)
             assert session in edge.sessions
-            session.sweep(sender.blocked_since_s + 6)
+            session.sweep(session.blocked_since_s + 6)
             await edge.until_gone()
         assert edge.lines("rtmp_disconnect")[0]["reason"] == "the client has stopped reading"
         assert edge.readers == 0

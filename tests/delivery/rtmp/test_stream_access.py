@@ -115,11 +115,11 @@ def test_each_signed_name_of_an_object_is_accepted(
     signer: StreamSigner, resource: str, name: str
 ) -> None:
     signed = sign_name(signer.canned(resource, LATER_S), name)
-    found = allowed(signed, signer=signer)
-    assert "dir/film.mp4" in found
+    objects = allowed(signed, signer=signer)
+    assert "dir/film.mp4" in objects
     # A custom policy for the same resource allows the same.
     signed = sign_name(signer.custom(resource, LATER_S, covering=resource), name)
-    assert allowed(signed, signer=signer) == found
+    assert allowed(signed, signer=signer) == objects
 
 
 @pytest.mark.parametrize(
@@ -313,17 +313,17 @@ def test_signature_size_is_limited() -> None:
 def test_open_distribution_needs_no_signature() -> None:
     client = Client(connect(), "")
     for name in ("film.flv", "film.flv?Signature=x", "film"):
-        found = permitted_objects(
+        objects = permitted_objects(
             AccessRules(), client, "cfx/st", readings(name), NOW_S, SignatureCache()
         )
-        assert found == tuple(objects_of(name))
+        assert objects == tuple(objects_of(name))
 
 
 def test_empty_key_groups_refuse_everyone() -> None:
     streams = readings(RSA.canned("film.flv", LATER_S))
     client = Client(connect(), "192.0.2.7")
-    found = permitted_objects(AccessRules({}), client, "cfx/st", streams, NOW_S, SignatureCache())
-    assert found == Denied("key is not trusted")
+    objects = permitted_objects(AccessRules({}), client, "cfx/st", streams, NOW_S, SignatureCache())
+    assert objects == Denied("key is not trusted")
 
 
 def test_seek_does_not_verify_the_signature_again() -> None:
@@ -332,8 +332,8 @@ def test_seek_does_not_verify_the_signature_again() -> None:
     rules = AccessRules({RSA.key_id: RSA.public_key})
     client = Client(Viewer().connect, "192.0.2.7")
     for _ in range(3):
-        found = permitted_objects(rules, client, "cfx/st", readings(signed), NOW_S, remembered)
-        assert found == ("dir/film.mp4",)
+        objects = permitted_objects(rules, client, "cfx/st", readings(signed), NOW_S, remembered)
+        assert objects == ("dir/film.mp4",)
         assert len(remembered) == 1
 
 
@@ -354,8 +354,8 @@ def test_any_name_is_allowed_or_denied(
     streams = readings(name, folder)
     client = Client(connect(f"vod/{folder}", "rtmp://film.example:1935/vod"), "192.0.2.7")
     rules = AccessRules({RSA.key_id: RSA.public_key})
-    found = permitted_objects(rules, client, "vod", streams, NOW_S, SignatureCache())
-    assert isinstance(found, Denied if any(map(candidates, streams)) else tuple)
+    objects = permitted_objects(rules, client, "vod", streams, NOW_S, SignatureCache())
+    assert isinstance(objects, Denied if any(map(candidates, streams)) else tuple)
 
 
 @pytest.mark.parametrize(

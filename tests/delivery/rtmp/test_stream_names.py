@@ -28,8 +28,8 @@ HOST = "rtmp://edge.example:1935"
 
 
 def chosen(app: str, tc_url: str = "", *offers: tuple[str, ...]) -> ApplicationMatch | None:
-    found = choose_application(app, tc_url, offers or [CONFIGURED])
-    return None if found is None else found[1]
+    choice = choose_application(app, tc_url, offers or [CONFIGURED])
+    return None if choice is None else choice[1]
 
 
 def parts_of(
@@ -48,7 +48,7 @@ def parts_of(
 
 
 @pytest.mark.parametrize(
-    ("app", "found"),
+    ("app", "choice"),
     [
         ("cfx/st", ("cfx/st", "")),
         ("cfx/st/", ("cfx/st", "")),
@@ -65,10 +65,10 @@ def parts_of(
         ("vod/extras", ("vod", "extras")),
     ],
 )
-def test_application_named_in_full_is_chosen(app: str, found: tuple[str, str]) -> None:
+def test_application_named_in_full_is_chosen(app: str, choice: tuple[str, str]) -> None:
     match = chosen(app)
     assert match is not None
-    assert (match.application, match.folder, match.missing) == (*found, "")
+    assert (match.application, match.folder, match.missing) == (*choice, "")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_unknown_application_is_not_chosen(app: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("app", "tc_url", "found"),
+    ("app", "tc_url", "choice"),
     [
         ("cfx", "/cfx/st", ("cfx/st", "", "st")),
         ("cfx", "/cfx/st/", ("cfx/st", "", "st")),
@@ -93,11 +93,11 @@ def test_unknown_application_is_not_chosen(app: str) -> None:
     ],
 )
 def test_application_completed_by_the_url_is_chosen(
-    app: str, tc_url: str, found: tuple[str, str, str]
+    app: str, tc_url: str, choice: tuple[str, str, str]
 ) -> None:
     match = chosen(app, HOST + tc_url)
     assert match is not None
-    assert (match.application, match.folder, match.missing) == found
+    assert (match.application, match.folder, match.missing) == choice
 
 
 @pytest.mark.parametrize("tc_url", ["/vod", "/vod/cfx/st", "/st/cfx", "", "/cfx/other"])
@@ -182,7 +182,7 @@ def objects(name: str, folder: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "folder", "found"),
+    ("name", "folder", "choice"),
     [
         ("dir/film.mp4", "", ["dir/film.mp4"]),
         ("mp4:dir/film.mp4", "", ["dir/film.mp4"]),
@@ -202,8 +202,8 @@ def objects(name: str, folder: str = "") -> list[str]:
         ("version.2", "", ["version.2.flv", "version.2", "version.2.mp4", "version.2.mp3"]),
     ],
 )  # fmt: skip
-def test_name_means_its_candidate_objects(name: str, folder: str, found: list[str]) -> None:
-    assert objects(name, folder) == found
+def test_name_means_its_candidate_objects(name: str, folder: str, choice: list[str]) -> None:
+    assert objects(name, folder) == choice
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_folder_of_an_application_cannot_lead_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("app", "name", "found"),
+    ("app", "name", "choice"),
     [
         # rtmp://HOST/cfx/st/mp4:dir/film.mp4
         ("cfx/st", "mp4:dir/film.mp4", "dir/film.mp4"),  # FFmpeg, mpv, VLC
@@ -297,11 +297,11 @@ def test_folder_of_an_application_cannot_lead_out() -> None:
         ("cfx/st?slist=dir/film.mp4&x=1", "mp4:dir/film", "dir/film.mp4"),
     ],
 )
-def test_url_of_each_player_means_the_object(app: str, name: str, found: str) -> None:
+def test_url_of_each_player_means_the_object(app: str, name: str, choice: str) -> None:
     application, objects, query = parts_of(app, name)
     assert (application, objects[0], query) == (
         "vod" if app.startswith("vod") else "cfx/st",
-        found,
+        choice,
         "",
     )
     signed = parts_of(app, f"{name}?Expires=1&Signature=a~b")
@@ -318,8 +318,8 @@ def test_url_of_each_player_means_the_object(app: str, name: str, found: str) ->
     ],
 )
 def test_cut_query_is_joined(app: str, name: str, query: str) -> None:
-    _, objects, found = parts_of(app, name)
-    assert (objects[0], found) == ("dir/film.mp4", query)
+    _, objects, choice = parts_of(app, name)
+    assert (objects[0], choice) == ("dir/film.mp4", query)
 
 
 def test_query_of_the_connection_is_not_part_of_the_stream() -> None:
@@ -429,7 +429,7 @@ def test_no_name_leads_out_of_the_origin(app: str, tc_url: str, name: str, folde
         if match is None:
             continue
         for stream in stream_names(match, name):
-            for found in candidates(stream):
-                assert not {"..", "."} & set(found.split("/"))
-                assert "\0" not in found
-                assert "\\" not in found
+            for choice in candidates(stream):
+                assert not {"..", "."} & set(choice.split("/"))
+                assert "\0" not in choice
+                assert "\\" not in choice

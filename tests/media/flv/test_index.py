@@ -47,18 +47,18 @@ async def walk(
 ) -> list[tuple[int, TagRange]]:
     """All tag ranges from the beginning on, with their positions."""
     mark = await index.locate(reader.as_reader, 0)
-    found: list[tuple[int, TagRange]] = []
+    tag_ranges: list[tuple[int, TagRange]] = []
     while True:
         tag_range = index.tag_range(reader.as_reader, mark, length_ms, until_ms)
         if isinstance(tag_range, End):
-            return found
+            return tag_ranges
         if isinstance(tag_range, Skip):
             assert tag_range.following.position > mark.position
             mark = tag_range.following
             continue
         assert isinstance(tag_range, TagRange)
         assert tag_range.end > mark.position
-        found.append((mark.position, tag_range))
+        tag_ranges.append((mark.position, tag_range))
         mark = tag_range.following
 
 
@@ -69,11 +69,11 @@ async def test_tag_ranges_are_whole_tags_without_gaps(
 ) -> None:
     index, data = both(media, name)
     for _ in range(2):  # the second time from the cache
-        found = await walk(index, MemoryReader(data), length_ms)
-        for (_, tag_range), (start, _) in pairwise(found):
+        tag_ranges = await walk(index, MemoryReader(data), length_ms)
+        for (_, tag_range), (start, _) in pairwise(tag_ranges):
             assert tag_range.end == start
-        assert found[-1][1].end == len(data)
-        for start, tag_range in found:
+        assert tag_ranges[-1][1].end == len(data)
+        for start, tag_range in tag_ranges:
             tags = scan_tags(data[start : tag_range.end])
             assert tags.end == tag_range.end - start
             assert tag_range.time_ms == int(tags.timestamp_ms[0])
@@ -82,22 +82,22 @@ async def test_tag_ranges_are_whole_tags_without_gaps(
             if tag_range.tag_type is not None:
                 assert tag_range.tag_type == data[start]
         if length_ms:
-            assert len(found) < 60
+            assert len(tag_ranges) < 60
 
 
 async def test_script_tag_alone_is_not_audio() -> None:
     data = tags_flv(2)
     data += flv.tag(18, b"\x02\0\x0aonCuePoint", 2000) + flv.tag(8, b"\x2fx", 2000)
-    found = await walk(scanned(data), MemoryReader(data), 0)
-    assert [tag_range.tag_type for _, tag_range in found[-2:]] == [18, 8]
+    tag_ranges = await walk(scanned(data), MemoryReader(data), 0)
+    assert [tag_range.tag_type for _, tag_range in tag_ranges[-2:]] == [18, 8]
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
 async def test_no_tag_is_later_than_until(media: Media, name: str) -> None:
     index, data = both(media, name)
-    found = await walk(index, MemoryReader(data), RUN_MS, until_ms=4321)
-    whole = scan_tags(data[found[0][0] :])
-    assert found[-1][1].end - found[0][0] == int(
+    tag_ranges = await walk(index, MemoryReader(data), RUN_MS, until_ms=4321)
+    whole = scan_tags(data[tag_ranges[0][0] :])
+    assert tag_ranges[-1][1].end - tag_ranges[0][0] == int(
         whole.position[int((whole.timestamp_ms <= 4321).sum())]
     )
 
@@ -125,18 +125,18 @@ async def test_tag_larger_than_a_run_is_a_run() -> None:
     frames[2] = keyframe(RUN_BYTES_MAX + 1_000_000)
     index, data = laid_out(avc_mp4(frames, 40))
     for tags in (index, scanned(data)):
-        found = await walk(tags, MemoryReader(data), RUN_MS)
-        sizes = [tag_range.end - start for start, tag_range in found]
+        tag_ranges = await walk(tags, MemoryReader(data), RUN_MS)
+        sizes = [tag_range.end - start for start, tag_range in tag_ranges]
         assert max(sizes) > RUN_BYTES_MAX
-        assert found[-1][1].end == len(data)
+        assert tag_ranges[-1][1].end == len(data)
         # Half of the tag is cached: the rest is requested.
         large = sizes.index(max(sizes))
-        mark = Position(found[large][0], found[large][1].time_ms, 2)
+        mark = Position(tag_ranges[large][0], tag_ranges[large][1].time_ms, 2)
         reader = MemoryReader(data, mark.position + 500_000)
         needed = tags.tag_range(reader.as_reader, mark, RUN_MS, None)
         assert isinstance(needed, NeedData)
         assert needed.span.start == reader.available_bytes
-        assert needed.span.end >= found[large][1].end
+        assert needed.span.end >= tag_ranges[large][1].end
 
 
 async def test_audio_before_the_first_video_frame_is_played(media: Media) -> None:
@@ -232,8 +232,8 @@ async def test_truncated_file_ends_before_its_last_tag() -> None:
     head, _ = feed(flv_head.read_head(len(data)), data)
     for cut in (3, 500, 1_500):
         index = ScanIndex(head, len(data) - cut)
-        found = await walk(index, MemoryReader(data[:-cut]), RUN_MS)
-        assert len(data) - cut - 2_100 < found[-1][1].end <= len(data) - cut
+        tag_ranges = await walk(index, MemoryReader(data[:-cut]), RUN_MS)
+        assert len(data) - cut - 2_100 < tag_ranges[-1][1].end <= len(data) - cut
 
 
 @settings(max_examples=40, deadline=None)
@@ -243,8 +243,8 @@ async def test_damage_is_skipped(at: int, junk: bytes) -> None:
     whole = scan_tags(data, 13)
     damaged = data[:at] + junk + data[at + len(junk) :]
     index = scanned(damaged)
-    found = await walk(index, MemoryReader(damaged), 0)
+    tag_ranges = await walk(index, MemoryReader(damaged), 0)
     # The damaged tags are lost, and at most the bytes that the last of them claims.
     touched = (whole.position < at + len(junk)) & (whole.position + whole.size_bytes > at)
-    assert len(found) >= whole.count - int(touched.sum()) - 30
+    assert len(tag_ranges) >= whole.count - int(touched.sum()) - 30
     await index.locate(MemoryReader(damaged).as_reader, 5_000)

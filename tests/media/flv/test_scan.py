@@ -117,9 +117,9 @@ def test_boundary_is_found_from_any_position(media: Media) -> None:
     data = media("film.flv")
     positions = set(scan_tags(data, 13).position.tolist())
     for start in range(13, len(data) - 60_000, 7919):
-        found = resynchronise(data[start : start + 60_000])
-        assert found is not None
-        assert start + found == min(position for position in positions if position >= start)
+        offset = resynchronise(data[start : start + 60_000])
+        assert offset is not None
+        assert start + offset == min(position for position in positions if position >= start)
 
 
 def test_boundary_at_the_end_of_a_file_is_found() -> None:

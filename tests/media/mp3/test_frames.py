@@ -70,8 +70,8 @@ def test_junk_between_frames_is_skipped() -> None:
 
 
 def test_junk_at_the_end_is_kept_for_the_next_call() -> None:
-    found = frames(FRAME + b"junk")
-    assert found == ((Span(0, 417),), 417)
+    result = frames(FRAME + b"junk")
+    assert result == ((Span(0, 417),), 417)
     assert frames(FRAME + bytes(100_000)).end == 417 + 100_000 - 3 * FRAME_SIZE_MAX_BYTES
 
 

@@ -13,7 +13,7 @@ from tests.support.mp4_writer import box, words
 
 def test_walk_returns_types_and_contents() -> None:
     data = memoryview(box("free") + box("moov", b"abc"))
-    assert [(found.type, bytes(found.content)) for found in boxes.walk(data)] == [
+    assert [(result.type, bytes(result.content)) for result in boxes.walk(data)] == [
         ("free", b""),
         ("moov", b"abc"),
     ]
@@ -22,8 +22,8 @@ def test_walk_returns_types_and_contents() -> None:
 def test_64_bit_size_and_size_to_the_end_are_read() -> None:
     large = words(1) + b"mdat" + words(0, 19) + b"abc"
     to_the_end = words(0) + b"moov" + b"rest"
-    found = list(boxes.walk(memoryview(large + to_the_end)))
-    assert [(each.type, bytes(each.content)) for each in found] == [
+    result = list(boxes.walk(memoryview(large + to_the_end)))
+    assert [(each.type, bytes(each.content)) for each in result] == [
         ("mdat", b"abc"),
         ("moov", b"rest"),
     ]
@@ -49,8 +49,8 @@ def test_bytes_that_begin_no_box_end_the_walk(data: bytes) -> None:
     ids=["too large", "huge"],
 )
 def test_oversized_box_ends_with_its_container(data: bytes, content: bytes) -> None:
-    (found,) = boxes.walk(memoryview(data))
-    assert bytes(found.content) == content
+    (result,) = boxes.walk(memoryview(data))
+    assert bytes(result.content) == content
     with pytest.raises(MediaError, match="claims"):
         boxes.parse_header(memoryview(data), len(data))
     assert boxes.parse_header(memoryview(data), len(data), may_be_cut=True).type == "free"
@@ -76,7 +76,7 @@ def test_find_and_require_follow_a_path() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_walk_or_raise(data: bytes) -> None:
     try:
-        found = list(boxes.walk(memoryview(data)))
+        result = list(boxes.walk(memoryview(data)))
     except MediaError:
         return
-    assert sum(len(each.content) + 8 for each in found) <= len(data)
+    assert sum(len(each.content) + 8 for each in result) <= len(data)

@@ -44,37 +44,37 @@ def edited(
 
 
 def test_all_samples_are_played_without_edits() -> None:
-    found = edited(table(3))
-    assert (found.rows.tolist(), found.pts.tolist()) == ([0, 1, 2], [0, 100, 200])
+    result = edited(table(3))
+    assert (result.rows.tolist(), result.pts.tolist()) == ([0, 1, 2], [0, 100, 200])
 
 
 def test_edit_ends_at_its_duration() -> None:
-    found = edited(table(), (500, 500))
-    assert found.rows.tolist() == [5, 6, 7, 8, 9]
-    assert found.pts.tolist() == [0, 100, 200, 300, 400]
+    result = edited(table(), (500, 500))
+    assert result.rows.tolist() == [5, 6, 7, 8, 9]
+    assert result.pts.tolist() == [0, 100, 200, 300, 400]
 
 
 def test_edit_begins_with_the_samples_its_decoder_needs() -> None:
-    found = edited(table(), (300, 700))
-    assert found.rows.tolist() == [5, 6, 7, 8, 9]
-    assert found.pts.tolist() == [-200, -100, 0, 100, 200]
+    result = edited(table(), (300, 700))
+    assert result.rows.tolist() == [5, 6, 7, 8, 9]
+    assert result.pts.tolist() == [-200, -100, 0, 100, 200]
 
 
 def test_audio_edit_has_a_second_of_preroll() -> None:
-    found = edited(table(key_every=1), (300, 700), is_audio=True)
-    assert found.rows.tolist() == [6, 7, 8, 9]
-    assert found.pts.tolist() == [-100, 0, 100, 200]
+    result = edited(table(key_every=1), (300, 700), is_audio=True)
+    assert result.rows.tolist() == [6, 7, 8, 9]
+    assert result.pts.tolist() == [-100, 0, 100, 200]
 
 
 def test_empty_edit_delays_the_samples_after_it() -> None:
-    found = edited(table(), (250, -1), (50, -1), (200, 0))
-    assert (found.rows.tolist(), found.pts.tolist()) == ([0, 1], [300, 400])
+    result = edited(table(), (250, -1), (50, -1), (200, 0))
+    assert (result.rows.tolist(), result.pts.tolist()) == ([0, 1], [300, 400])
 
 
 def test_edits_play_in_any_order_and_repeatedly() -> None:
-    found = edited(table(), (200, 1000), (200, 0), (200, 1000))
-    assert found.rows.tolist() == [10, 11, 0, 1, 10, 11]
-    assert found.pts.tolist() == [0, 100, 200, 300, 400, 500]
+    result = edited(table(), (200, 1000), (200, 0), (200, 1000))
+    assert result.rows.tolist() == [10, 11, 0, 1, 10, 11]
+    assert result.pts.tolist() == [0, 100, 200, 300, 400, 500]
 
 
 def test_edit_list_without_samples_is_ignored() -> None:
@@ -105,11 +105,11 @@ def test_number_of_edits_is_limited() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_edits_or_refused(data: bytes) -> None:
     edits = parse_elst(memoryview(data))
-    found = apply_edits(
+    result = apply_edits(
         table(), edits, timescale=90_000, movie_timescale=1, is_audio=False, rows_max=10_000
     )
-    assert len(found.rows) == len(found.dts) == len(found.pts) > 0
-    assert set(found.rows.tolist()) <= set(range(20))
+    assert len(result.rows) == len(result.dts) == len(result.pts) > 0
+    assert set(result.rows.tolist()) <= set(range(20))
 
 
 @given(
@@ -123,6 +123,6 @@ def test_any_edits_play_samples_that_exist(
     edits: list[tuple[int, int]], is_audio: bool, composition: int
 ) -> None:
     samples = table(composition=composition)
-    found = edited(samples, *edits, is_audio=is_audio)
-    assert set(found.rows.tolist()) <= set(range(20))
-    assert np.array_equal(found.pts - found.dts, samples.composition[found.rows])
+    result = edited(samples, *edits, is_audio=is_audio)
+    assert set(result.rows.tolist()) <= set(range(20))
+    assert np.array_equal(result.pts - result.dts, samples.composition[result.rows])

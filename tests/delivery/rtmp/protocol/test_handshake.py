@@ -53,9 +53,9 @@ def client_accepts(client_digest: bytes, answer: bytes) -> bool:
 
 
 def digest_of(c0c1: bytes) -> bytes:
-    found = find_digest(c0c1[1:])
-    assert found is not None
-    return found[1]
+    match = find_digest(c0c1[1:])
+    assert match is not None
+    return match[1]
 
 
 def test_verifier_accepts_a_recorded_server() -> None:
@@ -72,15 +72,15 @@ def test_verifier_accepts_a_recorded_server() -> None:
     ],
 )
 def test_signed_client_gets_a_signed_response(c0c1: bytes, scheme: DigestScheme) -> None:
-    found = find_digest(c0c1[1:])
-    assert found is not None
-    assert found[0] is scheme
+    match = find_digest(c0c1[1:])
+    assert match is not None
+    assert match[0] is scheme
 
     answer = ServerHandshake(RANDOM).receive_data(c0c1)
 
     assert answer[0] == 3
     assert answer[5] >= 3, "a version below 3 tells FFmpeg that nothing is signed"
-    assert client_accepts(found[1], answer)
+    assert client_accepts(match[1], answer)
 
 
 def test_the_signature_covers_every_byte_of_c1() -> None:
