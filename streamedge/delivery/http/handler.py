@@ -48,7 +48,7 @@ from streamedge.delivery.http.request.routing import (
     build_origin_request,
     forwarded_trailers,
     route_in,
-    target_parts,
+    target_key_parts,
     wants_upgrade,
 )
 from streamedge.delivery.http.response.access_log import response_line
@@ -351,7 +351,7 @@ class HttpHandler:
         """Invalidates stored responses after a successful unsafe method (RFC 9111 §4.4)."""
         target = request.path.decode("latin-1") + (f"?{route.query}" if route.query else "")
         for changed in invalidated_targets(request.method, status, request.host, target, fields):
-            keys = route.rule.binding.keys_written(*target_parts(route, changed))
+            keys = route.rule.binding.keys_written(*target_key_parts(route, changed))
             self.responses.refuse_older(*keys)
 
     # Logs and metrics

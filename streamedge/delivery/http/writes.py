@@ -73,7 +73,7 @@ class Writes:
             raise refuse(501, "NotImplemented", "objects are not copied through the edge")
         size_bytes = _size_bytes(request)
         body = self.bounded(request, body)
-        keys = binding.keys_written(route.place)
+        keys = binding.keys_written(route.origin_path)
         fields = request.fields
         if route.is_s3:
             fields += hoisted_fields(request.query)

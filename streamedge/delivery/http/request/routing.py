@@ -100,7 +100,7 @@ class Route(NamedTuple):
     path: str = ""
 
     @property
-    def place(self) -> str:
+    def origin_path(self) -> str:
         """The identity within the origin: at a site the path, octet for octet, else the name."""
         return self.path if self.rule.binding.is_site else self.name
 
@@ -307,7 +307,7 @@ def selecting_fields(route: Route, request: WebRequest, edge_name: str) -> Mappi
 
 def asset_key(route: Route, policy: CachePolicy, request: WebRequest) -> str:
     """The cache key of a request."""
-    parts = key_parts(policy, route.place, route.query, request.fields)
+    parts = key_parts(policy, route.origin_path, route.query, request.fields)
     return join_key(route.rule.binding.identity, *parts)
 
 
@@ -318,7 +318,7 @@ def invalidation_target(route: Route) -> InvalidationTarget:
     return InvalidationTarget(distribution.id, target, distribution.cache_tag_header)
 
 
-def target_parts(route: Route, target: str) -> tuple[str, ...]:
+def target_key_parts(route: Route, target: str) -> tuple[str, ...]:
     """The key parts of another target (path and query) of the same host, for invalidation.
 
     They follow the origin's identity in the key.
@@ -326,10 +326,10 @@ def target_parts(route: Route, target: str) -> tuple[str, ...]:
     path, _, query = target.partition("?")
     policy = replace(route.rule.behavior.cache, headers=(), cookies=NONE)
     name = path_name(path) or (route.distribution.root_object if path == "/" else "")
-    place = name
+    origin_path = name
     if route.rule.binding.is_site:
-        place = path.removeprefix("/") or site_path(name)
-    return key_parts(policy, place, query, ())
+        origin_path = path.removeprefix("/") or site_path(name)
+    return key_parts(policy, origin_path, query, ())
 
 
 def build_origin_request(route: Route, request: WebRequest, edge_name: str) -> OriginRequest:
