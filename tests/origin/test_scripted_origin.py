@@ -75,10 +75,10 @@ async def test_hold_applies_to_a_position_for_every_reader(
 ) -> None:
     server.hold("film.mp4", at=1000)
     assert len(await read_all(await origin.read("film.mp4", Span(0, 1000)))) == 1000
-    behind = await origin.read("film.mp4", Span(2000, 2010))
+    later_read = await origin.read("film.mp4", Span(2000, 2010))
     assert server.body_bytes_sent == 1000
     server.release("film.mp4")
-    assert len(await read_all(behind)) == 10
+    assert len(await read_all(later_read)) == 10
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -98,14 +98,14 @@ async def test_body_reaches_the_disk_before_the_row(
         return insert(row, limit_bytes)
 
     def record_notice() -> None:
-        done.append("told")
+        done.append("notified")
         notify()
 
     monkeypatch.setattr(os, "fsync", record)
     monkeypatch.setattr(write_queue.rows, "insert", record_row)
     monkeypatch.setattr(write_queue.signal, "notify", record_notice)
     await write_queue.accept("key", "main", put(), body_of(b"hello"))
-    assert done == ["body", "folder", "row", "told"]
+    assert done == ["body", "folder", "row", "notified"]
 
 
 async def test_refused_body_leaves_no_file_and_no_row(write_queue: WriteQueue) -> None:
@@ -211,14 +211,14 @@ async def test_pending_runs_no_query_while_nothing_changes(
     assert neighbour.pending("other") is None
 
     def fail(*_args: object) -> None:
-        raise AssertionError("asked")
+        raise AssertionError("queried")
 
     monkeypatch.setattr(waiting.PendingIndex, "refresh", fail)
     monkeypatch.setattr(waiting, "newest_pending", fail)
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
     await write_queue.accept("other", "main", put(), body_of(b"hello"))
-    with pytest.raises(AssertionError, match="asked"):
+    with pytest.raises(AssertionError, match="queried"):
         neighbour.pending("other")
 
 

@@ -32,9 +32,9 @@ class Worker:
         assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             while line := await self._process.stdout.readline():
-                said: dict[str, Any] = json.loads(line)
-                if said["event"] == event:
-                    return said
+                log_line: dict[str, Any] = json.loads(line)
+                if log_line["event"] == event:
+                    return log_line
         raise AssertionError(f"ended without saying {event}")
 
     async def kill(self) -> None:
@@ -131,8 +131,8 @@ async def test_write_of_a_leader_killed_after_the_origin_had_it_is_not_a_conflic
     await first.kill()
     assert write_queue.rows.by_state() == {State.SENDING: 1, State.QUEUED: 1}
     second = await start("replicate", "1")
-    said = [await second.says("write_replicated") for _ in range(2)]
-    assert [event["attempts"] for event in said] == [2, 1]
+    lines = [await second.says("write_replicated") for _ in range(2)]
+    assert [event["attempts"] for event in lines] == [2, 1]
     assert (root / "origin/film").read_bytes() == b"later"
     assert write_queue.rows.by_state() == {}
     write_queue.close()

@@ -398,7 +398,7 @@ async def test_cancelled_play_closes_its_medium() -> None:
 
 
 async def test_play_closed_before_its_start_opens_no_medium() -> None:
-    context = FakeContext(RefusalError("NetStream.Play.Failed", "never asked", "x"))
+    context = FakeContext(RefusalError("NetStream.Play.Failed", "not requested", "x"))
     player = Player(context, ANY, Pace(1000, 0))
     player.close()
     await player.run()
@@ -466,7 +466,7 @@ async def test_resume_that_goes_back_is_refused_like_a_seek() -> None:
     assert bench.film.closed
 
 
-@pytest.mark.parametrize("has_ms", [0, 19 * STEP_MS], ids=["unsaid", "all"])
+@pytest.mark.parametrize("has_ms", [0, 19 * STEP_MS], ids=["none", "all"])
 async def test_resume_where_sending_stopped_does_not_check_access_again(has_ms: int) -> None:
     bench = await paused_at_20(has_ms)
     bench.context.refusal = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")

@@ -166,7 +166,7 @@ def test_each_url_form_of_players_is_accepted(resource: str, name: str, viewer: 
         lambda name: name.replace("?", "%3F"),
         lambda name: quote(name, safe=""),
     ],
-    ids=["all", "lower case", "behind the mark", "the mark", "everything"],
+    ids=["all", "lower case", "after the mark", "the mark", "everything"],
 )
 def test_names_encoded_by_pages_are_accepted(encode: object) -> None:
     assert callable(encode)

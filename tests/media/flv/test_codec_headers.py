@@ -13,7 +13,7 @@ from tests.support.memory_reader import MemoryReader
 VIDEO_ONLY = flv.file_header(has_audio=False, has_video=True)
 
 
-def picture(time_ms: int, *, is_key: bool = False, size_bytes: int = 500) -> bytes:
+def video_tag(time_ms: int, *, is_key: bool = False, size_bytes: int = 500) -> bytes:
     body = (b"\x17" if is_key else b"\x27") + b"\x01\0\0\0" + bytes(size_bytes)
     return flv.tag(TagType.VIDEO, body, time_ms)
 
@@ -24,7 +24,7 @@ def avc_header(time_ms: int, record: bytes) -> bytes:
 
 def second(start_ms: int, size_bytes: int = 500) -> bytes:
     return b"".join(
-        picture(start_ms + at, is_key=at == 0, size_bytes=size_bytes) for at in range(0, 1000, 40)
+        video_tag(start_ms + at, is_key=at == 0, size_bytes=size_bytes) for at in range(0, 1000, 40)
     )
 
 

@@ -96,8 +96,8 @@ def test_one_track_does_not_need_the_whole_limit() -> None:
 
 
 def test_audio_header_after_a_large_keyframe_is_found() -> None:
-    picture = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(400_000), 40)
-    data = BOTH + AVC_HEADER + picture + AAC_HEADER + SOUND
+    keyframe = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(400_000), 40)
+    data = BOTH + AVC_HEADER + keyframe + AAC_HEADER + SOUND
     head, spans = read(data)
     assert head.audio_sequence_header == b"\xaf\0\x12\x10"
     assert head.first_media == len(BOTH + AVC_HEADER)
@@ -105,8 +105,8 @@ def test_audio_header_after_a_large_keyframe_is_found() -> None:
 
 
 def test_keyframe_larger_than_the_search_limit_is_read() -> None:
-    picture = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(4_000_000), 40)
-    head, _ = read(BOTH + AVC_HEADER + AAC_HEADER + picture + SOUND)
+    keyframe = flv.tag(TagType.VIDEO, b"\x17\x01\0\0\0" + bytes(4_000_000), 40)
+    head, _ = read(BOTH + AVC_HEADER + AAC_HEADER + keyframe + SOUND)
     assert head.first_media == len(BOTH + AVC_HEADER + AAC_HEADER)
 
 

@@ -102,8 +102,8 @@ def test_scan_stops_at_damage(junk: bytes) -> None:
     data = THREE + junk
     tags = scan_tags(data + THREE, file_end=len(data + THREE))
     assert (tags.count, tags.end, tags.stop) == (3, len(THREE), Stop.DAMAGE)
-    behind = resynchronise(data[len(THREE) :] + THREE, is_file_end=True, tags_needed=2)
-    assert behind == len(junk)
+    offset = resynchronise(data[len(THREE) :] + THREE, is_file_end=True, tags_needed=2)
+    assert offset == len(junk)
 
 
 def test_last_tag_may_lack_its_previous_tag_size() -> None:

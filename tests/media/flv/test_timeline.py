@@ -25,8 +25,8 @@ HEADER = int(TagFlag.VIDEO | TagFlag.SEQUENCE_HEADER)
 def place(*tags: tuple[int, int], timeline: Timeline = Timeline()) -> list[int]:  # noqa: B008
     flags = np.array([kind for kind, _ in tags], np.uint8)
     times = np.array([time for _, time in tags], np.int64)
-    placed, _ = place_tags(timeline, times, flags)
-    return [int(time) for time in placed]
+    medium_times, _ = place_tags(timeline, times, flags)
+    return [int(time) for time in medium_times]
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ def test_steady_times_are_unchanged() -> None:
 
 
 def test_restarted_recording_continues_the_time_line() -> None:
-    placed = place((V, 0), (A, 5), (V, 20_000), (A, 20_005), (V, 0), (A, 5), (V, 40), (A, 25))
+    medium_times = place((V, 0), (A, 5), (V, 20_000), (A, 20_005), (V, 0), (A, 5), (V, 40), (A, 25))
     second = 20_005 + STEP_MS
-    assert placed[4:] == [second, second + 5, second + 40, second + 25]
+    assert medium_times[4:] == [second, second + 5, second + 40, second + 25]
 
 
 def test_late_audio_of_the_first_recording_does_not_move_the_second() -> None:
-    placed = place((V, 20_000), (A, 19_900), (V, 0), (A, 19_950), (A, 10), (V, 40))
+    medium_times = place((V, 20_000), (A, 19_900), (V, 0), (A, 19_950), (A, 10), (V, 40))
     start = 20_000 + STEP_MS
-    assert placed == [20_000, 19_900, start, 19_950, start + 10, start + 40]
+    assert medium_times == [20_000, 19_900, start, 19_950, start + 10, start + 40]
 
 
 def test_forward_jump_is_removed() -> None:
-    placed = place((V, 0), (A, 0), (V, 3_600_000), (A, 3_600_010), (V, 3_600_040))
-    assert placed == [0, 0, STEP_MS, STEP_MS + 10, STEP_MS + 40]
+    medium_times = place((V, 0), (A, 0), (V, 3_600_000), (A, 3_600_010), (V, 3_600_040))
+    assert medium_times == [0, 0, STEP_MS, STEP_MS + 10, STEP_MS + 40]
     # Rare video frames are no jump while audio continues.
     sparse = [(V, 0)] + [(A, time) for time in range(0, 100_000, 20_000)] + [(V, 99_000)]
     assert place(*sparse)[-1] == 99_000
@@ -87,20 +87,20 @@ TAGS = st.lists(
 def test_times_never_fall_back_far_nor_jump(
     tags: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    placed = place(*tags)
+    medium_times = place(*tags)
     cut = data.draw(st.integers(1, len(tags)))
     flags = np.array([kind for kind, _ in tags], np.uint8)
     times = np.array([time for _, time in tags], np.int64)
     before, timeline = place_tags(Timeline(), times[:cut], flags[:cut])
-    behind = place(*tags[cut:], timeline=timeline) if cut < len(tags) else []
-    assert before.tolist() + behind == placed  # in runs of any size
+    after = place(*tags[cut:], timeline=timeline) if cut < len(tags) else []
+    assert before.tolist() + after == medium_times  # in runs of any size
     last_times: dict[int, int] = {}
     for at, (kind, _) in enumerate(tags):
-        assert placed[at] >= 0
+        assert medium_times[at] >= 0
         if kind == S:
             continue
         if kind in last_times:
-            assert placed[at] >= last_times[kind] - FALL_BACK_MS
+            assert medium_times[at] >= last_times[kind] - FALL_BACK_MS
         if last_times:
-            assert placed[at] <= max(last_times.values()) + JUMP_AHEAD_MS
-        last_times[kind] = placed[at]
+            assert medium_times[at] <= max(last_times.values()) + JUMP_AHEAD_MS
+        last_times[kind] = medium_times[at]

@@ -186,7 +186,7 @@ def test_number_of_descriptions_is_limited() -> None:
     [
         ("1210", 44100, 2),  # LC, index 4
         ("1190", 48000, 2),  # LC, index 3
-        ("131056e598", 24000, 2),  # LC with SBR signalled behind
+        ("131056e598", 24000, 2),  # LC with SBR signalled after it
         ("17800bb810", 6000, 2),  # LC, rate written out
         ("1238", 44100, 8),
         ("1200", 44100, 0),

@@ -230,9 +230,9 @@ def test_index_takes_no_more_memory_than_counted() -> None:
 
 def test_damaged_track_does_not_affect_the_others() -> None:
     for name, broken in (("entry", b""), ("stsz", b""), ("stts", table("stts"))):
-        pictures = build(TrackRecipe(), sound(**{name: broken}))
-        assert (pictures.count, pictures.audio) == (3, None)
-        (fault,) = pictures.faults
+        title = build(TrackRecipe(), sound(**{name: broken}))
+        assert (title.count, title.audio) == (3, None)
+        (fault,) = title.faults
         assert fault.startswith("audio track 1: ")
         recipe = TrackRecipe()
         setattr(recipe, name, broken)

@@ -1134,7 +1134,7 @@ async def test_cancelled_wait_drops_the_connection(server: Server, when: str) ->
     await client.close()
 
 
-@pytest.mark.parametrize("when", ["asked for a piece", "full", "waiting for 100"])
+@pytest.mark.parametrize("when", ["waiting for a piece", "full", "waiting for 100"])
 async def test_cancelled_upload_drops_the_connection(server: Server, when: str) -> None:
     client = make_client(connections_max=1)
     reached = asyncio.Event()
@@ -1153,7 +1153,7 @@ async def test_cancelled_upload_drops_the_connection(server: Server, when: str) 
 
     async def script(peer: Peer) -> None:
         await peer.head()
-        if when != "asked for a piece":
+        if when != "waiting for a piece":
             reached.set()
         await go_on.wait()
         await peer.closed_by_client()

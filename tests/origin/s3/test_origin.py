@@ -150,7 +150,9 @@ async def test_wrong_secret_is_forbidden(s3: S3Server, film_etag: str) -> None:
 async def test_unknown_key_and_anonymous_requests_are_forbidden(
     s3: S3Server, film_etag: str
 ) -> None:
-    stranger = S3Origin(BUCKET, endpoint=s3.endpoint, access_key_id="nobody", secret_access_key="x")
+    stranger = S3Origin(
+        BUCKET, endpoint=s3.endpoint, access_key_id="unknown", secret_access_key="x"
+    )
     anonymous = S3Origin(BUCKET, endpoint=s3.endpoint, anonymous=True)
     for origin in (stranger, anonymous):
         head, read = await failures_of(origin, "dir/film.mp4")

@@ -262,8 +262,8 @@ def test_any_bytes_decode_or_raise_amf_error(data: bytes) -> None:
     ),
 )
 def test_values_before_any_unreadable_bytes_are_returned(
-    written: list[AmfValue], behind: bytes
+    written: list[AmfValue], garbage: bytes
 ) -> None:
     sent = encode(*written)
     assert decode_readable(sent) == decode_all(sent)
-    assert decode_readable(sent + behind)[: len(written)] == written
+    assert decode_readable(sent + garbage)[: len(written)] == written
