@@ -22,7 +22,7 @@ from streamedge.control.database import ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.coordination.invalidation_feed import apply_invalidations
-from streamedge.delivery.http.connection.request_side import HttpConnection
+from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.delivery.http.server import WebServer
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
@@ -139,14 +139,14 @@ async def serve_web(
             log.close()
 
 
-def connections(edge: WebEdge) -> list[HttpConnection]:
-    """The server's open connections."""
-    return edge.server.connections
+def connections(edge: WebEdge) -> list[Http1Connection]:
+    """The open connections, from within."""
+    return [one for one in edge.server.connections if isinstance(one, Http1Connection)]
 
 
 def waiting_requests(edge: WebEdge) -> int:
-    """How many requests wait for the response to another request."""
-    return sum(1 for one in connections(edge) if one._held and not one._is_idle)
+    """How many requests wait on their connection for the response to another."""
+    return sum(1 for one in connections(edge) if one.stats().is_waiting)
 
 
 def descriptors() -> int:

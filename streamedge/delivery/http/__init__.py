@@ -1,1 +1,1 @@
-"""HTTP delivery: the server, the request handler and the fast path for fresh hits."""
+"""HTTP delivery: the server, the connections of each HTTP version, the request handler."""

@@ -7,6 +7,7 @@ the response. Other modules have the rules of each step; the connection sends th
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,14 +34,16 @@ from streamedge.delivery.http.compression.negotiation import (
     negotiate,
     with_vary,
 )
+from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath, SentHit, hit_log_lines
+from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.body_buffer import BodyBuffer
-from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
-from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Refused
+from streamedge.delivery.http.request.request import WebRequest, error_page_request
 from streamedge.delivery.http.request.routing import (
     Route,
     WebDistribution,
@@ -117,26 +120,22 @@ class HttpHandler:
         self._write_queue = write_queue
         self._writes = Writes(self.responses, write_queue, request_body_bytes)
         self._body_buffer = BodyBuffer()
-        self._builder = ResponseBuilder(edge_name, counts, ranges_max)
+        self._builder = ResponseBuilder(edge_name, ranges_max)
         self._log = log
         self._counts = counts
         self.fast_paths = {
             (secure, forwarded): FastPath(
-                cache,
-                self.responses,
-                edge_name,
-                self._dispatcher,
-                self._memory,
+                cache, self.responses, edge_name, self._builder, Http1Heads(), self._memory
             )
             for secure in (False, True)
             for forwarded in (False, True)
         }
         self.batch = HitBatch(self.hits_finished)
-        self._fast_path_sent = counts.tally(Counter.SENT_BYTES, "http")
-        self._fast_path_hits = counts.tally(Counter.RESPONSES, CacheResult.HIT.value)
-        self._fast_path_statuses = {
-            status: counts.tally(Counter.STATUSES, str(status)) for status in (200, 206)
-        }
+        self._sent = counts.tally(Counter.SENT_BYTES, "http")
+        self._statuses = functools.cache(lambda status: counts.tally(Counter.STATUSES, str(status)))
+        self._results = functools.cache(
+            lambda result: counts.tally(Counter.RESPONSES, result.value)
+        )
 
     def replace(
         self,
@@ -150,25 +149,36 @@ class HttpHandler:
         """Uses this config from the next request on; requests with a route keep the old one."""
         self._dispatcher = Dispatcher(self.edge_name, distributions, self.authorizer, url_bytes)
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
-        self._builder = ResponseBuilder(self.edge_name, self._counts, ranges_max)
+        self._builder = ResponseBuilder(self.edge_name, ranges_max)
         self._memory.limit(memory_bytes)
         for fast_path in self.fast_paths.values():
-            fast_path.replace(self._dispatcher)
+            fast_path.replace(self._builder)
 
-    def find(self, request: WebRequest) -> Route | Response:
-        """The route of a request, or the error response."""
-        outcome = self._dispatcher.dispatch(request)
+    def dispatch(self, request: WebRequest) -> Dispatched | Refused:
+        """The route and grant of a request, or its refusal."""
+        return self._dispatcher.dispatch(request)
+
+    async def respond(self, exchange: Exchange) -> Response | Upgraded:
+        """The response to any request. Failures become error responses."""
+        request, outcome = exchange.request, exchange.outcome
         if isinstance(outcome, Refused):
             return self._builder.rejected(request, outcome)
         route = outcome.route
-        if route.is_s3:  # the fast path answers none of these
+        if route.is_s3:
             try:
                 require_known_call(route, request, self.authorizer)
             except WriteRefusedError as exc:
                 return self._builder.written(route, request, exc.response)
-        return route
+        if self._is_for_cache(route, request):
+            return await self._serve(route, request, exchange.interim)
+        try:
+            return await self._forward(
+                route, request, exchange.body(), exchange.interim, exchange.trailers
+            )
+        except ConnectionResetError as exc:  # the viewer left before its request had ended
+            return self._builder.refused(request, 400, str(exc), route.distribution.id)
 
-    def is_for_cache(self, route: Route, request: WebRequest) -> bool:
+    def _is_for_cache(self, route: Route, request: WebRequest) -> bool:
         """Whether the cache may answer the request."""
         return (
             request.method in {"GET", "HEAD"}
@@ -177,7 +187,7 @@ class HttpHandler:
             and not self._writes.needs(route, request)
         )
 
-    async def serve(
+    async def _serve(
         self, route: Route, request: WebRequest, interim: Callable[[int, Fields], None]
     ) -> Response:
         """The response to a GET or HEAD; failures become error responses.
@@ -245,9 +255,7 @@ class HttpHandler:
         self, route: Route, request: WebRequest, page: ErrorPage, response: Response
     ) -> Response:
         """The distribution's error page, or the error response itself if the page fails."""
-        page_request = replace(
-            request, path=page.path.encode("latin-1"), query="", headers={}, fields=()
-        )
+        page_request = error_page_request(request, page.path)
         page_route = route_in(route.distribution, page_request.path, "")
         if not isinstance(page_route, Route):
             return response
@@ -256,10 +264,12 @@ class HttpHandler:
             return response
         if response.reader is not None:
             response.reader.close()
-        if response.parts is not None:
-            await response.parts.aclose()
+        if response.stream is not None:
+            await response.stream.aclose()
         shown = self._builder.stored(page_route, page_request, outcome, status=page.response_status)
-        return shown._replace(reason=response.reason, provenance=outcome.reader.provenance)
+        return shown._replace(
+            reason=response.reason, error=response.error, provenance=outcome.reader.provenance
+        )
 
     async def _page(self, route: Route, request: WebRequest) -> Stored | None:
         try:
@@ -276,7 +286,7 @@ class HttpHandler:
             outcome.response.close()
         return None
 
-    async def forward(
+    async def _forward(
         self,
         route: Route,
         request: WebRequest,
@@ -330,10 +340,6 @@ class HttpHandler:
             return Upgraded(fields, response)
         return self._builder.passed(route, request, response, status)
 
-    def viewer_left(self, request: WebRequest, route: Route, exc: ConnectionResetError) -> Response:
-        """The response that is logged when a viewer leaves before its request has ended."""
-        return self._builder.refused(request, 400, str(exc), route.distribution.id)
-
     def _invalidate_after_unknown_outcome(self, route: Route, request: WebRequest) -> None:
         """Invalidates after an unsafe method that may have changed something, or still may."""
         if request.method in SAFE_METHODS:
@@ -365,7 +371,7 @@ class HttpHandler:
         cut: str | None,
     ) -> None:
         """Logs and counts a response; ``cut`` is the reason why it ended early, or None."""
-        self._count(response.message.status, response.result, sent_bytes)
+        self._count(response.message.status, response.result, sent_bytes, response.error)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         headers = request.headers
@@ -393,18 +399,23 @@ class HttpHandler:
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
         """Logs and counts responses of the fast path."""
-        statuses, sent_bytes = self._fast_path_statuses, 0
-        for _plain_get, _byte_range, status, _client, size_bytes in hits:
-            statuses[status].amount += 1
-            sent_bytes += size_bytes
-        self._fast_path_sent.amount += sent_bytes
-        self._fast_path_hits.amount += len(hits)
+        statuses, results = self._statuses, self._results
+        sent_bytes = 0
+        for _remembered, _byte_range, status, _client, sent, response in hits:
+            statuses(status).amount += 1
+            sent_bytes += sent
+            if response is None:
+                results(CacheResult.HIT).amount += 1
+            else:
+                results(response.result).amount += 1
+                if response.error:
+                    self._counts.add(Counter.ERRORS, response.error)
+        self._sent.amount += sent_bytes
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         log = self._log
         log.lines(
-            len(hits),
-            partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut),
+            len(hits), partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut)
         )
 
     def refused_connection(self, client: str, status: HTTPStatus) -> None:
@@ -419,10 +430,12 @@ class HttpHandler:
             reason=status.phrase,
         )
 
-    def _count(self, status: int, result: CacheResult, sent_bytes: int) -> None:
-        self._counts.add(Counter.SENT_BYTES, "http", sent_bytes)
-        self._counts.add(Counter.RESPONSES, result.value)
-        self._counts.add(Counter.STATUSES, str(status))
+    def _count(self, status: int, result: CacheResult, sent_bytes: int, error: str = "") -> None:
+        self._sent.amount += sent_bytes
+        self._results(result).amount += 1
+        self._statuses(status).amount += 1
+        if error:
+            self._counts.add(Counter.ERRORS, error)
 
 
 def _miss_span(request: WebRequest) -> Span:

@@ -1,8 +1,7 @@
 """The HTTP server of a worker, on sockets that the supervisor has bound.
 
 It accepts connections with and without TLS, closes idle and stalled ones periodically, and drains
-on shutdown. Of uvicorn, only the protocol and ASGI are used: the supervisor has the sockets,
-signals and processes.
+on shutdown. The supervisor has the sockets, signals and processes.
 """
 
 from __future__ import annotations
@@ -16,24 +15,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 
-from uvicorn.config import Config as UvicornConfig
-from uvicorn.server import ServerState
-
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.http.connection.application import Application
-from streamedge.delivery.http.connection.request_side import HttpConnection
+from streamedge.delivery.http.connections import Connections, ViewerConnection
 from streamedge.delivery.http.handler import HttpHandler
-from streamedge.delivery.http.response.response import bare_head
+from streamedge.delivery.http.http1.connection import Http1Connection
+from streamedge.delivery.http.http1.encoding import encode_head
+from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, OnClose, Peer
-from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
 
 SWEEP_INTERVAL_S = 1.0  # how often connections are checked for timeouts
-TOO_MANY = bare_head(
-    HTTPStatus.TOO_MANY_REQUESTS, [("content-length", "0"), ("connection", "close")]
+TOO_MANY = encode_head(
+    ResponseHead(HTTPStatus.TOO_MANY_REQUESTS, [("content-length", "0")]), closes=True
 )
 
 
@@ -72,23 +68,10 @@ class WebServer:
         self._acceptor = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
         self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
-        self._state = ServerState()
-        self._connection_closed = asyncio.Event()
+        self._connections = Connections(connections_max)
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
-        self._config = UvicornConfig(
-            Application(handler),
-            interface="asgi3",
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=True,
-        )
-        self._config.load()
         counts.gauges[Gauge.HTTP_CONNECTIONS] = 0
 
     async def start(
@@ -102,13 +85,12 @@ class WebServer:
 
         On ``proxied`` listeners each connection begins with a PROXY header.
         """
-        self._read_scheduler = ReadScheduler(asyncio.get_running_loop())
         for listener in listeners:
-            await self._listen(listener, self._connect, TOO_MANY, is_proxied=listener in proxied)
+            await self._listen(listener, self._serve, TOO_MANY, is_proxied=listener in proxied)
         if context is not None:
             tls_acceptor = TlsAcceptor(
                 context,
-                lambda peer: self._serve(peer, self._connection_closed.set),
+                lambda peer: self._serve(peer, _nothing),
                 self._handshakes,
                 self._connections_max,
                 self._handshake_failed,
@@ -143,41 +125,21 @@ class WebServer:
         self._listeners.append(listener)
         self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
 
-    def _connect(self, peer: Peer, on_close: OnClose) -> HttpConnection:
-        def closed() -> None:
-            on_close()
-            self._connection_closed.set()
-
-        return self._serve(peer, closed)
-
-    def _serve(self, peer: Peer, on_close: OnClose) -> HttpConnection:
-        return HttpConnection(
-            self._config,
-            self._state,
-            asyncio.get_running_loop(),
-            self.handler,
-            self._connections_max,
-            on_close,
-            peer,
-            self._read_scheduler,
-        )
+    def _serve(self, peer: Peer, on_close: OnClose) -> Http1Connection:
+        return Http1Connection(self.handler, self._connections, peer, on_close)
 
     @property
-    def connections(self) -> list[HttpConnection]:
+    def connections(self) -> list[ViewerConnection]:
         """The open connections."""
-        return [
-            connection
-            for connection in self._state.connections
-            if isinstance(connection, HttpConnection)
-        ]
+        return list(self._connections.open)
 
     def stats(self) -> WebServerStats:
         """What is open now."""
         return WebServerStats(
             len(self._listeners),
-            len(self._state.connections),
+            len(self._connections.open),
             self._acceptor.stats(),
-            len(self._state.tasks),
+            self._connections.requests,
         )
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
@@ -197,21 +159,15 @@ class WebServer:
         self._acceptor.stop()
         for handshake in list(self._handshakes):
             handshake.fail_handshake("the edge is stopping")
-        for connection in list(self._state.connections):
+        for connection in self.connections:
             connection.shutdown()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._state.connections:
-                    self._connection_closed.clear()
-                    await self._connection_closed.wait()
-        for connection in list(self._state.connections):
-            connection.transport.abort()
-        while self._state.connections:
-            self._connection_closed.clear()
-            await self._connection_closed.wait()
-        for task in self._state.tasks:
-            task.cancel()
-        await asyncio.gather(*self._state.tasks, return_exceptions=True)
+                await self._connections.all_closed()
+        for connection in self.connections:
+            connection.abort()
+        await self._connections.all_closed()
+        await self._connections.cancel_tasks()
 
     def _sweep_again(self) -> None:
         loop = asyncio.get_running_loop()
@@ -222,7 +178,7 @@ class WebServer:
             if now_s - handshake.began_s > self._handshake_s:
                 handshake.fail_handshake("it took too long")
         self._acceptor.sweep(now_s)
-        self._counts.gauges[Gauge.HTTP_CONNECTIONS] = len(self._state.connections)
+        self._counts.gauges[Gauge.HTTP_CONNECTIONS] = len(self._connections.open)
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
@@ -230,3 +186,7 @@ class WebServer:
         self._counts.add(Counter.ERRORS, "tls_handshake")
         now_s = asyncio.get_running_loop().time()
         self._failed_handshake.emit(now_s, client=client, reason=reason)
+
+
+def _nothing() -> None:
+    """Called at the end of the protocol inside of a TLS connection, which is itself counted."""

@@ -114,16 +114,21 @@ class Sender:
         if not waits and self._next_quantum is None and not self._pumping:
             self._pump()
 
-    def send_at_once(self, head: bytes, ready: Ready) -> int:
+    def send_at_once(self, head: bytes, ready: Ready | None) -> int:
         """Sends ``head`` and then bytes of a cache file, and returns how many it sent.
 
         Only for an idle sender. The caller pushes the rest; ``push`` also detects a closed peer. It
         pushes nothing when all was accepted but ``idle`` is still false.
         """
-        assert not self._parts
-        accepted = self._writer.send_together(head, ready)
-        self._accepted_bytes += accepted
-        return accepted
+        if ready is not None:
+            taken = self._writer.send_together(head, ready)
+        else:
+            try:
+                taken = self._writer.send(head, more=False)
+            except OSError:
+                return 0  # the peer is slow or gone; the next call reports which
+        self._accepted_bytes += taken
+        return taken
 
     def close(self) -> None:
         """Closes the writer and drops the queue. May be called twice."""

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
-from streamedge.delivery.http.connection.request_side import HEADER_BYTES_MAX
+from streamedge.delivery.http.http1.connection import HEADER_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.event_loop import until
@@ -512,7 +512,7 @@ async def test_trickling_request_is_closed(cache_root: Path) -> None:
             line = b"X: 1\r\n" if second else b"GET /a HTTP/1.1\r\nHost: edge\r\n"
             came_bytes += len(line)
             await viewer.send(line)
-            await until(partial(lambda count: connection._header_bytes == count, came_bytes))
+            await until(partial(lambda count: connection.stats().header_bytes == count, came_bytes))
             connection.sweep(started_s + second, idle_s=9.5, stall_s=60)
             assert not connection.transport.is_closing()
         connection.sweep(started_s + 10, idle_s=9.5, stall_s=60)

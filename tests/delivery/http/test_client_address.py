@@ -147,7 +147,7 @@ async def test_proxy_header_may_arrive_with_requests(cache_root: Path, header: A
         assert await seen_by_origin(edge) == VIEWER
         assert {line["client"] for line in edge.lines()} == {f"{VIEWER}:4711"}
         (connection,) = connections(edge)
-        assert connection.client == (VIEWER, 4711)
+        assert connection.peer == (VIEWER, 4711)
 
 
 async def test_refused_request_is_logged_with_the_viewer_address(cache_root: Path) -> None:

@@ -81,7 +81,7 @@ async def test_request_body_is_not_buffered_for_a_slow_origin(cache_root: Path) 
         await viewer.send(request("/big", "PUT", content_length=str(len(body))))
         sending = asyncio.create_task(viewer.send(body))
         (connection,) = connections(edge)
-        await until(lambda: connection.flow.read_paused)
+        await until(lambda: connection.stats().is_paused)
         assert not sending.done()
         edge.origin.resume_bodies()
         await sending

@@ -109,5 +109,5 @@ async def test_no_encoding_of_a_path_bypasses_its_access_rules(cache_root: Path,
 def test_object_name_is_encoded_as_browsers_do(name: str) -> None:
     """RTMP finds an object under the same name as a browser's request."""
     if object_name("/" + site_path(name)) is not None:
-        assert path_name(site_path(name)) == name
+        assert path_name("/" + site_path(name)) == name
         assert is_object_name(name)

@@ -59,7 +59,7 @@ async def test_incomplete_request_does_not_keep_its_connection_open(cache_root: 
         put(edge)
         await viewer.get("/small")
         await viewer.send(request("/small")[:-2] + b"x-slow: ")
-        await until(lambda: connections(edge)[0]._header_bytes > 0)
+        await until(lambda: connections(edge)[0].stats().header_bytes > 0)
         sweep(edge, IDLE_S + 1)
         assert await viewer.receive_rest() == b""
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX
+from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.spans import Span
 from tests.support.event_loop import until
 from tests.support.http_viewer import Viewer, open_viewer, request
@@ -50,7 +50,7 @@ async def test_waiting_viewers_get_the_object_of_one_response(cache_root: Path) 
         assert [line["cache"] for line in edge.lines()].count("Hit") == HELD
 
 
-async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[HttpConnection]:
+async def at_once(edge: WebEdge, viewers: list[Viewer], raw: bytes) -> list[Http1Connection]:
     """Sends one request of each viewer in one loop iteration; returns their connections."""
     await until(lambda: len(connections(edge)) >= len(viewers))
     by_name = {str(one.peer): one for one in connections(edge)}

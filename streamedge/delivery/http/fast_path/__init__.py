@@ -1,1 +1,1 @@
-"""The fast path: hits whose requests are remembered."""
+"""The fast path: responses to requests whose decisions are remembered."""

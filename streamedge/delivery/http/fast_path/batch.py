@@ -4,8 +4,8 @@ First the batch decides all of its requests, then it sends all responses, then i
 them. So each step's code is still in the processor's caches when it runs again; the kernel's send
 path would evict it between one hit and the next. A batch ends with the iteration in which it began.
 
-For a cold key, one request goes to the application. The others are deferred until its task has
-started the origin request, so that they can wait for that response (``request_side``).
+For a cold key, one request goes to the handler. The others are deferred until its task has started
+the origin request, so that they can wait for that response (``http1.connection``).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from streamedge.delivery.http.fast_path.fast_path import Hit, PlainGet, SentHit
+from streamedge.delivery.http.fast_path.fast_path import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 
 BATCH_MAX = 64
@@ -29,10 +29,14 @@ class BatchConnection(Protocol):
 
     def decide_hit(
         self, now_s: float, pending_keys: set[str]
-    ) -> tuple[PlainGet, ByteRange | None, Hit] | None: ...
+    ) -> tuple[RememberedRequest[Any, Any], ByteRange | None, Hit[Any]] | None: ...
 
     def send_hit(
-        self, plain_get: PlainGet, byte_range: ByteRange | None, answer: Hit, loop_s: float
+        self,
+        remembered: RememberedRequest[Any, Any],
+        byte_range: ByteRange | None,
+        hit: Hit[Any],
+        loop_s: float,
     ) -> SentHit | None: ...
 
     def abort_with(self, cause: Exception) -> None: ...
@@ -82,18 +86,18 @@ class HitBatch:
         had_none = not pending_keys
         for connection in due:
             try:
-                hit = connection.decide_hit(now_s, pending_keys)
+                decided = connection.decide_hit(now_s, pending_keys)
             except Exception as cause:  # noqa: BLE001 - a fault in one request does not affect the others
                 connection.abort_with(cause)
                 continue
-            if hit is not None:
-                hits.append((connection, hit))
+            if decided is not None:
+                hits.append((connection, decided))
         if pending_keys and had_none:
             due[0].loop.call_soon(self._run_again)
         loop_s, sent_hits = due[0].loop.time(), []
-        for connection, (plain_get, byte_range, answer) in hits:
+        for connection, (remembered, byte_range, hit) in hits:
             try:
-                sent = connection.send_hit(plain_get, byte_range, answer, loop_s)
+                sent = connection.send_hit(remembered, byte_range, hit, loop_s)
             except Exception as cause:  # noqa: BLE001 - nor does one while sending
                 connection.abort_with(cause)
                 continue

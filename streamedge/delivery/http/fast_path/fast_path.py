@@ -1,19 +1,24 @@
-"""The fast path: answers a plain GET of an open and fresh object without a task.
+"""The fast path: answers a request from what an equal request has already decided.
 
-It decides the response and builds its head and its log line. Everything that is the same from one
-request to the next is prepared: for a host and URL the object's header lines, date, age and
-freshness, for one second (``PreparedResponse``); for a request's bytes the parsed request
-(``request_memo``). It does not answer what is out of the ordinary: conditions, HEAD, HTTP/1.0,
-another form of range, bytes that are neither cached nor being filled. Then ``decide`` returns None,
-and the general path sends the same response, byte for byte.
+For a request's bytes it remembers the parsed request and how it was dispatched (``request_memo``).
+For a host and URL it prepares the object's header fields, date, age and freshness for one second
+(``PreparedResponse``); plain GETs of any range share them. For every other GET or HEAD whose
+response depends on the request and the object alone (conditions, several ranges, stored errors,
+redirects, refusals, error pages) it prepares the whole response, for one second as well
+(``PreparedMessage``). The same functions prepare them that build a response on the general path.
+
+A request that is not answered here is handled on the general path, with what is remembered of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from streamedge.access.admission import OPEN_TO_ALL
 from streamedge.cache.in_flight import CacheStatus
@@ -33,30 +38,61 @@ from streamedge.delivery.http.compression.negotiation import (
     with_vary,
 )
 from streamedge.delivery.http.fast_path.request_memo import ByteRange, RequestMemo, plain_range
+from streamedge.delivery.http.policy.behaviors import ErrorPage
+from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import CachedGrant
-from streamedge.delivery.http.request.dispatch import Dispatcher, Refused
-from streamedge.delivery.http.request.request import WebRequest, without_field
+from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.request import WebRequest, error_page_request, without_field
 from streamedge.delivery.http.request.routing import (
     Route,
     asset_key,
     invalidation_target,
+    route_in,
     selecting_fields,
 )
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut, target_fields
+from streamedge.delivery.http.response.build import Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
-from streamedge.delivery.http.response.response import ResponseContext, stored_header_lines
+from streamedge.delivery.http.response.response import ResponseContext, ResponseHead, stored_fields
 from streamedge.memo import Memo, MemoryBudget
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
 TARGET_BYTES = 2048  # about the size of a PreparedResponse, without its texts
+REQUEST_BYTES = 4096  # about the size of a remembered request, beside three times its bytes
 
 # Fields that make a request not plain.
 _NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
+# Fields of requests that are not remembered: more than the head belongs to them.
+_MORE_THAN_HEAD = frozenset({"content-length", "transfer-encoding", "expect", "te", "upgrade"})
 _DIRECTIVES = frozenset({"cache-control", "pragma"})
 
+Head = TypeVar("Head")
+Head_co = TypeVar("Head_co", covariant=True)
+Tail = TypeVar("Tail")
 
-class PreparedResponse:
+
+class HeadEncoder(Protocol[Head_co, Tail]):
+    """Encodes heads for one HTTP version. ``Tail`` is the part that all ranges share."""
+
+    def tail(self, fields: Iterable[Field]) -> Tail: ...
+
+    def whole(self, size_bytes: int, tail: Tail) -> Head_co: ...
+
+    def part(self, start: int, end: int, size_bytes: int, tail: Tail) -> Head_co: ...
+
+    def message(self, head: ResponseHead, *, closes: bool) -> Head_co: ...
+
+
+class Kind(Enum):
+    """How a remembered request is answered."""
+
+    PLAIN = auto()  # with its target's fields, for any range
+    PREPARED = auto()  # with a whole prepared response
+    HANDLED = auto()  # on the general path each time
+
+
+class PreparedResponse(Generic[Tail]):
     """The prepared parts of the response to a host and URL."""
 
     __slots__ = (
@@ -65,6 +101,7 @@ class PreparedResponse:
         "distribution",
         "encoding",
         "header_tail",
+        "is_other",
         "key",
         "opened",
         "origin_field",
@@ -78,14 +115,14 @@ class PreparedResponse:
         "until_s",
     )
 
-    def __init__(self, route: Route, key: str, request: WebRequest) -> None:
+    def __init__(self, route: Route, key: str, request: WebRequest, *, compress: bool) -> None:
         self.distribution = route.distribution
         self.policy = route.rule.behavior.response_headers
         self.rules = route.rule.rules
         self.origin_field = request.headers.get("origin")
         self.secure = request.secure
-        self.compress = route.rule.behavior.compress
-        self.encoding = negotiate(request.headers.get("accept-encoding")) if self.compress else None
+        self.compress = compress
+        self.encoding = negotiate(request.headers.get("accept-encoding")) if compress else None
         self.key = key
         self.subject = invalidation_target(route)
         self.stored: OpenObject | None = None  # the stored form of ``opened``
@@ -94,47 +131,90 @@ class PreparedResponse:
         self.since_s = 0.0
         self.until_s = 0.0
         self.opened: OpenObject | None = None
+        self.is_other = False  # the stored response has another status than 200
         self.size_bytes = 0
-        self.header_tail = b""
+        self.header_tail: Tail
 
     def provenance(self) -> Callable[[], Provenance] | None:
         """What a response that begins now comes from; built only when it is called."""
-        stored = self.stored
-        if stored is None:
-            return None
-        return lambda: Provenance(self.subject, stored.record.position, stored.record.head.headers)
+        return _provenance(self.stored, self)
 
 
-class PlainGet(NamedTuple):
-    """A plain GET. ``named`` are the log fields of its target, ``logged`` the last log fields.
+class PreparedMessage(Generic[Head]):
+    """A whole prepared response to a request; valid from ``since_s`` to ``until_s``.
 
-    ``address``: the viewer's address from a trusted proxy, or "" for the connection's own.
-    ``admitted``: the grant, or None where access is open to all. ``host``: as it was sent.
+    ``opened`` has the bytes of its span or parts, None where it has none. ``sources``: the objects
+    that it was made from, which must not be superseded.
     """
 
-    target: PreparedResponse
+    __slots__ = (
+        "changes",
+        "head",
+        "opened",
+        "page_target",
+        "response",
+        "since_s",
+        "sources",
+        "until_s",
+    )
+
+    def __init__(self) -> None:
+        self.changes = -1
+        self.since_s = 0.0
+        self.until_s = 0.0
+        self.sources: tuple[OpenObject, ...] = ()
+        self.opened: OpenObject | None = None
+        self.page_target: tuple[Route, WebRequest, str] | None = None
+        self.head: Head
+        self.response: Response
+
+
+class RememberedRequest(NamedTuple, Generic[Head, Tail]):
+    """A request without a body, how it was dispatched, and what its response is made of.
+
+    ``request`` is without its range where ``kind`` is PLAIN. ``named`` are the log fields of its
+    target, ``logged`` the last log fields. ``address``: the viewer's address from a trusted proxy,
+    or "" for the connection's own. ``admitted``: the grant, or None where access is open to all.
+    """
+
+    kind: Kind
+    request: WebRequest
+    outcome: Dispatched | Refused
+    target: PreparedResponse[Tail] | None
+    message: PreparedMessage[Head]
     named: str
     logged: str
     address: str
     admitted: CachedGrant | None
-    host: str
+
+    def for_viewer(self, client: str, address: str, started_s: float) -> WebRequest:
+        """The request as it comes now over a connection with ``client``."""
+        return replace(
+            self.request,
+            client=client,
+            address=self.address or address,
+            started_s=started_s,
+            received_at_s=time.time(),
+        )
 
 
-Hit = tuple[int, bytes, Ready | None, int, int, OpenObject]
-"""Status, head, ready bytes, start and end of the span, and the open object.
+Hit = tuple[int, Head, Ready | None, int, int, OpenObject | None, PreparedMessage[Head] | None]
+"""A response that can be sent now: status, head, ready bytes, start and end of the span, the open
+object, and the message if it is not a plain GET.
 
-No bytes are ready while the first one is still on its way from the origin.
+No bytes are ready while the first one is still on its way from the origin, or when there are none.
 """
 
-SentHit = tuple[PlainGet, ByteRange | None, int, str, int]
-"""A hit that was sent completely: request, range, status, client, and bytes sent."""
+SentHit = tuple[RememberedRequest, ByteRange | None, int, str, int, Response | None]  # type: ignore[type-arg]
+"""A hit that was sent completely: request, range, status, client, bytes sent; the response if it
+was a prepared message."""
 
 
-class FastPath:
+class FastPath(Generic[Head, Tail]):
     """The fast path of a worker for one kind of connection.
 
-    Kinds differ by TLS and by whether the peer is a trusted proxy: a remembered request depends on
-    both.
+    Kinds differ by HTTP version, TLS, and whether the peer is a trusted proxy: a remembered request
+    depends on all of them.
     """
 
     def __init__(
@@ -142,67 +222,107 @@ class FastPath:
         cache: Cache,
         responses: ResponseCache,
         edge_name: str,
-        dispatcher: Dispatcher,
+        builder: ResponseBuilder,
+        encoder: HeadEncoder[Head, Tail],
         budget: MemoryBudget,
     ) -> None:
         self._cache = cache
         self._responses = responses
         self._edge_name = edge_name
-        self._dispatcher = dispatcher
+        self._builder = builder
+        self._encoder = encoder
         self._changes = cache.store.changes
-        self._targets: Memo[tuple[str, str, str | None, str | None, bool], PreparedResponse] = (
-            budget.memo()
-        )
-        self.memo: RequestMemo[PlainGet] = RequestMemo(budget)
+        self._targets: Memo[
+            tuple[str, str, str | None, str | None, bool], PreparedResponse[Tail]
+        ] = budget.memo()
+        self.memo: RequestMemo[RememberedRequest[Head, Tail]] = RequestMemo(budget)
 
-    def replace(self, dispatcher: Dispatcher) -> None:
-        """Uses another dispatcher from now on, and forgets what the previous one decided."""
-        self._dispatcher = dispatcher
+    def replace(self, builder: ResponseBuilder) -> None:
+        """Uses another configuration from now on, and forgets what the previous one decided."""
+        self._builder = builder
         self._targets.clear()
         self.memo.forget()
 
-    def ask(self, request: WebRequest) -> tuple[PlainGet, ByteRange | None] | None:
-        """Parses a GET; None when it is not plain, or refused."""
+    def prepare(
+        self, request: WebRequest, outcome: Dispatched | Refused
+    ) -> tuple[RememberedRequest[Head, Tail], ByteRange | None] | None:
+        """What is worth remembering of a request, and its range if the rest serves every range.
+
+        None for a request with more than a head, and for one whose refusal is its own.
+        """
         headers = request.headers
-        if not _NOT_PLAIN.isdisjoint(headers) or len(headers) != len(request.fields):
+        if request.method not in {"GET", "HEAD"} or not _MORE_THAN_HEAD.isdisjoint(headers):
             return None
+        admitted = None
+        target = None
+        kind = Kind.PREPARED
         byte_range = None
-        if "range" in headers:
-            byte_range = plain_range(headers["range"].encode("latin-1"))
-            if byte_range is None:
+        if isinstance(outcome, Refused):
+            if outcome.is_personal:
                 return None
-            # Not part of the remembered request: players request another range each time.
-            request = without_field(request, "range")
-        outcome = self._dispatcher.dispatch(request)
-        if isinstance(outcome, Refused) or not self._is_plain(outcome.route, request):
-            return None
-        route = outcome.route
-        rules = route.rule.behavior.access
-        admitted = None if rules == OPEN_TO_ALL else CachedGrant(rules, outcome.grant)
+            distribution = outcome.distribution
+        else:
+            route = outcome.route
+            distribution = route.distribution.id
+            rules = route.rule.behavior.access
+            admitted = None if rules == OPEN_TO_ALL else CachedGrant(rules, outcome.grant)
+            kind = self._kind(route, request)
+            if kind is Kind.PLAIN and "range" in headers:
+                byte_range = plain_range(headers["range"].encode("latin-1"))
+                if byte_range is None:
+                    kind = Kind.PREPARED
+                else:
+                    # Not part of the remembered request: players request another range each time.
+                    request = without_field(request, "range")
+            if kind is not Kind.HANDLED:
+                target = self._target(route, request)
         agent = headers.get("user-agent")
         logged = "" if agent is None else f',"agent":{quoted_and_cut(agent)}'
         if request.forwarded_client:
             logged += f',"viewer":"{request.forwarded_client}"'
-        request_fields = target_fields(request.host, request.path, route.distribution.id)
-        target = self._target(route, request)
-        return PlainGet(
-            target, request_fields, logged, request.forwarded_client, admitted, request.host
-        ), byte_range
+        remembered = RememberedRequest(
+            kind,
+            request,
+            outcome,
+            target,
+            PreparedMessage[Head](),
+            target_fields(request.host, request.path, distribution),
+            logged,
+            request.forwarded_client,
+            admitted,
+        )
+        return remembered, byte_range
 
-    def remember(self, data: bytes, plain_get: PlainGet, byte_range: ByteRange | None) -> None:
+    def remember(
+        self,
+        data: bytes,
+        remembered: RememberedRequest[Head, Tail],
+        byte_range: ByteRange | None,
+    ) -> None:
         """Remembers ``data``, which is one complete request."""
         # The target's texts come from these bytes too, and live as long.
-        size_bytes = TARGET_BYTES + 3 * len(data) + len(plain_get.named) + len(plain_get.logged)
-        self.memo.put(data, plain_get, byte_range, size_bytes)
+        texts_bytes = 3 * len(data) + len(remembered.named) + len(remembered.logged)
+        self.memo.put(data, remembered, byte_range, TARGET_BYTES + REQUEST_BYTES + texts_bytes)
 
-    def awaited(self, target: PreparedResponse) -> asyncio.Task[None] | None:
+    def running_fetch(self, remembered: RememberedRequest[Head, Tail]) -> asyncio.Task[None] | None:
         """The task that fetches the object, if its origin request is running."""
+        target = remembered.target
+        if target is None or remembered.kind is not Kind.PLAIN:
+            return None
         return self._responses.in_flight_fetch(target.key)
 
     def decide(
-        self, target: PreparedResponse, byte_range: ByteRange | None, now_s: float
-    ) -> Hit | None:
-        """The response to a plain GET, or None if the general path has to send it."""
+        self,
+        remembered: RememberedRequest[Head, Tail],
+        byte_range: ByteRange | None,
+        now_s: float,
+    ) -> Hit[Head] | None:
+        """The response to a remembered request, or None if the general path has to send it."""
+        if remembered.kind is not Kind.PLAIN:
+            return self._decide_message(remembered, now_s)
+        target = remembered.target
+        if target is None:
+            return None
         opened = target.opened
         if (
             opened is None
@@ -212,11 +332,11 @@ class FastPath:
         ):
             opened = self._refresh(target, now_s)
             if opened is None:
-                return None
+                return self._decide_message(remembered, now_s) if target.is_other else None
         size = target.size_bytes
         if byte_range is None:
             start, end, status = 0, size, 200
-            head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b" % (size, target.header_tail)
+            head = self._encoder.whole(size, target.header_tail)
         else:
             first, last = byte_range
             start, end, status = int(first), size, 206
@@ -224,23 +344,133 @@ class FastPath:
                 end = int(last) + 1
                 if end > size:  # noqa: PLR1730 - for every hit: a third of what min() takes
                     end = size
-            head = (
-                b"HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\n"
-                b"content-range: bytes %d-%d/%d\r\n%b"
-                % (end - start, start, end - 1, size, target.header_tail)
-            )
+            head = self._encoder.part(start, end, size, target.header_tail)
         if start >= end:
             return None
         ready = opened.ready(start, end)
         if ready is None and not opened.is_covered(Span(start, start + 1)):
             return None
-        return status, head, ready, start, end, opened
+        return status, head, ready, start, end, opened, None
 
-    def _refresh(self, target: PreparedResponse, now_s: float) -> OpenObject | None:
-        """Checks whether the object is open and fresh, and builds this second's header lines."""
+    def _decide_message(
+        self, remembered: RememberedRequest[Head, Tail], now_s: float
+    ) -> Hit[Head] | None:
+        """The prepared response, built again where it is no longer valid."""
+        if remembered.kind is Kind.HANDLED:
+            return None
+        message = remembered.message
+        if (
+            not message.since_s <= now_s < message.until_s
+            or message.changes != self._changes.word[0]
+            or any(opened.superseded for opened in message.sources)
+        ) and not self._build(remembered, now_s):
+            return None
+        answer, opened, ready = message.response.message, message.opened, None
+        start = end = 0
+        if opened is not None:
+            spans = [answer.span] if answer.span is not None else answer.parts
+            for span in spans:
+                if isinstance(span, Span) and not opened.is_covered(span):
+                    return None
+            if answer.span is not None:
+                start, end = answer.span
+                ready = opened.ready(start, end)
+        return answer.head.status, message.head, ready, start, end, opened, message
+
+    def _build(self, remembered: RememberedRequest[Head, Tail], now_s: float) -> bool:
+        """Builds this second's response to a request; False if it cannot be built from memory."""
+        message, outcome, request = remembered.message, remembered.outcome, remembered.request
+        changes = self._changes.word[0]
+        if isinstance(outcome, Refused):
+            response, opened = self._builder.rejected(request, outcome), None
+            message.sources = ()
+        else:
+            target = remembered.target
+            stored = None if target is None else self._peek(target, now_s)
+            if target is None or stored is None:
+                return False
+            head, opened = self._representation(target, stored, now_s)
+            if opened is None:
+                return False
+            message.sources = (stored, opened)
+            response = self._from_object(outcome.route, request, stored, head, now_s)
+            page = outcome.route.distribution.error_pages.get(response.message.status)
+            if page is not None and page.path:
+                shown = self._error_page(message, outcome.route, request, page, now_s)
+                if shown is None:
+                    return False
+                response = shown[0]._replace(reason=response.reason, error=response.error)
+                opened = shown[1]
+                message.sources = (stored, opened)
+        message.response = response
+        message.opened = opened if response.message.has_object_bytes else None
+        message.head = self._encoder.message(response.message.head, closes=not request.keep_alive)
+        message.changes = changes
+        message.since_s, message.until_s = now_s, int(now_s) + 1
+        return True
+
+    def _from_object(
+        self,
+        route: Route,
+        request: WebRequest,
+        opened: OpenObject,
+        head: OriginHead,
+        now_s: float,
+        status: int | None = None,
+    ) -> Response:
+        age_s = opened.record.age_s(now_s)
+        handling = cache_status(self._edge_name, _HIT, opened.lifetime_s(route.rule.rules) - age_s)
+        result = CacheResult.HIT if head.status < 400 else CacheResult.ERROR
+        response = self._builder.from_head(
+            route, request, served_head(head), result, handling, age_s, now_s, status
+        )
+        target = invalidation_target(route)
+        record = opened.record
+        return response._replace(
+            provenance=lambda: Provenance(target, record.position, record.head.headers)
+        )
+
+    def _error_page(
+        self,
+        message: PreparedMessage[Head],
+        route: Route,
+        request: WebRequest,
+        page: ErrorPage,
+        now_s: float,
+    ) -> tuple[Response, OpenObject] | None:
+        """The error page and its object; None if it is not here, or not fresh."""
+        place = message.page_target
+        if place is None:
+            asked = error_page_request(request, page.path)
+            page_route = route_in(route.distribution, asked.path, "")
+            if not isinstance(page_route, Route):
+                return None
+            key = asset_key(page_route, page_route.rule.behavior.cache, asked)
+            place = message.page_target = page_route, asked, key
+        page_route, asked, key = place
+        opened = self._cache.peek(
+            key, page_route.rule.rules, now_s, invalidation_target(page_route)
+        )
+        if opened is None or opened.head.status != HTTPStatus.OK:
+            return None
+        if not opened.version.has_ended or opened.record.trailers:
+            return None
+        status = page.response_status
+        return self._from_object(page_route, asked, opened, opened.head, now_s, status), opened
+
+    def _peek(self, target: PreparedResponse[Tail], now_s: float) -> OpenObject | None:
+        """The stored object of a target if it is open, fresh, and complete in its head."""
+        opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
+        if opened is None or not opened.version.has_ended or opened.record.trailers:
+            return None
+        return opened
+
+    def _refresh(self, target: PreparedResponse[Tail], now_s: float) -> OpenObject | None:
+        """Checks whether the object is open and fresh, and builds this second's header fields."""
         changes = self._changes.word[0]
         opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
-        if opened is not None and (opened.head.status != 200 or not opened.version.has_ended):
+        target.is_other = opened is not None and opened.head.status != HTTPStatus.OK
+        if opened is not None and (target.is_other or not opened.version.has_ended):
             opened = None
         if opened is None:
             target.opened = None
@@ -253,10 +483,9 @@ class FastPath:
             target.size_bytes = sent.version.size_bytes
             age_s = opened.record.age_s(now_s)
             ttl_s = opened.lifetime_s(target.rules) - age_s
-            delivery = ResponseContext(
+            context = ResponseContext(
                 self._edge_name,
                 now_s,
-                True,
                 CacheResult.HIT,
                 cache_status(self._edge_name, _HIT, ttl_s),
                 target.policy,
@@ -264,19 +493,19 @@ class FastPath:
                 target.origin_field,
                 timing=self._timing(target),
             )
-            target.header_tail = stored_header_lines(served_head(head), age_s, delivery).encode(
-                "latin-1", "replace"
+            target.header_tail = self._encoder.tail(
+                stored_fields(served_head(head), age_s, context)
             )
         return sent
 
-    def _timing(self, target: PreparedResponse) -> str:
+    def _timing(self, target: PreparedResponse[Tail]) -> str:
         """Server-Timing of this second's responses: sampled by second, not by response."""
         if not is_sampled(target.policy.server_timing_percent):
             return ""
         return server_timing(self._edge_name, CacheResult.HIT, 0.0)
 
     def _representation(
-        self, target: PreparedResponse, opened: OpenObject, now_s: float
+        self, target: PreparedResponse[Tail], opened: OpenObject, now_s: float
     ) -> tuple[OriginHead, OpenObject | None]:
         """The representation for this viewer: its head, and its object if it is open."""
         head = opened.head
@@ -290,53 +519,79 @@ class FastPath:
             return head, None
         return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
-    def _target(self, route: Route, request: WebRequest) -> PreparedResponse:
-        named, coding = request.headers, None
+    def _target(self, route: Route, request: WebRequest) -> PreparedResponse[Tail]:
+        headers, coding = request.headers, None
         policy = route.rule.behavior.cache
+        compress = route.rule.behavior.compress
         key = self._responses.variant(
             asset_key(route, policy, request),
             lambda: selecting_fields(route, request, self._edge_name),
         )
-        if route.rule.behavior.compress:
-            coding = named.get("accept-encoding")
-        memo_key = key, route.distribution.id, named.get("origin"), coding, request.secure
+        if compress:
+            coding = headers.get("accept-encoding")
+        memo_key = key, route.distribution.id, headers.get("origin"), coding, request.secure
         target = self._targets.get(memo_key)
         if target is None:
-            target = PreparedResponse(route, key, request)
+            target = PreparedResponse(route, key, request, compress=compress)
             # Python keeps a text that is not ASCII in up to four bytes a character.
             size_bytes = 2 * len(key) + len(memo_key[2] or "") + len(coding or "")
             self._targets.put(memo_key, target, TARGET_BYTES + size_bytes)
         return target
 
-    def _is_plain(self, route: Route, request: WebRequest) -> bool:
-        """Whether only the object determines the response."""
+    @staticmethod
+    def _kind(route: Route, request: WebRequest) -> Kind:
+        """How requests for a route are answered."""
         if route.is_s3:  # S3 has its own errors, and the request may be for the bucket
-            return False
+            return Kind.HANDLED
         behavior = route.rule.behavior
         policy = behavior.cache
-        if (policy.viewer_directives or policy.strict) and _DIRECTIVES & request.headers.keys():
-            return False
-        timed = behavior.response_headers.server_timing_percent > 0
-        return not (timed and "pragma" in request.headers)
+        headers = request.headers
+        if (policy.viewer_directives or policy.strict) and _DIRECTIVES & headers.keys():
+            return Kind.HANDLED
+        if behavior.response_headers.server_timing_percent > 0 and "pragma" in headers:
+            return Kind.HANDLED
+        if (
+            request.method == "GET"
+            and request.keep_alive
+            and _NOT_PLAIN.isdisjoint(headers)
+            and len(headers) == len(request.fields)
+        ):
+            return Kind.PLAIN
+        return Kind.PREPARED
 
 
 _HIT = CacheStatus(hit=True)
 
 
+def _provenance(
+    stored: OpenObject | None, target: PreparedResponse[Tail]
+) -> Callable[[], Provenance] | None:
+    if stored is None:
+        return None
+    return lambda: Provenance(target.subject, stored.record.position, stored.record.head.headers)
+
+
 def hit_log_lines(
-    process: str, answered: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
+    process: str, sent_hits: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
 ) -> list[str]:
     """The log lines of hits, in the form of ``access_log``."""
     begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'
     seconds = f"{duration_s:.4f}" if duration_s else "0.0"
-    end = "}" if cut is None else f',"reason":{quoted(cut)}}}'
     lines = []
-    for plain_get, byte_range, status, client, sent_bytes in answered:
-        ranged = ""
-        if byte_range is not None:
+    for remembered, byte_range, status, client, sent_bytes, response in sent_hits:
+        method, result, ranged, reason = "GET", "Hit", "", cut
+        if response is not None:
+            request = remembered.request
+            method, result = request.method, response.result.value
+            reason = cut or response.reason
+            if "range" in request.headers:
+                ranged = f',"range":{quoted_and_cut(request.headers["range"])}'
+        elif byte_range is not None:
             ranged = f',"range":"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"'
+        end = "}" if reason is None else f',"reason":{quoted(reason)}}}'
         lines.append(
-            f'{begin}{client}","method":"GET",{plain_get.named},"status":{status},"bytes":{sent_bytes},'
-            f'"cache":"Hit","seconds":{seconds}{ranged}{plain_get.logged}{end}'
+            f'{begin}{client}","method":"{method}",{remembered.named},"status":{status},'
+            f'"bytes":{sent_bytes},"cache":"{result}","seconds":{seconds}'
+            f"{ranged}{remembered.logged}{end}"
         )
     return lines

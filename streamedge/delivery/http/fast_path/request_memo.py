@@ -40,22 +40,27 @@ class RequestMemo(Generic[Value]):
     def put(self, data: bytes, value: Value, byte_range: ByteRange | None, size_bytes: int) -> None:
         """Stores the parsed value of ``data``, which is exactly one complete request.
 
-        ``size_bytes``: the memory of the value.
+        ``byte_range``: its range, if the value serves every range; None if the value belongs to
+        all of the bytes. ``size_bytes``: the memory of the value.
         """
         if len(data) > REQUEST_BYTES_MAX or not data.endswith(b"\r\n\r\n"):
             return
+        if byte_range is None:
+            self._whole.put(data, value, size_bytes + len(data))
+            return
         key, numbers = _split_range(data)
-        if numbers != byte_range:
-            return  # get() would not recognise this form of a range
-        memo = self._whole if byte_range is None else self._ranged
-        memo.put(key, value, size_bytes + len(key))
+        if numbers == byte_range:  # otherwise get() would not recognise this form of a range
+            self._ranged.put(key, value, size_bytes + len(key))
 
     def get(self, data: bytes) -> tuple[Value, ByteRange | None] | None:
         """The value of a request that was parsed before with the same or another range, or None."""
         if len(data) > REQUEST_BYTES_MAX:
             return None
+        value = self._whole.entries.get(data)
+        if value is not None:
+            return value, None
         key, byte_range = _split_range(data)
-        value = (self._whole if byte_range is None else self._ranged).entries.get(key)
+        value = None if byte_range is None else self._ranged.entries.get(key)
         return None if value is None else (value, byte_range)
 
 

@@ -39,7 +39,8 @@ class Refused(NamedTuple):
     """A refused request. ``reason`` goes to the viewer, ``logged`` to the log where it says more.
 
     ``route`` is None where the refusal comes before routing. ``code``: the error code for S3
-    clients; "" means the code of the status.
+    clients; "" means the code of the status. ``is_personal``: it depends on the viewer, on the
+    connection or on the time, so an equal request may be accepted.
     """
 
     status: int
@@ -49,6 +50,7 @@ class Refused(NamedTuple):
     fields: tuple[Field, ...] = ()
     logged: str = ""
     code: str = ""
+    is_personal: bool = False
 
 
 class Dispatcher:
@@ -81,7 +83,8 @@ class Dispatcher:
             return Refused(status, reason, distribution, route, fields, logged)
 
         if request.misdirected:
-            return refused(421, "this connection is for another host: open a new one")
+            misdirected = refused(421, "this connection is for another host: open a new one")
+            return misdirected._replace(is_personal=True)
         if is_looping(request, self._edge_name):
             return refused(
                 508,
@@ -101,11 +104,12 @@ class Dispatcher:
         grant = self._authorizer.admit(rules, named_request(route, request), time.time())
         if isinstance(grant, Denied):
             # The exact cause goes to the log only: it would help a forger.
-            return refused(
+            denied = refused(
                 403,
                 "access denied: no valid signature, or a blocked country",
                 logged=grant.reason,
             )
+            return denied._replace(is_personal=True)
         if request.method not in behavior.methods:
             allowed = ", ".join(sorted(behavior.methods))
             return refused(405, f"method not allowed: use {allowed}", ("allow", allowed))

@@ -147,6 +147,11 @@ def without_field(request: WebRequest, name: str) -> WebRequest:
     return replace(request, headers=headers, fields=fields)
 
 
+def error_page_request(request: WebRequest, path: str) -> WebRequest:
+    """The request for an error page in place of ``request``."""
+    return replace(request, path=path.encode("latin-1"), query="", headers={}, fields=())
+
+
 def _absolute(target: bytes) -> tuple[str, bytes]:
     """Host and path of a target in absolute-form (RFC 9112 §3.2.2); host "" when it is invalid."""
     match = _ABSOLUTE.fullmatch(target)

@@ -19,28 +19,22 @@ from streamedge.delivery.http.request.dispatch import Refused
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
+from streamedge.delivery.http.response.body import Piece, body_pieces, reader_pieces
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
-from streamedge.delivery.http.response.framing import (
-    Parts,
-    body_pieces,
-    frame_body,
-    framing_line,
-    reader_pieces,
-)
 from streamedge.delivery.http.response.response import (
     ResponseContext,
+    ResponseHead,
     ResponseMessage,
     error_response,
     failure_status,
     object_response,
+    response_fields,
     stored_response_fields,
-    streamed_head,
     whole_response,
 )
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.http_fields import HOP_BY_HOP, connection_options
-from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import OriginHead, OriginResponse
+from streamedge.origin import Fields, OriginHead, OriginResponse
 from streamedge.origin.answers import without_no_codings
 from streamedge.origin.s3.protocol import is_s3_request
 from streamedge.origin.writing import WriteResponse
@@ -54,8 +48,10 @@ _NO_BODY = frozenset({204, 304})
 class Response(NamedTuple):
     """A response; the caller closes ``reader``, which is None when nothing is open.
 
-    ``parts``: the body in parts, sent after ``message.head``. ``provenance``: the source of the
-    response, for invalidations that abort running responses; None where no invalidation applies.
+    ``stream``: the body in pieces, in place of one in ``message``; ``trailers`` gives the fields
+    that follow it. ``error``: the label under which it counts as an error, or "". ``provenance``:
+    the source of the response, for invalidations that abort running responses; None where no
+    invalidation applies.
     """
 
     message: ResponseMessage
@@ -63,7 +59,9 @@ class Response(NamedTuple):
     result: CacheResult
     distribution: str | None
     reason: str | None = None
-    parts: AsyncGenerator[Parts, None] | None = None
+    stream: AsyncGenerator[Piece, None] | None = None
+    trailers: Callable[[], Fields] = list
+    error: str = ""
     provenance: Callable[[], Provenance] | None = None
 
 
@@ -75,19 +73,18 @@ class Representation(NamedTuple):
 
 
 class ResponseBuilder:
-    """Builds responses. Errors are counted in ``counts``."""
+    """Builds responses. It keeps no state, so that a response can be built again."""
 
-    def __init__(self, edge_name: str, counts: Counts, ranges_max: int) -> None:
+    def __init__(self, edge_name: str, ranges_max: int) -> None:
         self._ranges_max = ranges_max
         self._edge_name = edge_name
-        self._counts = counts
 
     def preflight(self, route: Route, request: WebRequest) -> Response:
         """The response to OPTIONS for an origin with objects: the behavior's methods."""
         allowed = ", ".join(sorted(route.rule.behavior.methods))
         context = self._context(request, time.time(), CacheResult.MISS, route, "")
-        head = streamed_head(204, [("allow", allowed)], "", None, context)
-        return Response(ResponseMessage(204, head), None, CacheResult.MISS, route.distribution.id)
+        head = ResponseHead(204, response_fields([("allow", allowed)], None, context))
+        return Response(ResponseMessage(head), None, CacheResult.MISS, route.distribution.id)
 
     def stored(
         self,
@@ -103,113 +100,137 @@ class ResponseBuilder:
         """
         reader = stored.reader
         head = reader.head
-        result = stored.result if head.status < 400 else CacheResult.ERROR
         now_s = time.time()
         age_s = reader.age_s(now_s)
         ttl_s = reader.lifetime_s(route.rule.rules) - age_s
-        context = self._context(
-            request, now_s, result, route, cache_status(self._edge_name, stored.cache_status, ttl_s)
-        )
-        distribution = route.distribution.id
+        result = stored.result if head.status < 400 else CacheResult.ERROR
         if representation is not None:
             reader.close()
             head, reader = representation
         head = served_head(head)
         if stored.withheld:
             head = replace(head, headers={**head.headers, **stored.withheld})
+        handling = cache_status(self._edge_name, stored.cache_status, ttl_s)
+        # Trailer fields need a body without a stated length in HTTP/1.1 (RFC 9112 §7.1.2).
+        sends_trailers = request.http_version != "1.0" and accepts_trailers(request.headers)
+        has_trailers = bool(reader.trailers) and sends_trailers
+        if not head.version.has_ended:
+            return self._read_along(route, request, head, reader, result, handling, age_s)
+        response = self.from_head(route, request, head, result, handling, age_s, now_s, status)
+        message = response.message
+        is_whole = message.status == head.status and message.span == Span(0, reader.size_bytes)
+        if has_trailers and is_whole:
+            return self._read_along(route, request, head, reader, result, handling, age_s)
+        if not message.has_object_bytes:
+            reader.close()
+            return response
+        return response._replace(reader=reader)
+
+    def from_head(
+        self,
+        route: Route,
+        request: WebRequest,
+        head: OriginHead,
+        result: CacheResult,
+        handling: str,
+        age_s: float,
+        now_s: float,
+        status: int | None = None,
+    ) -> Response:
+        """The response from a stored head with a known length; the caller adds the reader.
+
+        ``handling``: the value of Cache-Status. ``status`` replaces the stored one.
+        """
+        distribution = route.distribution.id
+        context = self._context(request, now_s, result, route, handling)
         if status is not None:
             head = replace(head, status=status)
             result = CacheResult.ERROR
         if head.status >= 400 and not head.version.size_bytes and not route.rule.binding.is_site:
-            reader.close()
             phrase = f"origin: {HTTPStatus(head.status).phrase}"
             return self.refused(request, head.status, phrase, distribution, (), route)
-        framing = framing_line(None, request.http_version)
-        if not head.version.has_ended:
-            if not framing:
-                context = self._context(request, now_s, result, route, "", keep_alive=False)
-            return self._read_along(request, distribution, head, reader, framing, age_s, context)
         if head.status == HTTPStatus.OK:
             message = object_response(request.method, request.headers, head, age_s, context)
         else:
             message = whole_response(request.method, head, age_s, context)
-        reason = self._reason(head.status)
-        is_whole = message.status == head.status and message.span == Span(0, reader.size_bytes)
-        if framing and is_whole and reader.trailers and accepts_trailers(request.headers):
-            # A body with Content-Length cannot be followed by trailers (RFC 9112 §7.1.2).
-            return self._read_along(request, distribution, head, reader, framing, age_s, context)
-        if not message.has_object_bytes:
-            reader.close()
-            return Response(message, None, result, distribution, reason)
-        return Response(message, reader, result, distribution, reason)
+        return Response(
+            message, None, result, distribution, _reason(head.status), error=_error(head.status)
+        )
 
     def _read_along(
         self,
+        route: Route,
         request: WebRequest,
-        distribution: str,
         head: OriginHead,
         reader: Reader,
-        framing: str,
+        result: CacheResult,
+        handling: str,
         age_s: float,
-        context: ResponseContext,
     ) -> Response:
         """The response from a stored one whose length is known only at its end."""
-        fields = stored_response_fields(head)
-        message = ResponseMessage(
-            head.status, streamed_head(head.status, fields, framing, age_s, context)
-        )
-        response = Response(message, None, context.result, distribution)
+        context = self._context(request, time.time(), result, route, handling)
+        fields = response_fields(stored_response_fields(head), age_s, context)
+        message = ResponseMessage(ResponseHead(head.status, fields))
+        response = Response(message, None, result, route.distribution.id)
         if request.method == "HEAD":
             reader.close()
             return response
-        parts = frame_body(
-            reader_pieces(reader), framing, lambda: forwardable_trailers(reader.trailers, ())
+        return response._replace(
+            reader=reader,
+            reason=_reason(head.status),
+            stream=reader_pieces(reader),
+            trailers=lambda: forwardable_trailers(reader.trailers, ()),
+            error=_error(head.status),
         )
-        return response._replace(reader=reader, reason=self._reason(head.status), parts=parts)
 
     def passed(
-        self, route: Route, request: WebRequest, response: OriginResponse, status: str
+        self, route: Route, request: WebRequest, response: OriginResponse, handling: str
     ) -> Response:
         """The origin's response, passed through as it comes."""
-        result = CacheResult.MISS if response.status < 400 else CacheResult.ERROR
-        has_body = request.method != "HEAD" and response.status not in _NO_BODY
-        framing = framing_line(response.size_bytes, request.http_version)
+        status = response.status
+        result = CacheResult.MISS if status < 400 else CacheResult.ERROR
+        has_body = request.method != "HEAD" and status not in _NO_BODY
         fields = list(passed_fields(response.fields))
-        if not has_body:
+        lengths: list[Field] = []
+        if has_body and response.size_bytes is not None:
+            lengths = [("content-length", str(response.size_bytes))]
+        elif not has_body and status != HTTPStatus.NO_CONTENT:
             # The origin decides which length to state (RFC 9110 §8.6).
-            framing = "".join(
-                f"{name}: {value}\r\n"
-                for name, value in response.fields
-                if name.lower() == "content-length" and response.status != 204
-            )
-        keep_alive = request.keep_alive and bool(framing or not has_body)
-        context = self._context(request, time.time(), result, route, status, keep_alive=keep_alive)
-        head = streamed_head(response.status, fields, framing, None, context)
-        message = ResponseMessage(response.status, head)
-        distribution = route.distribution.id
+            lengths = [
+                (name, value) for name, value in response.fields if name.lower() == "content-length"
+            ]
+        context = self._context(request, time.time(), result, route, handling)
+        head = ResponseHead(status, [*lengths, *response_fields(fields, None, context)])
+        built = Response(ResponseMessage(head), None, result, route.distribution.id)
         if not has_body:
             response.close()
-            return Response(message, None, result, distribution)
-        parts = frame_body(
-            body_pieces(response),
-            framing,
-            lambda: forwardable_trailers(response.trailers, response.fields),
+            return built
+        return built._replace(
+            reason=_reason(status),
+            stream=body_pieces(response),
+            trailers=lambda: forwardable_trailers(response.trailers, response.fields),
+            error=_error(status),
         )
-        return Response(message, None, result, distribution, self._reason(response.status), parts)
 
     def written(self, route: Route, request: WebRequest, response: WriteResponse) -> Response:
         """The response to a write."""
         result = CacheResult.MISS if response.succeeded else CacheResult.ERROR
         context = self._context(request, time.time(), result, route, "")
-        body = b"" if response.status in _NO_BODY else response.body
-        framing = "" if response.status in _NO_BODY else f"content-length: {len(body)}\r\n"
-        head = streamed_head(response.status, response.fields, framing, None, context)
+        fields = response_fields(response.fields, None, context)
+        body = b""
+        if response.status not in _NO_BODY:
+            body = response.body
+            fields.insert(0, ("content-length", str(len(body))))
         return Response(
-            ResponseMessage(response.status, head, body=b"" if request.method == "HEAD" else body),
+            ResponseMessage(
+                ResponseHead(response.status, fields),
+                body=b"" if request.method == "HEAD" else body,
+            ),
             None,
             result,
             route.distribution.id,
-            self._reason(response.status),
+            _reason(response.status),
+            error=_error(response.status),
         )
 
     def failed(
@@ -217,11 +238,10 @@ class ResponseBuilder:
     ) -> Response:
         """The response to a failure of the origin, the cache or the write queue."""
         kind = exc.failure.value if isinstance(exc, OriginError) else _KINDS[type(exc)]
-        self._counts.add(Counter.ERRORS, kind)
         response = self.refused(
             request, failure_status(exc), _viewer_reason(exc), route.distribution.id, (), route
         )
-        return response._replace(reason=str(exc))
+        return response._replace(reason=str(exc), error=kind)
 
     def rejected(self, request: WebRequest, refused: Refused) -> Response:
         """The response to a refused request."""
@@ -260,29 +280,19 @@ class ResponseBuilder:
         message = error_response(status, reason, context, request.method, fields, code)
         return Response(message, None, CacheResult.ERROR, distribution, reason)
 
-    def _reason(self, status: int) -> str | None:
-        """Counts an error status of the origin, and returns its text for the log line."""
-        if status < 400:
-            return None
-        self._counts.add(Counter.ERRORS, f"origin_{status}")
-        return f"the origin answered {status}"
-
     def _context(
         self,
         request: WebRequest,
         now_s: float,
         result: CacheResult,
         route: Route | None,
-        status: str,
-        *,
-        keep_alive: bool = True,
+        handling: str,
     ) -> ResponseContext:
         return ResponseContext(
             self._edge_name,
             now_s,
-            request.keep_alive and keep_alive,
             result,
-            status,
+            handling,
             UNCHANGED if route is None else route.rule.behavior.response_headers,
             request.secure,
             request.headers.get("origin"),
@@ -298,6 +308,16 @@ class ResponseBuilder:
         if not is_requested and not is_sampled(percent):
             return ""
         return server_timing(self._edge_name, result, now_s - request.received_at_s)
+
+
+def _reason(status: int) -> str | None:
+    """The text of an error status of the origin for the log line."""
+    return None if status < 400 else f"the origin answered {status}"
+
+
+def _error(status: int) -> str:
+    """The label under which a status of the origin counts as an error, or ""."""
+    return "" if status < 400 else f"origin_{status}"
 
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:

@@ -1,18 +1,19 @@
-"""Builds the head of a response and selects its body: status, header lines, byte spans.
+"""Builds the head of a response and selects its body: status, header fields, byte spans.
 
-Applies conditions and ranges to a cached object and adds the edge's own fields. The fast path and
-the general path both use it, so that their responses are the same. Pure, except for the multipart
+Applies conditions and ranges to a cached object and adds the edge's own fields. A head is a status
+and a list of fields; each HTTP version has its own encoding of it. Pure, except for the multipart
 boundary, which is random.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.policy.response_headers import (
@@ -54,19 +55,32 @@ _WITHHELD = frozenset(
 )
 
 
+class ResponseHead(NamedTuple):
+    """Status and fields, with Content-Length where the body has a known length.
+
+    The fields of one connection (Connection, Transfer-Encoding) belong to its HTTP version.
+    """
+
+    status: int
+    fields: Sequence[Field]
+
+
 @dataclass(frozen=True, slots=True)
 class ResponseMessage:
-    """A response as it is sent. ``head``: the status line and header lines, with the empty line.
+    """A response as it is sent, but for its encoding.
 
     At most one of these is set: ``span``, the bytes of the object that follow; ``body``, other
     bytes; ``parts``, both kinds in order.
     """
 
-    status: int
-    head: bytes
+    head: ResponseHead
     span: Span | None = None
     body: bytes = b""
     parts: tuple[bytes | Span, ...] = ()
+
+    @property
+    def status(self) -> int:
+        return self.head.status
 
     @property
     def has_object_bytes(self) -> bool:
@@ -84,7 +98,6 @@ class ResponseContext:
 
     edge_name: str
     now_s: float
-    keep_alive: bool
     result: CacheResult
     cache_status: str = ""
     policy: ResponseHeadersPolicy = UNCHANGED
@@ -110,7 +123,7 @@ def object_response(
     size = head.version.size_bytes
     condition = evaluate(headers, head.version)
     if condition is Condition.NOT_MODIFIED:
-        return ResponseMessage(304, _assemble(304, stored_header_lines(head, age_s, context)))
+        return ResponseMessage(ResponseHead(304, stored_fields(head, age_s, context)))
     if condition is Condition.FAILED:
         return error_response(412, "a precondition of the request does not hold", context, method)
     status, span = 200, Span(0, size)
@@ -132,11 +145,11 @@ def object_response(
             several = multipart(selected, size, head.content_type, secrets.token_hex(16))
             if several.size_bytes <= size:  # otherwise the whole object is shorter
                 return _multipart_response(several, head, age_s, context)
-    lines = f"content-length: {span.size}\r\n"
+    fields = [("content-length", str(span.size))]
     if status == 206:
-        lines += f"content-range: bytes {span.start}-{span.end - 1}/{size}\r\n"
-    assembled = _assemble(status, lines + stored_header_lines(head, age_s, context))
-    return ResponseMessage(status, assembled, span if method == "GET" else None)
+        fields.append(("content-range", f"bytes {span.start}-{span.end - 1}/{size}"))
+    fields += stored_fields(head, age_s, context)
+    return ResponseMessage(ResponseHead(status, fields), span if method == "GET" else None)
 
 
 def error_response(
@@ -160,9 +173,8 @@ def error_response(
     own = [("content-type", content_type), *fields]
     if status in {404, 405}:
         own.append(("cache-control", "no-store"))
-    length = f"content-length: {len(body)}\r\n"
-    head = _assemble(status, length + response_header_lines(own, None, context))
-    return ResponseMessage(status, head, body=b"" if method == "HEAD" else body)
+    own = [("content-length", str(len(body))), *response_fields(own, None, context)]
+    return ResponseMessage(ResponseHead(status, own), body=b"" if method == "HEAD" else body)
 
 
 def failure_status(failure: OriginError | CacheFullError | WriteQueueError) -> int:
@@ -185,41 +197,16 @@ def whole_response(
     Conditions and ranges do not apply to it (RFC 9110 §13.2.1, §14.2).
     """
     size = head.version.size_bytes
-    lines = "" if head.status == 204 else f"content-length: {size}\r\n"
-    assembled = _assemble(head.status, lines + stored_header_lines(head, age_s, context))
-    return ResponseMessage(head.status, assembled, Span(0, size) if method == "GET" else None)
+    fields = [] if head.status == 204 else [("content-length", str(size))]
+    fields += stored_fields(head, age_s, context)
+    return ResponseMessage(
+        ResponseHead(head.status, fields), Span(0, size) if method == "GET" else None
+    )
 
 
-def streamed_head(
-    status: int,
-    fields: Iterable[Field],
-    framing: str,
-    age_s: float | None,
-    context: ResponseContext,
-) -> bytes:
-    """The head of a response whose body is sent in parts.
-
-    ``framing``: the header line that delimits the body; "" when closing the connection does.
-    """
-    return _assemble(status, framing + response_header_lines(fields, age_s, context))
-
-
-def with_connection_close(message: ResponseMessage) -> ResponseMessage:
-    """The same response with "Connection: close" (RFC 9112 §9.6)."""
-    if b"\r\nconnection: close\r\n" in message.head:
-        return message
-    return replace(message, head=message.head[:-2] + b"connection: close\r\n\r\n")
-
-
-def bare_head(status: int, fields: Iterable[Field]) -> bytes:
-    """A head with only ``fields``: for interim responses, and for errors without a request."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return _assemble(status, f"{lines}\r\n")
-
-
-def stored_header_lines(head: OriginHead, age_s: float, context: ResponseContext) -> str:
-    """The header lines of a stored response without Content-Length, with the empty line."""
-    return response_header_lines(stored_response_fields(head), age_s, context)
+def stored_fields(head: OriginHead, age_s: float, context: ResponseContext) -> list[Field]:
+    """The fields of a stored response without Content-Length."""
+    return response_fields(stored_response_fields(head), age_s, context)
 
 
 def stored_response_fields(head: OriginHead) -> Iterator[Field]:
@@ -239,10 +226,10 @@ def stored_response_fields(head: OriginHead) -> Iterator[Field]:
                 yield name, line
 
 
-def response_header_lines(
+def response_fields(
     fields: Iterable[Field], age_s: float | None, context: ResponseContext
-) -> str:
-    """All header lines except Content-Length, with the empty line; no Age when ``age_s`` is None.
+) -> list[Field]:
+    """``fields`` with those that the edge adds; no Age when ``age_s`` is None.
 
     Date is the origin's if it sent one (RFC 9110 §6.6.1). Via lists every hop (§7.6.3).
     """
@@ -273,27 +260,16 @@ def response_header_lines(
         sent.append(("cache-status", context.cache_status))
     if context.timing:
         sent.append(("server-timing", context.timing))
-    if not context.keep_alive:
-        sent.append(("connection", "close"))
-    return "".join(f"{name}: {value}\r\n" for name, value in sent) + "\r\n"
+    return sent
 
 
 def _multipart_response(
     several: Multipart, head: OriginHead, age_s: float, context: ResponseContext
 ) -> ResponseMessage:
     """The multipart response; only its parts have Content-Range (RFC 9110 §15.3.7.2)."""
-    lines = f"content-length: {several.size_bytes}\r\n"
-    lines += stored_header_lines(replace(head, content_type=several.content_type), age_s, context)
-    return ResponseMessage(206, _assemble(206, lines), parts=several.parts)
-
-
-def _assemble(status: int, lines: str) -> bytes:
-    return (_status_line(status) + lines).encode("latin-1", "replace")
-
-
-@lru_cache(maxsize=256)
-def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {reason_phrase(status)}\r\n"
+    fields = [("content-length", str(several.size_bytes))]
+    fields += stored_fields(replace(head, content_type=several.content_type), age_s, context)
+    return ResponseMessage(ResponseHead(206, fields), parts=several.parts)
 
 
 def reason_phrase(status: int) -> str:

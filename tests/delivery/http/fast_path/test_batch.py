@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from streamedge.delivery.http.connection.request_side import HttpConnection
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
 from streamedge.delivery.http.fast_path.fast_path import SentHit
+from streamedge.delivery.http.http1.connection import Http1Connection
 from tests.support.http_viewer import Viewer, open_viewer, request
 from tests.support.web_edge import WebEdge, connections, serve_web
 
@@ -140,7 +140,7 @@ async def test_large_batch_runs_before_the_end_of_the_iteration() -> None:
     assert run.events[-2:] == [f"send {BATCH_MAX}", f"finished {BATCH_MAX}"]
 
 
-async def warm(edge: WebEdge, *viewers: Viewer) -> list[HttpConnection]:
+async def warm(edge: WebEdge, *viewers: Viewer) -> list[Http1Connection]:
     """Sends one request of each viewer; returns their connections in the same order."""
     edge.origin.put("note.txt", NOTE)
     for viewer in viewers:
@@ -156,7 +156,7 @@ async def test_next_request_of_a_batched_connection_is_answered_after_it(
         (connection,) = await warm(edge, viewer)
         connection.data_received(ASKED)
         connection.data_received(request("/note.txt", range="bytes=0-7"))
-        assert connection.flow.read_paused
+        assert connection.stats().is_paused
         assert (await viewer.receive()).body == NOTE
         assert (await viewer.receive()).body == NOTE[:8]
         assert (await viewer.get("/note.txt")).cache == "Hit"

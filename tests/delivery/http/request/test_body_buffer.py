@@ -40,7 +40,7 @@ async def test_small_body_is_buffered_before_the_origin_request(cache_root: Path
         edge.origin.script(Reply(status=200))
         await viewer.send(SMALL)
         (connection,) = connections(edge)
-        await until(lambda: connection.cycle is not None)
+        await until(lambda: connection.stats().is_handling)
         for _turn in range(50):
             await asyncio.sleep(0)
         assert edge.origin.requests == []
@@ -53,7 +53,7 @@ async def test_too_slow_body_closes_its_connection(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         await viewer.send(SMALL)
         (connection,) = connections(edge)
-        await until(lambda: connection._receiving is not None)
+        await until(lambda: connection.stats().is_handling)
         now_s = asyncio.get_running_loop().time()
         connection.sweep(now_s + 59, 30, 60, 500)
         connection._received_s = now_s + 60  # a byte was received just now

@@ -7,6 +7,7 @@ from email.parser import BytesParser
 import pytest
 
 from streamedge.cache.reader import CacheResult
+from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.response.response import (
     ResponseContext,
     ResponseMessage,
@@ -23,7 +24,7 @@ MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 HEAD = OriginHead(
     Version('"v1"', 1000, MODIFIED_S), "video/mp4", {"cache-control": "max-age=60", "x-own": "1"}
 )
-DELIVERY = ResponseContext("fra-1", 1_000_000_000.0, True, CacheResult.HIT)
+DELIVERY = ResponseContext("fra-1", 1_000_000_000.0, CacheResult.HIT)
 
 
 def respond(headers: dict[str, str] | None = None, method: str = "GET") -> ResponseMessage:
@@ -32,7 +33,7 @@ def respond(headers: dict[str, str] | None = None, method: str = "GET") -> Respo
 
 def fields(response: ResponseMessage) -> dict[str, str]:
     """The header fields; fails when the head is not one status line, fields, and an empty line."""
-    status_line, _, rest = response.head.partition(b"\r\n")
+    status_line, _, rest = encode_head(response.head).partition(b"\r\n")
     assert status_line.startswith(b"HTTP/1.1 %d " % response.status)
     assert rest.endswith(b"\r\n\r\n")
     assert rest.count(b"\r\n\r\n") == 1
@@ -191,13 +192,12 @@ def test_age_is_never_negative() -> None:
 
 @pytest.mark.parametrize("result", CacheResult)
 def test_x_cache_shows_the_cache_result(result: CacheResult) -> None:
-    response = object_response("GET", {}, HEAD, 0.0, ResponseContext("e", 0.0, True, result))
+    response = object_response("GET", {}, HEAD, 0.0, ResponseContext("e", 0.0, result))
     assert fields(response)["x-cache"] == f"{result.value} from streamedge"
 
 
 def test_last_response_has_connection_close() -> None:
-    closing = ResponseContext("e", 0.0, False, CacheResult.HIT)
-    assert fields(object_response("GET", {}, HEAD, 0.0, closing))["connection"] == "close"
+    assert b"\r\nconnection: close\r\n" in encode_head(respond().head, closes=True)
     assert "connection" not in fields(respond())
 
 

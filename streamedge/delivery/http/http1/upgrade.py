@@ -58,7 +58,7 @@ def body_parser(
     """
     behind = _BehindHead(callbacks)
     parser = httptools.HttpRequestParser(behind)
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # like uvicorn's parser
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
     framing = b"".join(b"%b: %b\r\n" % field for field in fields if field[0] in _FRAMING)
     parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
     behind.has_begun = True

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.delivery.http.connection.request_side import HEADER_BYTES_MAX
+from streamedge.delivery.http.http1.connection import HEADER_BYTES_MAX
 from streamedge.delivery.http.request.request import HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
@@ -292,7 +292,7 @@ async def test_pipelined_requests_are_queued_up_to_a_limit(
         for _response in range(100):
             assert (await viewer.receive("HEAD")).status == 200
             (connection,) = connections(edge)
-            assert len(connection.pipeline) <= PACKET_MAX_BYTES // len(raw_request)
+            assert connection.stats().queued <= PACKET_MAX_BYTES // len(raw_request)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 

@@ -1,1 +1,0 @@
-"""A viewer's HTTP connection: reading requests, sending responses."""

@@ -1,0 +1,109 @@
+"""One request on an HTTP/1.1 connection and its response, as the handler sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from streamedge.delivery.http.http1.body import ReadControl, RequestBody
+from streamedge.delivery.http.http1.encoding import encode_head
+from streamedge.delivery.http.http1.states import EXCHANGE_TRANSITIONS, ExchangeState
+from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.origin import Fields
+
+CONTINUE = ResponseHead(100, ())
+
+
+class Http1Exchange:
+    """A request from its head on. ``send`` sends an interim response.
+
+    ``keep_alive``: whether another request may follow on the connection.
+    """
+
+    __slots__ = (
+        "_body",
+        "_raw_trailers",
+        "_send",
+        "is_received",
+        "keep_alive",
+        "outcome",
+        "request",
+        "state",
+        "waits_for_continue",
+    )
+
+    def __init__(
+        self,
+        request: WebRequest,
+        outcome: Dispatched | Refused,
+        control: ReadControl,
+        raw_trailers: Sequence[tuple[bytes, bytes]],
+        send: Callable[[bytes], None],
+    ) -> None:
+        self.request = request
+        self.outcome = outcome
+        self.state = ExchangeState.QUEUED
+        self.keep_alive = request.keep_alive
+        self.is_received = False  # the whole request
+        self._raw_trailers = raw_trailers
+        self._send = send
+        expectation = request.headers.get("expect", "").lower()
+        self.waits_for_continue = request.has_body and expectation == "100-continue"
+        self._body = RequestBody(control, self._continue) if request.has_body else None
+
+    # What the handler calls (``Exchange``).
+
+    def body(self) -> RequestBody | None:
+        return self._body
+
+    def trailers(self) -> Fields:
+        return [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw_trailers
+        ]
+
+    def interim(self, status: int, fields: Fields) -> None:
+        if self.request.http_version == "1.1" and self.state is ExchangeState.HANDLING:
+            self._send(encode_head(ResponseHead(status, fields)))
+
+    # What the connection calls.
+
+    def become(self, state: ExchangeState) -> None:
+        if (self.state, state) not in EXCHANGE_TRANSITIONS:
+            raise ValueError(f"an exchange cannot go from {self.state} to {state}")
+        self.state = state
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its response is complete or will never be."""
+        return self.state in {ExchangeState.COMPLETE, ExchangeState.CUT}
+
+    def received(self, data: bytes) -> None:
+        """More of the body."""
+        if self._body is not None and not self.is_over:
+            self._body.received(data)
+
+    def end(self) -> None:
+        """The request is complete."""
+        self.is_received = True
+        if self._body is not None:
+            self._body.end()
+
+    def cut(self) -> None:
+        """The viewer has left, or the connection is closed: nothing more is sent or read."""
+        if not self.is_over:
+            self.become(ExchangeState.CUT)
+        if self._body is not None:
+            self._body.cut()
+
+    @property
+    def has_unread_body(self) -> bool:
+        """Whether the viewer may or may not still send a body that it asked about (RFC 9110
+        §10.1.1)."""
+        return self._body is not None and not self._body.is_begun and not self.is_received
+
+    def _continue(self) -> None:
+        if self.waits_for_continue:
+            self.waits_for_continue = False
+            if not self.is_received:
+                self.interim(100, [])
