@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from botocore.model import OperationModel, StructureShape
+from botocore.model import OperationModel, Shape, StructureShape
 
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import OperationMatch
@@ -85,8 +85,7 @@ def _read_payload(shape: StructureShape, body: bytes, value: dict[str, Any]) -> 
         if payload in shape.required_members:
             raise ApiError("MissingBody", f"This operation requires a body: {payload}.")
         return
-    assert isinstance(member, StructureShape), payload
-    value[payload] = parse(member, member.serialization.get("name", payload), body)
+    value[payload] = parse(_structure(member), member.serialization.get("name", payload), body)
 
 
 def write_output(operation: OperationModel, output: Output, address: str) -> ApiResponse:
@@ -107,8 +106,7 @@ def write_output(operation: OperationModel, output: Output, address: str) -> Api
         if member.serialization.get("location") == "header":
             fields[name] = address + value if name == "Location" else str(value)
         elif member_name == shape.serialization.get("payload"):
-            assert isinstance(member, StructureShape), member_name
-            body = serialize(member, name, value)
+            body = serialize(_structure(member), name, value)
         else:
             raise KeyError(f"{operation.name}: {member_name} has no place in a response")
     return ApiResponse(status, fields, body)
@@ -119,3 +117,9 @@ def _decoded(text: str, part: str) -> str:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError as exc:
         raise ApiError("InvalidArgument", f"The {part} is not UTF-8.") from exc
+
+
+def _structure(shape: Shape) -> StructureShape:
+    if not isinstance(shape, StructureShape):
+        raise TypeError(f"{shape.name}: a body is a structure")
+    return shape
