@@ -27,15 +27,15 @@ class Worker:
         self._process = process
         self.pid = process.pid
 
-    async def says(self, event: str) -> dict[str, Any]:
-        """Waits until it says ``event``."""
+    async def wait_for_event(self, event: str) -> dict[str, Any]:
+        """Waits until it prints ``event``."""
         assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             while line := await self._process.stdout.readline():
                 log_line: dict[str, Any] = json.loads(line)
                 if log_line["event"] == event:
                     return log_line
-        raise AssertionError(f"ended without saying {event}")
+        raise AssertionError(f"ended without {event}")
 
     async def kill(self) -> None:
         if self._process.returncode is None:
@@ -71,7 +71,7 @@ async def start(root: Path) -> AsyncIterator[Start]:
 
 async def test_process_killed_before_the_row_leaves_no_write(root: Path, start: Start) -> None:
     worker = await start("accept", "body")
-    await worker.says("body")
+    await worker.wait_for_event("body")
     write_queue = WriteQueue(root, 1, 1 << 20, REPLICATOR)
     (body,) = write_queue.bodies.iterdir()
     os.utime(body, (0, 0))
@@ -90,7 +90,7 @@ async def test_write_of_a_process_killed_after_the_row_is_sent(
     root: Path, start: Start, point: str
 ) -> None:
     worker = await start("accept", point)
-    await worker.says(point)
+    await worker.wait_for_event(point)
     await worker.kill()
     write_queue = WriteQueue(root, 1, 1 << 20, REPLICATOR)
     pending = write_queue.pending("key")
@@ -98,7 +98,7 @@ async def test_write_of_a_process_killed_after_the_row_is_sent(
     assert pending.path is not None
     assert pending.path.read_bytes() == b"hello"
     successor = await start("replicate", "0")
-    await successor.says("write_replicated")
+    await successor.wait_for_event("write_replicated")
     assert (root / "origin/film").read_bytes() == b"hello"
     assert write_queue.pending("key") is None
     write_queue.close()
@@ -107,15 +107,15 @@ async def test_write_of_a_process_killed_after_the_row_is_sent(
 async def test_second_process_takes_over_when_the_leader_ends(root: Path, start: Start) -> None:
     write_queue = WriteQueue(root, 2, 1 << 20, REPLICATOR)
     first = await start("replicate", "0")
-    await first.says("replicator_started")
+    await first.wait_for_event("replicator_started")
     second = await start("replicate", "1")
     for body in (b"one", b"two"):
         await write_queue.accept("key", "main", put("film"), body_of(body))
-        assert (await first.says("write_replicated"))["pid"] == first.pid
+        assert (await first.wait_for_event("write_replicated"))["pid"] == first.pid
     await first.kill()
-    await second.says("replicator_started")
+    await second.wait_for_event("replicator_started")
     await write_queue.accept("key", "main", put("film"), body_of(b"three"))
-    assert (await second.says("write_replicated"))["pid"] == second.pid
+    assert (await second.wait_for_event("write_replicated"))["pid"] == second.pid
     assert (root / "origin/film").read_bytes() == b"three"
     write_queue.close()
 
@@ -127,11 +127,11 @@ async def test_write_of_a_leader_killed_after_the_origin_had_it_is_not_a_conflic
     await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), body_of(b"hello"))
     await write_queue.accept("key", "main", put("film"), body_of(b"later"))
     first = await start("stick", "0")
-    await first.says("stuck")
+    await first.wait_for_event("stuck")
     await first.kill()
     assert write_queue.rows.by_state() == {State.SENDING: 1, State.QUEUED: 1}
     second = await start("replicate", "1")
-    lines = [await second.says("write_replicated") for _ in range(2)]
+    lines = [await second.wait_for_event("write_replicated") for _ in range(2)]
     assert [event["attempts"] for event in lines] == [2, 1]
     assert (root / "origin/film").read_bytes() == b"later"
     assert write_queue.rows.by_state() == {}
@@ -146,15 +146,15 @@ async def test_next_leader_notifies_the_cache_of_a_conflict_of_a_killed_one(
     write_queue = WriteQueue(root, 2, 1 << 20, REPLICATOR)
     await write_queue.accept("key", "main", put("film", ("If-None-Match", "*")), body_of(b"hello"))
     first = await start("silent", "0")
-    await first.says("silent")
+    await first.wait_for_event("silent")
     await first.kill()
     assert write_queue.rows.by_state() == {State.CONFLICT: 1}
-    for heard in (["key"], []):
-        assert write_queue.rows.unnotified() == heard
+    for unnotified in (["key"], []):
+        assert write_queue.rows.unnotified() == unnotified
         second = await start("replicate", "1")
-        if heard:
-            assert (await second.says("notified"))["key"] == "key"
+        if unnotified:
+            assert (await second.wait_for_event("notified"))["key"] == "key"
         await write_queue.accept("other", "main", put("other"), body_of(b"hello"))
-        await second.says("write_replicated")
+        await second.wait_for_event("write_replicated")
         await second.kill()
     write_queue.close()
