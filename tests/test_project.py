@@ -134,7 +134,10 @@ BANNED_WORDS = (
     "lane",  # fast path
     "readmit",  # check access again
     "rulings",  # validity
+    "somebody",  # a viewer, a client, a process
     "surroundings",  # context
+    "told",  # informed, notified, logged
+    "whoever",  # say which
     "whomever",  # say which
     "thereby",  # by this
     "comes about",  # happens
