@@ -64,7 +64,7 @@ def example(shape: Shape | None) -> Any:
 
 
 def values(shape: Shape | None) -> SearchStrategy[Any]:
-    """Any value that the shape allows; the member that is the body is always there."""
+    """Any value that the shape allows; the member that is the body is always present."""
     if shape is None:
         return st.just({})
     payload = shape.serialization.get("payload")

@@ -15,7 +15,7 @@ async def call(
     fields: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
 ) -> tuple[int, bytes]:
-    """Status and body of the answer."""
+    """Sends a request; returns the response's status and body."""
     path, _, query = target.partition("?")
     scope: Scope = {
         "type": "http",

@@ -65,7 +65,7 @@ class Viewer:
     async def send_request(
         self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
     ) -> None:
-        """Sends a request; underscores in names of fields are hyphens."""
+        """Sends a request; underscores in field names become hyphens."""
         await self.send(request(path, method, host=host, **fields))
 
     async def get(
@@ -158,7 +158,7 @@ class Viewer:
 
 
 def request(path: str, method: str = "GET", *, host: str = "edge", **fields: str) -> bytes:
-    """A request's bytes; underscores in names of fields are hyphens."""
+    """A request's bytes; underscores in field names become hyphens."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -19,7 +19,7 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-~"
 
 
 class StreamSigner:
-    """Signs as ``key_id``; ``sign`` makes the raw signature of a policy."""
+    """Signs as ``key_id``; ``sign`` returns the raw signature of a policy."""
 
     def __init__(self, key_id: str, pem: str, sign: Callable[[bytes], bytes]) -> None:
         self.key_id = key_id
@@ -31,13 +31,13 @@ class StreamSigner:
         return load_public_key(self.key_id, self.pem.encode())
 
     def canned(self, resource: str, until_s: float) -> str:
-        """``resource`` with a canned policy behind it."""
+        """Signs ``resource`` with a canned policy."""
         return str(self._signer.generate_presigned_url(resource, date_less_than=_moment(until_s)))
 
     def custom(
         self, resource: str, until_s: float, *, covering: str, from_s: float = 0, network: str = ""
     ) -> str:
-        """``resource`` with a policy behind it that covers ``covering``."""
+        """Signs ``resource`` with a custom policy for ``covering``."""
         more: dict[str, Any] = {}
         if from_s:
             more["date_greater_than"] = _moment(from_s)
@@ -49,7 +49,7 @@ class StreamSigner:
 
 @functools.cache
 def rsa_signer(key_id: str = "K2JCJMDEHXQW5F") -> StreamSigner:
-    """One with an RSA key."""
+    """A signer with an RSA key; cached."""
     key = rsa.generate_private_key(65537, 2048)
     return StreamSigner(
         key_id, _pem(key.public_key()), lambda message: key.sign(message, PKCS1v15(), SHA1())
@@ -58,7 +58,7 @@ def rsa_signer(key_id: str = "K2JCJMDEHXQW5F") -> StreamSigner:
 
 @functools.cache
 def ecdsa_signer(key_id: str = "K36X4X2EO997HM") -> StreamSigner:
-    """One with a key on P-256."""
+    """A signer with an ECDSA key on P-256; cached."""
     key = ec.generate_private_key(ec.SECP256R1())
     return StreamSigner(
         key_id, _pem(key.public_key()), lambda message: key.sign(message, ec.ECDSA(SHA1()))
@@ -66,7 +66,7 @@ def ecdsa_signer(key_id: str = "K36X4X2EO997HM") -> StreamSigner:
 
 
 def changed(signed: str, at: int) -> str:
-    """``signed`` with another character at ``at``."""
+    """``signed`` with a different character at ``at``."""
     other = next(one for one in _ALPHABET if one != signed[at])
     return f"{signed[:at]}{other}{signed[at + 1 :]}"
 

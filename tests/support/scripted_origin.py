@@ -408,7 +408,7 @@ class _ResetScriptedError(Exception):
 
 
 class _Connection(asyncio.StreamReaderProtocol):
-    """Streams, and an event for the client's end, which a busy writer would not notice."""
+    """Streams, and an event for the end of the client, which a busy writer would not notice."""
 
     def __init__(
         self, handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
