@@ -190,6 +190,11 @@ class OpenObject:
         return not self._readers and not self._fills
 
     @property
+    def reader_count(self) -> int:
+        """How many readers are open."""
+        return len(self._readers)
+
+    @property
     def in_memory(self) -> bool:
         """Whether any extent is in memory, which is freed as soon as possible."""
         return bool(self._memory)

@@ -137,7 +137,7 @@ class Setup:
         return {one["Key"] for page in pages for one in page.get("Contents", ())}
 
 
-@pytest.fixture(scope="module", name="stand")
+@pytest.fixture(scope="module", name="setup")
 def _stand(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
     s3.create_bucket(BUCKET)
     folder = tmp_path_factory.mktemp("edge")

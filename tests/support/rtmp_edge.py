@@ -103,7 +103,7 @@ class RtmpEdge:
     @property
     def readers(self) -> int:
         """The number of open readers in the cache, packagers' sources included."""
-        return sum(len(version._readers) for version in self.cache._versions.values())
+        return sum(version.reader_count for version in self.cache.open_versions)
 
     async def until_gone(self) -> None:
         """Returns when no session, fill or player task is left."""

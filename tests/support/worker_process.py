@@ -2,9 +2,9 @@
 
     worker_process.py ROOT SLOT URL FILE_LIMIT_BYTES [POSITION …]
 
-It reads the object "film" from start to end, prints each POSITION when it is reached, and at the end,
-as JSON, what it has read: with a full cache, what could be read. With a limit
-other than 0 the kernel lets no file grow beyond it (EFBIG), nor memory in its place.
+It reads the object "film" from start to end and prints each POSITION when it is reached. At the end
+it prints, as JSON, what it has read; with a full cache, what could be read. With a limit other than
+0 the kernel lets no file grow beyond it (EFBIG), nor memory in its place.
 """
 
 from __future__ import annotations
