@@ -43,19 +43,19 @@ class OriginBinding:
     first: OriginBinding | None = None
     groups: tuple[str, ...] = ()
 
-    def place_of(self, name: str) -> str:
+    def key_part(self, name: str) -> str:
         """The part of a key that identifies an object or resource within the origin."""
         return site_path(name) if self.is_site else name
 
     @property
-    def written(self) -> OriginBinding:
+    def write_target(self) -> OriginBinding:
         """The origin that a write goes to."""
         return self.first or self
 
-    def keys_written(self, *parts: str) -> tuple[str, ...]:
+    def write_keys(self, *parts: str) -> tuple[str, ...]:
         """The keys of all assets that a write changes; ``parts`` are what follows the identity."""
-        written = self.written
-        return tuple(join_key(identity, *parts) for identity in (written.identity, *written.groups))
+        target = self.write_target
+        return tuple(join_key(identity, *parts) for identity in (target.identity, *target.groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Distribution:
     def asset(self, name: str) -> Asset:
         """The asset of an object's name."""
         return Asset(
-            key=join_key(self.binding.identity, self.binding.place_of(name)),
+            key=join_key(self.binding.identity, self.binding.key_part(name)),
             name=name,
             origin=self.binding.origin,
             origin_name=self.binding.name,

@@ -154,7 +154,7 @@ class ConfigApplier:
             return  # queued by an earlier version, whose keys name no cached object
         matches = (one for one in self.bindings.values() if one.identity == identity)
         binding = next(matches, None)
-        changed = (key,) if binding is None else binding.keys_written(*parts)
+        changed = (key,) if binding is None else binding.write_keys(*parts)
         self.components.cache.refuse_older(*changed)
 
     def log_failure(self, exc: Exception) -> None:

@@ -146,11 +146,11 @@ async def test_identity_of_a_group_depends_on_the_order_of_its_members() -> None
 async def test_writes_to_a_group_go_to_its_first_origin() -> None:
     bindings = await bind_group(S3, DIRECTORY)
     first, second, group = (bindings[name] for name in ("o0", "o1", "both"))
-    assert group.written is first
-    assert first.written is first
+    assert group.write_target is first
+    assert first.write_target is first
     both = (join_key(first.identity, "film"), join_key(group.identity, "film"))
-    assert group.keys_written("film") == first.keys_written("film") == both
-    assert second.keys_written("film") == (join_key(second.identity, "film"), both[1])
+    assert group.write_keys("film") == first.write_keys("film") == both
+    assert second.write_keys("film") == (join_key(second.identity, "film"), both[1])
     for binding in bindings.values():
         await binding.origin.close()
 

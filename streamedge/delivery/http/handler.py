@@ -357,7 +357,7 @@ class HttpHandler:
         """Invalidates stored responses after a successful unsafe method (RFC 9111 §4.4)."""
         target = request.path.decode("latin-1") + (f"?{route.query}" if route.query else "")
         for changed in invalidated_targets(request.method, status, request.host, target, fields):
-            keys = route.rule.binding.keys_written(*target_key_parts(route, changed))
+            keys = route.rule.binding.write_keys(*target_key_parts(route, changed))
             self.responses.refuse_older(*keys)
 
     # Logs and metrics

@@ -74,7 +74,7 @@ async def call_bucket(
         if (
             call.operation.is_listing
             and write_queue is not None
-            and await write_queue.is_waiting_below(binding.written.identity, call.prefix)
+            and await write_queue.is_waiting_below(binding.write_target.identity, call.prefix)
         ):
             raise refuse(503, "SlowDown", "writes of listed objects wait for the bucket")
         return await binding.relay.call_bucket(call)

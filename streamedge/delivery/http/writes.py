@@ -73,7 +73,7 @@ class Writes:
             raise refuse(501, "NotImplemented", "objects are not copied through the edge")
         size_bytes = _size_bytes(request)
         body = self.bounded(request, body)
-        keys = binding.keys_written(route.origin_path)
+        keys = binding.write_keys(route.origin_path)
         fields = request.fields
         if route.is_s3:
             fields += hoisted_fields(request.query)
@@ -85,7 +85,7 @@ class Writes:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
         write = Write(request.method, route.name, object_fields(fields), size_bytes)
         if route.rule.behavior.write is WriteMode.BACK and self._write_queue is not None:
-            queued = self._write_queue.accept(keys[0], binding.written.name, write, body)
+            queued = self._write_queue.accept(keys[0], binding.write_target.name, write, body)
             return await self._invalidate_after(keys, 0.0, queued)
         lingers_s = binding.writer.lingers_s(write)
         return await self._invalidate_after(keys, lingers_s, binding.writer.write(write, body))
