@@ -1,4 +1,4 @@
-"""Blocking file work in threads: gathering, spooling and writing request bodies.
+"""Gathering and spooling request bodies, and waiting for file work in threads.
 
 A thread that uses a descriptor cannot be stopped, so its caller waits for its end before it closes
 the descriptor.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from tempfile import SpooledTemporaryFile
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from aiofiles.tempfile import SpooledTemporaryFile
 
 GATHERED_BYTES = 256 << 10  # large enough to be worth the cost of a thread call
 SPOOL_MEMORY_BYTES = 1 << 20
@@ -21,7 +22,12 @@ _T = TypeVar("_T")
 
 async def in_thread(work: Callable[[], _T]) -> _T:
     """Runs blocking ``work`` in a thread, to its end even if the caller is cancelled."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
+    return await to_its_end(asyncio.to_thread(work))
+
+
+async def to_its_end(work: Awaitable[_T]) -> _T:
+    """Waits for a call of aiofiles to its end, even if the caller is cancelled."""
+    task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -58,26 +64,25 @@ class Spool:
 
     def __init__(self) -> None:
         self.size_bytes = 0
-        self._file = SpooledTemporaryFile[bytes](max_size=SPOOL_MEMORY_BYTES)
+        self._file: Any = None  # of aiofiles, from ``fill`` on
 
     async def fill(self, pieces: AsyncIterator[bytes], observe: Callable[[bytes], None]) -> None:
         """Stores a whole body; ``observe`` is called with each piece, in a thread. Raises OSError
         for a full disk, and what ``pieces`` raises.
         """
+        self._file = await to_its_end(SpooledTemporaryFile(max_size=SPOOL_MEMORY_BYTES))
         async for piece in gather(pieces):
-            await in_thread(partial(self._append, piece, observe))
-        await in_thread(partial(self._file.seek, 0))
+            await in_thread(partial(observe, piece))
+            await to_its_end(self._file.write(piece))
+            self.size_bytes += len(piece)
+        await to_its_end(self._file.seek(0))
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, once."""
-        while piece := await in_thread(partial(self._file.read, GATHERED_BYTES)):
+        while piece := await to_its_end(self._file.read(GATHERED_BYTES)):
             yield piece
 
     async def close(self) -> None:
         """Frees the memory or the file."""
-        await in_thread(self._file.close)
-
-    def _append(self, piece: bytes, observe: Callable[[bytes], None]) -> None:
-        observe(piece)
-        self._file.write(piece)
-        self.size_bytes += len(piece)
+        if self._file is not None:
+            await to_its_end(self._file.close())

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from aiofiles.os import wrap
 from cryptography import x509
 
 from streamedge.config.schema.config import Config
@@ -98,25 +99,31 @@ class Certificates:
         self._by_name: dict[str, int] = {}
         self._index()
 
-    def reload_changed(self) -> Iterator[CertificateChange]:
-        """Reads files that have changed, but not since the previous call.
+    async def reload_changed(self) -> list[CertificateChange]:
+        """Reads files that have changed, but not since the previous call; returns the changes.
 
-        So a file is not read while it is written, nor a certificate before its key.
+        So a file is not read while it is written, nor a certificate before its key. After ``use``
+        the results for the certificates before it are dropped.
         """
-        for number, files in enumerate(self._file_pairs):
-            stamp, before = _stamp(files), self._seen[number]
-            self._seen[number] = stamp
-            if stamp == self._stamps[number] or stamp != before:
+        # ``use`` replaces these lists while a thread reads.
+        pairs, seen, stamps, loaded = self._file_pairs, self._seen, self._stamps, self._loaded
+        changes: list[CertificateChange] = []
+        for number, files in enumerate(pairs):
+            stamp, before = await _read_stamp(files), seen[number]
+            seen[number] = stamp
+            if stamp == stamps[number] or stamp != before:
                 continue
-            self._stamps[number] = stamp
+            stamps[number] = stamp
             try:
-                loaded = _load(files)
+                loaded[number] = await _read_pair(files)
             except CertificateError as exc:
-                yield CertificateChange(files.certificate, error=str(exc))
+                changes.append(CertificateChange(files.certificate, error=str(exc)))
                 continue
-            self._loaded[number] = loaded
             self._index()
-            yield CertificateChange(files.certificate, loaded.names, loaded.expires)
+            changes.append(
+                CertificateChange(files.certificate, loaded[number].names, loaded[number].expires)
+            )
+        return changes if pairs is self._file_pairs else []
 
     def context_for(self, name: str | None) -> ssl.SSLContext:
         """The context for a host name: its certificate's, or the first one's."""
@@ -212,3 +219,8 @@ def _file_stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+# OpenSSL reads the files itself, so aiofiles runs the whole functions in a thread.
+_read_stamp = wrap(_stamp)
+_read_pair = wrap(_load)

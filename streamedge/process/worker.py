@@ -115,7 +115,8 @@ async def _serve_viewers(
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
     if certificates is not None:
-        reload_changed_certificates(certificates, log)  # the supervisor may have read them long ago
+        # The supervisor may have read them long ago.
+        await reload_changed_certificates(certificates, log)
         front = certificates.front
     await web.start(context.listeners.http, context.listeners.https, front, proxied)
     await asyncio.to_thread(_import_media_modules)
@@ -286,7 +287,7 @@ def _start_housekeeping(
         loaded = certificates
 
         async def reload_certificates() -> None:
-            reload_changed_certificates(loaded, log)
+            await reload_changed_certificates(loaded, log)
 
         services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, reload_certificates)
     services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, reload_changed_countries)
@@ -300,9 +301,9 @@ def log_countries_change(change: CountryDatabaseChange, log: Log) -> None:
         log.event("countries_loaded", database=change.database, built=change.built)
 
 
-def reload_changed_certificates(certificates: Certificates, log: Log) -> None:
+async def reload_changed_certificates(certificates: Certificates, log: Log) -> None:
     """Loads changed certificates; logs each that was loaded or refused."""
-    for change in certificates.reload_changed():
+    for change in await certificates.reload_changed():
         if change.error is not None:
             log.event("certificate_refused", reason=change.error)
         else:

@@ -31,7 +31,7 @@ from streamedge.origin.writing import (
     WriteResponse,
     refuse,
 )
-from streamedge.write_back.bodies import NewBody, remove_body, sync_folder
+from streamedge.write_back.bodies import NewBody, create_body, remove_body, sync_folder
 from streamedge.write_back.change_signal import ChangeSignal, prepare_signal
 from streamedge.write_back.pending_index import PendingIndex
 from streamedge.write_back.rows import CONDITIONS, Row, Rows, Totals, prepare_rows
@@ -162,7 +162,7 @@ class WriteQueue:
         """Deletes a dead letter and its body. False: there is no such letter."""
         token = await in_thread(partial(self.rows.discard, serial))
         if token:
-            await in_thread(partial(remove_body, self.bodies, token))
+            await remove_body(self.bodies, token)
         self.signal.notify()
         return token is not None
 
@@ -176,25 +176,29 @@ class WriteQueue:
             self.rows.check, asset_key, upload.fields, announced_bytes, self._limit_bytes
         )
         await in_thread(check)
-        new_body = await in_thread(partial(NewBody, self.bodies))
+
+        def digest(piece: bytes) -> None:
+            new_body.digest(piece)
+            verifier.update(piece)
+
+        new_body = await create_body(self.bodies)
         try:
             async for piece in gather(upload.pieces()):
                 if new_body.size_bytes + len(piece) > self._limit_bytes:
                     raise refuse(
                         413, "EntityTooLarge", "larger than the whole write queue of this edge"
                     )
-                await in_thread(partial(new_body.append, piece))
-                await in_thread(partial(verifier.update, piece))
+                await new_body.append(piece)
+                await in_thread(partial(digest, piece))
             verifier.verify(upload.trailers)
             row = _new_row(asset_key, origin_name, write, upload.final_fields, new_body)
+            await new_body.sync()
             await in_thread(partial(self._commit, row, new_body))
         finally:
-            await in_thread(new_body.close)
+            await new_body.close()
         return WriteResponse(200, (("ETag", new_body.etag),))
 
     def _commit(self, row: Row, body: NewBody | None) -> None:
-        if body is not None:
-            body.sync()
         self.rows.insert(row, self._limit_bytes)
         if body is not None:
             body.keep()

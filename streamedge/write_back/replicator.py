@@ -15,15 +15,16 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from io import FileIO
 from pathlib import Path
+
+from aiofiles import open as open_file
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin import Origin, Version
 from streamedge.origin.answers import find_error_code
-from streamedge.origin.spooling import GATHERED_BYTES, in_thread
+from streamedge.origin.spooling import GATHERED_BYTES, in_thread, to_its_end
 from streamedge.origin.writing import WritableOrigin, Write, WriteResponse
 from streamedge.write_back.bodies import remove_body, sweep
 from streamedge.write_back.leader_lock import LeaderLock
@@ -295,7 +296,7 @@ class Replicator:
             await self._notify_cache(row.asset_key)  # only now are readers back at the origin
         if state is State.DONE:
             if row.token:
-                await in_thread(partial(remove_body, self._write_queue.bodies, row.token))
+                await remove_body(self._write_queue.bodies, row.token)
             if row.origin_name in self._unreachable:
                 self._unreachable.discard(row.origin_name)
                 await in_thread(partial(rows.make_due_now, row.origin_name, now_s))
@@ -375,10 +376,10 @@ def _describe(response: WriteResponse) -> str:
 
 async def _read_file(path: Path) -> AsyncGenerator[bytes, None]:
     """The bytes of a body. Raises OSError."""
-    file = await in_thread(partial(FileIO, path))
+    file = await to_its_end(open_file(path, "rb", buffering=0))
     try:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while piece := await in_thread(partial(file.read, GATHERED_BYTES)):
+        while piece := await to_its_end(file.read(GATHERED_BYTES)):
             yield piece
     finally:
-        file.close()
+        await to_its_end(file.close())

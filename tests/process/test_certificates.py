@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -75,8 +76,8 @@ def der(pair: Pair) -> bytes:
 
 def reload_twice(certificates: Certificates) -> list[CertificateChange]:
     """The changes of two reloads: the first sees changed files, the second loads them."""
-    assert list(certificates.reload_changed()) == []
-    return list(certificates.reload_changed())
+    assert asyncio.run(certificates.reload_changed()) == []
+    return asyncio.run(certificates.reload_changed())
 
 
 def test_certificate_is_selected_by_name_and_defaults_to_the_first(
@@ -239,9 +240,9 @@ def test_files_that_are_still_changing_are_not_reloaded(authority: CertificateAu
     old = der(pair)
     for _round in range(3):
         authority.issue("one.example", into=pair)
-        assert list(certificates.reload_changed()) == []
+        assert asyncio.run(certificates.reload_changed()) == []
         assert shown_certificate(certificates, "one.example") == old
-    assert len(list(certificates.reload_changed())) == 1
+    assert len(asyncio.run(certificates.reload_changed())) == 1
     assert shown_certificate(certificates, "one.example") == der(pair)
 
 

@@ -67,8 +67,8 @@ def block_for_ever(point: str) -> None:
 async def accept(root: Path, point: str) -> None:
     sync, insert = NewBody.sync, Rows.insert
 
-    def sync_and_block(body: NewBody) -> None:
-        sync(body)
+    async def sync_and_block(body: NewBody) -> None:
+        await sync(body)
         block_for_ever("body")
 
     def insert_and_block(rows: Rows, row: Row, limit_bytes: int) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 from streamedge.origin.writing import Write
 from streamedge.write_back import bodies, rows
 from streamedge.write_back import pending_index as waiting
-from streamedge.write_back.bodies import ORPHAN_AGE_S, NewBody, sweep
+from streamedge.write_back.bodies import ORPHAN_AGE_S, create_body, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.rows import ROW_BYTES, Row, open_database
 from streamedge.write_back.states import State
@@ -161,10 +160,10 @@ async def test_queue_over_its_limit_refuses_writes(write_queue: WriteQueue) -> N
 async def test_full_disk_is_refused_with_507(
     write_queue: WriteQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_descriptor: int, _data: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def open_full(_path: str, _flags: int) -> int:
+        return os.open("/dev/full", os.O_WRONLY)
 
-    monkeypatch.setattr(bodies, "write_all", full)
+    monkeypatch.setattr(bodies, "_open_locked", open_full)
     assert (await write_queue.accept("key", "main", put(), body_of(b"hello"))).status == 507
     assert list(write_queue.bodies.iterdir()) == []
 
@@ -254,15 +253,15 @@ async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
     assert len(list(write_queue.bodies.iterdir())) == 1
 
 
-def test_sweep_removes_only_files_that_no_process_writes(write_queue: WriteQueue) -> None:
-    dead, writing, known, young = (NewBody(write_queue.bodies) for _ in range(4))
+async def test_sweep_removes_only_files_that_no_process_writes(write_queue: WriteQueue) -> None:
+    dead, writing, known, young = [await create_body(write_queue.bodies) for _ in range(4)]
     for body in (dead, writing, known):
         os.utime(write_queue.bodies / body.token, (0, 0))
     for body in (dead, known, young):
         body.keep()
-        body.close()
+        await body.close()
     assert ORPHAN_AGE_S > 0
     assert sweep(write_queue.bodies, partial(str.__eq__, known.token)) == 1
     left = {file.name for file in write_queue.bodies.iterdir()}
     assert left == {writing.token, known.token, young.token}
-    writing.close()
+    await writing.close()
