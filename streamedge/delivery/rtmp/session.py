@@ -87,6 +87,7 @@ class RtmpSession(asyncio.Protocol):
         self._client_codecs: frozenset[str] = frozenset()
         self._buffers_ms: dict[int, int] = {}
         self._players: dict[int, list[Player]] = {}  # by stream; the first one plays
+        self._waiting_plays: dict[Player, asyncio.Task[None]] = {}  # for the play before them
         self._tasks: set[asyncio.Task[None]] = set()
         self._length_calls = 0
         self._signature_failures = SignatureFailureLimit()
@@ -345,6 +346,8 @@ class RtmpSession(asyncio.Protocol):
 
     def _play(self, event: events.Play) -> None:
         limits = self._limits
+        if event.reset:
+            self._close_plays(event.stream_id)
         players = self._players.setdefault(event.stream_id, [])
         if len(players) >= PLAYS_MAX:
             self.engine.stream_status(
@@ -354,9 +357,6 @@ class RtmpSession(asyncio.Protocol):
                 f"No more than {PLAYS_MAX} plays on one stream.",
             )
             return
-        if event.reset:
-            for player in players:
-                player.close()
         pace = Pace(
             ahead_max_ms=int(limits.ahead_s * 1000),
             rate_bytes=limits.rate_bytes,
@@ -365,7 +365,9 @@ class RtmpSession(asyncio.Protocol):
         before = players[-1] if players else None
         player = Player(self, event, pace)
         players.append(player)
-        self._spawn(self._perform(player, before))
+        task = self._spawn(self._perform(player, before))
+        if before is not None:
+            self._waiting_plays[player] = task
 
     async def _perform(self, player: Player, before: Player | None) -> None:
         """Runs a player once the play before it on its stream has ended."""
@@ -373,6 +375,7 @@ class RtmpSession(asyncio.Protocol):
             await before.ended.wait()
             before.close()
             await before.closed.wait()
+            del self._waiting_plays[player]
         self.counts.gauges[Gauge.VIEWERS] += 1
         try:
             await player.run()
@@ -406,8 +409,23 @@ class RtmpSession(asyncio.Protocol):
 
     def _close_stream(self, stream_id: int) -> None:
         self._buffers_ms.pop(stream_id, None)
-        for player in self._players.get(stream_id, ()):
+        self._close_plays(stream_id)
+
+    def _close_plays(self, stream_id: int) -> None:
+        """Closes all plays of a stream; those that wait for an earlier one leave at once.
+
+        So they do not count for the limit of a play that the client sends next.
+        """
+        players = self._players.get(stream_id, [])
+        for player in list(players):
             player.close()
+            task = self._waiting_plays.pop(player, None)
+            if task is not None:
+                task.cancel()
+                players.remove(player)
+                self.log_event("stop", player, bytes=0, reason="closed")
+        if not players:
+            self._players.pop(stream_id, None)
 
     def _buffer(self, stream_id: int, buffer_ms: int) -> None:
         if not 0 < stream_id <= self._limits.streams_max:
@@ -449,10 +467,11 @@ class RtmpSession(asyncio.Protocol):
 
     # The connection's end
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
+        return task
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -130,6 +130,33 @@ async def test_plays_on_one_stream_are_limited(cache_root: Path) -> None:
         await edge.until_gone()
 
 
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_play_right_behind_closed_plays_is_not_over_the_limit(
+    cache_root: Path, *, is_reset: bool
+) -> None:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        edge.origin.put("film.flv", sample_file("film.flv"))
+        edge.origin.hold_responses()
+        async with open_client(edge.port) as client:
+            for _ in range(3):  # the first play cannot end: its origin does not answer
+                for _ in range(PLAYS_MAX - 2):
+                    client.play("film.mp4", 0.0, -1.0, False)
+                if not is_reset:
+                    client.command("closeStream", None, stream_id=1)
+                client.play("film.flv", 0.0, -1.0, is_reset)
+            received = await client.read_pending()
+            assert "NetStream.Play.Failed" not in [message_name(m) for m in received]
+            assert edge.counts.gauges[Gauge.VIEWERS] == 1
+            edge.origin.release_responses()
+            received = await client.until_named(START)
+            assert information(received[-1])["details"] == "film.flv"
+        await edge.until_gone()
+        # All plays but the last one were closed.
+        lines = edge.lines("rtmp_stop")
+        assert [line["reason"] for line in lines].count("closed") == 3 * (PLAYS_MAX - 1) - 1
+
+
 async def test_concurrent_get_stream_length_calls_are_limited(cache_root: Path) -> None:
     async with serve_rtmp(cache_root) as edge:
         edge.origin.put("film.mp4", sample_file("film.mp4"))
