@@ -17,7 +17,7 @@ from streamedge.config.schema.config import Config
 from streamedge.config.schema.selection import ALL
 from streamedge.delivery.hosts import Distribution, OriginBinding
 from streamedge.delivery.http.compression.compressor import encoded_key
-from streamedge.delivery.http.compression.negotiation import Encoding
+from streamedge.delivery.http.compression.negotiation import ContentCoding
 from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution, asset_key
@@ -96,7 +96,7 @@ def _derived(base: st.SearchStrategy[Thing]) -> st.SearchStrategy[Thing]:
         return variant_key(key, names, dict(values))
 
     return st.one_of(
-        of("compressed", encoded_key, _VERSIONS, st.sampled_from(Encoding)),
+        of("compressed", encoded_key, _VERSIONS, st.sampled_from(ContentCoding)),
         of("flv", _packaged_key, _VERSIONS),
         of("variant", variant, varying.map(lambda pairs: tuple(sorted(pairs.items())))),
     )

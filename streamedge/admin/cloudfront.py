@@ -27,7 +27,7 @@ def cloudfront_routes(
     invalidation_feed: InvalidationFeed,
     log: Log,
 ) -> list[Route]:
-    """The routes under ``/2020-05-31/``; ``from_file`` returns the config file's content in force.
+    """The routes under ``/2020-05-31/``; ``from_file`` returns the config file as last applied.
 
     The response to a change waits until all running workers have applied it, or for the timeout.
     """

@@ -1,6 +1,6 @@
 """Invalidations on the admin address.
 
-    POST /invalidations                    invalidates; it is in force when the call returns
+    POST /invalidations                    invalidates; it has taken effect when the call returns
     GET  /invalidations?distribution=ID    lists those of a distribution, newest first
 
 ``control.invalidations`` parses the items, ``coordination.invalidation_feed`` publishes the rows.

@@ -44,7 +44,7 @@ class Transaction:
         self._changed.add((resource.kind, resource.id))
 
     def check(self) -> None:
-        """Raises ApiError if a changed resource, or one that was in force, could not be applied."""
+        """Raises ApiError if a changed or an applied resource could not be applied any more."""
         problems = combine(self._from_file, self._resources.values()).problems
         if not problems:
             return
@@ -60,8 +60,8 @@ class Transaction:
 class Resources:
     """The resources of the API and of the config file.
 
-    ``from_file`` returns the config file's content in force. ``announce`` is called after each
-    change, in the caller's thread; it returns when the change is in force.
+    ``from_file`` returns the config file as last applied. ``announce`` is called after each change,
+    in the caller's thread; it returns when the change has taken effect.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Resources:
 
     @contextmanager
     def change(self) -> Iterator[Transaction]:
-        """Opens a transaction: it is in force after the block, or undone if the block raises.
+        """Opens a transaction: it has taken effect after the block, or undone if the block raises.
 
         Raises ApiError for a resource that could not be applied, and ControlError.
         """

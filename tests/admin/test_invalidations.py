@@ -153,7 +153,7 @@ async def test_body_over_the_limit_is_refused(
     admin: AdminAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invalidations_admin, "BODY_BYTES_MAX", 100)
-    status, _said = await admin.request("POST", "/invalidations", bytes(101))
+    status, _response = await admin.request("POST", "/invalidations", bytes(101))
     assert status == 413
 
 

@@ -40,12 +40,12 @@ def no_folder_for_writes(cache: Path) -> None:
     (cache / "writes").write_bytes(b"a file\n")
 
 
-def no_journal(cache: Path) -> None:
+def no_database(cache: Path) -> None:
     (cache / "writes").mkdir(parents=True)
     (cache / "writes/journal.sqlite").write_bytes(b"not a database at all\n" * 100)
 
 
-@pytest.mark.parametrize("damage", [no_folder_for_writes, no_journal])
+@pytest.mark.parametrize("damage", [no_folder_for_writes, no_database])
 def test_edge_does_not_start_without_storage_for_writes(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -96,7 +96,7 @@ async def test_file_of_another_kind_is_refused(
             with pytest.raises(MediaError) as refused:
                 await titles.open(asset(origin, "file"))
             assert refused.value.fault is fault
-        assert all(version.idle for version in cache._versions.values())
+        assert all(version.idle for version in cache.open_versions)
 
 
 async def played_bytes(medium: Medium) -> int:
@@ -202,7 +202,7 @@ async def test_concurrent_opens_build_one_index(media: Media, cache_root: Path) 
         for medium in media_opened:
             medium.close()
         assert len(server.requests) <= 2
-        assert all(version.idle or version._fills for version in cache._versions.values())
+        assert all(version.idle or version.fills for version in cache.open_versions)
 
 
 async def test_new_version_has_a_new_index(media: Media, cache_root: Path) -> None:
@@ -318,5 +318,5 @@ async def test_failure_of_the_origin_is_raised(
         with pytest.raises(OriginError) as failed:
             await titles.open(asset(origin, "film.mp4"))
         assert failed.value.failure is failure
-        assert all(version.idle for version in cache._versions.values())
+        assert all(version.idle for version in cache.open_versions)
         (await titles.open(asset(origin, "film.mp4"))).close()

@@ -185,7 +185,7 @@ def test_connection_serves_only_the_hosts_of_its_certificate(
     hosts = {"one.example", "two.example:443", "A.two.example", "three.example", "10.0.0.1", "x"}
     expected = {
         "one.example": {"one.example", "10.0.0.1", "x"},
-        "nobodys.example": {"one.example", "10.0.0.1", "x"},
+        "unknown.example": {"one.example", "10.0.0.1", "x"},
         "two.example": {"two.example:443", "A.two.example"},
         "b.two.example": {"two.example:443", "A.two.example"},
         "three.example": {"three.example", "one.example"},

@@ -110,14 +110,15 @@ async def serve_web(
         log, counts = open_log(str(log_file), "test"), Counts()
         database = ControlDatabase(root)
         stack.callback(database.close)
-        store, in_force = Store(root, slot, log), InvalidationIndex(ControlLog(database), log)
+        store = Store(root, slot, log)
+        invalidation_index = InvalidationIndex(ControlLog(database), log)
         cache = Cache(
             store,
             log,
             counts,
             open_extents=config.limits.open_extents,
             retries=config.limits.origin_retries,
-            invalidation_index=in_force,
+            invalidation_index=invalidation_index,
         )
         cache.invalidation_checker.apply_new()  # as a worker does at its start
         bindings = bind_origins(config, log, counts)

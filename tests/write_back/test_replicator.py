@@ -35,7 +35,7 @@ DOWN = OriginError(OriginFailure.REFUSED, "connection refused")
 
 
 class Bench:
-    """A journal, a scripted origin, a clock that tests turn, and a replicator that runs."""
+    """A write queue, a scripted origin, a clock that tests set, and a running replicator."""
 
     def __init__(self, root: Path) -> None:
         prepare_write_queue(root)

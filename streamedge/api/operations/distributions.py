@@ -1,7 +1,7 @@
 """Operations on distributions, and the parts that streaming distributions share.
 
 The shared parts build the output (ARN, host name, active trusted keys) and check that aliases are
-not in use. A distribution is Deployed when the call returns, because it is in force by then.
+not in use. A distribution is Deployed when the call returns, because it has taken effect by then.
 """
 
 from __future__ import annotations

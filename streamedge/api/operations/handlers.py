@@ -26,7 +26,7 @@ def api_handlers(
 ) -> Handlers:
     """The handlers by the names of CloudFront's operations.
 
-    ``from_file`` returns the config file's content in force. ``announce`` is called in the caller's
+    ``from_file`` returns the config file as last applied. ``announce`` is called in the caller's
     thread after each change and invalidation, when it is on disk; the call ends when it returns.
     """
     resources = Resources(ResourceStore(database), from_file, announce)

@@ -1,4 +1,4 @@
-"""Operations on invalidations; they are in force when the call returns, so they are Completed.
+"""Operations on invalidations; they have taken effect when the call returns, so they are Completed.
 
 A batch is checked as in CloudFront; ``control.invalidations`` parses the items. Unlike CloudFront,
 streaming distributions have invalidations too, and a star may be anywhere in a path.
@@ -31,8 +31,8 @@ def invalidation_handlers(
 ) -> dict[str, Handler]:
     """The handlers by the names of CloudFront's operations.
 
-    ``announce`` is called after each new row, in the caller's thread; it returns when the row is
-    in force.
+    ``announce`` is called after each new row, in the caller's thread; it returns when the row has
+    taken effect.
     """
 
     def create(call: Call) -> Output:

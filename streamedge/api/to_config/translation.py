@@ -63,7 +63,7 @@ _ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A resource of the API that is not in force, and the reason."""
+    """A resource of the API that is not applied, and the reason."""
 
     kind: Kind
     id: str
@@ -72,14 +72,14 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class CombinedConfig:
-    """The config in force, and the resources of the API that are not part of it."""
+    """The effective config, and the resources of the API that are not part of it."""
 
     config: Config
     problems: tuple[Problem, ...]
 
 
 def combine(from_file: Config, resources: Iterable[Resource]) -> CombinedConfig:
-    """The config in force. Never raises: resources that cannot be applied are left out."""
+    """The effective config. Never raises: resources that cannot be applied are left out."""
     inventory = inventory_of(from_file, resources)
     builder = _ConfigBuilder(inventory)
     for kind in _ORDER:

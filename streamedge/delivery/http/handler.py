@@ -28,7 +28,7 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.compression.compressor import Compressor
 from streamedge.delivery.http.compression.negotiation import (
-    Encoding,
+    ContentCoding,
     encoded_head,
     is_compressible,
     negotiate,
@@ -232,7 +232,7 @@ class HttpHandler:
         )
 
     async def _representation(
-        self, route: Route, stored: Stored, encoding: Encoding | None
+        self, route: Route, stored: Stored, encoding: ContentCoding | None
     ) -> Representation | None:
         """The compressed representation for this viewer, or None for the stored one."""
         reader = stored.reader
@@ -456,7 +456,7 @@ def _suffix_bytes(request: WebRequest) -> int:
     return leading_suffix_bytes(request.headers.get("range", ""))
 
 
-def _encoding(route: Route, request: WebRequest) -> Encoding | None:
+def _encoding(route: Route, request: WebRequest) -> ContentCoding | None:
     """The content coding for this viewer, if the behavior compresses; else None."""
     if not route.rule.behavior.compress:
         return None

@@ -121,14 +121,14 @@ class Sender:
         pushes nothing when all was accepted but ``idle`` is still false.
         """
         if ready is not None:
-            taken = self._writer.send_together(head, ready)
+            accepted = self._writer.send_together(head, ready)
         else:
             try:
-                taken = self._writer.send(head, more=False)
+                accepted = self._writer.send(head, more=False)
             except OSError:
                 return 0  # the peer is slow or gone; the next call reports which
-        self._accepted_bytes += taken
-        return taken
+        self._accepted_bytes += accepted
+        return accepted
 
     def close(self) -> None:
         """Closes the writer and drops the queue. May be called twice."""

@@ -97,7 +97,7 @@ def is_part_of(sent: Any, received: Any) -> bool:
 
 @settings(deadline=None, max_examples=60)
 @given(documents(), documents())
-def test_accepted_document_reads_back_as_sent_and_is_in_force(
+def test_accepted_document_reads_back_as_sent_and_is_applied(
     first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +129,7 @@ def test_accepted_document_reads_back_as_sent_and_is_in_force(
 
 
 def check(api: Api, identifier: str, etag: str) -> str:
-    """Checks that it is in force, sends it back unchanged, and returns the new ETag."""
+    """Checks that it is applied, sends it back unchanged, and returns the new ETag."""
     received = api("GetDistributionConfig", Id=identifier)
     assert received["ETag"] == etag
     effective = combine(api.from_file, api.store.resources())

@@ -26,7 +26,7 @@ def create(api: Api, *items: str, reference: str = "one", scope: str = "EWEB") -
 
 
 @pytest.mark.parametrize("scope", ["EWEB", "ESTREAM"])
-def test_invalidation_is_in_force_when_the_call_returns(api: Api, scope: str) -> None:
+def test_invalidation_has_taken_effect_when_the_call_returns(api: Api, scope: str) -> None:
     items = ("/films/*", "/a*b", "/page?x=1", "#news")
     created = create(api, *items, scope=scope)
     invalidation = created["Invalidation"]

@@ -311,8 +311,8 @@ def test_security_headers_have_the_syntax_of_browsers() -> None:
     assert len(created.cors.methods) == 7
 
 
-def key_of(behavior_said: str, *names: str, what: str = "Header") -> dict[str, Any]:
-    config: dict[str, Any] = {f"{what}Behavior": behavior_said}
+def key_of(behavior: str, *names: str, what: str = "Header") -> dict[str, Any]:
+    config: dict[str, Any] = {f"{what}Behavior": behavior}
     plural = {"Header": "Headers", "Cookie": "Cookies", "QueryString": "QueryStrings"}[what]
     return config | ({plural: listing(*names)} if names else {})
 

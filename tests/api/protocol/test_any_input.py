@@ -1,4 +1,4 @@
-"""Any input of a shape succeeds or is refused, and never leaves a resource out of force."""
+"""Any input of a shape succeeds or is refused, and never leaves a resource unapplied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The config in force that documents of the API are converted to."""
+"""The effective config that documents of the API are converted to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _api(tmp_path: Path) -> Api:
     return Api(tmp_path)
 
 
-def config_in_force(api: Api) -> Config:
+def effective_config(api: Api) -> Config:
     config = combine(api.from_file, api.store.resources()).config
     for distribution in config.distributions:  # a worker can apply all of it
         if isinstance(distribution, WebDistributionConfig):
@@ -66,7 +66,7 @@ def config_in_force(api: Api) -> Config:
 def create_web(api: Api, **document: Any) -> tuple[Config, WebDistributionConfig]:
     """A distribution of ``document``, and the config that it is then part of."""
     identifier = api("CreateDistribution", DistributionConfig=web(**document))["Distribution"]["Id"]
-    config = config_in_force(api)
+    config = effective_config(api)
     (result,) = (one for one in config.distributions if one.id == identifier)
     assert isinstance(result, WebDistributionConfig)
     return config, result
@@ -453,14 +453,14 @@ def test_trusted_signer_self_is_all_keys_of_the_edge(api: Api) -> None:
     api(
         "CreateStreamingDistribution", StreamingDistributionConfig=streaming(TrustedSigners=signers)
     )
-    config = config_in_force(api)
+    config = effective_config(api)
     distribution = config.distributions[-1]
     assert isinstance(distribution, RtmpDistributionConfig)
     (name,) = distribution.trusted_key_groups
     assert config.key_groups[name].keys == ("KDECLARED", key)
 
 
-def test_trusted_signer_self_without_keys_allows_nobody(tmp_path: Path) -> None:
+def test_trusted_signer_self_without_keys_refuses_everyone(tmp_path: Path) -> None:
     file_config = {**FILE_CONFIG, "public_keys": {}, "key_groups": {}}
     file_config["distributions"] = file_config["distributions"][1:]
     api = Api(tmp_path, file_config)
@@ -498,7 +498,7 @@ def test_streaming_distribution_serves_a_bucket(api: Api, domain: str, name: str
     )
     distribution = api("CreateStreamingDistribution", StreamingDistributionConfig=document)
     identifier = distribution["StreamingDistribution"]["Id"]
-    config = config_in_force(api)
+    config = effective_config(api)
     result = config.distributions[-1]
     assert result == RtmpDistributionConfig(
         id=identifier,

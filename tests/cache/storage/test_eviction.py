@@ -133,7 +133,7 @@ def test_eviction_removes_least_recently_used_files_to_below_the_limit(
     assert evictor.evict() == []
     for number, extent in enumerate(extents):
         assert extent.evicted is (number > 6)
-        # Who has it open finishes undisturbed.
+        # A reader that has it open finishes undisturbed.
         assert extent.read(0, SIZE_BYTES) == bytes([number]) * SIZE_BYTES
         extent.close()
     assert evictor.used_bytes == 7 * size_bytes <= limit_bytes * LOW_WATER

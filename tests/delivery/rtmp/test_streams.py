@@ -75,7 +75,7 @@ class Streams:
 
     def is_idle(self) -> bool:
         """Whether no reader is open."""
-        return all(not version._readers for version in self.cache._versions.values())
+        return all(not version.reader_count for version in self.cache.open_versions)
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ async def test_object_of_a_name_is_remembered(streams: Streams) -> None:
     streams.server.put("song.flv", sample_file("film.flv"))
     for name in ("song.mp3", "song.flv"):  # the deleted object, and the one that was missing
         streams.cache.store.forget_record(join_key("http site", name))
-    streams.cache._versions.clear()
+    streams.cache.drop_all()
     assert await streams.open("song") == "song.flv"
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,12 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.http_client import client as client_module
 from streamedge.origin.http_client import pool as pool_module
 from streamedge.origin.http_client.client import Client, Response
-from streamedge.origin.http_client.connection import HEAD_MAX_BYTES, INTERIM_MAX, UNREAD_MAX_BYTES
+from streamedge.origin.http_client.connection import (
+    HEAD_MAX_BYTES,
+    INTERIM_MAX,
+    UNREAD_MAX_BYTES,
+    Connection,
+)
 from streamedge.origin.http_client.pool import Endpoint
 from streamedge.origin.http_client.request import split_url
 from streamedge.origin.http_client.tls import system_tls
@@ -972,12 +976,17 @@ async def test_request_body_is_read_only_as_fast_as_the_origin_reads_it(server: 
 
 
 async def test_total_timeout_ends_a_response_with_unread_bytes(
-    server: Server, client: Client
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    client = make_client(total_timeout_s=60)
     url = await server.start(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"))
     response = await get(client, url)
-    response._limits = replace(response._limits, ends_at_s=0)
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + 61)
     assert await failure_of(read(response)) is OriginFailure.TIMEOUT
+    monkeypatch.undo()
+    await client.close()
 
 
 async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
@@ -1059,9 +1068,12 @@ async def test_upgrade_passes_bytes_both_ways(server: Server) -> None:
     while len(received) < 11:
         received += await duplex.read()
     assert received == b"leadingecho"
-    duplex._connection.write(b"z" * size_bytes)  # more than the kernel accepts at once
+    # More than the kernel accepts at once.
+    writing = asyncio.create_task(duplex.write(b"z" * size_bytes))
+    await asyncio.sleep(0)
     duplex.close()  # the written bytes are sent first
     duplex.close()
+    await asyncio.gather(writing, return_exceptions=True)
     assert await read(await get(client, url)) == b"ok"
     await server.ended(1)
     await client.close()
@@ -1170,7 +1182,7 @@ async def test_cancelled_upload_drops_the_connection(server: Server, when: str) 
     assert left.is_set() == (when != "waiting for 100")
     go_on.set()
     assert await read(await get(client, url)) == b"ok"
-    assert not [task for task in asyncio.all_tasks() if "origin/client.py" in repr(task)]
+    assert not [task for task in asyncio.all_tasks() if "streamedge/origin/" in repr(task)]
     await server.ended(1)
     await client.close()
 
@@ -1217,7 +1229,7 @@ async def test_close_during_a_read_breaks_the_body(server: Server, client: Clien
 
 
 async def test_close_after_the_last_byte_arrived_breaks_an_unread_body(
-    server: Server, client: Client
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader was woken for the last bytes, but the response is closed before it runs."""
     go_on = asyncio.Event()
@@ -1229,19 +1241,18 @@ async def test_close_after_the_last_byte_arrived_breaks_an_unread_body(
         await peer.send(CHUNKS)
         await peer.closed_by_client()
 
+    data_received = Connection.data_received
+
+    def close_at_the_end(connection: Connection, data: bytes) -> None:
+        data_received(connection, data)
+        if connection.is_complete:
+            response.close()
+
+    monkeypatch.setattr(Connection, "data_received", close_at_the_end)
     url = await server.start(script)
     response = await get(client, url)
-    connection = response._connection
-    assert connection is not None
     reading = asyncio.ensure_future(anext(response.body()))
     await asyncio.sleep(0)
-    end_body = connection._end_body
-
-    def close_at_the_end(has_more: bool) -> None:
-        end_body(has_more)
-        response.close()
-
-    connection._end_body = close_at_the_end  # type: ignore[method-assign]
     go_on.set()
     assert await failure_of(reading) is OriginFailure.BROKEN
 

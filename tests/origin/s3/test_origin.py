@@ -276,7 +276,7 @@ def test_bucket_url_is_a_path_or_a_host(bucket: str, region: str, endpoint: str,
         ("my.videos", "", False, "https://my.videos.s3.us-east-1.amazonaws.com"),
         ("videos", "http://s3.test:9000/", True, "http://s3.test:9000/videos"),
         ("videos", "http://s3.test:9000/", False, "http://videos.s3.test:9000"),
-        ("videos", "https://s3.test/gate", False, "https://videos.s3.test/gate"),
+        ("videos", "https://s3.test/path", False, "https://videos.s3.test/path"),
     ],
 )
 def test_path_style_and_virtual_host_urls_are_built(

@@ -21,7 +21,7 @@ from streamedge.cache.reader import Reader
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.storage.records import Asset, version_parts
 from streamedge.delivery.http.compression.encoders import edition, start_encoder
-from streamedge.delivery.http.compression.negotiation import Encoding, encoded_etag
+from streamedge.delivery.http.compression.negotiation import ContentCoding, encoded_etag
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.keys import join_key
 from streamedge.origin import OriginHead, OriginRead, Version
@@ -31,7 +31,7 @@ COMPRESSIONS_MAX = 2  # concurrent, per worker: they need CPU time, and memory f
 PIECE_BYTES = 256 * 1024  # copied in one step on the event loop, where viewers wait
 
 
-def encoded_key(key: str, version: Version, encoding: Encoding) -> str:
+def encoded_key(key: str, version: Version, encoding: ContentCoding) -> str:
     """The cache key of a compressed object. ``key`` and ``version`` are those of its source."""
     return join_key("compressed", key, encoding.value, edition(encoding), *version_parts(version))
 
@@ -43,7 +43,7 @@ class Compressor:
         self._cache = cache
         self._slots = asyncio.Semaphore(COMPRESSIONS_MAX)
 
-    def encoded_asset(self, source: Asset, head: OriginHead, encoding: Encoding) -> Asset:
+    def encoded_asset(self, source: Asset, head: OriginHead, encoding: ContentCoding) -> Asset:
         """The compressed asset of the version ``head`` of ``source``.
 
         Opening it compresses the whole object, so open it only to read its bytes.
@@ -65,7 +65,7 @@ class CompressedOrigin:
         cache: Cache,
         source: Asset,
         source_head: OriginHead,
-        encoding: Encoding,
+        encoding: ContentCoding,
         slots: asyncio.Semaphore,
     ) -> None:
         self._cache = cache

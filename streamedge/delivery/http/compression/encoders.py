@@ -12,7 +12,7 @@ from typing import Protocol
 import brotli
 import zstandard
 
-from streamedge.delivery.http.compression.negotiation import Encoding
+from streamedge.delivery.http.compression.negotiation import ContentCoding
 
 # Above these levels each library gets slow. They compress 20 to 30 MB of text a second.
 BROTLI_QUALITY = 5
@@ -44,24 +44,24 @@ class _BrotliEncoder:
         return bytes(self._compressor.finish())
 
 
-def start_encoder(encoding: Encoding, size_bytes: int) -> Encoder:
+def start_encoder(encoding: ContentCoding, size_bytes: int) -> Encoder:
     """Starts the compression of content of ``size_bytes``."""
     match encoding:
-        case Encoding.BROTLI:
+        case ContentCoding.BROTLI:
             return _BrotliEncoder()
-        case Encoding.ZSTANDARD:
+        case ContentCoding.ZSTANDARD:
             return zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compressobj(size=size_bytes)
-        case Encoding.GZIP:
+        case ContentCoding.GZIP:
             return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW_BITS)
 
 
-def edition(encoding: Encoding) -> str:
+def edition(encoding: ContentCoding) -> str:
     """Identifies what the output depends on besides the content: library, version, level."""
     match encoding:
-        case Encoding.BROTLI:
+        case ContentCoding.BROTLI:
             return f"brotli-{brotli.__version__}-{BROTLI_QUALITY}"
-        case Encoding.ZSTANDARD:
+        case ContentCoding.ZSTANDARD:
             library = ".".join(str(number) for number in zstandard.ZSTD_VERSION)
             return f"zstd-{library}-{ZSTANDARD_LEVEL}"
-        case Encoding.GZIP:
+        case ContentCoding.GZIP:
             return f"zlib-{zlib.ZLIB_RUNTIME_VERSION}-{GZIP_LEVEL}"

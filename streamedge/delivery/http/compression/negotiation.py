@@ -79,7 +79,7 @@ _CHECKSUM_PREFIX = "x-amz-checksum-"
 _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.ASCII | re.IGNORECASE)
 
 
-class Encoding(Enum):
+class ContentCoding(Enum):
     """A content coding, best first.
 
     The order decides where a viewer gives several codings the same weight. A response is compressed
@@ -92,7 +92,7 @@ class Encoding(Enum):
     GZIP = "gzip"
 
 
-def negotiate(accept_encoding: str | None) -> Encoding | None:
+def negotiate(accept_encoding: str | None) -> ContentCoding | None:
     """The content coding for a request's Accept-Encoding; None means identity.
 
     The coding with the highest weight wins, and a coding wins over identity at the same weight.
@@ -103,7 +103,7 @@ def negotiate(accept_encoding: str | None) -> Encoding | None:
         return None
     weights = _weights(accept_encoding)
     default = weights.get("*", 0.0)
-    best = max(Encoding, key=lambda encoding: weights.get(encoding.value, default))
+    best = max(ContentCoding, key=lambda encoding: weights.get(encoding.value, default))
     weight = weights.get(best.value, default)
     # Identity without a weight of its own is acceptable, but never preferred (§12.5.3).
     return best if weight > 0 and weight >= weights.get("identity", 0.0) else None
@@ -123,7 +123,7 @@ def is_compressible(head: OriginHead) -> bool:
     )
 
 
-def encoded_head(head: OriginHead, encoding: Encoding, size_bytes: int) -> OriginHead:
+def encoded_head(head: OriginHead, encoding: ContentCoding, size_bytes: int) -> OriginHead:
     """The head of the compressed representation, from the current head of the identity one.
 
     ``size_bytes`` is the compressed size.
@@ -140,7 +140,7 @@ def encoded_head(head: OriginHead, encoding: Encoding, size_bytes: int) -> Origi
     return replace(head, version=version, headers=headers)
 
 
-def encoded_etag(etag: str, encoding: Encoding) -> str:
+def encoded_etag(etag: str, encoding: ContentCoding) -> str:
     """The entity tag of the compressed representation; "" if the identity one has none.
 
     The tag is weak, because another version of a compressor gives other bytes for the same text. So

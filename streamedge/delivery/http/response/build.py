@@ -41,7 +41,7 @@ from streamedge.origin.writing import WriteResponse
 from streamedge.spans import Span
 from streamedge.write_back.rows import WriteQueueError
 
-_KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", WriteQueueError: "journal"}
+_KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", WriteQueueError: "write_queue"}
 _NO_BODY = frozenset({204, 304})
 
 

@@ -23,7 +23,7 @@ from streamedge.delivery.http.compression.compressor import (
     encoded_key,
 )
 from streamedge.delivery.http.compression.encoders import Encoder, start_encoder
-from streamedge.delivery.http.compression.negotiation import Encoding
+from streamedge.delivery.http.compression.negotiation import ContentCoding
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.keys import split_key
 from streamedge.ops.log import open_log
@@ -37,9 +37,9 @@ WHOLE = Span(0, 1 << 62)
 PAGE = "".join(f"<p>line {number * number}</p>\n" for number in range(40_000)).encode()
 CHANGED = PAGE.replace(b"line", b"LINE")
 DECODERS = {
-    Encoding.BROTLI: brotli.decompress,
-    Encoding.ZSTANDARD: lambda data: zstandard.ZstdDecompressor().decompress(data),
-    Encoding.GZIP: lambda data: zlib.decompress(data, 31),
+    ContentCoding.BROTLI: brotli.decompress,
+    ContentCoding.ZSTANDARD: lambda data: zstandard.ZstdDecompressor().decompress(data),
+    ContentCoding.GZIP: lambda data: zlib.decompress(data, 31),
 }
 
 
@@ -78,7 +78,7 @@ async def site(cache_root: Path) -> AsyncIterator[Site]:
 
 
 async def open_encoded(
-    cache: Cache, compressor: Compressor, page: Asset, encoding: Encoding, want: Span = WHOLE
+    cache: Cache, compressor: Compressor, page: Asset, encoding: ContentCoding, want: Span = WHOLE
 ) -> Reader:
     """Opens the identity object, then its compressed object, as a response does."""
     identity = await cache.open(page, WHOLE)
@@ -89,7 +89,7 @@ async def open_encoded(
 
 
 async def fetch(
-    cache: Cache, compressor: Compressor, page: Asset, encoding: Encoding, span: Span = WHOLE
+    cache: Cache, compressor: Compressor, page: Asset, encoding: ContentCoding, span: Span = WHOLE
 ) -> bytes:
     reader = await open_encoded(cache, compressor, page, encoding, span)
     try:
@@ -99,11 +99,11 @@ async def fetch(
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Encoding]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ContentCoding]:
     """The compressions started so far."""
-    begun: list[Encoding] = []
+    begun: list[ContentCoding] = []
 
-    def start(encoding: Encoding, size_bytes: int) -> Encoder:
+    def start(encoding: ContentCoding, size_bytes: int) -> Encoder:
         begun.append(encoding)
         return start_encoder(encoding, size_bytes)
 
@@ -111,9 +111,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Encoding]:
     return begun
 
 
-@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize("encoding", ContentCoding)
 async def test_object_is_compressed_once_with_one_origin_read(
-    site: Site, started: list[Encoding], encoding: Encoding
+    site: Site, started: list[ContentCoding], encoding: ContentCoding
 ) -> None:
     cache, compressor = site.worker()
     for result in (CacheResult.MISS, CacheResult.HIT):
@@ -131,52 +131,56 @@ async def test_object_is_compressed_once_with_one_origin_read(
 
 
 async def test_simultaneous_requests_share_one_compression(
-    site: Site, started: list[Encoding]
+    site: Site, started: list[ContentCoding]
 ) -> None:
     cache, compressor = site.worker()
     compressed = await asyncio.gather(
-        *(fetch(cache, compressor, site.page(), Encoding.GZIP) for _viewer in range(20))
+        *(fetch(cache, compressor, site.page(), ContentCoding.GZIP) for _viewer in range(20))
     )
     assert set(compressed) == {compressed[0]}
-    assert started == [Encoding.GZIP]
+    assert started == [ContentCoding.GZIP]
     assert site.server.body_bytes_sent == len(PAGE)
 
 
 async def test_another_worker_reuses_the_compressed_object(
-    site: Site, started: list[Encoding]
+    site: Site, started: list[ContentCoding]
 ) -> None:
-    first = await fetch(*site.worker(), site.page(), Encoding.BROTLI)
-    assert await fetch(*site.worker(), site.page(), Encoding.BROTLI) == first
-    assert started == [Encoding.BROTLI]
+    first = await fetch(*site.worker(), site.page(), ContentCoding.BROTLI)
+    assert await fetch(*site.worker(), site.page(), ContentCoding.BROTLI) == first
+    assert started == [ContentCoding.BROTLI]
     assert site.server.body_bytes_sent == len(PAGE)
 
 
-async def test_representations_are_cached_side_by_side(site: Site, started: list[Encoding]) -> None:
+async def test_representations_are_cached_side_by_side(
+    site: Site, started: list[ContentCoding]
+) -> None:
     cache, compressor = site.worker()
-    compressed = [await fetch(cache, compressor, site.page(), encoding) for encoding in Encoding]
-    assert started == list(Encoding)
-    for encoding, data in zip(Encoding, compressed, strict=True):
+    compressed = [
+        await fetch(cache, compressor, site.page(), encoding) for encoding in ContentCoding
+    ]
+    assert started == list(ContentCoding)
+    for encoding, data in zip(ContentCoding, compressed, strict=True):
         assert await fetch(cache, compressor, site.page(), encoding) == data
     identity = await cache.open(site.page())
     assert await identity.read(WHOLE) == PAGE
     identity.close()
-    assert started == list(Encoding)
+    assert started == list(ContentCoding)
     assert site.server.body_bytes_sent == len(PAGE)
 
 
 @pytest.mark.parametrize("cold", [False, True])
 async def test_ranges_apply_to_the_compressed_representation(
-    site: Site, started: list[Encoding], cold: bool
+    site: Site, started: list[ContentCoding], cold: bool
 ) -> None:
     cache, compressor = site.worker()
-    size = len(await fetch(*site.worker(), site.page(), Encoding.GZIP))
+    size = len(await fetch(*site.worker(), site.page(), ContentCoding.GZIP))
     page = site.page()
     if cold:
         site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
         page = site.page(ttl_s=0)
     content = CHANGED if cold else PAGE
     pieces = [
-        await fetch(cache, compressor, page, Encoding.GZIP, Span(start, end))
+        await fetch(cache, compressor, page, ContentCoding.GZIP, Span(start, end))
         for start, end in ((0, 10), (10, 70_000), (70_000, size), (size, size + 10**6))
     ]
     assert [len(piece) for piece in pieces[:2]] == [10, 69_990]
@@ -184,14 +188,16 @@ async def test_ranges_apply_to_the_compressed_representation(
     assert len(started) == (2 if cold else 1)
 
 
-async def test_changed_version_is_compressed_again(site: Site, started: list[Encoding]) -> None:
+async def test_changed_version_is_compressed_again(
+    site: Site, started: list[ContentCoding]
+) -> None:
     cache, compressor = site.worker()
     page = site.page(ttl_s=0)  # revalidated each time
     for _unchanged in range(2):
-        assert brotli.decompress(await fetch(cache, compressor, page, Encoding.BROTLI)) == PAGE
-    old = await open_encoded(cache, compressor, page, Encoding.BROTLI)
+        assert brotli.decompress(await fetch(cache, compressor, page, ContentCoding.BROTLI)) == PAGE
+    old = await open_encoded(cache, compressor, page, ContentCoding.BROTLI)
     site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
-    assert brotli.decompress(await fetch(cache, compressor, page, Encoding.BROTLI)) == CHANGED
+    assert brotli.decompress(await fetch(cache, compressor, page, ContentCoding.BROTLI)) == CHANGED
     assert brotli.decompress(await old.read(WHOLE)) == PAGE  # its reader continues
     old.close()
     assert len(started) == 2
@@ -205,7 +211,9 @@ def test_key_differs_by_coding_and_version() -> None:
         Version('"v1"', 5000, None),
         Version('"v1"', 5000, 1, "one answer"),
     ]
-    keys = [encoded_key("site\npage", version, form) for version in versions for form in Encoding]
+    keys = [
+        encoded_key("site\npage", version, form) for version in versions for form in ContentCoding
+    ]
     assert len(set(keys)) == len(keys)
     assert all(split_key(key)[1] == "site\npage" for key in keys)
 
@@ -213,7 +221,7 @@ def test_key_differs_by_coding_and_version() -> None:
 async def test_origin_failure_is_passed_on_without_more_retries(site: Site) -> None:
     cache, compressor = site.worker(retries=1)
     identity = await cache.open(site.page(), VERSION_ONLY)
-    encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.GZIP)
+    encoded = compressor.encoded_asset(site.page(), identity.head, ContentCoding.GZIP)
     site.server.script(Reply(status=503), times=2)
     with pytest.raises(OriginError) as failed:
         await cache.open(encoded, WHOLE)
@@ -230,16 +238,19 @@ async def test_old_version_is_not_mixed_with_the_new_one(site: Site) -> None:
     identity = await cache.open(site.page(), VERSION_ONLY)
     site.server.put("page", CHANGED, etag='"v2"', content_type="text/html")
     with pytest.raises(OriginError) as failed:
-        await cache.open(compressor.encoded_asset(site.page(), identity.head, Encoding.GZIP), WHOLE)
+        await cache.open(
+            compressor.encoded_asset(site.page(), identity.head, ContentCoding.GZIP), WHOLE
+        )
     assert failed.value.failure is OriginFailure.CHANGED
     identity.close()
     assert (
-        zlib.decompress(await fetch(cache, compressor, site.page(), Encoding.GZIP), 31) == CHANGED
+        zlib.decompress(await fetch(cache, compressor, site.page(), ContentCoding.GZIP), 31)
+        == CHANGED
     )
 
 
 async def test_incomplete_object_takes_no_compression_slot(
-    site: Site, started: list[Encoding]
+    site: Site, started: list[ContentCoding]
 ) -> None:
     """More incomplete objects than slots do not delay the compression of a complete one."""
     cache, compressor = site.worker()
@@ -249,12 +260,12 @@ async def test_incomplete_object_takes_no_compression_slot(
         site.server.put(name, PAGE, content_type="text/html")
         site.server.hold(name, at=70_000)
         asset = Asset(f"site\n{name}", name, site.origin, "site", TtlRules())
-        slow.append(asyncio.create_task(fetch(cache, compressor, asset, Encoding.GZIP)))
+        slow.append(asyncio.create_task(fetch(cache, compressor, asset, ContentCoding.GZIP)))
     await site.server.until(lambda: site.server.body_bytes_sent == 70_000 * len(slow))
     async with asyncio.timeout(PATIENCE_S):
-        compressed = await fetch(cache, compressor, site.page(), Encoding.GZIP)
+        compressed = await fetch(cache, compressor, site.page(), ContentCoding.GZIP)
     assert zlib.decompress(compressed, 31) == PAGE
-    assert started == [Encoding.GZIP]
+    assert started == [ContentCoding.GZIP]
     for number in range(len(slow)):
         site.server.release(f"slow-{number}")
     assert {zlib.decompress(compressed, 31) for compressed in await asyncio.gather(*slow)} == {PAGE}
@@ -266,7 +277,7 @@ async def test_concurrent_compressions_are_limited(
     running: list[int] = [0, 0]  # now, and at most
 
     class Counting:
-        def __init__(self, encoding: Encoding, size_bytes: int) -> None:
+        def __init__(self, encoding: ContentCoding, size_bytes: int) -> None:
             self._encoder = start_encoder(encoding, size_bytes)
             running[0] += 1
             running[1] = max(running)
@@ -284,7 +295,7 @@ async def test_concurrent_compressions_are_limited(
     for number in range(8):
         site.server.put(f"page-{number}", PAGE, content_type="text/html")
         asset = Asset(f"site\n{number}", f"page-{number}", site.origin, "site", TtlRules())
-        fetches.append(fetch(cache, compressor, asset, Encoding.GZIP))
+        fetches.append(fetch(cache, compressor, asset, ContentCoding.GZIP))
     compressed = await asyncio.gather(*fetches)
     assert {zlib.decompress(one, 31) for one in compressed} == {PAGE}
     assert running == [0, COMPRESSIONS_MAX]
@@ -293,13 +304,13 @@ async def test_concurrent_compressions_are_limited(
 async def test_compressed_origin_behaves_like_any_origin(site: Site) -> None:
     cache, compressor = site.worker()
     identity = await cache.open(site.page(), WHOLE)
-    encoded = compressor.encoded_asset(site.page(), identity.head, Encoding.ZSTANDARD)
+    encoded = compressor.encoded_asset(site.page(), identity.head, ContentCoding.ZSTANDARD)
     identity.close()
     head = await encoded.origin.head(encoded.name)
     size = head.version.size_bytes
     assert head.version.last_modified_s == identity.head.version.last_modified_s
     compressed = await read_all(await encoded.origin.read(encoded.name))
-    assert (len(compressed), DECODERS[Encoding.ZSTANDARD](compressed)) == (size, PAGE)
+    assert (len(compressed), DECODERS[ContentCoding.ZSTANDARD](compressed)) == (size, PAGE)
     read = await encoded.origin.read(encoded.name, Span(5, 6), if_match=head.version)
     assert read is not None
     assert (read.head, read.span) == (head, Span(0, size))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streamedge.delivery.http.compression.negotiation import (
     COMPRESSED_BYTES_MAX,
     COMPRESSED_BYTES_MIN,
-    Encoding,
+    ContentCoding,
     encoded_etag,
     encoded_head,
     is_compressible,
@@ -21,7 +21,7 @@ from streamedge.origin import UNKNOWN_BYTES, OriginHead, Version
 
 MODIFIED_S = 784_111_777
 MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
-BR, ZSTD, GZIP = Encoding.BROTLI, Encoding.ZSTANDARD, Encoding.GZIP
+BR, ZSTD, GZIP = ContentCoding.BROTLI, ContentCoding.ZSTANDARD, ContentCoding.GZIP
 
 
 def head_of(
@@ -76,7 +76,7 @@ def head_of(
     ],
 )
 def test_accept_encoding_selects_the_coding(
-    accept_encoding: str | None, encoding: Encoding | None
+    accept_encoding: str | None, encoding: ContentCoding | None
 ) -> None:
     assert negotiate(accept_encoding) is encoding
 
@@ -92,7 +92,7 @@ def test_selected_coding_has_the_highest_weight(weights: dict[str, int], order: 
     elements = [f"{coding};q={weight / 1000:.3f}" for coding, weight in weights.items()]
     order.shuffle(elements)  # type: ignore[attr-defined]
     chosen = negotiate(", ".join(elements))
-    offered = {encoding: weights.get(encoding.value, 0) for encoding in Encoding}
+    offered = {encoding: weights.get(encoding.value, 0) for encoding in ContentCoding}
     if chosen is None:
         assert all(not one or one < weights.get("identity", 0) for one in offered.values())
     else:
@@ -102,7 +102,7 @@ def test_selected_coding_has_the_highest_weight(weights: dict[str, int], order: 
 
 @given(st.text(max_size=200) | st.text("brgzipstd*;q=01., \t", max_size=60))
 def test_any_accept_encoding_gives_a_choice(value: str) -> None:
-    assert negotiate(value) in {None, *Encoding}
+    assert negotiate(value) in {None, *ContentCoding}
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_compressed_etag_is_weak_and_has_its_coding(etag: str, encoded: str) -> 
 
 
 def test_each_representation_has_its_own_etag() -> None:
-    tags = {'"v1"', *(encoded_etag('"v1"', encoding) for encoding in Encoding)}
-    assert len(tags) == 1 + len(Encoding)
+    tags = {'"v1"', *(encoded_etag('"v1"', encoding) for encoding in ContentCoding)}
+    assert len(tags) == 1 + len(ContentCoding)
 
 
 @pytest.mark.parametrize(
