@@ -20,7 +20,7 @@ from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
 from streamedge.cli import reference
 from streamedge.delivery.http.compression.compressor import COMPRESSIONS_MAX
 from streamedge.delivery.http.compression.negotiation import COMPRESSED_BYTES_MAX
-from streamedge.delivery.http.http1.connection import HEADER_BYTES_MAX
+from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX, PLAYS_MAX

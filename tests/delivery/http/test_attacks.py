@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
-from streamedge.delivery.http.http1.connection import HEADER_BYTES_MAX
+from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.event_loop import until
@@ -507,7 +507,7 @@ async def test_trickling_request_is_closed(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await until(lambda: bool(connections(edge)))
         (connection,) = connections(edge)
-        started_s, came_bytes = connection.quiet_since_s, 0
+        started_s, came_bytes = connection.stats().quiet_since_s, 0
         for second in range(10):
             line = b"X: 1\r\n" if second else b"GET /a HTTP/1.1\r\nHost: edge\r\n"
             came_bytes += len(line)

@@ -34,7 +34,7 @@ def sweep(edge: WebEdge, after_s: float) -> None:
 
 async def until_blocked(edge: WebEdge) -> None:
     """Waits until the connection's peer has stopped reading."""
-    await until(lambda: any(one.sender.blocked_since_s is not None for one in connections(edge)))
+    await until(lambda: any(one.stats().blocked_since_s is not None for one in connections(edge)))
 
 
 async def test_idle_connection_is_closed(cache_root: Path) -> None:

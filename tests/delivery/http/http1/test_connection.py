@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.delivery.http.http1.connection import HEADER_BYTES_MAX
+from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX
 from streamedge.delivery.http.request.request import HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span

@@ -1,0 +1,331 @@
+"""Sends the responses of an HTTP/1.1 connection, one at a time, and reports their ends.
+
+Nothing else writes to the connection: interim responses and the bytes of a tunnel go through here
+too, so that all bytes leave in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from streamedge.cache.open_object import Failure
+from streamedge.cache.reader import CacheResult, Reader
+from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.http.fast_path.fast_path import Hit, RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.request_memo import ByteRange
+from streamedge.delivery.http.handler import HttpHandler
+from streamedge.delivery.http.http1.encoding import (
+    Framing,
+    chunk,
+    encode_head,
+    framing_of,
+    last_chunk,
+)
+from streamedge.delivery.http.http1.exchange import Http1Exchange
+from streamedge.delivery.http.http1.states import ExchangeState
+from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.net.sender import Sender
+from streamedge.errors import CacheFullError, OriginError
+from streamedge.spans import Span
+
+Remembered = RememberedRequest[bytes, bytes]
+Finished = Callable[[int, float, str | None], None]
+"""Logs and counts a response: bytes sent, seconds taken, and why it was cut off."""
+
+
+class ResponseInFlight:
+    """A response in flight. ``exchange`` is None for a hit of the fast path.
+
+    ``started_s``: the loop's time when it started; the connection had sent ``started_bytes`` then.
+    ``closes``: the connection ends behind it. ``provenance``: None where no invalidation applies.
+    """
+
+    __slots__ = (
+        "closes",
+        "exchange",
+        "finished",
+        "is_stream",
+        "provenance",
+        "pushing",
+        "reader",
+        "sent",
+        "started_bytes",
+        "started_s",
+    )
+
+    def __init__(
+        self,
+        exchange: Http1Exchange | None,
+        reader: Reader | None,
+        finished: Finished,
+        *,
+        started_s: float,
+        started_bytes: int,
+        closes: bool,
+        provenance: Callable[[], Provenance] | None,
+        is_stream: bool = False,
+    ) -> None:
+        self.exchange = exchange
+        self.reader = reader
+        self.finished = finished
+        self.started_s = started_s
+        self.started_bytes = started_bytes
+        self.closes = closes
+        self.provenance = provenance
+        self.is_stream = is_stream
+        self.sent: asyncio.Future[None] | None = None  # set when all pushed bytes are sent
+        self.pushing: asyncio.Task[Any] | None = None  # the task that sends a stream
+
+
+class Responder:
+    """The response side of one connection.
+
+    ``ended(response, complete)`` is called at the end of each response, whether it was sent
+    completely or not.
+    """
+
+    __slots__ = ("_client", "_ended", "_handler", "_loop", "_transport", "in_flight", "sender")
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        handler: HttpHandler,
+        client: str,
+        ended: Callable[[ResponseInFlight, bool], None],
+    ) -> None:
+        self.sender = Sender(transport, loop, self._drained, self._failed)
+        self.in_flight: ResponseInFlight | None = None
+        self._transport = transport
+        self._loop = loop
+        self._handler = handler
+        self._client = client
+        self._ended = ended
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight, so that a response may be sent at once."""
+        return self.in_flight is None and self.sender.idle
+
+    def send_hit(
+        self,
+        remembered: Remembered,
+        byte_range: ByteRange | None,
+        hit: Hit[bytes],
+        loop_s: float,
+        *,
+        closes: bool,
+    ) -> SentHit | None:
+        """Sends a hit. Returns None when it is not sent at once; then it is logged at its end."""
+        status, head, ready, start, end, opened, message = hit
+        response, has_parts = None, False
+        if message is not None:
+            response = message.response
+            head += response.message.body
+            has_parts = bool(response.message.parts)
+        sent = 0
+        if ready is not None or start == end:
+            sent = self.sender.send_at_once(head, ready)
+        if sent == len(head) + end - start and not has_parts and self.sender.idle:
+            return remembered, byte_range, status, self._client, sent, response
+        # The kernel did not take all of it, or bytes are still being filled.
+        reader = None if opened is None else Reader(opened, CacheResult.HIT)
+        provenance = None if remembered.target is None else remembered.target.provenance()
+        if response is not None:
+            provenance = response.provenance
+        self.in_flight = ResponseInFlight(
+            None,
+            reader,
+            partial(self._hit_ended, remembered, byte_range, status, response),
+            started_s=loop_s,
+            started_bytes=self.sender.sent_bytes - sent,
+            closes=closes,
+            provenance=provenance,
+        )
+        if reader is None:
+            self.sender.push(head[sent:])
+        elif response is not None and has_parts:
+            self._push_parts(head[sent:], reader, response.message.parts)
+        else:
+            past_head = max(0, sent - len(head))
+            self.sender.push(head[sent:], (reader, Span(start + past_head, end)))
+        return None
+
+    async def send(self, exchange: Http1Exchange, response: Response, *, closes: bool) -> None:
+        """Sends a response; returns when all of it is in the sender or the viewer has left."""
+        exchange.become(ExchangeState.SENDING)
+        message, reader, stream = response.message, response.reader, response.stream
+        framing = Framing.LENGTH
+        if stream is not None:
+            framing = framing_of(message.head, exchange.request.http_version)
+            closes = closes or framing is Framing.CLOSE
+        head = encode_head(message.head, framing, closes=closes)
+        self.in_flight = in_flight = ResponseInFlight(
+            exchange,
+            reader,
+            partial(self._handler.finished, exchange.request, response),
+            started_s=exchange.request.started_s,
+            started_bytes=self.sender.sent_bytes,
+            closes=closes,
+            provenance=response.provenance,
+            is_stream=stream is not None,
+        )
+        if stream is not None:
+            await self._send_stream(in_flight, head, framing, response)
+        elif reader is None:
+            self.sender.push(head + message.body)
+        elif message.span is not None:
+            self.sender.push(head, (reader, message.span))
+        else:
+            self._push_parts(head, reader, message.parts)
+
+    def send_interim(self, head: bytes) -> None:
+        """Sends the head of a 1xx response, or of a refusal."""
+        self.sender.push(head)
+
+    def begin_tunnel(self, exchange: Http1Exchange) -> None:
+        """From now on only the bytes of a tunnel are sent; ``send_bytes`` sends them."""
+        exchange.become(ExchangeState.SENDING)
+        self.in_flight = ResponseInFlight(
+            exchange,
+            None,
+            lambda _sent_bytes, _duration_s, _cut: None,
+            started_s=exchange.request.started_s,
+            started_bytes=self.sender.sent_bytes,
+            closes=True,
+            provenance=None,
+            is_stream=True,
+        )
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Sends bytes of a tunnel; returns when the kernel has them."""
+        self.sender.push(data)
+        if self.in_flight is not None:
+            await self._all_sent(self.in_flight)
+
+    def finish(self, cut: str | None, *, complete: bool) -> None:
+        """Ends the response in flight, if there is one. ``cut``: why it ended early."""
+        in_flight, self.in_flight = self.in_flight, None
+        if in_flight is None:
+            return
+        if in_flight.reader is not None:
+            in_flight.reader.close()
+        sent_bytes = self.sender.sent_bytes - in_flight.started_bytes
+        in_flight.finished(sent_bytes, self._loop.time() - in_flight.started_s, cut)
+        pushing = in_flight.pushing
+        if not complete and pushing is not None and pushing is not asyncio.current_task():
+            pushing.cancel()
+        if in_flight.sent is not None and not in_flight.sent.done():
+            in_flight.sent.set_result(None)
+        self._ended(in_flight, complete)
+
+    def abort(self, cut: str) -> None:
+        """Ends the response in flight, and closes the connection at once."""
+        self.finish(cut, complete=False)
+        self._transport.abort()
+
+    def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
+        """Aborts the response in flight if it has been revoked.
+
+        Before its Content-Length or last chunk, so that the viewer can tell (RFC 9112 §8).
+        """
+        in_flight = self.in_flight
+        if in_flight is None or in_flight.provenance is None:
+            return
+        if is_revoked(in_flight.provenance()):
+            self.abort("revoked")
+
+    def hit_left(
+        self,
+        remembered: Remembered,
+        byte_range: ByteRange | None,
+        hit: Hit[bytes],
+        started_s: float,
+    ) -> None:
+        """Logs a hit whose viewer left before it could be sent."""
+        message = hit[6]
+        response = None if message is None else message.response
+        duration_s = self._loop.time() - started_s
+        self._hit_ended(remembered, byte_range, hit[0], response, 0, duration_s, "viewer left")
+
+    def _push_parts(self, head: bytes, reader: Reader, parts: tuple[bytes | Span, ...]) -> None:
+        pieces = [(reader, part) if isinstance(part, Span) else part for part in parts]
+        self.sender.push(head, *pieces)
+
+    async def _send_stream(
+        self, in_flight: ResponseInFlight, head: bytes, framing: Framing, response: Response
+    ) -> None:
+        """Sends the pieces of a body, each when the previous one has been sent.
+
+        An exception in them closes the connection, so that the viewer detects the error. When the
+        viewer leaves, they are cancelled.
+        """
+        if response.stream is None:
+            return
+        in_flight.pushing = asyncio.current_task()
+        try:
+            async with contextlib.aclosing(response.stream) as pieces:
+                self.sender.push(head)
+                async for piece in pieces:
+                    if self.in_flight is not in_flight:
+                        return  # the viewer has left
+                    self.sender.push(*(chunk(piece) if framing is Framing.CHUNKED else (piece,)))
+                    await self._all_sent(in_flight)
+                if self.in_flight is not in_flight:
+                    return
+                if framing is Framing.CHUNKED:
+                    self.sender.push(last_chunk(response.trailers()))
+                await self._all_sent(in_flight)
+        except asyncio.CancelledError:
+            if self.in_flight is in_flight:
+                raise  # the edge is stopping
+        except (OriginError, CacheFullError) as failure:
+            self.abort(str(failure))
+        except BaseException as failure:
+            self.abort(str(failure))
+            raise
+        else:
+            self.finish(None, complete=True)
+
+    async def _all_sent(self, in_flight: ResponseInFlight) -> None:
+        """Returns when the kernel has all pushed bytes."""
+        while not self.sender.idle:
+            in_flight.sent = self._loop.create_future()
+            await in_flight.sent
+
+    def _drained(self) -> None:
+        in_flight = self.in_flight
+        if in_flight is None:
+            return
+        if not in_flight.is_stream:
+            self.finish(None, complete=True)
+        elif in_flight.sent is not None and not in_flight.sent.done():
+            in_flight.sent.set_result(None)
+
+    def _failed(self, cause: Failure | None) -> None:
+        self.abort("viewer left" if cause is None else str(cause))
+
+    def _hit_ended(
+        self,
+        remembered: Remembered,
+        byte_range: ByteRange | None,
+        status: int,
+        response: Response | None,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        hit = remembered, byte_range, status, self._client, sent_bytes, response
+        self._handler.hits_finished([hit], duration_s, cut)
+
+
+async def close_response(response: Response) -> None:
+    """Closes a response that is not sent."""
+    if response.reader is not None:
+        response.reader.close()
+    if response.stream is not None:
+        await response.stream.aclose()
