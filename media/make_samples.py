@@ -145,12 +145,12 @@ def make(
 def remux(source: Path, path: Path, options: dict[str, str]) -> None:
     """Writes the packets of a file into another container or with other options."""
     options = {"fflags": "+bitexact", **options}
-    with av.open(str(source)) as given, av.open(str(path), "w", options=options) as output:
+    with av.open(str(source)) as media, av.open(str(path), "w", options=options) as output:
         streams = {
             stream.index: output.add_stream_from_template(stream, opaque=True)
-            for stream in given.streams
+            for stream in media.streams
         }
-        for packet in given.demux():
+        for packet in media.demux():
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
                 output.mux(packet)

@@ -1,7 +1,7 @@
 """Parses the three forms of an HTTP date (RFC 9110 §5.6.7), strictly.
 
 Pure: text in, seconds since 1970 out. Names of days and months and "GMT" may have any case, as
-other caches allow. A value with any other deviation is not a date: a cache that guesses an expiry
+other caches allow. A value with any other deviation is not a date: a cache that estimates an expiry
 date stores responses that it should not.
 """
 

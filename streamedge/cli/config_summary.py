@@ -1,4 +1,4 @@
-"""Tables of what a config serves, for ``streamedge check``. They contain no passwords."""
+"""Tables of the content of a config, for ``streamedge check``, without passwords."""
 
 from __future__ import annotations
 

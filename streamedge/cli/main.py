@@ -109,7 +109,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     " Next: [bold]streamedge serve[/bold]."
 )
 def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Check a config file: report every mistake, or show a summary of what it serves."""
+    """Check a config file: report every mistake, or show a summary."""
     from rich.console import Console  # noqa: PLC0415
 
     from streamedge.cli.config_summary import summary  # noqa: PLC0415

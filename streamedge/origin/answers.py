@@ -115,12 +115,12 @@ def read_response(
     OriginError: by status, CHANGED for another version than ``request.if_match``, UNAVAILABLE for
     a response that contradicts itself or the request.
     """
-    known = request.if_none_match
-    if status == 304 and known is not None:
+    expected = request.if_none_match
+    if status == 304 and expected is not None:
         return None
     opening = _read_opening(request, status, fields, error_code)
     version = opening.head.version
-    if known is not None and is_same_version(known, version):
+    if expected is not None and is_same_version(expected, version):
         return None
     if request.span is not None and version.size_bytes <= request.span.start:
         raise OriginError(

@@ -307,7 +307,7 @@ def test_unverified_bodies_are_limited(tmp_path: Path, stubs: Stubs) -> None:
         answer, connection = send_header(server, verified, "distribution", 6)
         connection.close()
         assert answer.startswith(b"HTTP/1.1 100 ")
-        # … and the end of a body makes room for another one, whatever its result.
+        # … and the end of a body admits another one, whatever its result.
         waiting[0].sendall(b"x" * 1000)
         assert waiting[0].recv(65536).startswith(b"HTTP/1.1 403 ")
         assert send(server, "POST", path, b"<Distr")[0] == 400

@@ -78,20 +78,22 @@ def test_distribution_is_created_updated_tagged_and_deleted(
     with pytest.raises(client.exceptions.CNAMEAlreadyExists):
         call("create_{}", **{f"{member}Config": {**document, "CallerReference": "other"}})
 
-    got = call("get_{}_config", Id=identifier)
-    assert plain(got[f"{member}Config"]) == plain(created[member][f"{member}Config"])
+    read_back = call("get_{}_config", Id=identifier)
+    assert plain(read_back[f"{member}Config"]) == plain(created[member][f"{member}Config"])
     shown = call("get_{}", Id=identifier)
-    assert shown["ETag"] == got["ETag"] == created["ETag"]
+    assert shown["ETag"] == read_back["ETag"] == created["ETag"]
     assert shown[member]["Status"] == "Deployed"
     with pytest.raises(getattr(client.exceptions, f"{member}NotDisabled")):
-        call("delete_{}", Id=identifier, IfMatch=got["ETag"])
-    changed = {**got[f"{member}Config"], "Enabled": False, "Comment": "äé <&>"}
+        call("delete_{}", Id=identifier, IfMatch=read_back["ETag"])
+    changed = {**read_back[f"{member}Config"], "Enabled": False, "Comment": "äé <&>"}
     with pytest.raises(client.exceptions.InvalidIfMatchVersion):
         call("update_{}", Id=identifier, **{f"{member}Config": changed})
-    updated = call("update_{}", Id=identifier, IfMatch=got["ETag"], **{f"{member}Config": changed})
+    updated = call(
+        "update_{}", Id=identifier, IfMatch=read_back["ETag"], **{f"{member}Config": changed}
+    )
     assert plain(updated[member][f"{member}Config"]) == plain(changed)
     with pytest.raises(client.exceptions.PreconditionFailed):
-        call("update_{}", Id=identifier, IfMatch=got["ETag"], **{f"{member}Config": changed})
+        call("update_{}", Id=identifier, IfMatch=read_back["ETag"], **{f"{member}Config": changed})
 
     pages = client.get_paginator(f"list_{kind}s").paginate(PaginationConfig={"PageSize": 1})
     listed = {
@@ -222,11 +224,13 @@ def test_distribution_with_every_kind_of_resource(client: Any) -> None:
     created = client.create_distribution(DistributionConfig=document)
     (active,) = created["Distribution"]["ActiveTrustedKeyGroups"]["Items"]
     assert active["KeyPairIds"]["Items"] == [key["PublicKey"]["Id"]]
-    got = client.get_distribution_config(Id=created["Distribution"]["Id"])["DistributionConfig"]
+    read_back = client.get_distribution_config(Id=created["Distribution"]["Id"])[
+        "DistributionConfig"
+    ]
     for name, value in document.items():
         if name not in {"Origins", "DefaultCacheBehavior", "CacheBehaviors"}:
-            assert got[name] == value, name
-    assert got["DefaultCacheBehavior"].items() >= document["DefaultCacheBehavior"].items()
+            assert read_back[name] == value, name
+    assert read_back["DefaultCacheBehavior"].items() >= document["DefaultCacheBehavior"].items()
 
     for name, member, output in (
         ("cache_policy", "CachePolicy", cache),

@@ -44,7 +44,7 @@ async def held_download(location: Location, worker: Cache) -> Reader:
     return reader
 
 
-def asked_spans(location: Location) -> list[Span]:
+def requested_spans(location: Location) -> list[Span]:
     return [request.span for request in location.server.requests if request.span is not None]
 
 
@@ -54,14 +54,14 @@ async def test_range_far_ahead_of_a_fill_is_read_at_once(location: Location) -> 
     tail = await worker.open(location.asset(), TAIL)
     reading = asyncio.ensure_future(tail.read(TAIL))
     await location.server.wait_for_requests(2)
-    assert asked_spans(location)[1] == TAIL.align(CHUNK_BYTES)
+    assert requested_spans(location)[1] == TAIL.align(CHUNK_BYTES)
     location.server.release("film")
     assert await reading == FILM.read(TAIL)
     assert await download.read(ALL) == FILM.read(ALL)
     for reader in (download, tail):
         reader.close()
     await fills_ended(worker)
-    assert asked_spans(location) == [
+    assert requested_spans(location) == [
         ALL.align(CHUNK_BYTES),
         TAIL.align(CHUNK_BYTES),
         Span(56 * CHUNK_BYTES, FILM.size_bytes),
@@ -74,7 +74,7 @@ async def test_range_is_read_beside_the_fill_of_another_worker(location: Locatio
     tail = await other.open(location.asset(), TAIL)
     reading = asyncio.ensure_future(tail.read(TAIL))
     await location.server.wait_for_requests(2)
-    assert asked_spans(location)[1] == TAIL.align(CHUNK_BYTES)
+    assert requested_spans(location)[1] == TAIL.align(CHUNK_BYTES)
     location.server.release("film")
     assert await reading == FILM.read(TAIL)
     assert await download.read(ALL) == FILM.read(ALL)
@@ -83,7 +83,7 @@ async def test_range_is_read_beside_the_fill_of_another_worker(location: Locatio
     for worker in (one, other):
         await fills_ended(worker)
     # The download ends where the other worker has read, and requests the bytes behind.
-    assert asked_spans(location)[2:] == [Span(56 * CHUNK_BYTES, FILM.size_bytes)]
+    assert requested_spans(location)[2:] == [Span(56 * CHUNK_BYTES, FILM.size_bytes)]
     extent = location.extent(FILM.size_bytes)
     assert extent is not None
     assert extent.lock(Span(0, extent.chunks)) == Span(0, extent.chunks)

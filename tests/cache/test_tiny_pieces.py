@@ -42,7 +42,7 @@ class SilentTransport(asyncio.Transport):
 
 
 async def test_one_byte_chunks_are_parsed_in_limited_numbers_at_a_time() -> None:
-    """One iteration of the event loop parses at most EVENTS_MAX chunks of what was received."""
+    """One iteration of the event loop parses at most EVENTS_MAX received chunks."""
     connection = Connection()
     connection.connection_made(SilentTransport())
     connection.send_head(h11.Request(method="GET", target="/a", headers=[("Host", "a.example")]))

@@ -81,9 +81,9 @@ async def check(variants: Iterable[Variant], folder: Path, *, may_have_more: boo
         path.write_bytes(data)
         expected = ffmpeg_packets(path)
         for length_ms in (0, RUN_MS):
-            got = await played(data, length_ms)
-            found = differences(expected, got, may_have_more=may_have_more)
-            wrong += [f"{name}: {difference} ({got.error})" for difference in found]
+            sent = await played(data, length_ms)
+            faults = differences(expected, sent, may_have_more=may_have_more)
+            wrong += [f"{name}: {difference} ({sent.error})" for difference in faults]
     assert not wrong, "\n".join(wrong)
 
 
@@ -102,6 +102,6 @@ async def test_file_with_several_edits_is_played_or_refused(
 async def test_damage_affects_only_the_tags_it_touches(seed: bytes) -> None:
     whole = await played(seed, RUN_MS)
     for name, data in damaged(seed):
-        got = await played(data, RUN_MS)
-        lost = len(whole.video) + len(whole.audio) - len(got.video) - len(got.audio)
+        sent = await played(data, RUN_MS)
+        lost = len(whole.video) + len(whole.audio) - len(sent.video) - len(sent.audio)
         assert lost <= (1 if name == "zeros for a tag" else 0), name

@@ -74,11 +74,11 @@ async def test_any_bytes_around_the_frames_are_skipped(song: bytes, tmp_path: Pa
         ]
         if name == "RIFF":
             expected = expected[1:]  # where it plays the Xing frame as audio
-        got = [packet.digest for packet in await played(data)]
-        rest = iter(got)
+        sent = [packet.digest for packet in await played(data)]
+        rest = iter(sent)
         if not all(digest in rest for digest in expected):
-            wrong.append(f"{name}: {len(expected)} frames expected, {len(got)} sent")
-        if not frames.issuperset(got):
+            wrong.append(f"{name}: {len(expected)} frames expected, {len(sent)} sent")
+        if not frames.issuperset(sent):
             wrong.append(f"{name}: something else than frames")
     assert not wrong, "\n".join(wrong)
 

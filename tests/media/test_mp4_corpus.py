@@ -44,10 +44,10 @@ def check(variants: Iterable[Variant], folder: Path) -> None:
     for name, data in variants:
         path = folder / "film.mp4"
         path.write_bytes(data)
-        got, faults = played(data)
+        sent, faults = played(data)
         # FFmpeg ends at the first sample past the end; the edge continues with the other track.
-        found = differences(ffmpeg_packets(path), got, may_have_more=bool(faults))
-        wrong += [f"{name}: {difference} ({got.error or faults})" for difference in found]
+        differing = differences(ffmpeg_packets(path), sent, may_have_more=bool(faults))
+        wrong += [f"{name}: {difference} ({sent.error or faults})" for difference in differing]
     assert not wrong, "\n".join(wrong)
 
 

@@ -133,7 +133,7 @@ async def read_body(response: OriginResponse) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "answer", "is_asked"),
+    ("request_", "status", "answer", "is_requested"),
     [
         (OriginRequest("GET", "film"), 200, b"waits here", False),
         (OriginRequest("GET", "film", fields=(("range", "bytes=0-4"),)), 206, b"waits", False),
@@ -150,9 +150,9 @@ async def test_requests_for_pending_objects_do_not_reach_the_origin(
     request_: OriginRequest,
     status: int,
     answer: bytes,
-    is_asked: bool,
+    is_requested: bool,
 ) -> None:
     recording = RecordingUpstream(ObjectUpstream(origin))
     response = await PendingWritesUpstream(recording, overlay).send(request_)
     assert (response.status, await read_body(response)) == (status, answer)
-    assert bool(recording.requests) is is_asked
+    assert bool(recording.requests) is is_requested

@@ -254,14 +254,14 @@ async def test_status_requeue_and_discard(write_queue: WriteQueue) -> None:
 
 
 async def test_sweep_removes_only_files_that_no_process_writes(write_queue: WriteQueue) -> None:
-    dead, writing, known, young = [await create_body(write_queue.bodies) for _ in range(4)]
-    for body in (dead, writing, known):
+    dead, writing, queued, young = [await create_body(write_queue.bodies) for _ in range(4)]
+    for body in (dead, writing, queued):
         os.utime(write_queue.bodies / body.token, (0, 0))
-    for body in (dead, known, young):
+    for body in (dead, queued, young):
         body.keep()
         await body.close()
     assert ORPHAN_AGE_S > 0
-    assert sweep(write_queue.bodies, partial(str.__eq__, known.token)) == 1
+    assert sweep(write_queue.bodies, partial(str.__eq__, queued.token)) == 1
     left = {file.name for file in write_queue.bodies.iterdir()}
-    assert left == {writing.token, known.token, young.token}
+    assert left == {writing.token, queued.token, young.token}
     await writing.close()

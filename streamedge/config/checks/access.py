@@ -92,8 +92,8 @@ def _proxies(document: dict[str, object]) -> Iterator[Mistake]:
     for index, entry in enumerate(proxied):
         for address in _addresses([entry]):
             if address not in listeners:
-                known = quoted_list(tuple(map(format_address, listeners)))
-                text = f"no listener has the address {format_address(address)}; known: {known}"
+                addresses = quoted_list(tuple(map(format_address, listeners)))
+                text = f"no listener has the address {format_address(address)}; known: {addresses}"
                 yield Mistake(("listen", "proxy_protocol", index), text)
     if not listen.get("proxies"):
         text = "no PROXY header would be trusted: listen.proxies is empty"

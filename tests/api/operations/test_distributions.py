@@ -61,9 +61,9 @@ def test_distribution_is_created_read_updated_listed_and_deleted(api: Api, membe
     assert identifier.isupper()
     assert api(f"Get{member}", Id=identifier) == {member: distribution, "ETag": etag}
 
-    got = api(f"Get{member}Config", Id=identifier)
-    assert got == {f"{member}Config": distribution[f"{member}Config"], "ETag": etag}
-    changed = {**got[f"{member}Config"], "Comment": "second", "Enabled": False}
+    read_back = api(f"Get{member}Config", Id=identifier)
+    assert read_back == {f"{member}Config": distribution[f"{member}Config"], "ETag": etag}
+    changed = {**read_back[f"{member}Config"], "Comment": "second", "Enabled": False}
     api.now_s += 60
     updated = api(f"Update{member}", Id=identifier, IfMatch=etag, **{f"{member}Config": changed})
     assert updated["ETag"] != etag
@@ -279,10 +279,10 @@ def test_tags_are_added_listed_and_removed(api: Api, member: str) -> None:
     created = api(f"Create{member}WithTags", **{f"{member}ConfigWithTags": members})
     arn = created[member]["ARN"]
     assert api("ListTagsForResource", Resource=arn) == {"Tags": tags(team="media")}
-    assert api("TagResource", Resource=arn, Tags=tags(team="video", stage="live")) == {}
-    assert api("ListTagsForResource", Resource=arn) == {"Tags": tags(team="video", stage="live")}
+    assert api("TagResource", Resource=arn, Tags=tags(team="video", tier="live")) == {}
+    assert api("ListTagsForResource", Resource=arn) == {"Tags": tags(team="video", tier="live")}
     assert api("UntagResource", Resource=arn, TagKeys={"Items": ["team", "none"]}) == {}
-    assert api("ListTagsForResource", Resource=arn) == {"Tags": tags(stage="live")}
+    assert api("ListTagsForResource", Resource=arn) == {"Tags": tags(tier="live")}
     assert api(f"Get{member}", Id=created[member]["Id"])["ETag"] == created["ETag"]
 
 

@@ -39,8 +39,8 @@ def test_invalidation_has_taken_effect_when_the_call_returns(api: Api, scope: st
     assert (row.kind, row.scope) == (RowKind.INVALIDATION, scope)
     assert row.invalidation.items == items
     assert not row.invalidation.soft
-    got = api("GetInvalidation", DistributionId=scope, Id=invalidation["Id"])
-    assert got == {"Invalidation": invalidation}
+    read_back = api("GetInvalidation", DistributionId=scope, Id=invalidation["Id"])
+    assert read_back == {"Invalidation": invalidation}
 
 
 def test_slash_includes_the_default_root_object(tmp_path: Path) -> None:

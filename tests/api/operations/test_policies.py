@@ -187,11 +187,13 @@ def test_managed_policies_are_listed_and_read_only(
     both = api(f"List{plural}")[f"{member}List"]["Items"]
     assert len(both) == len(ids) + len(custom)
     for identifier in ids:
-        got = api(f"Get{member}", Id=identifier)
-        config = got[member][f"{member}Config"]
+        read_back = api(f"Get{member}", Id=identifier)
+        config = read_back[member][f"{member}Config"]
         assert config["Name"] == f"Managed-{IDS[identifier]}"
         for verb, members in (("Update", {f"{member}Config": config}), ("Delete", {})):
-            error = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **members)
+            error = api.error(
+                f"{verb}{member}", Id=identifier, IfMatch=read_back["ETag"], **members
+            )
             assert error.code == f"Illegal{verb}"
     assert api.error(f"List{plural}", Type="other").code == "InvalidArgument"
 
@@ -201,10 +203,10 @@ def test_managed_policies_are_listed_and_read_only(
     [("CachePolicy", "declared"), ("PublicKey", "KDECLARED"), ("KeyGroup", "trusted")],
 )
 def test_resources_of_the_file_are_read_only(api: Api, member: str, identifier: str) -> None:
-    got = api(f"Get{member}", Id=identifier)
-    config = got[member][f"{member}Config"]
+    read_back = api(f"Get{member}", Id=identifier)
+    config = read_back[member][f"{member}Config"]
     for verb, members in (("Update", {f"{member}Config": config}), ("Delete", {})):
-        error = api.error(f"{verb}{member}", Id=identifier, IfMatch=got["ETag"], **members)
+        error = api.error(f"{verb}{member}", Id=identifier, IfMatch=read_back["ETag"], **members)
         assert (error.code, error.status) == ("AccessDenied", 403)
 
 

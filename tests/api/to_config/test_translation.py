@@ -380,7 +380,7 @@ def test_forwarded_values_become_a_policy(api: Api) -> None:
 
 
 def test_query_string_keys_are_a_part_of_the_forwarded_ones(api: Api) -> None:
-    policy, request, _made = legacy(
+    policy, request, _from_api = legacy(
         api, ForwardedValues=forwarded(QueryString=True, QueryStringCacheKeys=listing("page"))
     )
     assert policy.query_strings == Selection(SelectionMode.ONLY, ("page",))
@@ -388,7 +388,7 @@ def test_query_string_keys_are_a_part_of_the_forwarded_ones(api: Api) -> None:
 
 
 def test_forwarding_all_headers_disables_caching(api: Api) -> None:
-    policy, request, _made = legacy(api, ForwardedValues=forwarded(Headers=listing("*")))
+    policy, request, _from_api = legacy(api, ForwardedValues=forwarded(Headers=listing("*")))
     assert (policy.min_ttl, policy.default_ttl, policy.max_ttl) == (0.0, 0.0, 0.0)
     assert policy.query_strings == NONE
     assert request.headers == ALL

@@ -489,8 +489,8 @@ def test_name_is_redacted(name: str, redacted: tuple[str, str]) -> None:
 
 @given(st.text(), st.text(max_size=300))
 def test_redacted_name_has_no_signature(name: str, key_id: str) -> None:
-    spoken = redact_name(
+    redacted = redact_name(
         f"{name.replace('&', '')}?Signature=SECRET&Policy=SECRET&Key-Pair-Id={key_id}"
     )
-    assert re.search("SECRET", spoken.text) is None
-    assert len(spoken.key_id) <= KEY_ID_LOGGED_MAX
+    assert re.search("SECRET", redacted.text) is None
+    assert len(redacted.key_id) <= KEY_ID_LOGGED_MAX

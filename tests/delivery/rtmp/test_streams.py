@@ -104,11 +104,11 @@ def connect(tc_url: str, app: str) -> Connect:
     ],
 )
 async def test_client_is_admitted_to_the_distribution_of_its_host(
-    streams: Streams, tc_url: str, app: str, found: tuple[str, str]
+    streams: Streams, tc_url: str, app: str, expected: tuple[str, str]
 ) -> None:
     admission = streams.streams.admit(Client(connect(tc_url, app), "127.0.0.1"))
     assert isinstance(admission, Admission)
-    assert (admission.distribution.id, admission.match.folder) == found
+    assert (admission.distribution.id, admission.match.folder) == expected
 
 
 @pytest.mark.parametrize(

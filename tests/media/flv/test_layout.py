@@ -74,14 +74,14 @@ def synthetic(
 @pytest.mark.parametrize("name", PLAYABLE)
 def test_every_packet_is_as_ffmpeg_reads_it_from_the_source(media: Media, name: str) -> None:
     data = media(name)
-    expected, got = demux(data), demux(flv_of(FlvLayout(title_of(data)), data))
-    assert got.packets == expected.packets
-    assert got.codecs == expected.codecs
+    expected, demuxed = demux(data), demux(flv_of(FlvLayout(title_of(data)), data))
+    assert demuxed.packets == expected.packets
+    assert demuxed.codecs == expected.codecs
     for kind, extradata in expected.extradata.items():
         # FFmpeg keeps STREAMINFO without the signature that the FLV carries before it, and no
         # extradata at all for VP9.
         if extradata:
-            assert got.extradata[kind].removeprefix(b"fLaC\x80\x00\x00\x22") == extradata
+            assert demuxed.extradata[kind].removeprefix(b"fLaC\x80\x00\x00\x22") == extradata
 
 
 @pytest.mark.parametrize("name", ["h264", "hevc", "av1-opus", "vp9-ac3", "mp3-in-mov", "eac3"])
@@ -89,9 +89,9 @@ def test_tags_equal_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
     """Sequence headers and samples; the order among equal times is free."""
     data = media(name)
     muxed = io.BytesIO()
-    with av.open(io.BytesIO(data), "r") as given_, av.open(muxed, "w", format="flv") as output:
-        streams = [output.add_stream_from_template(s, opaque=True) for s in given_.streams]
-        for packet in given_.demux():
+    with av.open(io.BytesIO(data), "r") as source, av.open(muxed, "w", format="flv") as output:
+        streams = [output.add_stream_from_template(s, opaque=True) for s in source.streams]
+        for packet in source.demux():
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
                 output.mux(packet)

@@ -100,9 +100,9 @@ def test_frames_equal_ffmpegs_packets(media: Media, name: str) -> None:
 def test_tags_equal_those_of_ffmpegs_muxer(media: Media, name: str) -> None:
     data = media(name)
     muxed = io.BytesIO()
-    with av.open(io.BytesIO(data), "r") as given_, av.open(muxed, "w", format="flv") as output:
-        stream = output.add_stream_from_template(given_.streams.audio[0], opaque=True)
-        for packet in given_.demux(audio=0):
+    with av.open(io.BytesIO(data), "r") as source, av.open(muxed, "w", format="flv") as output:
+        stream = output.add_stream_from_template(source.streams.audio[0], opaque=True)
+        for packet in source.demux(audio=0):
             if packet.dts is not None:
                 packet.stream = stream
                 output.mux(packet)

@@ -460,12 +460,12 @@ async def test_body_of_unknown_length_is_sent_in_chunks(server: Server, client: 
 
 async def test_trailers_are_sent_after_the_chunks(server: Server, client: Client) -> None:
     ends: list[bytes] = []
-    known: list[tuple[str, str]] = []
+    trailers: list[tuple[str, str]] = []
 
     async def give() -> AsyncIterator[bytes]:
         yield b"abc"
-        known.append(("X-Sum", " \xe9\t"))
-        known.append(("Empty", ""))
+        trailers.append(("X-Sum", " \xe9\t"))
+        trailers.append(("Empty", ""))
 
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -474,7 +474,7 @@ async def test_trailers_are_sent_after_the_chunks(server: Server, client: Client
         await peer.closed_by_client()
 
     url = await server.start(script)
-    response = await client.send("it", "POST", url, {}, body=give(), trailers=lambda: known)
+    response = await client.send("it", "POST", url, {}, body=give(), trailers=lambda: trailers)
     assert await read(response) == b"ok"
     assert ends == [b"3\r\nabc\r\n0\r\nX-Sum: \xe9\r\nEmpty: \r\n\r\n"]
 
@@ -798,8 +798,8 @@ async def test_non_idempotent_request_is_not_repeated(
 
     url = await server.start(script)
     await read(await get(client, url))
-    given = stream(b"x") if isinstance(body, str) else body
-    failure = await failure_of(client.send("it", method, url, {}, body=given))
+    source = stream(b"x") if isinstance(body, str) else body
+    failure = await failure_of(client.send("it", method, url, {}, body=source))
     assert failure is OriginFailure.BROKEN
     assert server.connections == 1
 
@@ -955,12 +955,12 @@ async def test_origin_that_reads_no_body_or_sends_no_response_times_out(
 async def test_request_body_is_read_only_as_fast_as_the_origin_reads_it(server: Server) -> None:
     client = make_client(read_timeout_s=0.1)
     done = asyncio.Event()
-    given = 0
+    given_count = 0
 
     async def give() -> AsyncIterator[bytes]:
-        nonlocal given
-        while given < 64:
-            given += 1
+        nonlocal given_count
+        while given_count < 64:
+            given_count += 1
             yield bytes(1 << 20)
 
     async def script(peer: Peer) -> None:
@@ -970,7 +970,7 @@ async def test_request_body_is_read_only_as_fast_as_the_origin_reads_it(server: 
     url = await server.start(script)
     failure = await failure_of(client.send("it", "PUT", url, {}, body=give()))
     assert failure is OriginFailure.TIMEOUT
-    assert given < 64
+    assert given_count < 64
     done.set()
     await client.close()
 

@@ -22,7 +22,7 @@ def listed(body: str, call: BucketCall, prefix: str = PREFIX) -> dict[str, list[
     """The texts of a translated listing, by tag."""
     root = ElementTree.fromstring(translated_listing(body.encode(), call, "bucket", prefix))
     assert root.tag == f"{NAMESPACE}ListBucketResult"
-    found: dict[str, list[str]] = {}
+    elements: dict[str, list[str]] = {}
 
     def gather(parent: ElementTree.Element, above: str) -> None:
         for child in parent:
@@ -30,10 +30,10 @@ def listed(body: str, call: BucketCall, prefix: str = PREFIX) -> dict[str, list[
             if len(child):
                 gather(child, f"{tag}/")
             else:
-                found.setdefault(tag, []).append(child.text or "")
+                elements.setdefault(tag, []).append(child.text or "")
 
     gather(root, "")
-    return found
+    return elements
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_listing_without_namespace_encoding_or_marker_is_translated() -> None:
     body = """<ListBucketResult><IsTruncated>True</IsTruncated>
 <Contents><Key>own/a+b</Key></Contents><Contents><Key>other/c</Key></Contents>
 <Contents><Key>own</Key></Contents></ListBucketResult>"""
-    found = listed(body, BucketCall(V1, {"marker": "a"}))
-    assert found["Contents/Key"] == ["a+b"]
-    assert (found["Marker"], found["NextMarker"]) == (["a"], ["a+b"])
-    assert found["Contents/StorageClass"] == ["STANDARD"]
+    elements = listed(body, BucketCall(V1, {"marker": "a"}))
+    assert elements["Contents/Key"] == ["a+b"]
+    assert (elements["Marker"], elements["NextMarker"]) == (["a"], ["a+b"])
+    assert elements["Contents/StorageClass"] == ["STANDARD"]
 
 
 @pytest.mark.parametrize(
@@ -129,5 +129,5 @@ def test_names_survive_the_translation(names: list[str]) -> None:
     body = f"<ListBucketResult><EncodingType>url</EncodingType>{contents}</ListBucketResult>"
     call = BucketCall(V2, {"list-type": "2", "encoding-type": "url"})
 
-    found = listed(body, call).get("Contents/Key", [])
-    assert [unquote_plus(name) for name in found] == names
+    elements = listed(body, call).get("Contents/Key", [])
+    assert [unquote_plus(name) for name in elements] == names

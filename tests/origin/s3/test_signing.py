@@ -115,8 +115,8 @@ async def test_cancelled_waiter_does_not_cancel_the_credential_search() -> None:
 
 
 async def test_missing_credentials_are_forbidden_and_searched_again() -> None:
-    found: list[Credentials | None] = [None, Credentials("k", "s")]
-    chain = CredentialChain(lambda: found.pop(0))
+    results: list[Credentials | None] = [None, Credentials("k", "s")]
+    chain = CredentialChain(lambda: results.pop(0))
     with pytest.raises(OriginError) as caught:
         await chain.current()
     assert caught.value.failure is OriginFailure.FORBIDDEN

@@ -157,8 +157,8 @@ def exists(s3: S3Server, name: str) -> bool:
 
 def uploads(s3: S3Server, name: str) -> int:
     """The number of unfinished uploads."""
-    found = s3.client.list_multipart_uploads(Bucket=BUCKET)
-    return sum(upload["Key"] == name for upload in found.get("Uploads", ()))
+    listing = s3.client.list_multipart_uploads(Bucket=BUCKET)
+    return sum(upload["Key"] == name for upload in listing.get("Uploads", ()))
 
 
 async def test_put_stores_all_object_fields(s3: S3Server, writer: S3Writer) -> None:

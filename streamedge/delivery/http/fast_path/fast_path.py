@@ -342,7 +342,7 @@ class FastPath(Generic[Head, Tail]):
             start, end, status = int(first), size, 206
             if last:
                 end = int(last) + 1
-                if end > size:  # noqa: PLR1730 - for every hit: a third of what min() takes
+                if end > size:  # noqa: PLR1730 - for every hit: a third of the time of min()
                     end = size
             head = self._encoder.part(start, end, size, target.header_tail)
         if start >= end:
@@ -441,13 +441,13 @@ class FastPath(Generic[Head, Tail]):
         """The error page and its object; None if it is not here, or not fresh."""
         place = message.page_target
         if place is None:
-            asked = error_page_request(request, page.path)
-            page_route = route_in(route.distribution, asked.path, "")
+            page_request = error_page_request(request, page.path)
+            page_route = route_in(route.distribution, page_request.path, "")
             if not isinstance(page_route, Route):
                 return None
-            key = asset_key(page_route, page_route.rule.behavior.cache, asked)
-            place = message.page_target = page_route, asked, key
-        page_route, asked, key = place
+            key = asset_key(page_route, page_route.rule.behavior.cache, page_request)
+            place = message.page_target = page_route, page_request, key
+        page_route, page_request, key = place
         opened = self._cache.peek(
             key, page_route.rule.rules, now_s, invalidation_target(page_route)
         )
@@ -456,7 +456,9 @@ class FastPath(Generic[Head, Tail]):
         if not opened.version.has_ended or opened.record.trailers:
             return None
         status = page.response_status
-        return self._from_object(page_route, asked, opened, opened.head, now_s, status), opened
+        return self._from_object(
+            page_route, page_request, opened, opened.head, now_s, status
+        ), opened
 
     def _peek(self, target: PreparedResponse[Tail], now_s: float) -> OpenObject | None:
         """The stored object of a target if it is open, fresh, and complete in its head."""

@@ -77,7 +77,7 @@ class RequestBody:
         self._arrived.set()
 
     def cut(self) -> None:
-        """The rest of the body will not come, or is not wanted."""
+        """The rest of the body will not come, or is not needed."""
         self._is_cut = True
         self._arrived.set()
 

@@ -98,8 +98,8 @@ class Http1Exchange:
 
     @property
     def has_unread_body(self) -> bool:
-        """Whether the viewer may or may not still send a body that it asked about (RFC 9110
-        §10.1.1)."""
+        """Whether the viewer may or may not still send a body after Expect: 100-continue (RFC
+        9110 §10.1.1)."""
         return self._body is not None and not self._body.is_begun and not self.is_received
 
     def _continue(self) -> None:

@@ -18,7 +18,7 @@ from tests.support.http_viewer import Viewer, open_viewer, request
 from tests.support.web_edge import WebEdge, connections, serve_web
 
 NOTE = b"remember the milk"
-ASKED = request("/note.txt")
+REQUEST = request("/note.txt")
 
 
 @dataclass(eq=False)
@@ -154,7 +154,7 @@ async def test_next_request_of_a_batched_connection_is_answered_after_it(
 ) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
-        connection.data_received(ASKED)
+        connection.data_received(REQUEST)
         connection.data_received(request("/note.txt", range="bytes=0-7"))
         assert connection.stats().is_paused
         assert (await viewer.receive()).body == NOTE
@@ -168,7 +168,7 @@ async def test_next_request_of_a_batched_connection_is_answered_after_it(
 async def test_half_closed_connection_still_gets_its_response(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
-        connection.data_received(ASKED)
+        connection.data_received(REQUEST)
         connection.eof_received()
         assert [line["cache"] for line in edge.lines()] == ["Miss", "Hit"]
         assert (await viewer.receive()).body == NOTE
@@ -177,7 +177,7 @@ async def test_half_closed_connection_still_gets_its_response(cache_root: Path) 
 async def test_received_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         (connection,) = await warm(edge, viewer)
-        connection.data_received(ASKED)
+        connection.data_received(REQUEST)
         connection.shutdown()
         assert [line["cache"] for line in edge.lines()] == ["Miss", "Hit"]
         assert (await viewer.receive()).body == NOTE
@@ -202,8 +202,8 @@ async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
 
         faulty = SimpleNamespace(memo=SimpleNamespace(get=get))
         monkeypatch.setattr(broken, "_fast_path", faulty)
-        broken.data_received(ASKED)
-        whole.data_received(ASKED)
+        broken.data_received(REQUEST)
+        whole.data_received(REQUEST)
         assert (await other.receive()).body == NOTE
         assert await one.receive_rest() == b""
         assert [context["exception"] for context in errors] == [fault]
