@@ -94,7 +94,7 @@ def connect(tc_url: str, app: str) -> Connect:
 
 
 @pytest.mark.parametrize(
-    ("tc_url", "app", "found"),
+    ("tc_url", "app", "expected"),
     [
         ("rtmp://film.example/cfx/st", "cfx/st", ("EFILM", "")),
         ("rtmp://film.example:1935/cfx/st/dir", "cfx/st/dir", ("EFILM", "dir")),
