@@ -9,28 +9,27 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-
-import h11
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.answers import find_error_code
 from streamedge.origin.http_client.connection import (
     Connection,
     ConnectionLostError,
-    FieldList,
+    DeadlineError,
     UnreadBytes,
-    decode_fields,
 )
 from streamedge.origin.http_client.pool import NoConnectionError, Pool, PoolStats
 from streamedge.origin.http_client.request import (
     Body,
     RequestFields,
-    encode_fields,
+    RequestHead,
+    encode_trailers,
     make_request,
     split_url,
 )
+from streamedge.origin.http_client.response_parser import FieldList, ResponseError, ResponseHead
 from streamedge.origin.http_client.tls import system_tls
 
 CONTINUE_S = 1.0  # the longest wait for 100 (Continue) (RFC 9110 §10.1.1)
@@ -44,11 +43,7 @@ Trailers = Callable[[], FieldList]
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class SilenceError(Exception):
-    """The origin sent nothing for too long, or the whole exchange took too long."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _TimeLimits:
     """The read timeout of an exchange, and the loop's time when it must have ended, or None."""
 
@@ -64,8 +59,13 @@ class _TimeLimits:
         return at_s if self.ends_at_s is None else min(at_s, self.ends_at_s)
 
     def is_over(self) -> bool:
-        now_s = asyncio.get_running_loop().time()
-        return self.ends_at_s is not None and now_s >= self.ends_at_s
+        if self.ends_at_s is None:
+            return False
+        return asyncio.get_running_loop().time() >= self.ends_at_s
+
+    def describe(self) -> str:
+        """What happened when a deadline has passed."""
+        return "took too long" if self.is_over() else "fell silent"
 
 
 class Client:
@@ -141,10 +141,10 @@ class Client:
                 if not (is_reused and is_repeatable) or connection.has_received:
                     raise connection_failure(subject, exc) from exc
                 only_new = True
-            except (NoConnectionError, SilenceError, h11.RemoteProtocolError) as exc:
+            except DeadlineError as exc:
+                raise connection_failure(subject, DeadlineError(limits.describe())) from exc
+            except (NoConnectionError, ResponseError) as exc:
                 raise connection_failure(subject, exc) from exc
-            except h11.LocalProtocolError as exc:
-                raise ValueError(f"{subject}: cannot be requested: {exc}") from exc
 
     def stats(self) -> PoolStats:
         """The connections now."""
@@ -169,17 +169,17 @@ class Response:
     def __init__(
         self,
         subject: str,
-        head: h11.Response | h11.InformationalResponse,
+        head: ResponseHead,
         connection: Connection,
         pool: Pool,
         limits: _TimeLimits,
     ) -> None:
-        self.status = head.status_code
-        self.reason = head.reason.decode("latin-1")
-        self.http_version = head.http_version.decode("ascii")
-        self.fields = decode_fields(head.headers.raw_items())
+        self.status = head.status
+        self.reason = head.reason
+        self.http_version = head.http_version
+        self.fields = head.fields
         self.trailers: FieldList = []
-        self.size_bytes = connection.size_bytes
+        self.size_bytes = head.size_bytes
         self._subject = subject
         self._pool = pool
         self._limits = limits
@@ -256,11 +256,11 @@ class Response:
             if self._connection is not connection:
                 # Closed meanwhile: another request may use the connection now.
                 raise ConnectionLostError("closed by this side")
-        except SilenceError as exc:
+        except DeadlineError as exc:
             self.close()
-            message = f"{self._subject}: {exc} with {progress}"
+            message = f"{self._subject}: {self._limits.describe()} with {progress}"
             raise OriginError(OriginFailure.TIMEOUT, message) from exc
-        except (ConnectionLostError, h11.RemoteProtocolError) as exc:
+        except (ConnectionLostError, ResponseError) as exc:
             self.close()
             raise self._broken_error(f"connection lost with {progress}") from exc
         except BaseException:
@@ -321,7 +321,7 @@ def connection_failure(subject: str, exc: Exception) -> OriginError:
     match exc:
         case NoConnectionError():
             failure, message = OriginFailure.REFUSED, str(exc)
-        case SilenceError():
+        case DeadlineError():
             failure, message = OriginFailure.TIMEOUT, f"connected, but no response came ({exc})"
         case ConnectionLostError():
             failure, message = OriginFailure.BROKEN, "connection lost before a response"
@@ -332,68 +332,66 @@ def connection_failure(subject: str, exc: Exception) -> OriginError:
 
 async def _exchange(
     connection: Connection,
-    request: h11.Request,
+    request: RequestHead,
     body: Body,
     trailers: Trailers,
     interim: Interim | None,
     limits: _TimeLimits,
-) -> h11.Response | h11.InformationalResponse:
+) -> ResponseHead:
     """Sends a request and waits for the response; returns its final head, or that of a 101.
 
-    Raises ConnectionLostError, SilenceError, h11.ProtocolError, and what ``body`` raises.
+    Raises ConnectionLostError, DeadlineError, ResponseError, and what ``body`` raises.
     """
-    async with _read_timeout_limit(limits) as read_timeout:
-        connection.send_head(request)
+    connection.limit_wait(limits.read_timeout_ends_s())
+    connection.send_head(request)
+    may_upload = upload = None
+    if body is None:
+        connection.end_body()
+    else:
         may_upload = asyncio.Event()
-        upload = None
-        if body is None:
-            connection.end_body()
-        else:
-            upload = asyncio.create_task(
-                _upload(connection, request, body, trailers, may_upload, read_timeout, limits)
-            )
-        try:
-            while True:
-                head = await connection.head()
-                if isinstance(head, h11.Response) or head.status_code == 101:
-                    return head
-                if upload is None or upload.done():
-                    read_timeout.reschedule(limits.read_timeout_ends_s())
+        upload = asyncio.create_task(
+            _upload(connection, request, body, trailers, may_upload, limits)
+        )
+    try:
+        while True:
+            head = await connection.head()
+            if not head.is_interim:
+                return head
+            if upload is None or upload.done():
+                connection.limit_wait(limits.read_timeout_ends_s())
+            if may_upload is not None:
                 may_upload.set()
-                if interim is not None:
-                    interim(head.status_code, decode_fields(head.headers.raw_items()))
-        except ConnectionLostError:
-            if upload is not None and upload.done():
-                upload.result()  # raises the error of the body, if it failed
-            raise
-        finally:
-            if upload is not None:
-                upload.cancel()
-                await asyncio.gather(upload, return_exceptions=True)
+            if interim is not None:
+                interim(head.status, head.fields)
+    except ConnectionLostError:
+        if upload is not None and upload.done():
+            upload.result()  # raises the error of the body, if it failed
+        raise
+    finally:
+        if upload is not None:
+            upload.cancel()
+            await asyncio.gather(upload, return_exceptions=True)
 
 
 async def _upload(
     connection: Connection,
-    request: h11.Request,
+    request: RequestHead,
     body: AsyncIterator[bytes] | bytes,
     trailers: Trailers,
     may_upload: asyncio.Event,
-    read_timeout: asyncio.Timeout,
     limits: _TimeLimits,
 ) -> None:
-    """Sends a request's body. ``read_timeout`` runs only while the client waits for the origin.
+    """Sends a request's body. The read timeout runs only while the client waits for the origin.
 
-    Raises what ``body`` raises and h11.LocalProtocolError, after dropping the connection.
+    Raises what ``body`` raises and ValueError, after dropping the connection.
     """
 
     def set_waiting(is_waiting: bool) -> None:
-        if not read_timeout.expired():
-            ends_s = limits.read_timeout_ends_s() if is_waiting else limits.ends_at_s
-            read_timeout.reschedule(ends_s)
+        connection.limit_wait(limits.read_timeout_ends_s() if is_waiting else limits.ends_at_s)
 
     try:
         set_waiting(False)
-        if (b"expect", b"100-continue") in request.headers:
+        if request.expects_continue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONTINUE_S):
                     await may_upload.wait()
@@ -402,8 +400,7 @@ async def _upload(
             set_waiting(True)
             await connection.drain()
             set_waiting(False)
-        is_chunked = any(name == b"transfer-encoding" for name, _value in request.headers)
-        connection.end_body(encode_fields(trailers()) if is_chunked else ())
+        connection.end_body(encode_trailers(trailers()) if request.body_bytes is None else b"")
         set_waiting(True)
     except ConnectionLostError:
         return  # the task that waits for the response reports it, or returns an early response
@@ -418,23 +415,10 @@ async def _split_body(body: bytes) -> AsyncIterator[bytes]:
 
 
 async def _read_body(connection: Connection, limits: _TimeLimits) -> bytes:
-    """As ``Connection.read`` with the time limits. Raises SilenceError too."""
+    """As ``Connection.read`` with the time limits."""
     if limits.is_over():
-        raise SilenceError("took too long")
+        raise DeadlineError
     if piece := connection.read_available():
         return piece
-    async with _read_timeout_limit(limits):
-        return await connection.read()
-
-
-@asynccontextmanager
-async def _read_timeout_limit(limits: _TimeLimits) -> AsyncIterator[asyncio.Timeout]:
-    """Raises SilenceError if the block takes longer than the read timeout."""
-    read_timeout = asyncio.timeout_at(limits.read_timeout_ends_s())
-    try:
-        async with read_timeout:
-            yield read_timeout
-    except TimeoutError as exc:
-        if not read_timeout.expired():
-            raise  # of another timeout
-        raise SilenceError("took too long" if limits.is_over() else "fell silent") from exc
+    connection.deadline_s = limits.read_timeout_ends_s()
+    return await connection.read()

@@ -1,8 +1,9 @@
 """One HTTP/1.1 client connection to an origin.
 
-h11 parses and frames. This module buffers received bytes, pauses reading while the buffer is full,
-and waits until more can be written. A body of known length bypasses h11, which would copy every
-byte four times. Timeouts, connecting and retries are in ``client`` and ``pool``.
+``request`` encodes heads and ``response_parser`` parses them. This module frames bodies, buffers
+received bytes, pauses reading while the buffer is full, and waits: for bytes, at most until the
+deadline, and until more can be written. A body of known length is not parsed. Connecting and
+retries are in ``client`` and ``pool``.
 """
 
 from __future__ import annotations
@@ -11,19 +12,28 @@ import asyncio
 import select
 import sys
 from collections import deque
-from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import NamedTuple, cast
 
-import h11
+from streamedge.origin.http_client.request import RequestHead
+from streamedge.origin.http_client.response_parser import (
+    END_OF_HEAD,
+    HEAD_MAX_BYTES,
+    ChunkedBody,
+    FieldList,
+    Framing,
+    ResponseError,
+    ResponseHead,
+    parse_head,
+    require_head_start,
+)
 
-HEAD_MAX_BYTES = 64 << 10  # a header section or a trailer section, as h11 counts it
 INTERIM_MAX = 64  # interim responses before the final one
 UNREAD_MAX_BYTES = 512 << 10  # reading from the socket stops here
-EVENTS_MAX = 256  # chunks of a body, or heads, parsed in one iteration of the event loop
+CHUNKS_MAX = 256  # of a body, decoded in one iteration of the event loop
+SLICE_BYTES = 3 * CHUNKS_MAX  # a chunk has at least 6 bytes: half of CHUNKS_MAX
 JOINED_MAX_BYTES = 64 << 10  # smaller pieces are joined
 CLOSE_S = 5.0  # how long the last bytes of an upgraded connection may take to be sent
-
-FieldList = list[tuple[str, str]]
 
 
 class UnreadBytes(NamedTuple):
@@ -37,56 +47,143 @@ class ConnectionLostError(Exception):
     """Either side ended the connection before the expected data was received."""
 
 
+class DeadlineError(Exception):
+    """The expected data was not received before the deadline."""
+
+
+class _Next(Enum):
+    """What the next received bytes are."""
+
+    NOTHING = "nothing"  # no request is running, or its response is complete
+    HEAD = "head"
+    SIZED_BODY = "sized body"
+    CHUNKS = "chunks"
+    UNTIL_END = "until the end"  # a body that ends with the connection, or another protocol
+
+
 class Connection(asyncio.Protocol):
     """One connection, for one request at a time: ``send_head``, ``send_body`` …, ``end_body``, and
     concurrently ``head`` until it is final, then ``read`` until b"".
 
-    At most one task reads and one writes.
+    At most one task reads and one writes. ``deadline_s``: the loop's time until which a task waits
+    for bytes; None: for ever. ``idle_since_s`` is the pool's.
     """
+
+    __slots__ = (
+        "_chunks",
+        "_closes",
+        "_drain_waiter",
+        "_failure",
+        "_heads",
+        "_interim_count",
+        "_is_closing",
+        "_is_complete",
+        "_is_decoding_due",
+        "_is_paused",
+        "_is_sent",
+        "_is_switched",
+        "_is_writing_paused",
+        "_loop",
+        "_method",
+        "_missing_bytes",
+        "_next",
+        "_poll",
+        "_sends_chunks",
+        "_timer",
+        "_timer_at_s",
+        "_transport",
+        "_undecoded",
+        "_unread",
+        "_unread_bytes",
+        "_unsent_bytes",
+        "_waiter",
+        "_wants_upgrade",
+        "deadline_s",
+        "has_received",
+        "idle_since_s",
+        "size_bytes",
+        "trailers",
+    )
+
+    _transport: asyncio.Transport  # from ``connection_made`` on
 
     def __init__(self) -> None:
         self.trailers: FieldList = []
         self.has_received = False  # whether a byte was received since the request was sent
         self.size_bytes: int | None = 0  # of the response's body; None if not announced
-        self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
-        self._method = b""
-        self._transport: asyncio.Transport  # from ``connection_made`` on
-        self._heads: deque[h11.InformationalResponse | h11.Response] = deque()
+        self.deadline_s: float | None = None
+        self.idle_since_s = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._method = ""
+        self._closes = False  # whether either side wants the connection closed behind the response
+        self._wants_upgrade = False
+        self._sends_chunks = False
+        self._unsent_bytes = 0  # of a request's body with Content-Length
+        self._is_sent = True  # the whole request
+        self._next = _Next.NOTHING
+        self._heads: deque[ResponseHead] = deque()
         self._interim_count = 0
         self._missing_bytes = 0  # of a body of known length
-        self._unread: deque[bytes | bytearray] = deque()
+        self._chunks: ChunkedBody | None = None
+        self._undecoded = bytearray()  # the beginning of a head, or chunks
+        self._is_decoding_due = False  # whether chunks wait for the next iteration of the loop
+        self._unread: deque[bytes] = deque()
         self._unread_bytes = 0
         self._is_paused = False
-        self._has_unparsed = False  # whether some received bytes are not parsed yet
         self._is_switched = False
         self._is_complete = False
         self._is_closing = False
         self._failure: Exception | None = None
-        self._has_data = asyncio.Event()  # data was received, or the connection has ended
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._waiter: asyncio.Future[None] | None = None  # of the task that waits for bytes
+        self._timer: asyncio.TimerHandle | None = None  # not later than its deadline
+        self._timer_at_s = 0.0
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._is_writing_paused = False
+        self._poll: select.poll | None = None  # of the socket; made when it is first reused
 
     # --- the request ----------------------------------------------------------------------
 
-    def send_head(self, request: h11.Request) -> None:
-        """Starts a request. Raises h11.LocalProtocolError, ConnectionLostError."""
+    def send_head(self, request: RequestHead) -> None:
+        """Starts a request. Raises ConnectionLostError."""
+        transport = self._open_transport()
         self.trailers = []
         self.has_received = False
         self.size_bytes = 0
         self._method = request.method
+        self._closes = request.closes
+        self._wants_upgrade = request.wants_upgrade
+        self._sends_chunks = request.body_bytes is None
+        self._unsent_bytes = request.body_bytes or 0
+        self._is_sent = False
         self._interim_count = 0
         self._is_complete = False
-        self._send(request)
+        self._next = _Next.HEAD
+        transport.write(request.data)
 
     def send_body(self, piece: bytes) -> None:
-        """Sends ``piece`` of the body; ``drain`` before the next one. Raises as ``send_head``,
-        LocalProtocolError for more bytes than the Content-Length.
+        """Sends ``piece`` of the body; ``drain`` before the next one. Raises ConnectionLostError,
+        and ValueError for more bytes than the Content-Length.
         """
-        self._send(h11.Data(data=piece))
+        transport = self._open_transport()
+        if not piece:
+            return
+        if self._sends_chunks:
+            transport.writelines([b"%x\r\n" % len(piece), piece, b"\r\n"])
+            return
+        if len(piece) > self._unsent_bytes:
+            raise ValueError("the body is longer than its Content-Length")
+        self._unsent_bytes -= len(piece)
+        transport.write(piece)
 
-    def end_body(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Ends the request; ``trailers`` only after a chunked body. Raises as ``send_body``."""
-        self._send(h11.EndOfMessage(headers=list(trailers)))
+    def end_body(self, trailers: bytes = b"") -> None:
+        """Ends the request; ``trailers`` only after a chunked body. Raises ConnectionLostError, and
+        ValueError for fewer bytes than the Content-Length.
+        """
+        if self._unsent_bytes:
+            raise ValueError("the body is shorter than its Content-Length")
+        if self._sends_chunks:
+            self._open_transport().write(b"0\r\n%b\r\n" % trailers)
+        self._is_sent = True
 
     def write(self, data: bytes) -> None:
         """Sends bytes of the new protocol after a 101. Raises ConnectionLostError."""
@@ -94,20 +191,24 @@ class Connection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Waits until more may be written. Raises ConnectionLostError."""
-        await self._writable.wait()
+        while self._is_writing_paused and self._failure is None:
+            self._drain_waiter = self._loop.create_future()
+            await self._drain_waiter
         self._open_transport()
 
     # --- the response ---------------------------------------------------------------------
 
-    async def head(self) -> h11.InformationalResponse | h11.Response:
-        """The next head, interim or final. Raises ConnectionLostError, h11.RemoteProtocolError."""
+    async def head(self) -> ResponseHead:
+        """The next head, interim or final. Raises ConnectionLostError, DeadlineError,
+        ResponseError.
+        """
         while not self._heads:
             await self._wait_for_data()
         return self._heads.popleft()
 
     async def read(self) -> bytes:
         """The received bytes of the body (after a 101: all bytes), at least one; b"" at its end.
-        Raises ConnectionLostError if it was truncated, h11.RemoteProtocolError.
+        Raises as ``head``, ConnectionLostError if it was truncated.
         """
         while not self._unread:
             if self._is_complete:
@@ -117,11 +218,14 @@ class Connection(asyncio.Protocol):
 
     def read_available(self) -> bytes:
         """As ``read``, without waiting: b"" if nothing was received."""
-        if self._unread and len(self._unread[0]) > JOINED_MAX_BYTES:
-            piece = bytes(self._unread.popleft())
+        unread = self._unread
+        if not unread:
+            return b""
+        if len(unread) == 1 or len(unread[0]) > JOINED_MAX_BYTES:
+            piece = unread.popleft()
         else:
-            piece = b"".join(self._unread)
-            self._unread.clear()
+            piece = b"".join(unread)
+            unread.clear()
         self._unread_bytes -= len(piece)
         self._resume_reading()
         return piece
@@ -145,15 +249,13 @@ class Connection(asyncio.Protocol):
 
     def recycle(self) -> bool:
         """Prepares for another request and drops unread bytes. False: it cannot be reused."""
-        # h11 is not in DONE if either side wants the connection closed, or if the request was
-        # not sent completely.
         if self._failure is not None or not self._is_complete or self._is_switched:
             return False
-        if self._http.our_state is not h11.DONE:
+        if self._closes or not self._is_sent:
             return False
         while self._unread:
             self.read_available()
-        self._http = h11.Connection(h11.CLIENT, HEAD_MAX_BYTES)
+        self.deadline_s = None
         return True
 
     def is_quiet(self) -> bool:
@@ -164,9 +266,10 @@ class Connection(asyncio.Protocol):
         """
         if self._failure is not None or self._transport.is_closing():
             return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
     def abort(self) -> None:
         """Drops the connection, unless ``close`` was called; waiting tasks get the error."""
@@ -180,7 +283,7 @@ class Connection(asyncio.Protocol):
         if not self._is_closing:
             self._is_closing = True
             self._transport.close()
-            asyncio.get_running_loop().call_later(CLOSE_S, self._transport.abort)
+            self._loop.call_later(CLOSE_S, self._transport.abort)
 
     # --- asyncio.Protocol -----------------------------------------------------------------
 
@@ -192,49 +295,44 @@ class Connection(asyncio.Protocol):
         self.has_received = True
         if self._failure is not None:
             return
-        if self._is_switched:
-            self._buffer(data)
-        elif self._is_complete or self._http.our_state is h11.IDLE:
-            # Unsolicited bytes: a complete response stays valid, but the connection is dropped.
-            self.abort()
-        elif self._missing_bytes:
-            self._receive_body(data)
-        else:
-            self._http.receive_data(data)
-            if not self._has_unparsed:
-                self._parse()
-        self._has_data.set()
+        match self._next:
+            case _Next.HEAD:
+                self._receive_head(data)
+            case _Next.SIZED_BODY:
+                self._receive_body(data)
+            case _Next.CHUNKS:
+                self._receive_chunks(data)
+            case _Next.UNTIL_END:
+                self._buffer(data)
+            case _Next.NOTHING:
+                # Unsolicited bytes: a complete response stays valid, but the connection is dropped.
+                self.abort()
+        self._wake()
 
     def eof_received(self) -> None:
-        self._parse_remaining()
-        if self._is_switched:
-            self._is_complete = True
-        elif self.size_bytes is None and not self._is_complete and self._failure is None:
-            self._http.receive_data(b"")
-            try:
-                # Only a body with neither Content-Length nor chunks ends this way.
-                self._is_complete = isinstance(self._http.next_event(), h11.EndOfMessage)
-            except h11.RemoteProtocolError as exc:
-                self._fail_as_lost(exc)
+        self._decode_remaining()
+        # Only a body with neither Content-Length nor chunks ends this way, and another protocol.
+        if self._next is _Next.UNTIL_END and self._failure is None:
+            self._end_body()
         self._fail(ConnectionLostError("closed by the peer"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._parse_remaining()
-        self._fail_as_lost(exc)
+        self._decode_remaining()
+        error = ConnectionLostError("lost")
+        error.__cause__ = exc
+        self._fail(error)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._is_writing_paused = True
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._is_writing_paused = False
+        self._wake_drain()
 
-    # --- internal -------------------------------------------------------------------------
-
-    def _send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
-        transport = self._open_transport()
-        parts = self._http.send_with_data_passthrough(event)
-        if parts:
-            transport.writelines(parts)
+    # --- waiting --------------------------------------------------------------------------
 
     def _open_transport(self) -> asyncio.Transport:
         # A transport may be closing before it calls connection_lost; do not write to it then.
@@ -243,101 +341,193 @@ class Connection(asyncio.Protocol):
         return self._transport
 
     async def _wait_for_data(self) -> None:
-        """Waits until data was received. Raises what ended the connection."""
-        if isinstance(self._failure, h11.RemoteProtocolError):
-            raise h11.RemoteProtocolError(str(self._failure)) from self._failure
+        """Waits until data was received. Raises what ended the connection, DeadlineError."""
+        if isinstance(self._failure, ResponseError):
+            raise ResponseError(str(self._failure)) from self._failure
         self._open_transport()
-        self._has_data.clear()
-        await self._has_data.wait()
+        self._waiter = self._loop.create_future()
+        self._watch_deadline()
+        await self._waiter
 
-    def _parse(self, events_max: int = EVENTS_MAX) -> None:
-        """Parses the received bytes, except a body of known length.
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
-        After ``events_max`` events it yields to the event loop: a body may come in chunks of one
-        byte.
-        """
-        self._has_unparsed = False
-        events = 0
+    def _wake_drain(self) -> None:
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _watch_deadline(self) -> None:
+        """Has the one timer run out at the deadline or earlier."""
+        deadline_s = self.deadline_s
+        if deadline_s is None or (self._timer is not None and self._timer_at_s <= deadline_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = deadline_s
+        self._timer = self._loop.call_at(deadline_s, self._check_deadline)
+
+    def _check_deadline(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done() or self.deadline_s is None:
+            return  # the next wait sets the timer
+        if self._loop.time() < self.deadline_s:
+            self._watch_deadline()
+            return
+        self._waiter.set_exception(DeadlineError())
+
+    def limit_wait(self, deadline_s: float | None) -> None:
+        """Sets ``deadline_s`` while another task may be waiting."""
+        self.deadline_s = deadline_s
+        if self._waiter is not None:
+            self._watch_deadline()
+
+    # --- receiving ------------------------------------------------------------------------
+
+    def _receive_head(self, data: bytes) -> None:
+        """Parses heads up to the final one, and takes the bytes behind it as its body."""
+        if self._undecoded:
+            searched = max(0, len(self._undecoded) - 2)
+            self._undecoded += data
+            if END_OF_HEAD.search(self._undecoded, searched) is None:
+                data = b""
+            else:
+                data = bytes(self._undecoded)
+                self._undecoded.clear()
         try:
-            while not (self._is_complete or self._missing_bytes or self._is_switched):
-                if events == events_max:
-                    self._parse_later()
-                    return
-                events += 1
-                event = self._http.next_event()
-                if isinstance(event, h11.Data):
-                    self._buffer(event.data)
-                elif isinstance(event, h11.EndOfMessage):
-                    self.trailers = decode_fields(event.headers.raw_items())
-                    self._end_body(has_more=bool(self._http.trailing_data[0]))
-                elif isinstance(event, (h11.Response, h11.InformationalResponse)):
-                    self._receive_head(event)
-                else:
-                    break
-        except h11.RemoteProtocolError as exc:
+            while self._next is _Next.HEAD and (end := END_OF_HEAD.search(data)) is not None:
+                if end.end() > HEAD_MAX_BYTES:
+                    raise ResponseError("the header section is too long")
+                self._begin_response(parse_head(data[: end.end()], self._method))
+                data = data[end.end() :]
+            if self._next is _Next.HEAD:
+                self._undecoded += data
+                require_head_start(self._undecoded)
+        except ResponseError as exc:
             self._fail(exc)
             self.abort()
+            return
+        self._receive_behind_head(data)
 
-    def _parse_later(self) -> None:
-        self._has_unparsed = True
-        self._pause_reading()
-        asyncio.get_running_loop().call_soon(self._continue_parsing)
-
-    def _continue_parsing(self) -> None:
-        if self._has_unparsed and self._failure is None:
-            self._parse()
-            self._has_data.set()
-            self._resume_reading()
-
-    def _parse_remaining(self) -> None:
-        """Parses the bytes received before the connection's end, at most one read."""
-        if self._has_unparsed and self._failure is None:
-            self._parse(sys.maxsize)
-
-    def _pause_reading(self) -> None:
-        if not self._is_paused and not self._transport.is_closing():
-            self._is_paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._is_paused and not self._has_unparsed and self._unread_bytes < UNREAD_MAX_BYTES:
-            self._is_paused = False
-            if self._failure is None:
-                self._transport.resume_reading()
-
-    def _receive_head(self, head: h11.Response | h11.InformationalResponse) -> None:
-        # h11 limits only a head that was received in several reads.
-        if sum(len(name) + len(value) for name, value in head.headers) > HEAD_MAX_BYTES:
-            raise h11.RemoteProtocolError("the header section is too long")
-        is_interim = isinstance(head, h11.InformationalResponse)
-        if is_interim:
+    def _begin_response(self, head: ResponseHead) -> None:
+        if head.is_interim:
             self._interim_count += 1
             if self._interim_count > INTERIM_MAX:
-                raise h11.RemoteProtocolError("too many interim responses")
-        self._heads.append(head)
-        if head.status_code == 101:
+                raise ResponseError("too many interim responses")
+            self._heads.append(head)
+            return
+        if head.framing is Framing.SWITCHED:
+            if not self._wants_upgrade:
+                raise ResponseError("101 to a request without Upgrade")
             self._is_switched = True
-            self._buffer(self._http.trailing_data[0])
-        elif not is_interim:
-            self.size_bytes = body_size(self._method, head)
-            if self.size_bytes is not None:
-                self._missing_bytes = self.size_bytes
-                self._receive_body(self._http.trailing_data[0])
+        self._heads.append(head)
+        self._closes = self._closes or head.closes
+        self.size_bytes = head.size_bytes
+        match head.framing:
+            case Framing.LENGTH:
+                self._next, self._missing_bytes = _Next.SIZED_BODY, head.size_bytes or 0
+            case Framing.CHUNKED:
+                self._next, self._chunks = _Next.CHUNKS, ChunkedBody()
+            case _:
+                self._next = _Next.UNTIL_END
+
+    def _receive_behind_head(self, data: bytes) -> None:
+        match self._next:
+            case _Next.SIZED_BODY:
+                self._receive_body(data)
+            case _Next.CHUNKS:
+                self._receive_chunks(data)
+            case _Next.UNTIL_END:
+                self._buffer(data)
+            case _:
+                pass  # the final head is still to come
 
     def _receive_body(self, data: bytes) -> None:
         """Buffers received bytes of a body of known length."""
-        self._buffer(data[: self._missing_bytes])
-        has_more = len(data) > self._missing_bytes
-        self._missing_bytes -= min(len(data), self._missing_bytes)
-        if not self._missing_bytes:
-            self._end_body(has_more)
-
-    def _end_body(self, has_more: bool) -> None:
-        self._is_complete = True
+        missing_bytes = self._missing_bytes
+        has_more = len(data) > missing_bytes
         if has_more:
+            data = data[:missing_bytes]
+        self._buffer(data)
+        self._missing_bytes = missing_bytes - len(data)
+        if not self._missing_bytes:
+            self._end_body()
+            if has_more:
+                self.abort()  # unsolicited bytes
+
+    def _receive_chunks(self, data: bytes) -> None:
+        """Decodes chunks; many small ones only some at a time, because each takes a while."""
+        if not self._undecoded and data.count(b"\r\n") < CHUNKS_MAX:
+            self._decode(data)
+            return
+        self._undecoded += data
+        if not self._is_decoding_due:
+            self._decode_undecoded()
+
+    def _decode_undecoded(self, chunks_max: int = CHUNKS_MAX) -> None:
+        chunks = 0
+        while self._undecoded and self._next is _Next.CHUNKS and self._failure is None:
+            if chunks + CHUNKS_MAX // 2 > chunks_max:
+                self._is_decoding_due = True
+                self._pause_reading()
+                self._loop.call_soon(self._continue_decoding)
+                return
+            data = bytes(self._undecoded[:SLICE_BYTES])
+            del self._undecoded[:SLICE_BYTES]
+            chunks += self._decode(data)
+        if self._undecoded:
+            self._undecoded.clear()
             self.abort()  # unsolicited bytes
 
-    def _buffer(self, piece: bytes | bytearray) -> None:
+    def _continue_decoding(self) -> None:
+        if self._is_decoding_due and self._failure is None:
+            self._is_decoding_due = False
+            self._decode_undecoded()
+            self._wake()
+            self._resume_reading()
+
+    def _decode_remaining(self) -> None:
+        """Decodes the bytes received before the connection's end, at most one read."""
+        if self._is_decoding_due and self._failure is None:
+            self._is_decoding_due = False
+            self._decode_undecoded(sys.maxsize)
+
+    def _decode(self, data: bytes) -> int:
+        """Decodes bytes of a body in chunks; returns how many pieces of the body they had."""
+        body = self._chunks
+        if body is None or not data:
+            return 0
+        try:
+            body.feed(data)
+        except ResponseError as exc:
+            self._take_pieces(body)
+            self._fail(exc)
+            self.abort()
+            return 0
+        count = self._take_pieces(body)
+        if body.is_complete:
+            self.trailers = body.trailers
+            self._chunks = None
+            self._end_body()
+            if body.has_more:
+                self.abort()  # unsolicited bytes
+        return count
+
+    def _take_pieces(self, body: ChunkedBody) -> int:
+        count = len(body.pieces)
+        for piece in body.pieces:
+            self._buffer(piece)
+        body.pieces.clear()
+        return count
+
+    def _end_body(self) -> None:
+        """The whole response was received."""
+        self._is_complete = True
+        self._next = _Next.NOTHING
+
+    def _buffer(self, piece: bytes) -> None:
         if not piece:
             return
         self._unread.append(piece)
@@ -345,29 +535,20 @@ class Connection(asyncio.Protocol):
         if self._unread_bytes >= UNREAD_MAX_BYTES:
             self._pause_reading()
 
-    def _fail_as_lost(self, exc: Exception | None) -> None:
-        error = ConnectionLostError("lost")
-        error.__cause__ = exc
-        self._fail(error)
+    def _pause_reading(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._is_paused and not self._is_decoding_due and self._unread_bytes < UNREAD_MAX_BYTES:
+            self._is_paused = False
+            if self._failure is None:
+                self._transport.resume_reading()
 
     def _fail(self, failure: Exception) -> None:
         """Stores the first failure, and wakes waiting tasks."""
         if self._failure is None:
             self._failure = failure
-        self._has_data.set()
-        self._writable.set()
-
-
-def body_size(method: bytes, head: h11.Response | h11.InformationalResponse) -> int | None:
-    """Size of the body that follows ``head`` (RFC 9112 §6.3); None if not announced."""
-    if method == b"HEAD" or head.status_code in (101, 204, 304):
-        return 0
-    framing = dict(head.headers)
-    if b"transfer-encoding" in framing or b"content-length" not in framing:
-        return None
-    return int(framing[b"content-length"])
-
-
-def decode_fields(fields: Iterable[tuple[bytes, bytes]]) -> FieldList:
-    """Fields as text: each byte one character (RFC 9110 §5.5 gives them no other meaning)."""
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        self._wake()
+        self._wake_drain()

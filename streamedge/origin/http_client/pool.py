@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from streamedge.origin.http_client.connection import Connection
+from streamedge.origin.http_client.request import Endpoint
 
 RESERVED_FRACTION = 4  # one connection in four is reserved for requests without a streamed body
 IDLE_CONNECTION_S = 15.0  # below the usual 60 s of servers: then few are closed by the peer
@@ -24,21 +25,6 @@ _CLOSED = "no connection: the pool is closed"
 
 class NoConnectionError(Exception):
     """No connection; the message has the reason, ``__cause__`` is the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a connection goes: ``host`` is a name or an address without brackets."""
-
-    is_tls: bool
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Idle:
-    connection: Connection
-    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +56,7 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
         self._tls_lock = asyncio.Lock()
         self._leased: dict[Connection, Endpoint] = {}
-        self._idle: dict[Endpoint, list[_Idle]] = {}
+        self._idle: dict[Endpoint, list[Connection]] = {}  # the longest idle first
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._is_retired = False
         self._is_closed = False
@@ -87,6 +73,11 @@ class Pool:
         before. The most recently used one is reused, because it is most likely still open, unless
         ``only_new``. ``streams_body``: the request has a streamed body. Raises NoConnectionError.
         """
+        if not only_new and not self._must_wait(streams_body):
+            idle = self._idle_connection(endpoint)
+            if idle is not None:
+                await self._acquire(streams_body)  # which does not suspend
+                return self._lend(idle, endpoint, streams_body), True
         try:
             async with asyncio.timeout_at(until_s):
                 await self._acquire(streams_body)
@@ -104,9 +95,7 @@ class Pool:
             raise NoConnectionError("no connection within the connect timeout") from exc
         except (OSError, UnicodeError) as exc:  # UnicodeError: an invalid host name
             raise NoConnectionError(f"no connection: {exc}") from exc
-        self._leased[connection] = endpoint
-        if streams_body:
-            self._streaming.add(connection)
+        self._lend(connection, endpoint, streams_body)
         if self._is_closed:
             self.release(connection)
             raise NoConnectionError(_CLOSED)
@@ -123,9 +112,20 @@ class Pool:
             connection.abort()
             return
         loop = asyncio.get_running_loop()
-        self._idle.setdefault(endpoint, []).append(_Idle(connection, loop.time()))
+        connection.idle_since_s = loop.time()
+        self._idle.setdefault(endpoint, []).append(connection)
         if self._sweep_timer is None:
             self._sweep_timer = loop.call_later(IDLE_CONNECTION_S, self._sweep)
+
+    def _lend(self, connection: Connection, endpoint: Endpoint, streams_body: bool) -> Connection:
+        self._leased[connection] = endpoint
+        if streams_body:
+            self._streaming.add(connection)
+        return connection
+
+    def _must_wait(self, streams_body: bool) -> bool:
+        """Whether all connections that the request may use are in use."""
+        return self._slots.locked() or (streams_body and self._body_slots.locked())
 
     async def _acquire(self, streams_body: bool) -> None:
         if not streams_body:
@@ -170,9 +170,9 @@ class Pool:
             self._sweep_timer = None
 
     def _idle_connection(self, endpoint: Endpoint) -> Connection | None:
-        idle = self._idle.get(endpoint, [])
+        idle = self._idle.get(endpoint)
         while idle:
-            connection = idle.pop().connection
+            connection = idle.pop()
             if connection.is_quiet():
                 return connection
             connection.abort()
@@ -205,14 +205,14 @@ class Pool:
         self._sweep_timer = None
         self._drop_idle_since(loop.time() - IDLE_CONNECTION_S)
         if self._idle:
-            oldest_s = min(idle[0].since_s for idle in self._idle.values())
+            oldest_s = min(idle[0].idle_since_s for idle in self._idle.values())
             self._sweep_timer = loop.call_at(oldest_s + IDLE_CONNECTION_S, self._sweep)
 
     def _drop_idle_since(self, time_s: float) -> None:
         """Drops connections that were not used after ``time_s``."""
         for endpoint, idle in list(self._idle.items()):
-            while idle and idle[0].since_s <= time_s:
-                idle.pop(0).connection.abort()
+            while idle and idle[0].idle_since_s <= time_s:
+                idle.pop(0).abort()
             if not idle:
                 del self._idle[endpoint]
 

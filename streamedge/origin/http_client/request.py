@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-
-import h11
-
-from streamedge.origin.http_client.pool import Endpoint
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 RequestFields = Mapping[str, str] | Sequence[tuple[str, str]]
 Body = AsyncIterator[bytes] | bytes | None
@@ -20,6 +19,37 @@ _URL = re.compile(
     r"((?i:https?))://(\[[^]/?#@]+\]|[^]\[/?#@:]+)(?::(\d{1,5}))?((?:[/?][^#]*)?)(?:#.*)?"
 )
 _BODY_METHODS = frozenset({"PATCH", "POST", "PUT"})
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
+_FIELD_LINES = rb"(?:%b: [\t -~\x80-\xff]*\r\n)*" % _TOKEN
+_HEAD = re.compile(rb"%b [!-~]+ HTTP/1\.1\r\n%b\r\n" % (_TOKEN, _FIELD_LINES))
+_TRAILERS = re.compile(_FIELD_LINES)
+_INTERPRETED = frozenset({"connection", "content-length", "expect", "transfer-encoding", "upgrade"})
+_BLANK = " \t"
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a connection goes: ``host`` is a name or an address without brackets."""
+
+    is_tls: bool
+    host: str
+    port: int
+
+
+class RequestHead(NamedTuple):
+    """An encoded head, and what the connection has to know of it.
+
+    ``body_bytes``: the size of the body; None: it is sent in chunks. ``closes``: the connection is
+    for this request only.
+    """
+
+    method: str
+    data: bytes
+    body_bytes: int | None
+    expects_continue: bool
+    wants_upgrade: bool
+    closes: bool
 
 
 def split_url(url: str) -> tuple[Endpoint, str, str]:
@@ -27,6 +57,14 @@ def split_url(url: str) -> tuple[Endpoint, str, str]:
 
     Raises ValueError.
     """
+    path_at = url.find("/", 8)  # behind the slashes of "https://"
+    if path_at < 0 or "#" in url or "?" in url[:path_at]:
+        return _split_url(url)
+    endpoint, authority, _target = _split_base(url[:path_at])
+    return endpoint, authority, url[path_at:]
+
+
+def _split_url(url: str) -> tuple[Endpoint, str, str]:
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError("a request needs a URL of http or https with a host")
@@ -41,28 +79,75 @@ def split_url(url: str) -> tuple[Endpoint, str, str]:
     return endpoint, authority, target if target.startswith("/") else f"/{target}"
 
 
-def encode_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """The fields as bytes. Raises ValueError."""
-    return [(name.encode("ascii"), value.strip(" \t").encode("latin-1")) for name, value in fields]
+_split_base = lru_cache(maxsize=256)(_split_url)  # all URLs of an origin begin alike
 
 
 def make_request(
     method: str, authority: str, target: str, headers: RequestFields, body: Body
-) -> h11.Request:
+) -> RequestHead:
     """The request's head with its framing (RFC 9112 §6). Raises ValueError."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    fields = encode_fields(pairs)
-    names = {name.lower() for name, _ in fields}
-    if b"host" not in names:
-        fields.append((b"Host", authority.encode("ascii")))
-    if names.isdisjoint((b"content-length", b"transfer-encoding")):
-        if isinstance(body, bytes):
-            fields.append((b"Content-Length", b"%d" % len(body)))
-        elif body is not None:
-            fields.append((b"Transfer-Encoding", b"chunked"))
-        elif method in _BODY_METHODS:
-            fields.append((b"Content-Length", b"0"))
+    hosts, lines = [], []
+    known: dict[str, list[str]] = {}
+    for name, sent_value in pairs:
+        value = sent_value.strip(_BLANK)
+        line = f"{name}: {value}\r\n"
+        lower = name.lower()
+        if lower == "host":
+            hosts.append(line)
+            continue
+        lines.append(line)
+        if lower in _INTERPRETED:
+            known.setdefault(lower, []).append(value.lower())
+    if len(hosts) > 1:
+        raise ValueError("not a valid HTTP request: more than one Host")
+    body_bytes, framing_line = _framing(known, method, body)
+    lines = [*(hosts or (f"Host: {authority}\r\n",)), *lines, *framing_line]
     try:
-        return h11.Request(method=method, target=target, headers=fields)
-    except h11.LocalProtocolError as exc:
+        data = f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
+    except UnicodeEncodeError as exc:
         raise ValueError(f"not a valid HTTP request: {exc}") from exc
+    # A value with a line end in it would look like two valid lines.
+    if _HEAD.fullmatch(data) is None or data.count(b"\n") != len(lines) + 2:
+        raise ValueError("not a valid HTTP request: a character that may not be sent in a head")
+    options = [option.strip(_BLANK) for option in ",".join(known.get("connection", ())).split(",")]
+    return RequestHead(
+        method,
+        data,
+        body_bytes,
+        known.get("expect") == ["100-continue"],
+        "upgrade" in known,
+        "close" in options,
+    )
+
+
+def _framing(
+    known: Mapping[str, list[str]], method: str, body: Body
+) -> tuple[int | None, Sequence[str]]:
+    """The size of a body, None for chunks, and the field line that states it if none does yet.
+
+    Raises ValueError for a framing that recipients could read in two ways.
+    """
+    lengths, codings = known.get("content-length"), known.get("transfer-encoding")
+    if codings is not None:
+        if lengths is not None or codings != ["chunked"]:
+            raise ValueError("not a valid HTTP request: bad Transfer-Encoding")
+        return None, ()
+    if lengths is not None:
+        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise ValueError("not a valid HTTP request: bad Content-Length")
+        return int(lengths[0]), ()
+    if isinstance(body, bytes):
+        return len(body), (f"Content-Length: {len(body)}\r\n",)
+    if body is not None:
+        return None, ("Transfer-Encoding: chunked\r\n",)
+    return 0, ("Content-Length: 0\r\n",) if method in _BODY_METHODS else ()
+
+
+def encode_trailers(fields: Iterable[tuple[str, str]]) -> bytes:
+    """A trailer section without its empty line. Raises ValueError."""
+    lines = [f"{name}: {value.strip(_BLANK)}\r\n" for name, value in fields]
+    data = "".join(lines).encode("latin-1")
+    if _TRAILERS.fullmatch(data) is None or data.count(b"\n") != len(lines):
+        raise ValueError("not a valid trailer section: a character that may not be sent in it")
+    return data

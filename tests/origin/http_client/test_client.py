@@ -17,14 +17,9 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.http_client import client as client_module
 from streamedge.origin.http_client import pool as pool_module
 from streamedge.origin.http_client.client import Client, Response
-from streamedge.origin.http_client.connection import (
-    HEAD_MAX_BYTES,
-    INTERIM_MAX,
-    UNREAD_MAX_BYTES,
-    Connection,
-)
-from streamedge.origin.http_client.pool import Endpoint
-from streamedge.origin.http_client.request import split_url
+from streamedge.origin.http_client.connection import INTERIM_MAX, UNREAD_MAX_BYTES, Connection
+from streamedge.origin.http_client.request import Endpoint, split_url
+from streamedge.origin.http_client.response_parser import HEAD_MAX_BYTES
 from streamedge.origin.http_client.tls import system_tls
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
@@ -1016,6 +1011,8 @@ async def test_total_timeout_ends_a_slow_response(server: Server) -> None:
         b"\x15\x03\x01\x00\x02\x02\x0a",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n" + CHUNKS,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",  # an unrequested upgrade
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * HEAD_MAX_BYTES + b"\r\nContent-Length: 0\r\n\r\n",
