@@ -1,9 +1,10 @@
 """Whether a cached object is still valid, given writes and invalidations since it was requested.
 
 Compares records with writes (in the write table, by key) and with invalidations (in the control
-log, by distribution). It costs nothing until the change counter moves; then each open version is
-checked once, and once more for each distribution that serves it. Both count from when the request
-was sent: a response that was in transit when the change came is as old as one that had arrived.
+log, by distribution). It costs nothing until the change counter moves; then the slots of an open
+version's keys are compared, and only after an invalidation the control log's index, once for each
+distribution that serves it. Both count from when the request was sent: a response that was in
+transit when the change came is as old as one that had arrived.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from streamedge.cache.open_object import OpenObject
 from streamedge.cache.rfc9111.vary import vary_slot_key
+from streamedge.cache.storage.changes import write_slots
 from streamedge.cache.storage.records import Asset, InvalidationTarget, Record
 from streamedge.cache.storage.store import Store
 from streamedge.control.announced_head import AnnouncedHead
@@ -68,7 +70,8 @@ class InvalidationChecker:
         before = index.position
         is_current = self._refresh_index(index, again=True)
         if index.position != before:
-            self._store.changes.announce()  # this worker at least then checks its open versions
+            # This worker at least then checks its open versions.
+            self._store.changes.announce_invalidation()
         return AppliedInvalidations(index.position, index.take_revocations(), is_current=is_current)
 
     def check_record(self, asset: Asset, record: Record) -> Validity:
@@ -87,28 +90,37 @@ class InvalidationChecker:
         return self._validity(self._index, asset.subject, record)
 
     def check_open(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity:
-        """Whether an open version may still be used; cached until the change counter moves."""
-        number = self._store.changes.number
+        """Whether an open version may still be used; cached until the change counter moves.
+
+        After a write to other keys it compares some numbers in memory. The order of the reads
+        matters: what is announced after the counter was read is checked at the next call.
+        """
+        changes, record = self._store.changes, open_object.record
+        number = changes.number
         if open_object.last_seen_change != number:
-            if self._written_since(open_object.asset, open_object.record):
+            slots = open_object.write_slots
+            if not slots:
+                slots = open_object.write_slots = write_slots(*_keys(open_object.asset))
+            if changes.are_slots_raised_since(record.sent_change, slots):
                 return REFUSED
             open_object.last_seen_change = number
-        if open_object.record.sent_change < self._store.changes.trusted_from:
-            return self._unconfirmed(subject, open_object.record)
+        if record.sent_change < changes.trusted_from:
+            return self._unconfirmed(subject, record)
         index = self._index
         if index is None or not subject.scope:
             return FRESH
+        invalidations = changes.invalidations
         cached = open_object.validity_by_scope.get(subject.scope)
-        if cached is not None and cached[0] == number:
+        if cached is not None and cached[0] == invalidations:
             return cached[2]
         if not self._refresh_index(index):
-            return self._validity(index, subject, open_object.record)
+            return self._validity(index, subject, record)
         newest = index.scope_position(subject.scope)
         if cached is not None and cached[1] == newest:
             validity = cached[2]
         else:
-            validity = self._validity(index, subject, open_object.record)
-        open_object.validity_by_scope[subject.scope] = number, newest, validity
+            validity = self._validity(index, subject, record)
+        open_object.validity_by_scope[subject.scope] = invalidations, newest, validity
         return validity
 
     def _refresh_index(self, index: InvalidationIndex, *, again: bool = False) -> bool:
@@ -116,7 +128,7 @@ class InvalidationChecker:
         head = self._head.position
         is_current = index.refresh(head, again=again)
         if is_current and index.position != head and self._head.publish(index.position):
-            self._store.changes.announce()
+            self._store.changes.announce_invalidation()
         return is_current
 
     def _validity(
@@ -136,6 +148,9 @@ class InvalidationChecker:
         return validity if validity.verdict is Verdict.REFUSED else UNCONFIRMED
 
     def _written_since(self, asset: Asset, record: Record) -> bool:
-        return self._store.changes.is_written_since(
-            record.sent_change, asset.key, vary_slot_key(asset.key), *asset.parent_keys
-        )
+        return self._store.changes.is_written_since(record.sent_change, *_keys(asset))
+
+
+def _keys(asset: Asset) -> tuple[str, ...]:
+    """The keys whose writes refuse an asset's records."""
+    return (asset.key, vary_slot_key(asset.key), *asset.parent_keys)

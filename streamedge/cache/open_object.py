@@ -108,6 +108,7 @@ class OpenObject:
         "superseded",
         "touched_s",
         "validity_by_scope",
+        "write_slots",
     )
 
     def __init__(self, context: ObjectContext, asset: Asset, record: Record) -> None:
@@ -123,6 +124,7 @@ class OpenObject:
         self.asset = asset
         self.record = record
         self.last_seen_change = -1  # none: its request may have been sent before a write
+        self.write_slots: tuple[int, ...] = ()  # kept by ``InvalidationChecker``
         self.superseded = False
         self.touched_s = 0.0
 

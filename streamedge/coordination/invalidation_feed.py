@@ -55,7 +55,7 @@ class InvalidationFeed:
         """
         self._head.refresh()
         is_shared = self._head.publish(position)
-        self._changes.announce()
+        self._changes.announce_invalidation()
         self._wakeups.notify()
         if not is_shared and not self.wait_applied(position):
             raise ControlError(

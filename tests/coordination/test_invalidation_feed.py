@@ -167,7 +167,7 @@ def test_write_does_not_make_workers_read_the_log(
     assert reads == []
     log.invalidate("E", ["/k"])
     AnnouncedHead(tmp_path).publish(log.position())
-    store.changes.announce()
+    store.changes.announce_invalidation()
     assert invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED
     assert invalidation_checker.check_record(asset, new_record()).verdict is Verdict.FRESH
     assert len(reads) == 1

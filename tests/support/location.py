@@ -92,7 +92,7 @@ class Location:
             self._control_log = ControlLog(self.control())
         self._control_log.invalidate(scope, items, soft=soft)
         AnnouncedHead(self.root).publish(self._control_log.position())
-        ChangeCounter(self.root).announce()
+        ChangeCounter(self.root).announce_invalidation()
 
     def close(self) -> None:
         for database in self._databases:

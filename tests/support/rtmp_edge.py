@@ -89,7 +89,7 @@ class RtmpEdge:
         """Invalidates what was cached until now; ``soft``: treats it as expired."""
         self.control.invalidate(self.distribution.id, items, soft=soft)
         AnnouncedHead(self.cache.store.root).publish(self.control.position())
-        self.cache.store.changes.announce()
+        self.cache.store.changes.announce_invalidation()
 
     def rule(self, **rules: Any) -> None:
         """Applies the distribution with other rules."""

@@ -48,7 +48,7 @@ class WebEdge:
         """Invalidates as the control process does, then applies it as a worker does."""
         self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
         AnnouncedHead(self.cache.store.root).publish(self.control_log.position())
-        self.cache.store.changes.announce()
+        self.cache.store.changes.announce_invalidation()
         apply_invalidations(self.cache.invalidation_checker, (self.server.revoke,))
 
     def lines(self, event: str = "response") -> list[dict[str, Any]]:

@@ -6,6 +6,10 @@ key, with the counter's value as of the last write to such a key. A record has t
 of the moment when its request was sent, and is refused if a slot of its keys has a higher one. Two
 keys in one slot cost a miss, never a stale response.
 
+The slots are the change counters of groups of keys: when the counter has moved, a reader of an
+object compares the slots of that object's keys and the count of invalidations, and nothing else.
+So a write makes no other object be looked up again.
+
 The file also counts the lookups that have ended, by hash of the key: from these counts a worker
 that waits for other workers' lookups sees how many it has waited for.
 
@@ -33,7 +37,7 @@ _FILE_BYTES = (_FIRST_LOOKUP + _LOOKUP_SLOTS) * 8
 _ERA_SHIFT = 32  # the counter's upper half is the era in which it was last raised at a start
 _NUMBER_END = 1 << 63
 _WORD_END = 1 << 64
-_NUMBER, _TRUSTED_FROM = 0, 1
+_NUMBER, _TRUSTED_FROM, _INVALIDATIONS = range(3)
 
 
 class ChangeCounter:
@@ -84,6 +88,11 @@ class ChangeCounter:
         self._fd, self.word = fd, word
         return True
 
+    @property
+    def invalidations(self) -> int:
+        """How often ``announce_invalidation`` was called: what it covered is in the control log."""
+        return self.word[_INVALIDATIONS]
+
     def announce(self, *written: str) -> None:
         """Increments the counter and refuses older records of the keys ``written``.
 
@@ -91,22 +100,39 @@ class ChangeCounter:
         """
         if not self._is_shared():
             return  # this process uses no record, and it cannot reach the others
-        slots = [_slot(key) for key in written]
+        slots = write_slots(*written)
         with self._locked():
             number = self.word[_NUMBER] + 1
             for slot in slots:
                 self.word[slot] = number
             self.word[_NUMBER] = number
 
+    def announce_invalidation(self) -> None:
+        """Increments the counter and makes all processes check open objects against the log.
+
+        The count of invalidations goes first, as the slots do in ``announce``. It is a number of
+        its own: if a process is killed in between, the next invalidation still changes it.
+        """
+        if not self._is_shared():
+            return
+        with self._locked():
+            self.word[_INVALIDATIONS] = (self.word[_INVALIDATIONS] + 1) % _NUMBER_END
+            self.word[_NUMBER] += 1
+
     def is_written_since(self, sent_change: int, *keys: str) -> bool:
         """Whether one of ``keys`` was written to after the counter was ``sent_change``."""
+        return self.are_slots_raised_since(sent_change, write_slots(*keys))
+
+    def are_slots_raised_since(self, sent_change: int, slots: tuple[int, ...]) -> bool:
+        """As ``is_written_since``, for the ``write_slots`` of the keys."""
         if sent_change < 0 or not self._is_shared():
             return True
-        raised = max(self.word[_slot(key)] for key in keys)
-        if raised > self.word[_NUMBER]:
+        word = self.word
+        raised = max([word[slot] for slot in slots])
+        if raised > word[_NUMBER]:
             self.announce()  # a process was killed between the slot and the counter
         # A higher value than the counter's is from another folder or a damaged record.
-        return raised > sent_change or sent_change > self.word[_NUMBER]
+        return raised > sent_change or sent_change > word[_NUMBER]
 
     def lookup_ended(self, key: str) -> None:
         """Counts a lookup; a lost increment, in a race of two processes, is harmless."""
@@ -167,12 +193,13 @@ def _is_sound(words: memoryview) -> bool:
     lookups = max(array("Q", words[_FIRST_LOOKUP:].tobytes()))
     # One more if a process was killed between the slot and the counter.
     are_slots_sound = words[_TRUSTED_FROM] <= number and highest <= number + 1
-    return number < _NUMBER_END and lookups < _NUMBER_END and are_slots_sound
+    return max(number, lookups, words[_INVALIDATIONS]) < _NUMBER_END and are_slots_sound
 
 
 def _lookup_slot(key: str) -> int:
     return _FIRST_LOOKUP + int(asset_digest(key)[:8], 16) % _LOOKUP_SLOTS
 
 
-def _slot(key: str) -> int:
-    return _FIRST_SLOT + int(asset_digest(key)[:8], 16) % WRITE_SLOTS
+def write_slots(*keys: str) -> tuple[int, ...]:
+    """The words of the write table that a write to one of ``keys`` raises."""
+    return tuple([_FIRST_SLOT + int(asset_digest(key)[:8], 16) % WRITE_SLOTS for key in keys])

@@ -21,6 +21,7 @@ from streamedge.cache.storage.changes import (
     ChangeCounter,
     is_changes_file_whole,
     prepare_changes,
+    write_slots,
 )
 from streamedge.cache.storage.store import BOOT_ID_FILE, close_folder, prepare_folder
 
@@ -50,6 +51,18 @@ def test_announcement_without_keys_refuses_nothing(root: Path) -> None:
     changes.announce()
     assert changes.number == before + 1
     assert not changes.is_written_since(before, "a")
+
+
+def test_invalidation_moves_counter_and_count_in_every_process_and_refuses_nothing(
+    root: Path,
+) -> None:
+    one, other = ChangeCounter(root), ChangeCounter(root)
+    number, invalidations = other.number, other.invalidations
+    one.announce_invalidation()
+    assert (other.number, other.invalidations) == (number + 1, invalidations + 1)
+    assert not other.is_written_since(number, "a")
+    one.announce("a")
+    assert other.invalidations == invalidations + 1
 
 
 def test_counter_value_of_another_folder_is_refused(root: Path) -> None:
@@ -174,44 +187,73 @@ class Model:
         self.writer = writer
         self.at_origin = dict.fromkeys(KEYS, 0)
         self.acknowledged = dict.fromkeys(KEYS, 0)
-        self.in_flight: list[tuple[str, int, int]] = []  # key, version, counter when it was sent
-        self.records: dict[str, tuple[int, int]] = {}
+        # Key, version, and the counter and the announced end of the log when it was sent.
+        self.in_flight: list[tuple[str, int, int, int]] = []
+        self.records: dict[str, tuple[int, int, int]] = {}  # version, counter, log position
+        self.log_end = 0  # all rows of the log invalidate everything
+        self.head = 0  # its announced end
         self.seen: list[dict[str, int]] = [{}, {}]  # the counter at each key's last check
-        self.steps: list[tuple[int, str]] = []
+        self.indexed: list[dict[str, int]] = [{}, {}]  # invalidations at its last look at the log
 
     def send(self, worker: int, key: str) -> None:
-        self.in_flight.append((key, self.at_origin[key], self.workers[worker].number))
+        number = self.workers[worker].number
+        self.in_flight.append((key, self.at_origin[key], number, self.head))
 
     def store(self, which: int) -> None:
         if self.in_flight:
-            key, version, sent_change = self.in_flight.pop(which % len(self.in_flight))
-            self.records[key] = version, sent_change
-            for seen in self.seen:
-                seen.pop(key, None)
+            key, *record = self.in_flight.pop(which % len(self.in_flight))
+            self.records[key] = record[0], record[1], record[2]
+            for cached in (*self.seen, *self.indexed):
+                cached.pop(key, None)
 
     def hit(self, worker: int, key: str) -> None:
-        """As ``InvalidationChecker.check_open``: checks again only when the counter has moved."""
+        """As ``InvalidationChecker.check_open``: checks again only what has moved."""
         if key not in self.records:
             return
-        changes, seen = self.workers[worker], self.seen[worker]
-        version, sent_change = self.records[key]
+        changes, seen, indexed = self.workers[worker], self.seen[worker], self.indexed[worker]
+        version, sent_change, position = self.records[key]
         acknowledged = self.acknowledged[key]
         number = changes.number
         if seen.get(key) != number:
-            if changes.is_written_since(sent_change, key):
+            if changes.are_slots_raised_since(sent_change, write_slots(key)):
                 seen.pop(key, None)
                 return
+            invalidations = changes.invalidations
+            if indexed.get(key) != invalidations:
+                if position < self.head:
+                    seen.pop(key, None)
+                    return
+                indexed[key] = invalidations
             seen[key] = number
-        assert version >= acknowledged, "a response from before an acknowledged write was used"
+        assert version >= acknowledged, "a response from before an acknowledged change was used"
 
     def write(self, worker: int, key: str, between: Iterator[tuple[str, int, str]]) -> None:
         self.at_origin[key] += 1
         version = self.at_origin[key]
+        self.announce(worker, between, lambda writer: writer.announce(key))
+        self.acknowledged[key] = max(self.acknowledged[key], version)
+
+    def invalidate(self, worker: int, between: Iterator[tuple[str, int, str]]) -> None:
+        for key in KEYS:
+            self.at_origin[key] += 1
+        versions = dict(self.at_origin)
+        self.log_end += 1
+        self.step(next(between, None))
+        self.head = self.log_end
+        self.announce(worker, between, lambda writer: writer.announce_invalidation())
+        for key in KEYS:
+            self.acknowledged[key] = max(self.acknowledged[key], versions[key])
+
+    def announce(
+        self,
+        worker: int,
+        between: Iterator[tuple[str, int, str]],
+        action: Callable[[ChangeCounter], None],
+    ) -> None:
         self.writer.word = Stepwise(  # type: ignore[assignment]
             self.workers[worker].word, lambda: self.step(next(between, None))
         )
-        self.writer.announce(key)
-        self.acknowledged[key] = max(self.acknowledged[key], version)
+        action(self.writer)
 
     def step(self, step: tuple[str, int, str] | None) -> None:
         if step is None:
@@ -229,7 +271,10 @@ STEPS = st.tuples(
     st.sampled_from(["send", "store", "hit"]), st.integers(0, 3), st.sampled_from(KEYS)
 )
 ACTIONS = STEPS | st.tuples(
-    st.just("write"), st.integers(0, 1), st.sampled_from(KEYS), st.lists(STEPS, max_size=2)
+    st.sampled_from(["write", "invalidate"]),
+    st.integers(0, 1),
+    st.sampled_from(KEYS),
+    st.lists(STEPS, max_size=2),
 )
 
 
@@ -249,7 +294,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> ChangeCounter:
 
 @settings(deadline=None, max_examples=200)
 @given(actions=st.lists(ACTIONS, max_size=40))
-def test_no_interleaving_of_two_workers_uses_a_response_from_before_a_write(
+def test_no_interleaving_of_two_workers_uses_a_response_from_before_a_write_or_invalidation(
     two_workers: list[ChangeCounter],
     writer: ChangeCounter,
     actions: list[tuple[str, int, str, object]],
@@ -259,6 +304,9 @@ def test_no_interleaving_of_two_workers_uses_a_response_from_before_a_write(
         if action[0] == "write":
             assert isinstance(action[3], list)
             model.write(action[1], action[2], iter(action[3]))
+        elif action[0] == "invalidate":
+            assert isinstance(action[3], list)
+            model.invalidate(action[1], iter(action[3]))
         else:
             model.step(action[:3])
     for worker in (0, 1):
@@ -287,6 +335,31 @@ def test_process_killed_between_slot_and_counter_leaves_no_key_refused_for_ever(
     assert changes.number == before
     assert other.is_written_since(before, "a")
     assert not other.is_written_since(other.number, "a")
+
+
+def test_process_killed_in_an_invalidation_does_not_hide_the_next_one(root: Path) -> None:
+    changes = ChangeCounter(root)
+    number, invalidations = changes.number, changes.invalidations
+    writer = ChangeCounter(root)
+
+    class KilledError(Exception):
+        pass
+
+    written: list[int] = []
+
+    def killed() -> None:
+        if written:
+            raise KilledError
+        written.append(1)
+
+    writer.word = Stepwise(changes.word, killed)  # type: ignore[assignment]
+    with pytest.raises(KilledError):
+        writer.announce_invalidation()
+    assert changes.number == number
+    assert changes.invalidations == invalidations + 1
+    changes.announce_invalidation()
+    assert changes.number == number + 1
+    assert changes.invalidations == invalidations + 2
 
 
 WRITER = """

@@ -28,8 +28,14 @@ from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.storage.extent import Ready
-from streamedge.cache.storage.records import Provenance, served_head
+from streamedge.cache.storage.records import (
+    NO_TARGET,
+    InvalidationTarget,
+    Provenance,
+    served_head,
+)
 from streamedge.config.schema.field_names import CONDITIONS
+from streamedge.control.invalidation_index import Verdict
 from streamedge.delivery.http.compression.compressor import encoded_key
 from streamedge.delivery.http.compression.negotiation import (
     encoded_head,
@@ -84,6 +90,11 @@ class HeadEncoder(Protocol[Head_co, Tail]):
     def message(self, head: ResponseHead, *, closes: bool) -> Head_co: ...
 
 
+Sources = tuple[tuple[OpenObject, InvalidationTarget], ...]
+"""The objects that a response was made from, which must stay valid and not be superseded, and what
+invalidations of them match."""
+
+
 class Kind(Enum):
     """How a remembered request is answered."""
 
@@ -110,6 +121,7 @@ class PreparedResponse(Generic[Tail]):
         "secure",
         "since_s",
         "size_bytes",
+        "sources",
         "stored",
         "subject",
         "until_s",
@@ -126,6 +138,7 @@ class PreparedResponse(Generic[Tail]):
         self.key = key
         self.subject = invalidation_target(route)
         self.stored: OpenObject | None = None  # the stored form of ``opened``
+        self.sources: Sources = ()
         self.changes = -1
         # The following fields are valid from ``since_s`` to ``until_s``, at most one second.
         self.since_s = 0.0
@@ -143,8 +156,7 @@ class PreparedResponse(Generic[Tail]):
 class PreparedMessage(Generic[Head]):
     """A whole prepared response to a request; valid from ``since_s`` to ``until_s``.
 
-    ``opened`` has the bytes of its span or parts, None where it has none. ``sources``: the objects
-    that it was made from, which must not be superseded.
+    ``opened`` has the bytes of its span or parts, None where it has none.
     """
 
     __slots__ = (
@@ -162,7 +174,7 @@ class PreparedMessage(Generic[Head]):
         self.changes = -1
         self.since_s = 0.0
         self.until_s = 0.0
-        self.sources: tuple[OpenObject, ...] = ()
+        self.sources: Sources = ()
         self.opened: OpenObject | None = None
         self.page_target: tuple[Route, WebRequest, str] | None = None
         self.head: Head
@@ -328,7 +340,7 @@ class FastPath(Generic[Head, Tail]):
             opened is None
             or not target.since_s <= now_s < target.until_s
             or opened.superseded
-            or target.changes != self._changes.word[0]
+            or (target.changes != self._changes.word[0] and not self._is_unchanged(target))
         ):
             opened = self._refresh(target, now_s)
             if opened is None:
@@ -352,6 +364,19 @@ class FastPath(Generic[Head, Tail]):
             return None
         return status, head, ready, start, end, opened, None
 
+    def _is_unchanged(self, prepared: PreparedResponse[Tail] | PreparedMessage[Head]) -> bool:
+        """Whether a change since the last hit, of the cache folder, leaves a response valid.
+
+        Most do: a write to other keys, an invalidation of other objects. Needs no disk access.
+        """
+        changes = self._changes.word[0]
+        validity = self._cache.validity
+        for opened, subject in prepared.sources:
+            if validity(opened, subject).verdict is not Verdict.FRESH:
+                return False
+        prepared.changes = changes
+        return True
+
     def _decide_message(
         self, remembered: RememberedRequest[Head, Tail], now_s: float
     ) -> Hit[Head] | None:
@@ -361,8 +386,8 @@ class FastPath(Generic[Head, Tail]):
         message = remembered.message
         if (
             not message.since_s <= now_s < message.until_s
-            or message.changes != self._changes.word[0]
-            or any(opened.superseded for opened in message.sources)
+            or any(opened.superseded for opened, _subject in message.sources)
+            or (message.changes != self._changes.word[0] and not self._is_unchanged(message))
         ) and not self._build(remembered, now_s):
             return None
         answer, opened, ready = message.response.message, message.opened, None
@@ -392,7 +417,10 @@ class FastPath(Generic[Head, Tail]):
             head, opened = self._representation(target, stored, now_s)
             if opened is None:
                 return False
-            message.sources = (stored, opened)
+            stored_source = stored, target.subject
+            message.sources = (stored_source,)
+            if opened is not stored:
+                message.sources += ((opened, NO_TARGET),)
             response = self._from_object(outcome.route, request, stored, head, now_s)
             page = outcome.route.distribution.error_pages.get(response.message.status)
             if page is not None and page.path:
@@ -401,7 +429,7 @@ class FastPath(Generic[Head, Tail]):
                     return False
                 response = shown[0]._replace(reason=response.reason, error=response.error)
                 opened = shown[1]
-                message.sources = (stored, opened)
+                message.sources = stored_source, shown[1:]
         message.response = response
         message.opened = opened if response.message.has_object_bytes else None
         message.head = self._encoder.message(response.message.head, closes=not request.keep_alive)
@@ -437,8 +465,11 @@ class FastPath(Generic[Head, Tail]):
         request: WebRequest,
         page: ErrorPage,
         now_s: float,
-    ) -> tuple[Response, OpenObject] | None:
-        """The error page and its object; None if it is not here, or not fresh."""
+    ) -> tuple[Response, OpenObject, InvalidationTarget] | None:
+        """The error page, its object and what invalidations of it match.
+
+        None if it is not here, or not fresh.
+        """
         place = message.page_target
         if place is None:
             page_request = error_page_request(request, page.path)
@@ -448,17 +479,16 @@ class FastPath(Generic[Head, Tail]):
             key = asset_key(page_route, page_route.rule.behavior.cache, page_request)
             place = message.page_target = page_route, page_request, key
         page_route, page_request, key = place
-        opened = self._cache.peek(
-            key, page_route.rule.rules, now_s, invalidation_target(page_route)
-        )
+        subject = invalidation_target(page_route)
+        opened = self._cache.peek(key, page_route.rule.rules, now_s, subject)
         if opened is None or opened.head.status != HTTPStatus.OK:
             return None
         if not opened.version.has_ended or opened.record.trailers:
             return None
-        status = page.response_status
-        return self._from_object(
-            page_route, page_request, opened, opened.head, now_s, status
-        ), opened
+        response = self._from_object(
+            page_route, page_request, opened, opened.head, now_s, page.response_status
+        )
+        return response, opened, subject
 
     def _peek(self, target: PreparedResponse[Tail], now_s: float) -> OpenObject | None:
         """The stored object of a target if it is open, fresh, and complete in its head."""
@@ -479,6 +509,9 @@ class FastPath(Generic[Head, Tail]):
             return None
         head, sent = self._representation(target, opened, now_s)
         target.opened, target.stored = sent, opened
+        target.sources = ((opened, target.subject),)
+        if sent is not None and sent is not opened:
+            target.sources += ((sent, NO_TARGET),)
         if sent is not None:
             target.since_s, target.until_s = now_s, int(now_s) + 1
             target.changes = changes
