@@ -123,6 +123,7 @@ def web_server(
         countries=countries,
         signature_bytes=limits.signature,
         memory_bytes=limits.request_memory,
+        alt_svc=config.listen.alt_svc,
     )
     return WebServer(
         site,
@@ -149,6 +150,7 @@ def replace_web(
         url_bytes=limits.url,
         ranges_max=limits.ranges,
         memory_bytes=limits.request_memory,
+        alt_svc=config.listen.alt_svc,
     )
     server.limit(
         limits.tls_handshake,

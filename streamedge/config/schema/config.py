@@ -45,6 +45,7 @@ from streamedge.config.schema.values import (
     Applications,
     DurationS,
     FieldName,
+    HeaderValue,
     HostPatterns,
     LocalPath,
     Methods,
@@ -128,6 +129,12 @@ class ListenConfig(Section):
     )
     https: Annotated[Addresses, RESTART] = Field(
         default=(), description="Addresses that serve web distributions over TLS 1.2 and 1.3."
+    )
+    alt_svc: HeaderValue = Field(
+        default="",
+        description="Value of Alt-Svc in responses over TLS: where an HTTP/3 server in front of"
+        " this edge listens; default: none.",
+        examples=['h3=":443"; ma=86400'],
     )
     rtmp: Annotated[Addresses, RESTART] = Field(
         default=(("127.0.0.1", 1935),), description="Addresses that serve rtmp distributions."

@@ -108,6 +108,7 @@ class HttpHandler:
         countries: CountryDatabase | None = None,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
         memory_bytes: int = REQUEST_MEMORY_BYTES,
+        alt_svc: str = "",
     ) -> None:
         self._memory = MemoryBudget(memory_bytes)
         self.authorizer = Authorizer(countries, signature_bytes)
@@ -120,7 +121,7 @@ class HttpHandler:
         self._write_queue = write_queue
         self._writes = Writes(self.responses, write_queue, request_body_bytes)
         self._body_buffer = BodyBuffer()
-        self._builder = ResponseBuilder(edge_name, ranges_max)
+        self._builder = ResponseBuilder(edge_name, ranges_max, alt_svc)
         self._log = log
         self._counts = counts
         self.fast_paths = {
@@ -145,11 +146,12 @@ class HttpHandler:
         url_bytes: int,
         ranges_max: int,
         memory_bytes: int,
+        alt_svc: str = "",
     ) -> None:
         """Uses this config from the next request on; requests with a route keep the old one."""
         self._dispatcher = Dispatcher(self.edge_name, distributions, self.authorizer, url_bytes)
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
-        self._builder = ResponseBuilder(self.edge_name, ranges_max)
+        self._builder = ResponseBuilder(self.edge_name, ranges_max, alt_svc)
         self._memory.limit(memory_bytes)
         for fast_path in self.fast_paths.values():
             fast_path.replace(self._builder)

@@ -276,3 +276,16 @@ async def test_failed_handshake_is_logged_with_the_viewer_address(
         (line,) = edge.lines("tls_handshake_failed")
         assert line["client"] == f"{VIEWER}:4711"
         await until(lambda: not edge.server.stats().connections_by_address)
+
+
+async def test_alt_svc_is_in_responses_over_tls_only(cache_root: Path) -> None:
+    """For hits, errors and redirects alike; the origin's own never is."""
+    alt_svc = 'h3=":443"; ma=86400'
+    tables = {"listen": {**TRUSTING["listen"], "alt_svc": alt_svc}}
+    async with serve_web(cache_root, tables=tables) as edge:
+        put(edge)
+        for path in ("/small", "/small", "/none"):
+            secure = await fetch(edge.port, path, X_Forwarded_Proto="https")
+            assert secure.fields["alt-svc"] == alt_svc
+            plain = await fetch(edge.port, path)
+            assert "alt-svc" not in plain.fields

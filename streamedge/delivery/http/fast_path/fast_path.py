@@ -527,6 +527,7 @@ class FastPath(Generic[Head, Tail]):
                 target.secure,
                 target.origin_field,
                 timing=self._timing(target),
+                alt_svc=self._builder.alt_svc,
             )
             target.header_tail = self._encoder.tail(
                 stored_fields(served_head(head), age_s, context)

@@ -75,7 +75,8 @@ class Representation(NamedTuple):
 class ResponseBuilder:
     """Builds responses. It keeps no state, so that a response can be built again."""
 
-    def __init__(self, edge_name: str, ranges_max: int) -> None:
+    def __init__(self, edge_name: str, ranges_max: int, alt_svc: str = "") -> None:
+        self.alt_svc = alt_svc
         self._ranges_max = ranges_max
         self._edge_name = edge_name
 
@@ -300,6 +301,7 @@ class ResponseBuilder:
             self._ranges_max,
             "" if route is None else self._timing(route, request, now_s, result),
             route is not None and route.is_s3,
+            self.alt_svc,
         )
 
     def _timing(self, route: Route, request: WebRequest, now_s: float, result: CacheResult) -> str:

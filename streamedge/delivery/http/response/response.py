@@ -93,6 +93,7 @@ class ResponseContext:
     """What a response depends on besides the object: the edge, the time, the policy, the request.
 
     ``cache_status``: the value of Cache-Status (RFC 9211). ``timing``: the value of Server-Timing.
+    ``alt_svc``: the value of Alt-Svc (RFC 7838), for responses over TLS.
     ``origin_field``: the request's Origin, or None. ``is_s3``: errors have S3's XML format.
     """
 
@@ -107,6 +108,7 @@ class ResponseContext:
     ranges_max: int = RANGES_MAX
     timing: str = ""
     is_s3: bool = False
+    alt_svc: str = ""
 
 
 def object_response(
@@ -260,6 +262,8 @@ def response_fields(
         sent.append(("cache-status", context.cache_status))
     if context.timing:
         sent.append(("server-timing", context.timing))
+    if context.alt_svc and context.secure:
+        sent.append(("alt-svc", context.alt_svc))
     return sent
 
 
