@@ -231,7 +231,7 @@ class Fill:
         """Releases all locks."""
         self._release(Span(0, UNKNOWN_BYTES))
 
-    def writes_to(self, extent: Extent) -> bool:
+    def writes_to(self, extent: object) -> bool:
         """Whether it has locked any chunk of an extent."""
         return any(locked is extent for locked, _chunks in self._claims.values())
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from http import HTTPStatus
 
 from streamedge.cache.bounded_map import BoundedMap
+from streamedge.cache.fill import FillState
 from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
 from streamedge.cache.in_flight import InFlight
 from streamedge.cache.invalidated import InvalidationChecker
@@ -35,7 +36,7 @@ from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import InvalidationIndex, Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counts, Gauge
+from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin import OriginHead, Version
 from streamedge.origin.answers import failure_of_status, fold_fields
 from streamedge.spans import Span
@@ -47,6 +48,7 @@ TOUCH_INTERVAL_S = 60.0
 RECORDS_BYTES = 32 * 1024 * 1024  # of the keys and header fields of a worker's open versions
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose responses vary, and the fields they vary by
 EVICTED_LOOK_S = 1.0
+INLINE_LOOKS = 8  # a small object is checked every 8 s: it takes a system call
 VERSION_ONLY = Span(0, 0)  # an open that needs the version and none of its bytes
 
 
@@ -85,6 +87,7 @@ class Cache:
         self._responses = ResponseCache(self)
         self._waited_for: set[OpenObject] = set()
         self._holders: set[OpenObject] = set()  # have or had open files
+        self._looks = 0
         self._is_closing = False
         self._evicted_timer: asyncio.TimerHandle | None = None
         self._ticks = 0
@@ -269,13 +272,39 @@ class Cache:
 
     def remember(self, asset: Asset, record: Record) -> bool:
         """Saves a record, unless a write came after its request was sent; whether it was saved.
+        A body that is in the present record's file goes with it.
 
         A write during the save is harmless: the record is refused when it is read.
         """
         if self.invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED:
             return False
+        open_object = self._versions.get(asset.key)
+        if open_object is not None and open_object.version == record.head.version:
+            body = open_object.inline_body()
+            saved = None if body is None else self.store.save_small(record, body)
+            if saved is not None:
+                open_object.record, body_file = saved
+                open_object.use_body(body_file)
+                return True
         self.store.save_record(record)
         return True
+
+    def store_small(self, asset: Asset, record: Record, body: bytes) -> OpenObject | None:
+        """Stores a response whose whole body is here, as one file, and opens its version.
+
+        None: a write came after its request was sent, or the disk fails.
+        """
+        if self.invalidation_checker.check_record(asset, record).verdict is Verdict.REFUSED:
+            return None
+        saved = self.store.save_small(record, body)
+        if saved is None:
+            return None
+        self.counts.add(Counter.ORIGIN_BYTES, asset.origin_name, len(body))
+        self.counts.add(Counter.FILLS, FillState.COMPLETE.value)
+        record, body_file = saved
+        open_object = self.activate(asset, record)
+        open_object.use_body(body_file)
+        return open_object
 
     def refuse_older(self, *keys: str) -> None:
         """Refuses, in all workers, records of these keys and of keys made from them whose requests
@@ -344,10 +373,12 @@ class Cache:
         self._take_out(open_object)
         if open_object.idle:
             open_object.close()
+            self._holders.discard(open_object)
 
     def _forget(self, open_object: OpenObject) -> None:
         self._take_out(open_object)
         open_object.close()
+        self._holders.discard(open_object)
 
     def _take_out(self, open_object: OpenObject) -> None:
         key = open_object.asset.key
@@ -379,11 +410,15 @@ class Cache:
     def _close_evicted(self) -> None:
         """Closes evicted files, so that their disk space is free."""
         self._evicted_timer = None
-        for open_object in list(self._versions.values()):
-            if open_object.idle and open_object.evicted:
-                self._forget(open_object)
+        self._looks += 1
         for open_object in list(self._holders):
-            open_object.close_extents(open_object.open_extents, only_evicted=True)
+            if open_object.is_inline and (hash(open_object) + self._looks) % INLINE_LOOKS:
+                continue
+            if open_object.evicted:
+                if open_object.idle:
+                    self._forget(open_object)
+                else:
+                    open_object.close_extents(open_object.open_extents, only_evicted=True)
             if not open_object.open_extents:
                 self._holders.discard(open_object)
         if self.counts.gauges[Gauge.OPEN_EXTENTS]:

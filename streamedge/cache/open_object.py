@@ -20,11 +20,11 @@ from streamedge.cache.rfc9111.freshness import TtlRules, lifetime_s
 from streamedge.cache.storage.extent import (
     CHUNK_BYTES,
     EXTENT_BYTES,
-    HEADER_BYTES,
     Extent,
     Ready,
     quick_ready,
 )
+from streamedge.cache.storage.inline_body import InlineBody
 from streamedge.cache.storage.records import (
     Asset,
     InvalidationTarget,
@@ -113,7 +113,7 @@ class OpenObject:
 
     def __init__(self, context: ObjectContext, asset: Asset, record: Record) -> None:
         self._context = context
-        self._extents: dict[int, Extent] = {}
+        self._extents: dict[int, Extent | InlineBody] = {}
         self._memory: dict[int, Extent] = {}
         self._fills: list[Fill] = []
         self._waiters: dict[Waiter, None] = {}
@@ -197,6 +197,11 @@ class OpenObject:
         return len(self._readers)
 
     @property
+    def is_inline(self) -> bool:
+        """Whether its body was stored in the file of its record."""
+        return self._record.body_crc is not None
+
+    @property
     def in_memory(self) -> bool:
         """Whether any extent is in memory, which is freed as soon as possible."""
         return bool(self._memory)
@@ -218,7 +223,7 @@ class OpenObject:
                     size = left
                 if size <= 0:
                     return None
-                return quick_ready((extent.fd, HEADER_BYTES + within, size))
+                return quick_ready((extent.fd, extent.start + within, size))
             ready = extent.ready(within, within + end - position)
             if ready is not None:
                 return ready
@@ -276,12 +281,12 @@ class OpenObject:
         for fill in list(self._fills):
             if fill.writes_to(extent):
                 fill.stop()
-        self._context.store.drop_extent(extent)
+        if isinstance(extent, Extent):
+            self._context.store.drop_extent(extent)
+        else:
+            self._context.store.drop_body(extent)
         del self._extents[index]
-        self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
-        # Bytes reported as ready may be about to be sent.
-        loop = asyncio.get_running_loop()
-        loop.call_later(CLOSE_DELAY_S, self._context.store.close_extent, extent)
+        self._close_later(extent)
 
     def close_extents(self, count: int, *, only_evicted: bool = False) -> int:
         """Closes up to ``count`` extents without a reader's position or a fill, oldest first;
@@ -298,7 +303,7 @@ class OpenObject:
             if index in in_use or any(fill.writes_to(extent) for fill in self._fills):
                 continue
             del self._extents[index]
-            self._context.store.close_extent(extent)
+            self._close_file(extent)
             closed += 1
         self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= closed
         return closed
@@ -455,7 +460,7 @@ class OpenObject:
         for key in (self.asset.key, *self.asset.parent_keys):
             self._context.store.touch_record(key)
         for extent in self._extents.values():
-            if extent.path:
+            if isinstance(extent, Extent):  # an inline body is in its record's file
                 self._context.store.touch(extent.path)
 
     def close(self) -> None:
@@ -464,7 +469,7 @@ class OpenObject:
             raise RuntimeError(f"{self.asset.name!a} is closed while it has readers or fills")
         self.superseded = True  # for objects that still refer to it
         for extent in (*self._extents.values(), *self._memory.values()):
-            self._context.store.close_extent(extent)
+            self._close_file(extent)
             self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
         self._extents.clear()
         self._memory.clear()
@@ -475,7 +480,7 @@ class OpenObject:
         if memory is not None:
             return memory
         extent = self._extents.get(index)
-        if extent is None:
+        if not isinstance(extent, Extent):
             self._drop_passed_memory()
             extent = self._context.store.make_extent(*self._identity(index))
             self._keep(index, extent)
@@ -614,7 +619,26 @@ class OpenObject:
                 return fill
         return None
 
-    def _find(self, index: int) -> Extent | None:
+    def use_body(self, body: InlineBody) -> None:
+        """Reads from the file of its record from now on, unless an extent is open."""
+        if isinstance(self._extents.get(0), Extent):
+            body.close()
+        else:
+            self._keep(0, body)
+
+    def inline_body(self) -> bytes | None:
+        """A copy of the body, if it is in the file of its record; None: it is not, or damaged."""
+        if self.ready(0, 1) is None or not isinstance(self._extents.get(0), InlineBody):
+            return None
+        body = self.copy(Span(0, self.version.size_bytes))
+        return body if len(body) == self.version.size_bytes else None
+
+    def _find(self, index: int) -> Extent | InlineBody | None:
+        if self._record.body_crc is not None:
+            body = self._context.store.find_body(self._record)
+            if body is not None:
+                self._keep(index, body)
+                return body
         digest, body_bytes = self._identity(index)
         extent = self._context.store.find_extent(digest, body_bytes)
         if extent is not None:
@@ -622,10 +646,27 @@ class OpenObject:
             self._keep(index, extent)
         return extent
 
-    def _keep(self, index: int, extent: Extent) -> None:
-        (self._extents if extent.path else self._memory)[index] = extent
+    def _keep(self, index: int, extent: Extent | InlineBody) -> None:
+        if extent.path:
+            replaced = self._extents.get(index)
+            if replaced is not None:
+                self._close_later(replaced)
+            self._extents[index] = extent
+        elif isinstance(extent, Extent):
+            self._memory[index] = extent
         self._context.counts.gauges[Gauge.OPEN_EXTENTS] += 1
         self._context.extent_opened(self)
+
+    def _close_later(self, extent: Extent | InlineBody) -> None:
+        """Closes a file; not at once, because bytes reported as ready may be about to be sent."""
+        self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
+        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_file, extent)
+
+    def _close_file(self, extent: Extent | InlineBody) -> None:
+        if isinstance(extent, Extent):
+            self._context.store.close_extent(extent)
+        else:
+            extent.close()
 
     def _drop_passed_memory(self) -> None:
         """Frees memory extents without a reader's position or a fill."""

@@ -40,6 +40,7 @@ from streamedge.cache.rfc9111.reuse import Reuse
 from streamedge.cache.rfc9111.storing import is_storable, withheld_fields
 from streamedge.cache.rfc9111.vary import parse_vary, variant_key
 from streamedge.cache.storage.extent import EXTENT_BYTES
+from streamedge.cache.storage.inline_body import INLINE_BYTES_MAX
 from streamedge.cache.storage.records import (
     Asset,
     InvalidationTarget,
@@ -57,6 +58,7 @@ from streamedge.spans import Span
 
 HIT_FOR_MISS_S = 60.0  # how long requests for an uncacheable key skip the waiting list
 HIT_FOR_MISS_KEYS_MAX = 8192
+SMALL_BODY_WAIT_S = 0.02  # for the rest of a small body; after that it is stored as it comes
 LOCK_TICK_S = 0.005
 LOCK_WAIT_S = 5.0  # for another worker's lookup; after that, a worker sends its own request
 
@@ -123,6 +125,8 @@ class Versions(Protocol):
     def validity(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
     def activate(self, asset: Asset, record: Record) -> OpenObject: ...
+
+    def store_small(self, asset: Asset, record: Record, body: bytes) -> OpenObject | None: ...
 
     def open_unlisted(self, asset: Asset, record: Record) -> OpenObject: ...
 
@@ -403,7 +407,7 @@ class ResponseCache:
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return
         try:
-            is_handled = self._handle_response(
+            is_handled = await self._handle_response(
                 lookup, request, asset, record, origin_request, response, sent_at
             )
         except BaseException:
@@ -431,7 +435,7 @@ class ResponseCache:
                 await asyncio.sleep(backoff_s(attempt, random.random()))
             attempt += 1
 
-    def _handle_response(
+    async def _handle_response(
         self,
         lookup: Lookup,
         request: CacheRequest,
@@ -478,7 +482,9 @@ class ResponseCache:
                 asset, origin_request, response, fields, sent_at, now_s
             )
             if record_and_read is not None:
-                stored = self._store(request, *record_and_read, is_shared=storable)
+                new_record, read = record_and_read
+                body = await _small_body(new_record, read) if storable else None
+                stored = self._store(request, new_record, read, body, is_shared=storable)
                 if stored is not None:
                     lookup.withheld = withheld_fields(fields)
                     lookup.cache_status.stored = lookup.is_shared = storable
@@ -500,10 +506,16 @@ class ResponseCache:
         return True
 
     def _store(
-        self, request: CacheRequest, record: Record, read: ResponseRead | None, *, is_shared: bool
+        self,
+        request: CacheRequest,
+        record: Record,
+        read: ResponseRead | None,
+        body: bytes | None,
+        *,
+        is_shared: bool,
     ) -> OpenObject | None:
         """Begins to store a response under the key of its variant. Only this request can
-        read it unless it is ``is_shared``.
+        read it unless it is ``is_shared``. ``body``: all of it, if it is small and was received.
 
         None: neither disk nor memory has space, so the response has to be passed through.
         """
@@ -511,12 +523,20 @@ class ResponseCache:
         if is_shared:
             self._note_vary(base.key, varies_by)
         asset = _variant(base, varies_by, request.selected_by) if varies_by else base
-        record = replace(record, key=asset.key)
+        record = record if record.key == asset.key else replace(record, key=asset.key)
+        if body is not None:
+            small_object = self._cache.store_small(asset, record, body)
+            if small_object is not None:
+                if read is not None:
+                    read.close_now()
+                self._cache.hit_for_miss.end(base.key)
+                return small_object
         open_version = self._cache.activate if is_shared else self._cache.open_unlisted
         open_object = open_version(asset, record)
         if read is not None:
             try:
-                open_object.extent_to_fill(read.span.start // EXTENT_BYTES)
+                if not open_object.is_complete(read.span.start):
+                    open_object.extent_to_fill(read.span.start // EXTENT_BYTES)
             except CacheFullError:
                 self._cache.drop(open_object)
                 return None
@@ -558,6 +578,14 @@ def _in_background(request: CacheRequest) -> CacheRequest:
     return replace(
         request, origin_request=replace(request.origin_request, method="GET", interim=None)
     )
+
+
+async def _small_body(record: Record, read: ResponseRead | None) -> bytes | None:
+    """The whole body of a small response that arrives at once; None: it is stored as it comes."""
+    size_bytes = record.head.version.size_bytes
+    if read is None or not 0 < size_bytes <= INLINE_BYTES_MAX or read.span.size != size_bytes:
+        return None
+    return await read.buffered(SMALL_BODY_WAIT_S)
 
 
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:

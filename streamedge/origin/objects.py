@@ -35,6 +35,7 @@ from streamedge.origin.answers import (
     representation_fields,
     request_fields,
 )
+from streamedge.origin.buffered import buffered_body
 from streamedge.spans import Span
 
 _ERROR_FIELDS = frozenset({"age", "cache-control", "cdn-cache-control", "date", "expires"})
@@ -171,6 +172,11 @@ class ResponseRead:
         """The trailer fields; known at the end of the body."""
         return self._response.trailers
 
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        body = await buffered_body(self._response, within_s)
+        return body if body is not None and len(body) == self.span.size else None
+
     async def close(self) -> None:
         self._response.close()
 
@@ -265,6 +271,10 @@ class _ObjectResponse:
                 yield piece
         finally:
             await read.close()
+
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        return await buffered_body(self._read, within_s)
 
     def upgrade(self) -> tuple[bytes, Duplex]:
         raise AssertionError("an object is never answered with 101")

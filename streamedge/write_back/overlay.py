@@ -22,6 +22,7 @@ from streamedge.origin import (
     Version,
 )
 from streamedge.origin.answers import is_same_version, require_version
+from streamedge.origin.buffered import buffered_body
 from streamedge.origin.media_types import guess_media_type
 from streamedge.origin.names import site_path
 from streamedge.origin.objects import ObjectUpstream
@@ -160,6 +161,10 @@ class _PendingRead:
 
     def pieces(self) -> AsyncIterator[bytes]:
         return self._read.pieces()
+
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        return await buffered_body(self._read, within_s)
 
     async def close(self) -> None:
         await self._read.close()

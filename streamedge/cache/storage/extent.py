@@ -19,7 +19,7 @@ import os
 import struct
 import zlib
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from streamedge.cache.storage import locks
 from streamedge.spans import Span
@@ -66,6 +66,8 @@ class Extent:
         "fd",
         "path",
     )
+
+    start: ClassVar[int] = HEADER_BYTES  # of the body in the file
 
     def __init__(self, fd: int, path: str, body_bytes: int, era: int) -> None:
         self.fd = fd

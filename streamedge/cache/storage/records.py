@@ -1,16 +1,19 @@
 """Assets and their records, and the encoding of records on disk.
 
 An ``Asset`` is a cache key with its origin and TTLs. A ``Record`` is the origin's last response
-about it, without the body; it is on disk, so all workers have it, also after a restart. Pure.
+about it; it is on disk, so all workers have it, also after a restart. A record's file is a line of
+JSON; behind it is the body of a small object. Pure.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from functools import lru_cache
 from typing import NamedTuple
 
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -86,7 +89,8 @@ class Record:
     fields by which the responses of this key differ; each variant has a record of its own.
     ``sent_change`` and ``position``: the change counter and the end of the control log when the
     request was sent; a later write (``changes``) or invalidation refuses the record. ``trailers``
-    are the fields behind the body, which must not be merged into ``head`` (§3.1).
+    are the fields behind the body, which must not be merged into ``head`` (§3.1). ``body_crc``: the
+    CRC-32 of the body if it is in the record's file; None: it is in extents.
     """
 
     key: str
@@ -97,6 +101,7 @@ class Record:
     sent_change: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
     position: int = UNKNOWN
+    body_crc: int | None = None
 
     @property
     def is_marker(self) -> bool:
@@ -165,6 +170,7 @@ def marker(key: str, varies_by: tuple[str, ...]) -> Record:
     return Record(key, head, 0.0, 0.0, varies_by)
 
 
+@lru_cache(maxsize=1024)  # a lookup needs it several times
 def asset_digest(key: str) -> str:
     """The name of an asset's record file: SHA-256 in hex."""
     return hashlib.sha256(key_bytes(key)).hexdigest()
@@ -183,10 +189,10 @@ def version_parts(version: Version) -> tuple[str, ...]:
     return version.etag, str(version.size_bytes), modified, version.id
 
 
-def encode_record(record: Record) -> bytes:
-    """The content of a record's file: JSON."""
+def encode_record(record: Record, body: bytes = b"") -> bytes:
+    """The content of a record's file: JSON, and the ``body`` if the record has a ``body_crc``."""
     version = record.head.version
-    return json.dumps(
+    line = json.dumps(
         {
             "key": record.key,
             "etag": version.etag,
@@ -203,14 +209,21 @@ def encode_record(record: Record) -> bytes:
             "asked_change": record.sent_change,
             "trailers": record.trailers,
             "position": record.position,
+            "body_crc": record.body_crc,
         }
     ).encode()
+    return line if record.body_crc is None else b"%b\n%b" % (line, body)
 
 
 def decode_record(data: bytes, key: str) -> Record | None:
-    """The record in a file's content; None if it is damaged or belongs to another key."""
+    """The record in a file's content; None if it is damaged or belongs to another key.
+
+    If it has a ``body_crc``, the last ``size_bytes`` of the content are the body.
+    """
+    line, _, body = data.partition(b"\n")
     try:
-        document = json.loads(data)
+        document = json.loads(line)
+        crc = document.get("body_crc")
         version = Version(
             str(document["etag"]),
             int(document["size_bytes"]),
@@ -230,7 +243,14 @@ def decode_record(data: bytes, key: str) -> Record | None:
             int(document["asked_change"]),
             tuple((str(name), str(value)) for name, value in document.get("trailers", ())),
             int(document.get("position", UNKNOWN)),
+            None if crc is None else int(crc),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    return record if record.key == key else None
+    if record.key != key:
+        return None
+    if record.body_crc is not None and (
+        len(body) != version.size_bytes or zlib.crc32(body) != record.body_crc
+    ):
+        return None
+    return record

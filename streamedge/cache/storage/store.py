@@ -4,7 +4,7 @@
     locks             one byte to lock for each asset that a worker fetches from its origin
     changes           the change counter and the write table (``changes``)
     usage             bytes stored so far, a counter for each worker
-    assets/ab/<hex>   an asset's record
+    assets/ab/<hex>   an asset's record, and the body if it is small
     extents/ab/<hex>  an extent of one version of an asset
     new/              files being created
 
@@ -19,6 +19,8 @@ import contextlib
 import errno
 import itertools
 import os
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 from streamedge.cache.storage.changes import ChangeCounter, is_changes_file_whole, prepare_changes
@@ -34,12 +36,12 @@ from streamedge.cache.storage.extent import (
 from streamedge.cache.storage.folder import (
     Era,
     Usage,
-    open_private,
     prepare_usage,
     read_era,
     unused_era,
     write_era,
 )
+from streamedge.cache.storage.inline_body import InlineBody
 from streamedge.cache.storage.locks import try_lock, unlock
 from streamedge.cache.storage.records import Record, asset_digest, decode_record, encode_record
 from streamedge.errors import CacheFullError
@@ -48,6 +50,7 @@ from streamedge.spans import Span
 
 MEMORY_EXTENTS_MAX = 8
 _PAGE_BYTES = 4096
+_READ_BYTES = 96 * 1024  # of a record's file: mostly all of it
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -112,6 +115,7 @@ class Store:
         self._log = log
         self._serial = itertools.count()
         self._memory_extents = 0
+        self._loaded: tuple[Record, InlineBody] | None = None  # of the last ``load_record``
         self._is_disk_failing = False
         self._usage: Usage | None = None
         self._locks = -1
@@ -198,10 +202,12 @@ class Store:
             if extent is not None:
                 return extent
             try:
-                self._create(digest, body_bytes)
+                extent = self._create(digest, body_bytes)
             except OSError as exc:
                 self._note_failure("create extent", exc)
                 break
+            if extent is not None:
+                return extent
         return self.make_memory_extent(digest, body_bytes)
 
     def make_memory_extent(self, digest: bytes, body_bytes: int) -> Extent:
@@ -239,32 +245,78 @@ class Store:
 
     def load_record(self, key: str) -> Record | None:
         """An asset's stored record, or None."""
+        self._close_loaded()
+        path = self._path("assets", asset_digest(key))
         try:
-            with open(self._path("assets", asset_digest(key)), "rb") as file:
-                return decode_record(file.read(), key)
-        except OSError as exc:
-            if exc.errno != errno.ENOENT:
-                self._note_failure("read record", exc)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return None
+        except OSError as exc:
+            self._note_failure("read record", exc)
+            return None
+        body = None
+        try:
+            data = _read_all(fd)
+            record = decode_record(data, key)
+            if record is not None and record.body_crc is not None:
+                size_bytes = record.head.version.size_bytes
+                body = InlineBody(fd, path, len(data) - size_bytes, size_bytes)
+                self._loaded = record, body
+            return record
+        except OSError as exc:
+            self._note_failure("read record", exc)
+            return None
+        finally:
+            if body is None:
+                os.close(fd)
+
+    def find_body(self, record: Record) -> InlineBody | None:
+        """Opens the body in a record's file; None if it is not there any more.
+
+        For the record that ``load_record`` returned last it is the same open file: another worker
+        may have replaced it meanwhile.
+        """
+        loaded = self._take_loaded(record)
+        if loaded is None:
+            present = self.load_record(record.key)
+            if (
+                present is None
+                or present.body_crc != record.body_crc
+                or present.head.version != record.head.version
+            ):
+                return None
+            loaded = self._take_loaded(present)
+        return loaded
 
     def save_record(self, record: Record) -> None:
-        """Stores a record; an error is logged, and the asset is fetched again soon."""
+        """Stores a record without a body; an error is logged, and the asset is fetched again
+        soon.
+        """
+        fd = self._replace_record(record.key, encode_record(replace(record, body_crc=None)))
+        if fd is not None:
+            os.close(fd)
+
+    def save_small(self, record: Record, body: bytes) -> tuple[Record, InlineBody] | None:
+        """Stores a record and its object's whole body as one file, and keeps the file open.
+
+        Returns the record with the body's CRC; None if the disk fails, which is logged.
+        """
+        record = replace(record, body_crc=zlib.crc32(body))
+        data = encode_record(record, body)
+        fd = self._replace_record(record.key, data)
+        if fd is None:
+            return None
         path = self._path("assets", asset_digest(record.key))
-        new = self._new_path()
-        try:
-            with open(new, "wb", opener=open_private) as file:
-                file.write(encode_record(record))
-            try:
-                os.replace(new, path)
-            except FileNotFoundError:
-                os.mkdir(os.path.dirname(path))
-                os.replace(new, path)
-        except OSError as exc:
-            self._note_failure("write record", exc)
-            with contextlib.suppress(OSError):
-                os.unlink(new)
-            return
-        self.stored(_PAGE_BYTES)
+        return record, InlineBody(fd, path, len(data) - len(body), len(body))
+
+    def drop_body(self, body: InlineBody) -> None:
+        """Removes, for all workers, a small object whose file is truncated. The caller closes the
+        file.
+        """
+        self._log.event("extent_dropped", path=body.path, reason="the file is truncated")
+        with contextlib.suppress(OSError):
+            if os.stat(body.path).st_ino == os.fstat(body.fd).st_ino:  # not a successor
+                os.unlink(body.path)
 
     def forget_record(self, key: str) -> None:
         """Removes a record, so that each worker's next open fetches it."""
@@ -297,10 +349,53 @@ class Store:
     def _new_path(self) -> str:
         return f"{self.root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
 
-    def _create(self, digest: bytes, body_bytes: int) -> None:
-        """Creates an extent's file under a temporary name and links it, so it appears whole."""
+    def _take_loaded(self, record: Record) -> InlineBody | None:
+        """The body that ``load_record`` opened with ``record``, once."""
+        if self._loaded is None or self._loaded[0] is not record:
+            return None
+        body, self._loaded = self._loaded[1], None
+        return body
+
+    def _close_loaded(self) -> None:
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def _replace_record(self, key: str, data: bytes) -> int | None:
+        """Writes a record's file under a temporary name and renames it, so it appears whole.
+
+        Returns its descriptor, or None after an error, which is logged.
+        """
+        path, new = self._path("assets", asset_digest(key)), self._new_path()
+        fd = -1
+        try:
+            fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            try:
+                os.replace(new, path)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(os.path.dirname(path))
+                os.replace(new, path)
+        except OSError as exc:
+            self._note_failure("write record", exc)
+            if fd >= 0:
+                os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            return None
+        self.stored(-(-len(data) // _PAGE_BYTES) * _PAGE_BYTES)
+        return fd
+
+    def _create(self, digest: bytes, body_bytes: int) -> Extent | None:
+        """Creates an extent's file under a temporary name and links it, so it appears whole.
+
+        None: another worker has created it meanwhile.
+        """
         path, new = self._path("extents", digest.hex()), self._new_path()
         header = new_header(body_bytes, digest).ljust(written_header_bytes(body_bytes), b"\0")
+        extent = None
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if os.pwrite(fd, header, 0) < len(header):
@@ -313,15 +408,29 @@ class Store:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(os.path.dirname(path))
                     os.link(new, path)
+                extent = Extent(fd, path, body_bytes, self.era)
         finally:
-            os.close(fd)
+            if extent is None:
+                os.close(fd)
             os.unlink(new)
         self.stored(len(header))
+        return extent
 
     def _note_failure(self, action: str, exc: OSError | ValueError) -> None:
         if not self._is_disk_failing:
             self._is_disk_failing = True
             self._log.event("disk_write_failed", action=action, error=str(exc))
+
+
+def _read_all(fd: int) -> bytes:
+    """The content of a file. Raises OSError."""
+    data = os.read(fd, _READ_BYTES)
+    if len(data) < _READ_BYTES:
+        return data
+    parts = [data]
+    while data := os.read(fd, _READ_BYTES):
+        parts.append(data)
+    return b"".join(parts)
 
 
 def _lock_number(key: str) -> Span:

@@ -160,6 +160,14 @@ class _FileRead:
             position += len(piece)
             yield piece
 
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        try:
+            body = await asyncio.to_thread(self._file.read, self._span.start, self._span.size)
+        except OriginError:
+            return None  # the next read has the reason
+        return body if len(body) == self._span.size else None
+
     async def close(self) -> None:
         await self._file.close()
 

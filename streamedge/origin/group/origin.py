@@ -32,6 +32,7 @@ from streamedge.origin import (
     Version,
 )
 from streamedge.origin.answers import fold_fields
+from streamedge.origin.buffered import buffered_body
 from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState
 from streamedge.spans import Span
 
@@ -259,6 +260,10 @@ class _WatchedRead:
     def pieces(self) -> AsyncIterator[bytes]:
         return _WatchedBody(self._read.pieces(), self._on_cut_off)
 
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        return await buffered_body(self._read, within_s)
+
     async def close(self) -> None:
         await self._read.close()
 
@@ -279,6 +284,10 @@ class _WatchedResponse:
 
     def body(self) -> AsyncIterator[bytes]:
         return _WatchedBody(self._response.body(), self._on_cut_off)
+
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        return await buffered_body(self._response, within_s)
 
     def upgrade(self) -> tuple[bytes, Duplex]:
         return self._response.upgrade()

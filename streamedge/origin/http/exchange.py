@@ -186,6 +186,11 @@ class _HttpRead:
     def pieces(self) -> AsyncIterator[bytes]:
         return self._response.pieces(self.span.size)
 
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        body = await self._response.buffered(within_s)
+        return body if body is not None and len(body) == self.span.size else None
+
     async def close(self) -> None:
         # After a whole body the connection is in the pool again; otherwise this drops it.
         self._response.close()

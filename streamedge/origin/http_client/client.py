@@ -204,6 +204,14 @@ class Response:
             received_bytes += len(piece)
             yield piece
 
+    async def buffered(self, within_s: float) -> bytes | None:
+        """The whole body of a known size, once it was received; None if that takes longer, or
+        fails. It can still be read.
+        """
+        if self._connection is None or not self.size_bytes:
+            return None
+        return await self._connection.buffered(self.size_bytes, within_s)
+
     async def error_code(self) -> str:
         """The S3 error code in the body; "" if there is none, or it does not arrive in time."""
         body = bytearray()

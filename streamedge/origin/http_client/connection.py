@@ -230,6 +230,20 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
         return piece
 
+    async def buffered(self, size_bytes: int, within_s: float) -> bytes | None:
+        """A body of ``size_bytes`` that was received as a whole and not read yet; None if it was
+        not within ``within_s``.
+        """
+        if not self._is_complete:
+            try:
+                async with asyncio.timeout(within_s):
+                    while not self._is_complete and self._failure is None:
+                        self._has_data.clear()
+                        await self._has_data.wait()
+            except TimeoutError:
+                return None
+        return b"".join(self._unread) if self._unread_bytes == size_bytes else None
+
     @property
     def unread(self) -> UnreadBytes:
         """The received bytes that ``read`` has not returned yet."""
