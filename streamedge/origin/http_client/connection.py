@@ -237,11 +237,10 @@ class Connection(asyncio.Protocol):
         if not self._is_complete:
             try:
                 async with asyncio.timeout(within_s):
-                    while not self._is_complete and self._failure is None:
-                        self._has_data.clear()
-                        await self._has_data.wait()
-            except TimeoutError:
-                return None
+                    while not self._is_complete:
+                        await self._wait_for_data()
+            except (TimeoutError, DeadlineError, ConnectionLostError, ResponseError):
+                return None  # the next read has the reason
         return b"".join(self._unread) if self._unread_bytes == size_bytes else None
 
     @property
