@@ -20,7 +20,7 @@ from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
 from streamedge.cli import reference
 from streamedge.delivery.http.compression.compressor import COMPRESSIONS_MAX
 from streamedge.delivery.http.compression.negotiation import COMPRESSED_BYTES_MAX
-from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX, PLAYS_MAX
@@ -283,7 +283,7 @@ def test_page_lists_the_statuses_that_the_edge_generates() -> None:
 
 LIMITS = {
     "Name of an object": f"{NAME_BYTES_MAX:,} bytes",
-    "Head of a request": f"{HEADER_BYTES_MAX:,} bytes",
+    "Head of a request": f"{HEAD_BYTES_MAX:,} bytes",
     "Trailers of a request": f"{TRAILER_BYTES_MAX >> 10} KiB",
     "Object that is compressed": f"{COMPRESSED_BYTES_MAX / 1e6:g} MB",
     "Compressions at once": f"{COMPRESSIONS_MAX}",

@@ -30,7 +30,7 @@ from streamedge.errors import StreamEdgeError
 
 # Only forward secrecy and authenticated encryption, as in TLS 1.3 (RFC 9325 §4.2).
 TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-PROTOCOLS = ("http/1.1",)
+PROTOCOLS = ("h2", "http/1.1")
 
 
 class CertificateError(StreamEdgeError):

@@ -102,9 +102,10 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureEdge]:
         yield running
 
 
+@pytest.mark.parametrize("http", ["--http1.1", "--http2"])
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_curl_receives_every_byte(secure: SecureEdge, version: str) -> None:
-    only = ["--tlsv" + version, "--tls-max", version]
+def test_curl_receives_every_byte(secure: SecureEdge, version: str, http: str) -> None:
+    only = ["--tlsv" + version, "--tls-max", version, http]
     for _again in range(2):  # a miss and hits, from either worker
         assert secure.curl(*only, "/film.mp4").stdout == WHOLE
         assert secure.curl(*only, "/small").stdout == SMALL
@@ -112,6 +113,7 @@ def test_curl_receives_every_byte(secure: SecureEdge, version: str) -> None:
         assert part == WHOLE[1_000_000:8_000_000]
         assert secure.curl(*only, "--range", "-10", "/film.mp4").stdout == WHOLE[-10:]
     head = secure.curl(*only, "--head", "/film.mp4").stdout
+    assert head.startswith(b"HTTP/2" if http == "--http2" else b"HTTP/1.1")
     assert f"content-length: {FILM_BYTES}\r\n".encode() in head
     assert secure.curl(*only, "/missing").returncode == 22
 

@@ -129,7 +129,7 @@ def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_1_1(
     client.set_alpn_protocols(["h2", "http/1.1"])
     first = handshake(certificates, client, "one.example")
     assert first.version() == version.name.replace("_", ".")
-    assert first.selected_alpn_protocol() == "http/1.1"
+    assert first.selected_alpn_protocol() == "h2"
     assert not first.session_reused
     assert handshake(certificates, client, "one.example", first.session).session_reused
 

@@ -37,7 +37,9 @@ from streamedge.delivery.http.compression.negotiation import (
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath, SentHit, hit_log_lines
+from streamedge.delivery.http.fast_path.request_memo import BytesMemo, FieldsMemo, RawFields
 from streamedge.delivery.http.http1.encoding import Http1Heads
+from streamedge.delivery.http.http2.encoding import Head, Http2Heads
 from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import Authorizer
@@ -124,11 +126,29 @@ class HttpHandler:
         self._builder = ResponseBuilder(edge_name, ranges_max, alt_svc)
         self._log = log
         self._counts = counts
-        self.fast_paths = {
+        self.fast_paths: dict[tuple[bool, bool], FastPath[bytes, bytes, bytes]] = {
             (secure, forwarded): FastPath(
-                cache, self.responses, edge_name, self._builder, Http1Heads(), self._memory
+                cache,
+                self.responses,
+                edge_name,
+                self._builder,
+                Http1Heads(),
+                BytesMemo(self._memory),
+                self._memory,
             )
             for secure in (False, True)
+            for forwarded in (False, True)
+        }
+        self.http2_fast_paths: dict[bool, FastPath[RawFields, Head, Head]] = {
+            forwarded: FastPath(
+                cache,
+                self.responses,
+                edge_name,
+                self._builder,
+                Http2Heads(),
+                FieldsMemo(self._memory),
+                self._memory,
+            )
             for forwarded in (False, True)
         }
         self.batch = HitBatch(self.hits_finished)
@@ -155,6 +175,8 @@ class HttpHandler:
         self._memory.limit(memory_bytes)
         for fast_path in self.fast_paths.values():
             fast_path.replace(self._builder)
+        for http2_fast_path in self.http2_fast_paths.values():
+            http2_fast_path.replace(self._builder)
 
     def dispatch(self, request: WebRequest) -> Dispatched | Refused:
         """The route and grant of a request, or its refusal."""

@@ -20,6 +20,8 @@ from streamedge.delivery.http.connections import Connections, ViewerConnection
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.delivery.http.http1.encoding import encode_head
+from streamedge.delivery.http.http2.connection import Http2Connection
+from streamedge.delivery.http.http2.engine import Ended, ErrorCode
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, OnClose, Peer
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
@@ -64,6 +66,7 @@ class WebServer:
         self._counts = counts
         self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
+        self._failed_http2 = RateLimitedEvent(log, "http2_connection_ended")
         rules = AcceptRules(handler.proxies, connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
@@ -90,7 +93,7 @@ class WebServer:
         if context is not None:
             tls_acceptor = TlsAcceptor(
                 context,
-                lambda peer: self._serve(peer, _nothing),
+                self._serve_secure,
                 self._handshakes,
                 self._connections_max,
                 self._handshake_failed,
@@ -127,6 +130,13 @@ class WebServer:
 
     def _serve(self, peer: Peer, on_close: OnClose) -> Http1Connection:
         return Http1Connection(self.handler, self._connections, peer, on_close)
+
+    def _serve_secure(self, peer: Peer, protocol: str | None) -> asyncio.Protocol:
+        if protocol == "h2":
+            return Http2Connection(
+                self.handler, self._connections, peer, _nothing, self._http2_failed
+            )
+        return self._serve(peer, _nothing)
 
     @property
     def connections(self) -> list[ViewerConnection]:
@@ -186,6 +196,13 @@ class WebServer:
         self._counts.add(Counter.ERRORS, "tls_handshake")
         now_s = asyncio.get_running_loop().time()
         self._failed_handshake.emit(now_s, client=client, reason=reason)
+
+    def _http2_failed(self, client: str, ended: Ended) -> None:
+        """Counts a connection that broke HTTP/2 or exceeded a limit, and logs it likewise."""
+        is_limit = ended.code == ErrorCode.ENHANCE_YOUR_CALM
+        self._counts.add(Counter.ERRORS, "http2_limit" if is_limit else "http2_protocol")
+        now_s = asyncio.get_running_loop().time()
+        self._failed_http2.emit(now_s, client=client, reason=ended.reason)
 
 
 def _nothing() -> None:

@@ -54,13 +54,14 @@ class _Phase(Enum):
 class TlsAcceptor:
     """The state that all TLS connections of a server share.
 
-    ``connect`` creates a viewer's protocol. ``handshakes`` holds the connections whose handshake
+    ``connect`` creates a viewer's protocol; it gets the name that ALPN has chosen (RFC 7301), or
+    None. ``handshakes`` holds the connections whose handshake
     is running, at most ``handshakes_max``. ``failed(client, reason)`` is called for each handshake
     that fails.
     """
 
     context: ssl.SSLContext
-    connect: Callable[[Peer], asyncio.Protocol]
+    connect: Callable[[Peer, str | None], asyncio.Protocol]
     handshakes: set[TlsConnection]
     handshakes_max: int
     failed: Callable[[str, str], None]
@@ -244,7 +245,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._acceptor.handshakes.discard(self)
         self._phase = _Phase.OPEN
         self._flush()
-        self._protocol = self._acceptor.connect(self._peer)
+        self._protocol = self._acceptor.connect(self._peer, self._ssl.selected_alpn_protocol())
         self._protocol.connection_made(self)
         return True
 

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
-from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.event_loop import until
@@ -225,7 +225,7 @@ async def test_long_headers_and_urls_are_refused(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         for raw, status in (
-            (request("/a", x_large="a" * HEADER_BYTES_MAX), 431),
+            (request("/a", x_large="a" * HEAD_BYTES_MAX), 431),
             (request("/a", **{f"x_{n}": "a" for n in range(3000)}), 431),
             (request("/a?" + "b" * 8192), 414),
             (b"GET /" + b"a" * (64 << 10), 431),

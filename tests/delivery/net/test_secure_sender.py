@@ -149,7 +149,7 @@ def acceptor_for(
 ) -> TlsAcceptor:
     return TlsAcceptor(
         context,
-        lambda _peer: protocol,
+        lambda _peer, _protocol: protocol,
         set(),
         handshakes_max,
         lambda _client, why: failures.append(why),

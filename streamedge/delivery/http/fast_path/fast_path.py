@@ -73,6 +73,7 @@ _NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te"
 _MORE_THAN_HEAD = frozenset({"content-length", "transfer-encoding", "expect", "te", "upgrade"})
 _DIRECTIVES = frozenset({"cache-control", "pragma"})
 
+Key = TypeVar("Key")
 Head = TypeVar("Head")
 Head_co = TypeVar("Head_co", covariant=True)
 Tail = TypeVar("Tail")
@@ -222,7 +223,7 @@ SentHit = tuple[RememberedRequest, ByteRange | None, int, str, int, Response | N
 was a prepared message."""
 
 
-class FastPath(Generic[Head, Tail]):
+class FastPath(Generic[Key, Head, Tail]):
     """The fast path of a worker for one kind of connection.
 
     Kinds differ by HTTP version, TLS, and whether the peer is a trusted proxy: a remembered request
@@ -236,6 +237,7 @@ class FastPath(Generic[Head, Tail]):
         edge_name: str,
         builder: ResponseBuilder,
         encoder: HeadEncoder[Head, Tail],
+        memo: RequestMemo[Key, RememberedRequest[Head, Tail]],
         budget: MemoryBudget,
     ) -> None:
         self._cache = cache
@@ -247,7 +249,7 @@ class FastPath(Generic[Head, Tail]):
         self._targets: Memo[
             tuple[str, str, str | None, str | None, bool], PreparedResponse[Tail]
         ] = budget.memo()
-        self.memo: RequestMemo[RememberedRequest[Head, Tail]] = RequestMemo(budget)
+        self.memo = memo
 
     def replace(self, builder: ResponseBuilder) -> None:
         """Uses another configuration from now on, and forgets what the previous one decided."""
@@ -307,14 +309,13 @@ class FastPath(Generic[Head, Tail]):
 
     def remember(
         self,
-        data: bytes,
+        key: Key,
         remembered: RememberedRequest[Head, Tail],
         byte_range: ByteRange | None,
     ) -> None:
-        """Remembers ``data``, which is one complete request."""
-        # The target's texts come from these bytes too, and live as long.
-        texts_bytes = 3 * len(data) + len(remembered.named) + len(remembered.logged)
-        self.memo.put(data, remembered, byte_range, TARGET_BYTES + REQUEST_BYTES + texts_bytes)
+        """Remembers the complete request that ``key`` is."""
+        texts_bytes = len(remembered.named) + len(remembered.logged)
+        self.memo.put(key, remembered, byte_range, TARGET_BYTES + REQUEST_BYTES + texts_bytes)
 
     def running_fetch(self, remembered: RememberedRequest[Head, Tail]) -> asyncio.Task[None] | None:
         """The task that fetches the object, if its origin request is running."""

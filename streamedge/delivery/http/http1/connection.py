@@ -25,7 +25,7 @@ from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.fast_path import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler, Upgraded
-from streamedge.delivery.http.http1.body import BodyPace, ReadControl
+from streamedge.delivery.http.http1.body import ReadControl
 from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
@@ -37,6 +37,7 @@ from streamedge.delivery.http.http1.responder import (
 )
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
+from streamedge.delivery.http.request.body_pace import BodyPace
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.response.response import ResponseHead

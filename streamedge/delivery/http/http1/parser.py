@@ -15,13 +15,12 @@ import httptools
 from streamedge.delivery.http.http1.states import TRANSITIONS, Cause, Input
 from streamedge.delivery.http.http1.upgrade import RawField, Upgrade, body_parser, upgrade_of
 from streamedge.delivery.http.request.request import (
+    HEAD_BYTES_MAX,
     has_unambiguous_length,
     request_line_error,
     request_size_bytes,
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
-
-HEADER_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
 
 
 class RequestHead(NamedTuple):
@@ -119,7 +118,7 @@ class RequestParser:
         if self.state is Input.BETWEEN:
             # An idle connection needs neither.
             self._parser, self._fields = None, []
-        if self._header_bytes > HEADER_BYTES_MAX:
+        if self._header_bytes > HEAD_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         return b""
 
@@ -219,8 +218,8 @@ class RequestParser:
     def _head_error(self, http_version: str) -> HTTPStatus | None:
         """The error status for a head that httptools accepts but the edge must not; else None."""
         if (
-            self._header_bytes > HEADER_BYTES_MAX
-            and request_size_bytes(self._target, self._fields) > HEADER_BYTES_MAX
+            self._header_bytes > HEAD_BYTES_MAX
+            and request_size_bytes(self._target, self._fields) > HEAD_BYTES_MAX
         ):
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if not has_unambiguous_length(self._fields, http_version):

@@ -15,6 +15,7 @@ from streamedge.access.client_address import IpNetwork, forwarded_address, forwa
 from streamedge.delivery.hosts import host_name, is_host
 from streamedge.delivery.http.policy.response_headers import Field
 
+HEAD_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
 _CODING = b"transfer-encoding"
 _TARGET = re.compile(rb"[!\"$-~]+")
@@ -50,6 +51,7 @@ class WebRequest:
     address: str = ""
     misdirected: bool = False
     forwarded_client: str = ""
+    has_unstated_length: bool = False  # it has a body, and HTTP/2 needs no field to frame it
 
     @property
     def viewer(self) -> str | None:
@@ -59,7 +61,7 @@ class WebRequest:
     @property
     def has_body(self) -> bool:
         length = self.headers.get("content-length", "0")
-        return "transfer-encoding" in self.headers or length != "0"
+        return "transfer-encoding" in self.headers or length != "0" or self.has_unstated_length
 
 
 def request_line_error(http_version: str, target: bytes) -> HTTPStatus | None:
@@ -72,7 +74,12 @@ def request_line_error(http_version: str, target: bytes) -> HTTPStatus | None:
     if http_version not in {"1.0", "1.1"}:
         is_later = http_version > "1.1"
         return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED if is_later else HTTPStatus.BAD_REQUEST
-    return None if _TARGET.fullmatch(target) else HTTPStatus.BAD_REQUEST
+    return None if is_valid_target(target) else HTTPStatus.BAD_REQUEST
+
+
+def is_valid_target(target: bytes) -> bool:
+    """Whether a target is printable ASCII without a fragment (RFC 9112 §3.2)."""
+    return _TARGET.fullmatch(target) is not None
 
 
 def has_unambiguous_length(fields: Sequence[tuple[bytes, bytes]], http_version: str) -> bool:
@@ -97,8 +104,9 @@ def web_request(
     secure: bool,
     http_version: str,
     serves: Callable[[str], bool] | None = None,
+    has_unstated_length: bool = False,
 ) -> WebRequest:
-    """Builds a WebRequest, for the fast path and for the handler.
+    """Builds a WebRequest of any HTTP version, for the fast path and for the handler.
 
     The host is "" when it is missing, repeated, invalid or contradicts an absolute-form target.
     ``proxies``: the trusted proxies if the client is one of them, otherwise empty. ``serves``: says
@@ -137,6 +145,7 @@ def web_request(
         forwarded_client or address,
         serves is not None and not serves(host),
         forwarded_client,
+        has_unstated_length,
     )
 
 

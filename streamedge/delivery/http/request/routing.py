@@ -358,9 +358,10 @@ def build_origin_request(route: Route, request: WebRequest, edge_name: str) -> O
         fields.append(("host", request.host))
     loop = request.headers.get("cdn-loop", "")
     via = request.headers.get("via", "")
+    hop = f"{request.http_version} {edge_name} (StreamEdge)"  # as it was received (RFC 9110 §7.6.3)
     fields += (
         ("x-forwarded-for", forwarded_for(request.fields, request.address)),
-        ("via", f"{via}, {_hop(edge_name)}" if via else _hop(edge_name)),
+        ("via", f"{via}, {hop}" if via else hop),
         ("cdn-loop", f"{loop}, {loop_id(edge_name)}" if loop else loop_id(edge_name)),
     )
     query = forwarded_query(behavior.cache, behavior.origin_request, route.query)
@@ -405,7 +406,3 @@ def is_looping(request: WebRequest, edge_name: str) -> bool:
 def loop_id(edge_name: str) -> str:
     """The edge's identifier in CDN-Loop."""
     return f"streamedge-{edge_name}"
-
-
-def _hop(edge_name: str) -> str:
-    return f"1.1 {edge_name} (StreamEdge)"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.http.fast_path.request_memo import (
     REQUEST_BYTES_MAX,
-    RequestMemo,
+    BytesMemo,
     plain_range,
 )
 from streamedge.memo import MemoryBudget
@@ -49,7 +49,7 @@ def test_plain_range_is_recognized(value: bytes, expected: tuple[bytes, bytes] |
 
 @pytest.mark.parametrize("name", [b"Range", b"range"])
 def test_remembered_request_matches_every_range(name: bytes) -> None:
-    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo: BytesMemo[str] = BytesMemo(MemoryBudget(1 << 20))
     memo.put(ranged_get(b"0-9", name), "film", (b"0", b"9"), 100)
     assert memo.get(ranged_get(b"0-9", name)) == ("film", (b"0", b"9"))
     assert memo.get(ranged_get(b"1000-", name)) == ("film", (b"1000", b""))
@@ -58,7 +58,7 @@ def test_remembered_request_matches_every_range(name: bytes) -> None:
 
 
 def test_request_without_a_range_has_its_own_entry() -> None:
-    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo: BytesMemo[str] = BytesMemo(MemoryBudget(1 << 20))
     memo.put(BEGIN + b"\r\n", "whole", None, 100)
     assert memo.get(BEGIN + b"\r\n") == ("whole", None)
     assert memo.get(ranged_get(b"0-9")) is None
@@ -71,7 +71,7 @@ def test_request_without_a_range_has_its_own_entry() -> None:
 )
 def test_numbers_outside_of_the_range_must_match(name: bytes) -> None:
     """Each of these was parsed as "Range: bytes=0-9"; only its exact bytes match."""
-    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo: BytesMemo[str] = BytesMemo(MemoryBudget(1 << 20))
     memo.put(ranged_get(b"0-9", name), "film", (b"0", b"9"), 100)
     assert memo.get(ranged_get(b"5-6", name)) is None
 
@@ -79,13 +79,13 @@ def test_numbers_outside_of_the_range_must_match(name: bytes) -> None:
 def test_only_the_first_range_line_may_vary() -> None:
     """With two lines that look like a range, only the numbers of the first may differ."""
     first = BEGIN + b"X-Range: bytes=0-9\r\nRange: bytes=0-9" + END
-    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo: BytesMemo[str] = BytesMemo(MemoryBudget(1 << 20))
     memo.put(first, "film", (b"0", b"9"), 100)
     assert memo.get(first.replace(b"X-Range: bytes=0-9", b"X-Range: bytes=5-6")) is None
 
 
 def test_only_a_complete_request_is_remembered() -> None:
-    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo: BytesMemo[str] = BytesMemo(MemoryBudget(1 << 20))
     for data in (BEGIN, ranged_get(b"0-9") + b"G", BEGIN + b"X: " + b"x" * REQUEST_BYTES_MAX + END):
         memo.put(data, "film", None, 100)
         memo.put(data, "film", (b"0", b"9"), 100)
@@ -94,7 +94,7 @@ def test_only_a_complete_request_is_remembered() -> None:
 
 def test_request_memo_is_bounded_in_bytes() -> None:
     budget = MemoryBudget(100_000)
-    memo: RequestMemo[int] = RequestMemo(budget)
+    memo: BytesMemo[int] = BytesMemo(budget)
     for number in range(1000):
         memo.put(b"GET /%d HTTP/1.1\r\n\r\n" % number, number, None, 2000)
         assert budget.used_bytes <= 100_000
@@ -114,7 +114,7 @@ LINES = st.lists(
 def test_match_differs_from_the_parsed_request_only_in_the_range(
     parsed: bytes, data: bytes
 ) -> None:
-    memo: RequestMemo[str] = RequestMemo(MemoryBudget(1 << 20))
+    memo: BytesMemo[str] = BytesMemo(MemoryBudget(1 << 20))
     memo.put(parsed + b"\r\n\r\n", "film", (b"1", b"2"), 100)
     entry = memo.get(data)
     if entry is not None:

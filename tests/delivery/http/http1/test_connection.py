@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX
-from streamedge.delivery.http.request.request import HOST_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX, HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.http_viewer import Response, Viewer, fetch, open_viewer, request
@@ -238,7 +237,7 @@ async def test_too_many_header_bytes_are_refused(cache_root: Path, packets: int)
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
         await viewer.get("/film.mp4")
-        raw = request("/film.mp4", cookie="x" * HEADER_BYTES_MAX)
+        raw = request("/film.mp4", cookie="x" * HEAD_BYTES_MAX)
         step = -(-len(raw) // packets)
         for start in range(0, len(raw), step):
             await viewer.send(raw[start : start + step])
@@ -251,14 +250,14 @@ async def test_too_many_header_bytes_are_refused(cache_root: Path, packets: int)
 
 async def test_endless_headers_are_refused(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
-        await viewer.send(b"GET /" + b"a" * (HEADER_BYTES_MAX + 1))
+        await viewer.send(b"GET /" + b"a" * (HEAD_BYTES_MAX + 1))
         assert (await viewer.receive()).status == 431
 
 
 async def test_headers_within_the_limit_are_accepted(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         put_film(edge)
-        raw_cookie = "x" * (HEADER_BYTES_MAX - 200)
+        raw_cookie = "x" * (HEAD_BYTES_MAX - 200)
         for _cold_then_warm in range(2):
             assert (await viewer.get("/film.mp4", cookie=raw_cookie)).status == 200
 
@@ -272,7 +271,7 @@ async def test_large_header_after_a_running_response_does_not_break_it(
         await viewer.send_request("/film.mp4")
         head = await viewer.receive_head()
         await viewer.receive_body(1000)
-        await viewer.send(b"GET /" + b"a" * 2 * HEADER_BYTES_MAX)
+        await viewer.send(b"GET /" + b"a" * 2 * HEAD_BYTES_MAX)
         edge.origin.release("film.mp4")
         rest = await viewer.receive_body(int(head.fields["content-length"]) - 1000)
         assert rest == WHOLE[1000:]

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.delivery.http.http1.parser import HEADER_BYTES_MAX, RequestHead, RequestParser
+from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
 from streamedge.delivery.http.http1.states import Cause, Input
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 
 GET = b"GET /a HTTP/1.1\r\nHost: edge\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: edge\r\nContent-Length: 5\r\n\r\nhello"
@@ -117,10 +118,10 @@ def test_bytes_behind_a_refusal_are_ignored() -> None:
             HTTPStatus.BAD_REQUEST,
         ),
         (
-            b"GET / HTTP/1.1\r\nX: " + b"a" * HEADER_BYTES_MAX + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX: " + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n",
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         ),
-        (b"GET /" + b"a" * HEADER_BYTES_MAX, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+        (b"GET /" + b"a" * HEAD_BYTES_MAX, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )
 def test_bad_head_is_refused_with_its_status(raw: bytes, status: HTTPStatus) -> None:

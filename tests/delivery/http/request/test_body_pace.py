@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.delivery.http.http1.body import BodyPace
+from streamedge.delivery.http.request.body_pace import BodyPace
 
 STALL_S = 60.0
 
@@ -20,7 +20,7 @@ def test_body_below_the_rate_is_too_slow_even_if_bytes_come() -> None:
     assert pace.is_too_slow(61.0, STALL_S, 500)
 
 
-def test_rate_is_measured_anew_after_each_check() -> None:
+def test_rate_is_measured_again_after_each_check() -> None:
     pace = BodyPace(0.0)
     pace.received(500 * 61, 61.0)
     assert not pace.is_too_slow(61.0, STALL_S, 500)
