@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -102,6 +103,9 @@ class Viewer:
         cookies = []
         for line in lines:
             name, _, value = line.partition(":")
+            if name.lower() == "vary" and "vary" in fields:  # a list, on several lines
+                fields["vary"] += f",{value}"
+                continue
             assert name.lower() not in fields
             if name.lower() == "set-cookie":
                 cookies.append(value.strip())
@@ -166,9 +170,16 @@ def request(path: str, method: str = "GET", *, host: str = "edge", **fields: str
 
 @asynccontextmanager
 async def open_viewer(
-    port: int, *, receive_buffer_bytes: int | None = None
+    port: int,
+    *,
+    receive_buffer_bytes: int | None = None,
+    tls: ssl.SSLContext | None = None,
+    server_name: str = "",
 ) -> AsyncIterator[Viewer]:
-    """A connection to 127.0.0.1; with a small receive buffer, the server's sends block soon."""
+    """A connection to 127.0.0.1; with a small receive buffer, the server's sends block soon.
+
+    ``tls`` is the client's context; without a ``server_name`` no name is sent (RFC 6066 §3).
+    """
     client_socket = socket.socket()
     try:
         if receive_buffer_bytes is not None:
@@ -180,7 +191,12 @@ async def open_viewer(
         client_socket.close()
         raise
     limit = STREAM_LIMIT_BYTES if receive_buffer_bytes is None else receive_buffer_bytes
-    reader, writer = await asyncio.open_connection(sock=client_socket, limit=limit)
+    reader, writer = await asyncio.open_connection(
+        sock=client_socket,
+        limit=limit,
+        ssl=tls,
+        server_hostname=None if tls is None else server_name,
+    )
     try:
         yield Viewer(reader, writer)
     finally:

@@ -158,13 +158,17 @@ class ScriptedOrigin:
         last_modified_s: int | None = 1_700_000_000,
         content_type: str = "application/octet-stream",
         headers: tuple[tuple[str, str], ...] = (),
+        status: int = 200,
     ) -> None:
         """Adds or replaces an object; responses that are running keep the old one.
 
-        ``etag`` includes its quotes. An empty ``etag`` or ``content_type`` is not sent.
+        ``etag`` includes its quotes. An empty ``etag`` or ``content_type`` is not sent. With
+        another ``status`` than 200 the origin ignores conditions and ranges.
         """
         stored = BytesContent(content) if isinstance(content, bytes) else content
-        self._objects[name] = OriginObject(stored, etag, last_modified_s, content_type, headers)
+        self._objects[name] = OriginObject(
+            stored, etag, last_modified_s, content_type, headers, status
+        )
 
     def remove(self, name: str) -> None:
         del self._objects[name]

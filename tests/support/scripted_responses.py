@@ -138,6 +138,7 @@ class OriginObject:
     last_modified_s: int | None
     content_type: str
     headers: tuple[tuple[str, str], ...]
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,8 @@ def _decide_without_headers(
     if target is None:
         return _complete_response(404, (), BytesContent(b"no such object\n"))
     headers = _object_headers(target)
+    if target.status != 200:
+        return _complete_response(target.status, headers, target.content)
     status = 200 if reply.ignore_conditions else _check_conditions(request.headers, target)
     if reply.refuse_if_match and "if-match" in request.headers:
         status = 412

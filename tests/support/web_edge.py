@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,16 @@ class WebEdge:
     log_file: Path
     control_log: ControlLog
 
-    def invalidate(self, *items: str, soft: bool = False, revoke: bool = False) -> None:
+    def invalidate(
+        self,
+        *items: str,
+        soft: bool = False,
+        revoke: bool = False,
+        distributions: Sequence[str] = ("EWEB",),
+    ) -> None:
         """Invalidates as the control process does, then applies it as a worker does."""
-        self.control_log.invalidate("EWEB", items, soft=soft, revoke=revoke)
+        for distribution in distributions:
+            self.control_log.invalidate(distribution, items, soft=soft, revoke=revoke)
         AnnouncedHead(self.cache.store.root).publish(self.control_log.position())
         self.cache.store.changes.announce_invalidation()
         apply_invalidations(self.cache.invalidation_checker, (self.server.revoke,))
