@@ -442,12 +442,22 @@ class HttpHandler:
             len(hits), partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut)
         )
 
-    def refused_connection(self, client: str, status: HTTPStatus) -> None:
-        """Logs and counts an error response to bytes that are no request."""
+    def refused_connection(
+        self, client: str, status: HTTPStatus, request: WebRequest | None = None
+    ) -> None:
+        """Logs and counts an error response to bytes that are no request.
+
+        ``request``: the one in whose body they are, if any.
+        """
         self._count(status.value, CacheResult.ERROR, 0)
+        target: dict[str, str] = {}
+        if request is not None:
+            path = request.path.decode("latin-1")
+            target = {"method": request.method, "host": request.host, "path": path}
         self._log.event(
             "response",
             client=client,
+            **target,
             status=status.value,
             bytes=0,
             cache=CacheResult.ERROR.value,

@@ -253,9 +253,9 @@ class Http1Connection(asyncio.Protocol):
             if now_s - self._quiet_since_s > idle_s:
                 self.transport.close()
         elif self._pace is not None:
-            if self._control.is_paused:
+            if self._control.is_paused or not self._owes_body:
                 self._pace.excuse(now_s)
-            elif self._owes_body and self._pace.is_too_slow(now_s, stall_s, body_rate):
+            elif self._pace.is_too_slow(now_s, stall_s, body_rate):
                 self.transport.abort()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
@@ -501,6 +501,8 @@ class Http1Connection(asyncio.Protocol):
         self._pace = None
         if exchange is not None:
             exchange.end()
+            if self._is_draining and self.is_idle:  # it was answered before its body had ended
+                self.transport.close()
 
     def input_refused(self, status: HTTPStatus) -> None:
         """Sends the error response when earlier responses are complete."""
@@ -548,6 +550,8 @@ class Http1Connection(asyncio.Protocol):
             exchange.keep_alive = False  # the viewer may or may not send the body now
         if isinstance(response, Upgraded):
             await self._switch_protocols(exchange, response)
+        elif exchange.is_refused:
+            await close_response(response)  # its error response is sent and logged
         elif exchange.state is ExchangeState.CUT:
             await close_response(response)
             duration_s = self.loop.time() - exchange.request.started_s
@@ -602,8 +606,8 @@ class Http1Connection(asyncio.Protocol):
         """Handles the next request of the queue; with an empty one, what ends the connection."""
         if self._queue:
             exchange = self._queue.pop(0)
-            if exchange.is_over and self._refusal is not None:
-                self._send_refusal(self._refusal)
+            if exchange.is_refused and self._refusal is not None:
+                self._send_refusal(self._refusal, exchange.request)
             else:
                 # It may have waited for earlier responses.
                 exchange.request = replace(
@@ -622,17 +626,15 @@ class Http1Connection(asyncio.Protocol):
 
     def _abort_request(self, exchange: Http1Exchange, status: HTTPStatus) -> None:
         """Aborts a request in its body, so that no origin takes it for complete."""
-        is_sending = exchange.state is ExchangeState.SENDING
-        exchange.cut()
-        if self._current is not exchange:
-            return  # its turn has not come; ``_begin_next`` sends the refusal
-        if is_sending:
-            self.transport.abort()
-        else:
+        if exchange.state is ExchangeState.SENDING:
+            self._responder.abort(status.phrase)
+            return
+        exchange.refuse()
+        if self._current is exchange:  # otherwise ``_begin_next`` sends the refusal
             self._current = None
-            self._send_refusal(status)
+            self._send_refusal(status, exchange.request)
 
-    def _send_refusal(self, status: HTTPStatus) -> None:
+    def _send_refusal(self, status: HTTPStatus, request: WebRequest | None = None) -> None:
         if self.transport.is_closing():
             return
         fields = [("content-length", "0")]
@@ -643,7 +645,7 @@ class Http1Connection(asyncio.Protocol):
             self.transport.write_eof()
         self._control.resume()
         self._quiet_since_s = self.loop.time()
-        self._handler.refused_connection(self.client, status)
+        self._handler.refused_connection(self.client, status, request)
 
     def _send_failure(self, exchange: Http1Exchange) -> None:
         """Answers 500 to a request that a defect of ours prevents from being answered."""

@@ -26,6 +26,7 @@ class Http1Exchange:
         "_raw_trailers",
         "_send",
         "is_received",
+        "is_refused",
         "keep_alive",
         "outcome",
         "request",
@@ -46,6 +47,7 @@ class Http1Exchange:
         self.state = ExchangeState.QUEUED
         self.keep_alive = request.keep_alive
         self.is_received = False  # the whole request
+        self.is_refused = False  # its body was not HTTP: the connection answers it, not the handler
         self._raw_trailers = raw_trailers
         self._send = send
         expectation = request.headers.get("expect", "").lower()
@@ -95,6 +97,11 @@ class Http1Exchange:
             self.become(ExchangeState.CUT)
         if self._body is not None:
             self._body.cut()
+
+    def refuse(self) -> None:
+        """Its body was not HTTP, or too long: the handler's response is not sent."""
+        self.is_refused = True
+        self.cut()
 
     @property
     def has_unread_body(self) -> bool:
