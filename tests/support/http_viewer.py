@@ -99,7 +99,7 @@ class Viewer:
         status_line, *lines = raw.decode("latin-1").split("\r\n")[:-2]
         protocol, status, _ = status_line.split(" ", 2)
         assert protocol == "HTTP/1.1"
-        fields = {}
+        fields: dict[str, str] = {}
         cookies = []
         for line in lines:
             name, _, value = line.partition(":")
