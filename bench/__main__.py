@@ -11,6 +11,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,20 @@ from rich.console import Console
 from bench import (
     cold_http,
     cold_rtmp,
+    cold_throughput,
+    http2_hits,
     http_hits,
+    http_requests,
     https_hits,
+    https_requests,
+    idle_connections,
     invalidation,
     packaging,
     peers,
     report,
+    requests,
     restart,
+    rounds,
     rtmp_rows,
     signed_hits,
 )
@@ -43,6 +51,12 @@ class Benchmark:
     run: Callable[[Options], list[report.Figure]]
     how: str
 
+
+BESIDE_NGINX = (
+    f" One worker each, alternating, {requests.ROUNDS} rounds; both servers write an access log."
+    " The origin is an nginx on the load generator's core, and counts as load."
+)
+BY_WRK = f" wrk, {requests.CONNECTIONS} connections."
 
 BENCHMARKS = {
     "rtmp-cost": Benchmark(
@@ -60,7 +74,7 @@ BENCHMARKS = {
     "http-hits": Benchmark(
         http_hits.hits,
         "Random ranges of a warm 300 MB object over 16 keep-alive connections; one worker each,"
-        f" alternating, {http_hits.ROUNDS} rounds: of at most {http_hits.ROUNDS_MAX} those that"
+        f" alternating, {rounds.ROUNDS} rounds: of at most {rounds.ROUNDS_MAX} those that"
         " the machine's host disturbed least. Values are medians; the ratio is the median of the"
         " rounds' ratios.",
     ),
@@ -68,6 +82,66 @@ BENCHMARKS = {
         https_hits.hits,
         "As http-hits, over TLS 1.3 with the same certificate for both. The load generator counts"
         " the records and decrypts only the first response, so that it costs less than any server.",
+    ),
+    "http-misses": Benchmark(
+        http_requests.misses,
+        "Every request is for an object of 1 KB that is not in the cache, beside proxy_cache with"
+        " proxy_cache_lock." + BY_WRK + BESIDE_NGINX,
+    ),
+    "http-connections": Benchmark(
+        http_requests.connections,
+        "A hit of 1 KB, each over a new connection, beside a file with sendfile."
+        + BY_WRK
+        + BESIDE_NGINX,
+    ),
+    "http-conditions": Benchmark(
+        http_requests.conditions,
+        "Conditions on a cached object of 256 KB, beside a file with open_file_cache."
+        + BY_WRK
+        + BESIDE_NGINX,
+    ),
+    "http-ranges": Benchmark(
+        http_requests.ranges,
+        "Ranges of cached objects, beside files with sendfile and open_file_cache."
+        + BY_WRK
+        + BESIDE_NGINX,
+    ),
+    "http-responses": Benchmark(
+        http_requests.responses,
+        "Beside nginx: HEAD of a file; a 404 in proxy_cache; gzip_static with a file that was"
+        " compressed beforehand (StreamEdge serves the compressed form from its cache); a redirect"
+        " by return; error_page with a file for a 403 in proxy_cache. wrk, HEAD by a load generator"
+        " of ours." + BESIDE_NGINX,
+    ),
+    "http-dynamic": Benchmark(
+        http_requests.dynamic,
+        "1 KB that no cache may keep, beside proxy_pass; connections to the origin are kept alive."
+        + BY_WRK
+        + BESIDE_NGINX,
+    ),
+    "https-requests": Benchmark(
+        https_requests.requests,
+        "A hit of 1 KB over TLS 1.3 with the same certificate (P-256), beside a file. New"
+        " connections have a full handshake, by a load generator of ours. A client's half of a"
+        " handshake costs about as much as a server's: there the ratio of CPU time counts."
+        + BESIDE_NGINX,
+    ),
+    "http2-hits": Benchmark(
+        http2_hits.hits,
+        f"Hits over HTTP/2 and TLS 1.3 by h2load, {http2_hits.CONNECTIONS} connections, beside"
+        " files. The client decrypts: where its core is busy, the ratio of CPU time counts."
+        + BESIDE_NGINX,
+    ),
+    "idle-connections": Benchmark(
+        idle_connections.connections,
+        "Keep-alive connections that got one response of 1 KB and are idle; at most as many as the"
+        " limit of open files leaves room for. Server memory is the PSS with them minus the PSS"
+        " without; kernel memory is slab and socket buffers of both ends, the client's included.",
+    ),
+    "cold-throughput": Benchmark(
+        cold_throughput.throughput,
+        "One reader of a cold object of 1 GB from an nginx origin without a limit, beside"
+        f" proxy_cache. One worker each, alternating, {requests.ROUNDS} rounds, each another key.",
     ),
     "signed-hits": Benchmark(
         signed_hits.signed_hits,
@@ -117,9 +191,17 @@ BENCHMARKS = {
 def main(arguments: Sequence[str]) -> int:
     """Runs the named benchmarks; returns 0 when every target was met."""
     defaults = Options()
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog=_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
     parser.add_argument("--list", action="store_true", help="list the benchmarks and exit")
+    parser.add_argument(
+        "--print-only", action="store_true", help="print the tables and leave RESULTS.md as it is"
+    )
     parser.add_argument(
         "--seconds",
         type=float,
@@ -160,11 +242,31 @@ def main(arguments: Sequence[str]) -> int:
         began_s = time.monotonic()
         section = _run(name, options, facts)
         report.show(section, console)
-        report.write([section])  # now, because a later benchmark may be interrupted
+        if not parsed.print_only:
+            report.write([section])  # now, because a later benchmark may be interrupted
         console.print(f"{name}: {time.monotonic() - began_s:.0f} s\n")
         missed += sum(figure.verdict == "no" for figure in section.figures)
     console.print(f"{missed} targets missed" if missed else "all targets met")
     return 1 if missed else 0
+
+
+def _help() -> str:
+    """What --help prints below the options."""
+    names = textwrap.wrap(", ".join(BENCHMARKS), 76, break_on_hyphens=False)
+    listed = textwrap.indent("\n".join(names), "  ")
+    return f"""examples:
+  python -m bench                      all benchmarks, as make bench runs them
+  python -m bench http-misses          one of them
+  python -m bench http-hits http2-hits --seconds 5
+                                       two of them, shorter
+  python -m bench --list               what each of them does
+
+benchmarks:
+{listed}
+
+Each writes its section of bench/RESULTS.md, unless --print-only is given. A ratio to nginx is
+above 1 where StreamEdge is better.
+tools/install_programs.sh installs nginx, wrk and h2load. Use a quiet machine with two cores."""
 
 
 def _run(name: str, options: Options, facts: Sequence[str]) -> report.Section:

@@ -29,12 +29,14 @@ def streamedge(
     waits: bool = True,
     pair: Pair | None = None,
     signer: tuple[str, str] | None = None,
+    web: str = "",
+    limits: str = "",
 ) -> Iterator[Server]:
     """An edge in front of the origin, with a web and an RTMP distribution.
 
     ``cache``: a folder that outlives the edge; None: a new one. ``waits``: until /healthz returns
     200. ``pair``: also serves HTTPS. ``signer``: id and PEM of the key that web viewers' URLs must
-    be signed with.
+    be signed with. ``web``, ``limits``: TOML for the web distribution and for ``[limits]``.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
     https_port, https, certificates = 0, "", ""
@@ -67,6 +69,9 @@ http = ["{LOOPBACK}:{http_port}"]
 rtmp = ["{LOOPBACK}:{rtmp_port}"]
 admin = "{LOOPBACK}:{admin_port}"
 
+[limits]
+{limits}
+
 {certificates}
 {keys}
 [origins.bench]
@@ -78,6 +83,7 @@ id = "EWEB"
 type = "web"
 origin = "bench"
 {trusted}
+{web}
 
 [[distributions]]
 id = "ESTREAM"

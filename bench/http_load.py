@@ -1,6 +1,6 @@
 """HTTP readers: many requests over few connections, or one object over many.
 
-``python -m bench.http_load PLAN`` prints a ``HitsResult`` or a ``CrowdResult``. The kernel discards
+``python -m bench.http_load PLAN`` prints a ``LoadResult`` or a ``CrowdResult``. The kernel discards
 bodies (MSG_TRUNC, tcp(7)), so that the reader costs less than any server. The status and length of
 every response are checked.
 """
@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.load import run_load
+from bench.load import LoadResult, run_load
 from bench.machine import LOAD_CORE, cpu_s, raise_open_files
 from bench.server import LOOPBACK, BenchError
 
@@ -39,15 +39,6 @@ class HitsPlan:
     connections: int
     seconds: float
     server_pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class HitsResult:
-    requests: int
-    bytes: int
-    seconds: float
-    server_cpu_s: float
-    load_cpu_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +64,9 @@ class CrowdResult:
     failures: list[str]
 
 
-def hit(plan: HitsPlan) -> HitsResult:
+def hit(plan: HitsPlan) -> LoadResult:
     """Runs the plan in a separate process, on the load generator's core."""
-    return HitsResult(**run_load("bench.http_load", asdict(plan), limit_s=plan.seconds))
+    return LoadResult(**run_load("bench.http_load", asdict(plan), limit_s=plan.seconds))
 
 
 def crowd(plan: CrowdPlan, *, core: int | None = LOAD_CORE) -> CrowdResult:
@@ -99,7 +90,7 @@ def _request(path: str, first: int, last: int) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\n{span}\r\n".encode()
 
 
-def _hit(plan: HitsPlan) -> HitsResult:
+def _hit(plan: HitsPlan) -> LoadResult:
     chosen = random.Random(1)
     count = plan.object_bytes // plan.range_bytes
     requests = []
@@ -141,9 +132,8 @@ def _hit(plan: HitsPlan) -> HitsResult:
                 done += 1
                 connection.send(requests[sent % REQUESTS_PREPARED])
                 sent += 1
-    return HitsResult(
+    return LoadResult(
         requests=done,
-        bytes=done * plan.range_bytes,
         seconds=now - began_s,
         server_cpu_s=cpu_s(plan.server_pid) - server_s,
         load_cpu_s=time.process_time() - load_s,
@@ -221,7 +211,7 @@ def _read(reader: _Reader, discarded: bytearray) -> None:
     reader.remaining = int(length[1]) - len(body)
 
 
-def _main(plan: dict[str, Any]) -> HitsResult | CrowdResult:
+def _main(plan: dict[str, Any]) -> LoadResult | CrowdResult:
     return _hit(HitsPlan(**plan)) if "range_bytes" in plan else _gather(CrowdPlan(**plan))
 
 

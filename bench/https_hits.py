@@ -1,7 +1,4 @@
-"""HTTPS hits against nginx with the same certificate, one worker each, ranges of two sizes.
-
-Rounds and ratios are those of ``http_hits``.
-"""
+"""HTTPS hits against nginx with the same certificate, one worker each, ranges of two sizes."""
 
 from __future__ import annotations
 
@@ -9,19 +6,21 @@ from contextlib import ExitStack
 
 from bench.certificate import make_pair
 from bench.edge import STREAMEDGE, streamedge
-from bench.http_hits import CONNECTIONS, PATH, ROUNDS, ratio_figures, rounds_of
-from bench.http_load import CrowdPlan, HitsResult, crowd
+from bench.http_hits import CONNECTIONS, PATH
+from bench.http_load import CrowdPlan, crowd
 from bench.https_load import SecureHitsPlan, secure_hit
+from bench.load import LoadResult
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.origin import origin
 from bench.peers import TLS, nginx_tls
 from bench.report import Figure
+from bench.rounds import ROUNDS, ratio_figures, rounds_of
 from bench.server import BenchError, Failure, Server, scratch_folder
 from bench.titles import titles
 
 TARGETS = {1 << 20: 0.95, 8 << 20: 0.95}
-"""Bytes of a range, and the minimum ratio of StreamEdge's throughput to nginx's."""
+"""Bytes of a range, and the minimum of both ratios to nginx: of rates and of CPU per request."""
 
 
 def hits(options: Options) -> list[Figure]:
@@ -49,7 +48,7 @@ def hits(options: Options) -> list[Figure]:
                 size_bytes: int = size_bytes,
                 object_bytes: int = object_bytes,
                 seconds: float = seconds,
-            ) -> HitsResult:
+            ) -> LoadResult:
                 return secure_hit(
                     SecureHitsPlan(
                         port=server.https_port,

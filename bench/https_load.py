@@ -1,6 +1,6 @@
 """HTTPS readers: many requests for ranges over few keep-alive connections.
 
-``python -m bench.https_load PLAN`` prints a ``HitsResult``. Decryption costs a client what
+``python -m bench.https_load PLAN`` prints a ``LoadResult``. Decryption costs a client what
 encryption costs a server, so a reader on one core would limit the server that it measures. Hence
 only the first response of each connection is decrypted. Of the others only the record headers are
 read (RFC 8446 §5.2), which give the length. All response heads have nearly the same length.
@@ -18,8 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from bench.certificate import NAME
-from bench.http_load import HitsResult
-from bench.load import run_load
+from bench.load import LoadResult, run_load
 from bench.machine import cpu_s
 from bench.server import LOOPBACK, BenchError
 
@@ -48,9 +47,9 @@ class SecureHitsPlan:
     trusted: str
 
 
-def secure_hit(plan: SecureHitsPlan) -> HitsResult:
+def secure_hit(plan: SecureHitsPlan) -> LoadResult:
     """Runs the plan in a separate process, on the load generator's core."""
-    return HitsResult(**run_load("bench.https_load", asdict(plan), limit_s=plan.seconds))
+    return LoadResult(**run_load("bench.https_load", asdict(plan), limit_s=plan.seconds))
 
 
 class _Reader:
@@ -132,7 +131,7 @@ class _Reader:
         self.socket.sendall(self._outgoing.read())
 
 
-def _hit(plan: SecureHitsPlan) -> HitsResult:
+def _hit(plan: SecureHitsPlan) -> LoadResult:
     chosen = random.Random(1)
     count = (plan.object_bytes - FIRST_POSITION) // plan.range_bytes
     context = ssl.create_default_context(cafile=plan.trusted)
@@ -161,9 +160,8 @@ def _hit(plan: SecureHitsPlan) -> HitsResult:
             if reader.count(buffer):
                 done += 1
                 reader.request(first())
-    return HitsResult(
+    return LoadResult(
         requests=done,
-        bytes=done * plan.range_bytes,
         seconds=now - began_s,
         server_cpu_s=cpu_s(plan.server_pid) - server_s,
         load_cpu_s=time.process_time() - load_s,

@@ -1,7 +1,7 @@
 """The peers: nginx as a file server, as a cache with and without slices, and as an RTMP server.
 
-Each configuration follows the manual's advice for media. Every start has its own prefix, ports and
-cache.
+Each configuration follows the manual's advice for media, and writes an access log as StreamEdge
+does. Every start has its own prefix, ports and cache. nginx is an origin, too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ TLS = "nginx TLS"
 SLICE = "nginx slice"
 PROXY_CACHE = "nginx proxy_cache"
 RTMP = "nginx-rtmp"
+SITE = "nginx"
+ORIGIN = "nginx origin"
 APPLICATION = "vod"
-WORKER_CONNECTIONS = 16384
+WORKER_CONNECTIONS = 32768
+TYPES = "types { text/html html; text/css css; image/jpeg jpg; }"
 
 
 @contextmanager
@@ -102,6 +105,92 @@ def nginx_cache(
 
 
 @contextmanager
+def nginx_origin(folder: Path, *, core: int | None) -> Iterator[Server]:
+    """The origin of a web site: its files, and responses that it makes for a request.
+
+    ``/copies/FILE/KEY`` is the file for every key, ``/dynamic/`` is private, ``/gone/`` is 404 and
+    ``/private/`` 403, both for a day.
+    """
+    port = free_port()
+    block = f"""
+        {TYPES}
+        sendfile on;
+        tcp_nopush on;
+        open_file_cache max=1000 inactive=60s;
+        server {{
+            listen {LOOPBACK}:{port} backlog=4096;
+            access_log off;
+            root {folder};
+            add_header Cache-Control "public, max-age=86400" always;
+            location /copies/ {{ rewrite ^/copies/([^/]+)/ /$1 break; }}
+            location /gone/ {{ return 404 "gone"; }}
+            location /private/ {{ return 403 "private"; }}
+            location /dynamic/ {{
+                add_header Cache-Control "private, no-store";
+                default_type text/html;
+                return 200 "{"x" * 1024}";
+            }}
+        }}"""
+    with _nginx(_http(block), workers=1, core=core, ports=[port]) as pid:
+        yield Server(ORIGIN, pid, http_port=port)
+
+
+@contextmanager
+def nginx_site(folder: Path, origin_port: int, pair: Pair, *, core: int | None) -> Iterator[Server]:
+    """A web site over HTTP, HTTPS and HTTP/2: files of ``folder`` and a cache of the origin.
+
+    What a cache would have is served in the way that costs nginx least: a file with sendfile and a
+    cache of open files, compressed beforehand where viewers accept it. Other responses are the
+    origin's: cached with proxy_cache if they may be, else passed through. The origin's connections
+    are kept alive.
+    """
+    http_port, https_port = free_port(), free_port()
+    block = f"""
+        {TYPES}
+        sendfile on;
+        tcp_nopush on;
+        open_file_cache max=1000 inactive=60s;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_cache shared:viewers:10m;
+        proxy_cache_path cache levels=1:2 keys_zone=site:64m max_size=40g inactive=1d
+            use_temp_path=off;
+        proxy_cache_key $uri;
+        proxy_cache_lock on;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        upstream origin {{
+            server {LOOPBACK}:{origin_port};
+            keepalive 64;
+            keepalive_requests 1000000000;
+        }}
+        server {{
+            listen {LOOPBACK}:{http_port} backlog=4096;
+            listen {LOOPBACK}:{https_port} ssl http2 backlog=4096;
+            ssl_certificate {pair.certificate};
+            ssl_certificate_key {pair.key};
+            root {folder};
+            location / {{ add_header Cache-Control "public, max-age=86400"; }}
+            location = /style.css {{
+                add_header Cache-Control "public, max-age=86400";
+                gzip_static on;
+            }}
+            location /copies/ {{ proxy_pass http://origin; proxy_cache site; }}
+            location /gone/ {{ proxy_pass http://origin; proxy_cache site; }}
+            location /dynamic/ {{ proxy_pass http://origin; }}
+            location /secure/ {{ return 301 https://$host$request_uri; }}
+            location /private/ {{
+                proxy_pass http://origin;
+                proxy_cache site;
+                proxy_intercept_errors on;
+                error_page 403 /errors/403.html;
+            }}
+        }}"""
+    ports = [http_port, https_port]
+    with _nginx(_http(block), workers=1, core=core, ports=ports) as pid:
+        yield Server(SITE, pid, http_port=http_port, https_port=https_port)
+
+
+@contextmanager
 def nginx_rtmp(source: Path | str, *, core: int | None) -> Iterator[Server]:
     """Video on demand from a folder, or from ``http://…`` as nginx-rtmp fetches it."""
     port = free_port()
@@ -130,7 +219,7 @@ def _http(block: str) -> str:
     )
     return f"""
     http {{
-        access_log off;
+        access_log access.log;
         default_type application/octet-stream;
         keepalive_requests 1000000000;
         tcp_nodelay on;{temporary}{block}

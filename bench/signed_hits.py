@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from bench.edge import STREAMEDGE, streamedge
-from bench.http_hits import CONNECTIONS, PATH, ROUNDS, ratio_figures, rounds_of
-from bench.http_load import CrowdPlan, HitsPlan, HitsResult, crowd, hit
-from bench.load import run_load
+from bench.http_hits import CONNECTIONS, PATH
+from bench.http_load import CrowdPlan, HitsPlan, crowd, hit
+from bench.load import LoadResult, run_load
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.origin import origin
 from bench.report import Figure, Target
+from bench.rounds import ROUNDS, ratio_figures, rounds_of
 from bench.server import LOOPBACK, Failure, Server
 from bench.titles import titles
 from streamedge.access.admission import AccessRules, CountryRule, Denied
@@ -69,7 +70,7 @@ def signed_hits(options: Options) -> list[Figure]:
         names = {plain.http_port: UNSIGNED, signed.http_port: STREAMEDGE}
         for size_bytes in SIZES_BYTES:
 
-            def measure(server: Server, size_bytes: int = size_bytes) -> HitsResult:
+            def measure(server: Server, size_bytes: int = size_bytes) -> LoadResult:
                 return hit(
                     HitsPlan(
                         port=server.http_port,

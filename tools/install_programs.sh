@@ -13,6 +13,8 @@ command -v rclone >/dev/null || missing+=(rclone)
 command -v caddy >/dev/null || missing+=(caddy)
 command -v nginx >/dev/null || missing+=(nginx-light)
 [ -e /usr/lib/nginx/modules/ngx_rtmp_module.so ] || missing+=(libnginx-mod-rtmp)
+command -v wrk >/dev/null || missing+=(wrk)
+command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v gst-launch-1.0 >/dev/null || missing+=(gstreamer1.0-tools)
 compgen -G "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so" >/dev/null || missing+=(gstreamer1.0-plugins-bad)
 
