@@ -19,6 +19,7 @@ DURATION_LIMIT_S = 100 * 365 * 86_400  # a hundred years, CloudFront's own limit
 PORT_LIMIT = 65_535
 HOST_LIMIT_CHARACTERS = 253
 QUOTE_LIMIT_CHARACTERS = 48
+_ESCAPED_LIMIT_CHARACTERS = 4 * QUOTE_LIMIT_CHARACTERS  # a character may need twelve
 
 _SIZE_UNITS = {
     "PiB": 1 << 50,
@@ -179,7 +180,8 @@ def name_type(value: object) -> str:
             # The bound comes first: Python refuses to print integers of thousands of digits.
             return str(value) if abs(value) < 1e18 else "a number that is far too large"
         case str() if len(value) <= QUOTE_LIMIT_CHARACTERS:
-            return json.dumps(value)
+            quoted = json.dumps(value)
+            return quoted if len(quoted) <= _ESCAPED_LIMIT_CHARACTERS else kind_of(value)
         case _:
             return kind_of(value)
 

@@ -88,7 +88,7 @@ def make_request(
     """The request's head with its framing (RFC 9112 §6). Raises ValueError."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     hosts, lines = [], []
-    known: dict[str, list[str]] = {}
+    interpreted: dict[str, list[str]] = {}
     for name, sent_value in pairs:
         value = sent_value.strip(_BLANK)
         line = f"{name}: {value}\r\n"
@@ -98,10 +98,10 @@ def make_request(
             continue
         lines.append(line)
         if lower in _INTERPRETED:
-            known.setdefault(lower, []).append(value.lower())
+            interpreted.setdefault(lower, []).append(value.lower())
     if len(hosts) > 1:
         raise ValueError("not a valid HTTP request: more than one Host")
-    body_bytes, framing_line = _framing(known, method, body)
+    body_bytes, framing_line = _framing(interpreted, method, body)
     lines = [*(hosts or (f"Host: {authority}\r\n",)), *lines, *framing_line]
     try:
         data = f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
@@ -110,25 +110,27 @@ def make_request(
     # A value with a line end in it would look like two valid lines.
     if _HEAD.fullmatch(data) is None or data.count(b"\n") != len(lines) + 2:
         raise ValueError("not a valid HTTP request: a character that may not be sent in a head")
-    options = [option.strip(_BLANK) for option in ",".join(known.get("connection", ())).split(",")]
+    options = [
+        option.strip(_BLANK) for option in ",".join(interpreted.get("connection", ())).split(",")
+    ]
     return RequestHead(
         method,
         data,
         body_bytes,
-        known.get("expect") == ["100-continue"],
-        "upgrade" in known,
+        interpreted.get("expect") == ["100-continue"],
+        "upgrade" in interpreted,
         "close" in options,
     )
 
 
 def _framing(
-    known: Mapping[str, list[str]], method: str, body: Body
+    interpreted: Mapping[str, list[str]], method: str, body: Body
 ) -> tuple[int | None, Sequence[str]]:
     """The size of a body, None for chunks, and the field line that states it if none does yet.
 
     Raises ValueError for a framing that recipients could read in two ways.
     """
-    lengths, codings = known.get("content-length"), known.get("transfer-encoding")
+    lengths, codings = interpreted.get("content-length"), interpreted.get("transfer-encoding")
     if codings is not None:
         if lengths is not None or codings != ["chunked"]:
             raise ValueError("not a valid HTTP request: bad Transfer-Encoding")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamedge.config.schema.units import (
@@ -156,6 +156,7 @@ def test_address_survives_formatting_and_parsing(host: object, port: int) -> Non
 
 
 @given(toml_values)
+@example("\U0001d54b" * 48)
 def test_any_value_is_parsed_or_refused_with_a_message(value: object) -> None:
     for parse in (parse_size_bytes, parse_duration_s, parse_address, parse_path):
         try:
