@@ -296,9 +296,11 @@ class HttpHandler:
         )
 
     async def _page(self, route: Route, request: WebRequest) -> Stored | None:
+        # With GET in any case: a HEAD's response cannot be stored, and would not be used.
+        fetched = replace(request, method="GET")
         try:
             outcome = await self.responses.respond(
-                build_cache_request(route, request, WHOLE, self.edge_name, None)
+                build_cache_request(route, fetched, WHOLE, self.edge_name, None)
             )
         except (OriginError, CacheFullError):
             return None
