@@ -1,0 +1,91 @@
+"""Journeys: how many system calls a miss costs, counted by strace in a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.edge_process import run_edge
+from tests.support.http_viewer import open_viewer
+from tests.support.scripted_origin import ScriptedOrigin
+
+BODY = b"x" * 1000
+MISSES = 100
+FOLDERS = 1500  # so many random names leave none of the 256 folders of the cache to be made
+# Of the event loop and the interpreter, which depend on how many requests come at once; and fstat,
+# with which some open files are checked once a second.
+NOT_COUNTED = {"epoll_pwait", "futex", "getpid", "newfstatat", "total"}
+# For each miss. What is rarer (the log's lines, timers) is below the tolerance.
+COSTS = {
+    "openat": 3,  # no record, before and behind the key's lock; the new file
+    "write": 2,  # the file: the record and the body; the request to the origin
+    "rename": 1,
+    "close": 1,  # of the file that was used longest ago, as long as the limit is reached
+    "fcntl": 2,  # the key's lock
+    "poll": 1,  # whether the origin's connection is still open
+    "read": 2,  # the viewer's request, the origin's response
+    "sendto": 1,  # the head
+    "sendfile": 1,  # the body
+}
+TOLERANCE = 0.3
+
+
+class Calls:
+    """The number of system calls of a process, by name; complete when counting has ended."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def read(self, summary: str) -> None:
+        """Reads the table that ``strace -c`` prints."""
+        for line in summary.splitlines():
+            match = re.fullmatch(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)", line)
+            if match is not None:
+                self.counts[match[2]] = int(match[1])
+
+
+@contextmanager
+def count_calls(pid: int, summary: Path) -> Iterator[Calls]:
+    """Counts the calls of all threads of a process."""
+    command = ["strace", "-c", "-f", "-p", str(pid), "-o", str(summary)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        line = strace.stderr.readline()
+        assert "attached" in line, f"strace needs to be allowed to trace processes: {line}"
+        calls = Calls()
+        try:
+            yield calls
+        finally:
+            strace.send_signal(signal.SIGINT)
+            strace.communicate()
+    calls.read(summary.read_text())
+
+
+async def test_miss_of_a_small_object_costs_few_system_calls(tmp_path: Path) -> None:
+    async with ScriptedOrigin() as origin:
+        for number in range(FOLDERS + MISSES):
+            origin.put(f"page-{number}", BODY)
+        toml = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        with run_edge(tmp_path, toml) as edge:
+            (worker,) = await asyncio.to_thread(edge.worker_pids)
+            async with open_viewer(edge.http_port) as viewer:
+                for number in range(FOLDERS):
+                    assert (await viewer.get(f"/page-{number}")).body == BODY
+                with count_calls(worker, tmp_path / "calls") as calls:
+                    for number in range(FOLDERS, FOLDERS + MISSES):
+                        response = await viewer.get(f"/page-{number}")
+                        assert (response.body, response.cache) == (BODY, "Miss")
+        costs = {
+            name: count / MISSES for name, count in calls.counts.items() if name not in NOT_COUNTED
+        }
+        too_many = {
+            name: cost for name, cost in costs.items() if cost > COSTS.get(name, 0) + TOLERANCE
+        }
+        assert too_many == {}
+        assert costs["rename"] >= 1  # the calls were counted
+        assert len(list((tmp_path / "cache" / "assets").glob("*/*"))) == FOLDERS + MISSES
