@@ -37,7 +37,9 @@ def test_code_has_the_status_of_the_model(code: str) -> None:
     ("code", "is_sender_fault"),
     [("NoSuchDistribution", True), ("InvalidArgument", True), ("InternalError", False)],
 )
-def test_error_knows_whether_the_sender_made_it(code: str, is_sender_fault: bool) -> None:
+def test_error_code_decides_whether_the_sender_is_at_fault(
+    code: str, is_sender_fault: bool
+) -> None:
     error = ApiError(code, "It is so.")
     assert error.is_sender_fault is is_sender_fault
     assert str(error) == f"{code}: It is so."

@@ -95,7 +95,7 @@ async def test_objects_around_the_size_of_a_chunk_are_read(
 
 
 @pytest.mark.parametrize("ignore_range", [False, True])
-async def test_want_beyond_the_end_gives_the_version(
+async def test_open_beyond_the_end_gives_the_version(
     location: Location, ignore_range: bool
 ) -> None:
     worker = location.worker()

@@ -53,7 +53,7 @@ TABLE = HostTable(
         ("", ["any"]),
     ],
 )
-def test_the_closest_claim_comes_first(host: str, ids: list[str]) -> None:
+def test_most_specific_host_claim_comes_first(host: str, ids: list[str]) -> None:
     assert [claim.id for claim in TABLE.find(host)] == ids
 
 
@@ -63,7 +63,7 @@ def test_unknown_host_has_no_entries() -> None:
     assert table.find("example.org") == []
 
 
-def test_of_equal_claims_the_first_declared_comes_first() -> None:
+def test_equal_claims_keep_the_order_of_the_config() -> None:
     table = HostTable([Claim("first", ("*",)), Claim("second", ("*",))])
     assert [claim.id for claim in table.find("a")] == ["first", "second"]
 
@@ -78,11 +78,11 @@ def test_of_equal_claims_the_first_declared_comes_first() -> None:
         ("::1", "::1"),
     ],
 )
-def test_a_host_loses_case_port_dot_and_brackets(host: str, name: str) -> None:
+def test_host_name_has_no_capitals_port_final_dot_or_brackets(host: str, name: str) -> None:
     assert host_name(host) == name
 
 
-def test_an_asset_hangs_on_what_its_origin_is_not_on_what_it_is_called() -> None:
+def test_asset_key_depends_on_the_origins_identity_not_on_its_name() -> None:
     origin = cast("Origin", object())
     rules = TtlRules(default_ttl_s=60.0)
 

@@ -14,7 +14,7 @@ NEVER = "".join(map(chr, range(32))) + "\x7f\\"
 
 
 @pytest.mark.parametrize(
-    ("spelled", "name"),
+    ("path", "name"),
     [
         (b"/film.mp4", "film.mp4"),
         (b"film.mp4", "film.mp4"),
@@ -35,12 +35,12 @@ NEVER = "".join(map(chr, range(32))) + "\x7f\\"
         ("/film.mp4", "film.mp4"),
     ],
 )
-def test_a_name_is_what_the_path_spells(spelled: bytes | str, name: str) -> None:
-    assert object_name(spelled) == name
+def test_object_name_is_the_decoded_path(path: bytes | str, name: str) -> None:
+    assert object_name(path) == name
 
 
 @pytest.mark.parametrize(
-    "spelled",
+    "path",
     [
         b"",
         b"/",
@@ -73,11 +73,11 @@ def test_a_name_is_what_the_path_spells(spelled: bytes | str, name: str) -> None
         b"/%ed%a0%80",  # a surrogate
     ],
 )
-def test_what_is_not_a_name_is_refused(spelled: bytes) -> None:
-    assert object_name(spelled) is None
+def test_path_without_an_object_name_is_refused(path: bytes) -> None:
+    assert object_name(path) is None
 
 
-def test_the_limit_counts_bytes_of_the_decoded_name() -> None:
+def test_name_limit_counts_decoded_bytes() -> None:
     assert object_name("/" + "a" * NAME_BYTES_MAX) == "a" * NAME_BYTES_MAX
     assert object_name("/" + "a" * (NAME_BYTES_MAX + 1)) is None
     assert object_name("/" + "%C3%A9" * (NAME_BYTES_MAX // 2)) == "é" * (NAME_BYTES_MAX // 2)
@@ -85,8 +85,8 @@ def test_the_limit_counts_bytes_of_the_decoded_name() -> None:
 
 
 @given(st.binary(max_size=2048))
-def test_whatever_is_sent_gives_a_harmless_name_or_none(spelled: bytes) -> None:
-    name = object_name(spelled)
+def test_any_path_gives_a_harmless_name_or_none(path: bytes) -> None:
+    name = object_name(path)
     if name is not None:
         assert 0 < len(name.encode()) <= NAME_BYTES_MAX
         assert not {"..", "."} & set(name.split("/"))
@@ -94,6 +94,6 @@ def test_whatever_is_sent_gives_a_harmless_name_or_none(spelled: bytes) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters=NEVER), min_size=1))
-def test_every_name_can_be_spelled(name: str) -> None:
+def test_every_name_has_a_path(name: str) -> None:
     refused = len(name.encode()) > NAME_BYTES_MAX or {"..", "."} & set(name.split("/"))
     assert object_name("/" + quote(name)) == (None if refused else name)

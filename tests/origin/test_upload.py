@@ -80,7 +80,7 @@ def test_invalid_header_is_refused(field: tuple[str, str]) -> None:
         put((("Content-Encoding", "aws-chunked"), field))
 
 
-async def test_failure_is_the_exception_of_the_viewers_connection() -> None:
+async def test_upload_failure_is_the_exception_of_the_viewers_connection() -> None:
     async def leave() -> AsyncIterator[bytes]:
         yield b"he"
         raise ConnectionResetError

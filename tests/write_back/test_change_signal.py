@@ -9,7 +9,7 @@ from streamedge.ops.wakeup import Wakeup
 from streamedge.write_back.change_signal import SLOTS, ChangeSignal, prepare_signal
 
 
-async def test_changes(tmp_path: Path) -> None:
+async def test_notify_changes_every_snapshot_and_wakes_the_replicator(tmp_path: Path) -> None:
     prepare_signal(tmp_path)
     replicator, woken = Wakeup(), asyncio.Event()
     one = ChangeSignal(tmp_path, 0, replicator)

@@ -293,7 +293,7 @@ async def test_write_interrupted_by_a_stop_is_sent_later(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-async def test_write_of_a_dead_sender_lands_before_its_successor_s(
+async def test_write_of_a_dead_sender_arrives_before_those_of_its_successor(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """The successor leaves the object alone until it sees the write arrive."""

@@ -528,7 +528,7 @@ def test_file_has_priority_for_ids_and_aliases(api: Api) -> None:
     assert distribution.aliases == ("emade.fra-1.streamedge", "free.example.com")
 
 
-def test_invalid_resource_is_left_out_with_those_that_refer_to_it(api: Api) -> None:
+def test_invalid_resource_and_those_that_refer_to_it_are_not_applied(api: Api) -> None:
     bad_key = {"CallerReference": "k", "Name": "k", "EncodedKey": "no key"}
     trusted = {"Enabled": True, **listing("group")}
     resources = (

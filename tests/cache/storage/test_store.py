@@ -64,7 +64,7 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
     return lambda boot_id: (path.write_text(boot_id + "\n"), None)[1]
 
 
-def test_an_era_ends_only_with_an_unclean_boot(
+def test_era_ends_only_with_an_unclean_boot(
     tmp_path: Path, make_store: MakeStore, boot: Callable[[str], None]
 ) -> None:
     root = tmp_path / "another"

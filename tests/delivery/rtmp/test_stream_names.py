@@ -106,7 +106,7 @@ def test_url_of_another_application_completes_nothing(tc_url: str) -> None:
     assert chosen("live", HOST + tc_url) is None
 
 
-def test_beginning_of_one_application_alone_names_it() -> None:
+def test_beginning_of_only_one_application_selects_it() -> None:
     assert chosen("cfx", f"{HOST}/cfx") == ApplicationMatch("cfx/st", missing="st")
     assert chosen("cfx") == ApplicationMatch("cfx/st", missing="st")
     assert chosen("a/b", "", ("a/b/c/d", "a")) == ApplicationMatch("a", folder="b")
@@ -119,7 +119,7 @@ def test_beginning_of_one_application_alone_names_it() -> None:
 
 
 @pytest.mark.parametrize("offers", [(("cfx/st", "cfx/live"),), (("cfx/st",), ("cfx/live",))])
-def test_beginning_of_several_applications_names_none(
+def test_beginning_of_several_applications_selects_none(
     offers: tuple[tuple[str, ...], ...],
 ) -> None:
     assert chosen("cfx", f"{HOST}/cfx", *offers) is None
@@ -129,7 +129,7 @@ def test_beginning_of_several_applications_names_none(
     )
 
 
-def test_first_offer_wins_among_applications_named_in_full() -> None:
+def test_first_listed_application_named_in_full_is_chosen() -> None:
     assert choose_application("vod/dir", "", [["cfx/st"], ["vod"], ["vod/dir"]]) == (
         1,
         ApplicationMatch("vod", "dir"),
@@ -327,7 +327,7 @@ def test_query_of_the_connection_is_not_part_of_the_stream() -> None:
     assert parts_of("vod/dir?token=a", "film.mp4?x=1") == ("vod", ["dir/film.mp4"], "x=1")
 
 
-def test_folder_named_like_the_end_of_the_application_has_two_readings() -> None:
+def test_folder_named_like_the_end_of_the_application_gives_two_candidates() -> None:
     assert parts_of("cfx", "st/film.mp4")[1] == ["film.mp4", "st/film.mp4"]
     assert parts_of("cfx/st", "st/film.mp4")[1] == ["st/film.mp4"]
 

@@ -80,7 +80,7 @@ def test_response_with_no_or_two_locations_is_not_followed() -> None:
 
 
 @given(st.text() | st.text(alphabet="htps:/\\@.[]#?%0evil", max_size=30))
-def test_no_location_changes_the_endpoint(location: str) -> None:
+def test_location_cannot_change_the_endpoint(location: str) -> None:
     target = redirect_url(URL, 302, [("Location", location)])
     assert target is None or split_url(target)[0] == split_url(URL)[0]
 
@@ -173,7 +173,7 @@ async def stranger() -> AsyncIterator[ScriptedOrigin]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_no_name_changes_the_endpoint(
+async def test_object_name_cannot_change_the_endpoint(
     server: ScriptedOrigin, stranger: ScriptedOrigin, name: str
 ) -> None:
     name = name.replace("evil", f"127.0.0.1:{stranger.port}")
@@ -189,7 +189,7 @@ async def test_no_name_changes_the_endpoint(
     await origin.close()
 
 
-async def test_no_response_changes_the_endpoint(
+async def test_response_cannot_change_the_endpoint(
     server: ScriptedOrigin, stranger: ScriptedOrigin
 ) -> None:
     origin = HttpOrigin(server.url, redirects_max=3)
@@ -206,7 +206,7 @@ async def test_no_response_changes_the_endpoint(
     await origin.close()
 
 
-async def test_no_field_changes_the_endpoint(
+async def test_origin_fields_cannot_change_the_endpoint(
     server: ScriptedOrigin, stranger: ScriptedOrigin
 ) -> None:
     place = f"127.0.0.1:{stranger.port}"

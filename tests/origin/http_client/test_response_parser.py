@@ -56,7 +56,9 @@ def test_framing_follows_from_method_status_and_fields(
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", True),
     ],
 )
-def test_connection_closes_behind_a_response_that_says_so(head: bytes, closes: bool) -> None:
+def test_connection_closes_after_a_response_with_close_or_http_1_0(
+    head: bytes, closes: bool
+) -> None:
     assert parse_head(head, "GET").closes == closes
 
 

@@ -184,7 +184,7 @@ async def test_credential_chain_reads_the_environment(
     await origin.close()
 
 
-async def test_the_bucket_itself_is_no_object() -> None:
+async def test_empty_key_is_not_found_without_a_request() -> None:
     async with ScriptedOrigin() as server:
         origin = S3Origin(BUCKET, endpoint=server.url, anonymous=True)
         head, read = await failures_of(origin, "")
@@ -286,6 +286,6 @@ def test_path_style_and_virtual_host_urls_are_built(
 
 
 @pytest.mark.parametrize("bucket", ["evil.test/", "evil.test:80", "a@b", "a?b", "a#b", "", "A_b"])
-def test_no_bucket_name_changes_the_host(bucket: str) -> None:
+def test_bucket_name_cannot_change_the_host(bucket: str) -> None:
     with pytest.raises(ValueError, match="not a host name"):
         bucket_url(bucket, "us-east-1", "https://s3.test", path_style=False)

@@ -19,7 +19,7 @@ from streamedge.origin.s3.parts import (
 
 
 @given(st.integers(0, OBJECT_MAX_BYTES))
-def test_parts_hold_any_object(size_bytes: int) -> None:
+def test_part_size_suits_any_object_size(size_bytes: int) -> None:
     part = part_size_bytes(1, size_bytes)
     assert PART_MIN_BYTES <= part <= 5 << 30
     assert part * PARTS_MAX >= size_bytes

@@ -228,7 +228,7 @@ def kinds(value: AmfValue) -> object:
 
 @settings(deadline=None)
 @given(st.lists(values, max_size=4))
-def test_round_trip(written: list[AmfValue]) -> None:
+def test_values_survive_encoding_and_decoding(written: list[AmfValue]) -> None:
     read = decode_all(encode(*written))
     assert read == written
     assert kinds(read) == kinds(written)

@@ -412,7 +412,7 @@ def test_unknown_call_gets_an_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["_result", "_error", "onStatus"])
-def test_responses_get_no_response(name: str) -> None:
+def test_result_and_error_commands_get_no_response(name: str) -> None:
     client = connected()
     assert client.call(name, transaction=7) == []
     assert client.received() == []
@@ -530,7 +530,7 @@ def test_failed_connection_stays_failed() -> None:
         client.engine.receive_data(b"")
 
 
-def test_another_protocol_fails_at_once() -> None:
+def test_http_request_fails_the_handshake_at_once() -> None:
     engine = ServerConnection(random=RANDOM, message_limit_bytes=LIMIT_BYTES)
     with pytest.raises(ProtocolError, match="not RTMP"):
         engine.receive_data(b"GET / HTTP/1.1\r\n\r\n")

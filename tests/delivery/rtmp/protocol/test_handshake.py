@@ -83,7 +83,7 @@ def test_signed_client_gets_a_signed_response(c0c1: bytes, scheme: DigestScheme)
     assert client_accepts(match[1], answer)
 
 
-def test_the_signature_covers_every_byte_of_c1() -> None:
+def test_signature_covers_every_byte_of_c1() -> None:
     spoiled = bytearray(FFMPEG_SIGNED[1:])
     spoiled[-1] ^= 1
     assert find_digest(bytes(spoiled)) is None
