@@ -61,6 +61,6 @@ def connection_options(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     """The options of all Connection fields among ``fields``, as ``parse_connection`` gives them."""
     options: frozenset[str] = frozenset()
     for name, value in fields:
-        if name.lower() == "connection":
+        if len(name) == len("connection") and name.lower() == "connection":
             options |= parse_connection(value)
     return options

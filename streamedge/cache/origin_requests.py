@@ -44,6 +44,7 @@ STRONG_AFTER_S = 60
 
 _CONDITIONS = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
+_OWN_FIELDS = frozenset(_CONDITIONS + _RANGE)  # sent where the response is for one viewer only
 # The request fields that lead to these statuses (RFC 9110 §15.3.7, §15.4.5, §15.5.17).
 _FIELDS_BY_STATUS = {206: _RANGE, 304: _CONDITIONS, 416: ("if-range",)}
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
@@ -117,15 +118,12 @@ def build_origin_request(
     fields = list(request.origin_request.fields)
     method = request.origin_request.method
     if is_passed and record is None:
-        if not request.is_object:
-            fields += [
-                (name, request.fields[name]) for name in _CONDITIONS if name in request.fields
-            ]
-            # Several ranges could make the origin send the same bytes again and again.
-            if method == "GET" and _SINGLE_RANGE.fullmatch(request.fields.get("range", "")):
-                fields += [
-                    (name, request.fields[name]) for name in _RANGE if name in request.fields
-                ]
+        if request.is_object or _OWN_FIELDS.isdisjoint(request.fields):
+            return request.origin_request
+        fields += [(name, request.fields[name]) for name in _CONDITIONS if name in request.fields]
+        # Several ranges could make the origin send the same bytes again and again.
+        if method == "GET" and _SINGLE_RANGE.fullmatch(request.fields.get("range", "")):
+            fields += [(name, request.fields[name]) for name in _RANGE if name in request.fields]
         return replace(request.origin_request, fields=tuple(fields))
     if record is not None:
         fields += conditional_fields(stored_fields(record.head)).items()

@@ -191,6 +191,12 @@ class OriginResponse(Protocol):
         """The body. Raises OriginError BROKEN when it is truncated, TIMEOUT when it stalls."""
         ...
 
+    def take_received_body(self) -> bytes | None:
+        """In place of ``body``: all of it, if it is short, has a known length, and was received
+        already. None: it has to be read by ``body``.
+        """
+        ...
+
     def upgrade(self) -> tuple[bytes, Duplex]:
         """After 101: the bytes received so far, and the connection."""
         ...

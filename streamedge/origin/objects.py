@@ -276,6 +276,10 @@ class _ObjectResponse:
         """As ``BufferedBody.buffered``."""
         return await buffered_body(self._read, within_s)
 
+    def take_received_body(self) -> bytes | None:
+        """None: an object is read in pieces."""
+        return None
+
     def upgrade(self) -> tuple[bytes, Duplex]:
         raise AssertionError("an object is never answered with 101")
 

@@ -62,6 +62,9 @@ class Response:
         if self._body:
             yield self._body
 
+    def take_received_body(self) -> bytes | None:
+        return None
+
     def upgrade(self) -> tuple[bytes, Duplex]:
         raise AssertionError
 

@@ -173,15 +173,18 @@ async def open_viewer(
     port: int,
     *,
     receive_buffer_bytes: int | None = None,
+    local_host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
     server_name: str = "",
 ) -> AsyncIterator[Viewer]:
-    """A connection to 127.0.0.1; with a small receive buffer, the server's sends block soon.
+    """A connection from ``local_host`` to 127.0.0.1; with a small receive buffer, the server's
+    sends block soon.
 
     ``tls`` is the client's context; without a ``server_name`` no name is sent (RFC 6066 §3).
     """
     client_socket = socket.socket()
     try:
+        client_socket.bind((local_host, 0))
         if receive_buffer_bytes is not None:
             client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         client_socket.setblocking(False)

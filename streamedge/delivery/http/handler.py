@@ -194,7 +194,7 @@ class HttpHandler:
             except WriteRefusedError as exc:
                 return self._builder.written(route, request, exc.response)
         if self._is_for_cache(route, request):
-            return await self._serve(route, request, exchange.interim)
+            return await self._serve(outcome, request, exchange.interim)
         try:
             return await self._forward(
                 route, request, exchange.body(), exchange.interim, exchange.trailers
@@ -212,24 +212,31 @@ class HttpHandler:
         )
 
     async def _serve(
-        self, route: Route, request: WebRequest, interim: Callable[[int, Fields], None]
+        self, dispatched: Dispatched, request: WebRequest, interim: Callable[[int, Fields], None]
     ) -> Response:
         """The response to a GET or HEAD; failures become error responses.
 
         ``interim`` is called for 1xx responses if this request is the one sent to the origin.
         """
-        response = await self._respond(route, request, interim)
+        route = dispatched.route
+        response = await self._respond(dispatched, request, interim)
         page = route.distribution.error_pages.get(response.message.status)
         if page is None or not page.path or route.is_s3:
             return response
         return await self._error_page(route, request, page, response)
 
     async def _respond(
-        self, route: Route, request: WebRequest, interim: Callable[[int, Fields], None] | None
+        self, dispatched: Dispatched, request: WebRequest, interim: Callable[[int, Fields], None]
     ) -> Response:
+        route = dispatched.route
         encoding = _encoding(route, request)
-        lookup = build_cache_request(route, request, _miss_span(request), self.edge_name, interim)
-        lookup = replace(lookup, suffix_bytes=_suffix_bytes(request))
+        lookup = dispatched.lookup.cache_request(
+            request,
+            lambda: build_cache_request(
+                route, request, _miss_span(request), self.edge_name, _suffix_bytes(request)
+            ),
+            interim,
+        )
         position = self._cache.sent_now().position
         try:
             outcome = await self.responses.respond(lookup)
@@ -240,12 +247,14 @@ class HttpHandler:
         except (OriginError, CacheFullError) as exc:
             return self._builder.failed(route, request, exc)
         if isinstance(outcome, Passed):
-            status = cache_status(self.edge_name, outcome.cache_status)
-            provenance = Provenance(
-                lookup.asset.subject, position, fold_fields(outcome.response.fields)
+            status, passed = cache_status(self.edge_name, outcome.cache_status), outcome.response
+            return self._builder.passed(
+                route,
+                request,
+                passed,
+                status,
+                lambda: Provenance(lookup.asset.subject, position, fold_fields(passed.fields)),
             )
-            response = self._builder.passed(route, request, outcome.response, status)
-            return response._replace(provenance=lambda: provenance)
         return self._builder.refused(
             request,
             504,
@@ -300,7 +309,7 @@ class HttpHandler:
         fetched = replace(request, method="GET")
         try:
             outcome = await self.responses.respond(
-                build_cache_request(route, fetched, WHOLE, self.edge_name, None)
+                build_cache_request(route, fetched, WHOLE, self.edge_name)
             )
         except (OriginError, CacheFullError):
             return None

@@ -289,6 +289,9 @@ class _WatchedResponse:
         """As ``BufferedBody.buffered``."""
         return await buffered_body(self._response, within_s)
 
+    def take_received_body(self) -> bytes | None:
+        return self._response.take_received_body()
+
     def upgrade(self) -> tuple[bytes, Duplex]:
         return self._response.upgrade()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.answers import find_error_code
 from streamedge.origin.http_client.connection import (
+    JOINED_MAX_BYTES,
     Connection,
     ConnectionLostError,
     DeadlineError,
@@ -211,6 +212,17 @@ class Response:
         if self._connection is None or not self.size_bytes:
             return None
         return await self._connection.buffered(self.size_bytes, within_s)
+
+    def take_received_body(self) -> bytes | None:
+        """The body, of a known length, if all of it was received already and it is short."""
+        connection = self._connection
+        if connection is None or connection.unread.size_bytes != self.size_bytes:
+            return None
+        if self.size_bytes > JOINED_MAX_BYTES or not connection.is_complete:
+            return None
+        body = connection.read_available()
+        self._release(connection)
+        return body
 
     async def error_code(self) -> str:
         """The S3 error code in the body; "" if there is none, or it does not arrive in time."""

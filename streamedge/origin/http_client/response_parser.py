@@ -161,8 +161,13 @@ class ChunkedBody:
         self._trailer_bytes = 0
         self._unused_bytes = 0  # received since the last bytes of the body
         self._parser = httptools.HttpResponseParser(self)
-        # Some servers fill the size of a chunk up with spaces.
-        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        # Some servers fill the size of a chunk up with spaces. Trailer fields may have any name:
+        # none of them changes the framing, which is decided.
+        self._parser.set_dangerous_leniencies(
+            lenient_spaces_after_chunk_size=True,
+            lenient_chunked_length=True,
+            lenient_transfer_encoding=True,
+        )
         self._parser.feed_data(_CHUNKED_HEAD)
         self.trailers.clear()
         self._trailer_bytes = 0

@@ -178,6 +178,30 @@ async def test_response_body_is_streamed(cache_root: Path) -> None:
         assert await viewer.receive_chunk() == b""
 
 
+@pytest.mark.parametrize("size_bytes", [0, 5, 64 << 10, 65 << 10])
+async def test_short_body_is_sent_with_its_head_and_frees_the_connection(
+    cache_root: Path, size_bytes: int
+) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        for number in range(4):
+            edge.origin.script(Reply(200, body=b"%d" % number * size_bytes, headers=NO_STORE))
+            response = await viewer.get("/film?a=1")
+            assert (response.status, response.body) == (200, b"%d" % number * size_bytes)
+            assert response.fields["content-length"] == str(size_bytes)
+        assert edge.origin.connections_accepted == 1
+
+
+async def test_remembered_request_carries_the_address_of_its_viewer(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        for _turn in range(3):
+            for host in ("127.0.0.1", "127.0.0.2"):
+                edge.origin.script(Reply(200, body=b"x", headers=NO_STORE))
+                async with open_viewer(edge.port, local_host=host) as viewer:
+                    await viewer.get("/film")
+        addresses = [seen.headers["x-forwarded-for"] for seen in edge.origin.requests]
+    assert addresses == ["127.0.0.1", "127.0.0.2"] * 3
+
+
 async def test_response_body_is_not_buffered_for_a_slow_viewer(
     cache_root: Path,
 ) -> None:

@@ -131,6 +131,30 @@ def test_chunks_are_decoded_however_they_are_received(
     assert body.trailers == ([("X-Sum", "1"), ("X-Sum", "2")] if has_trailers else [])
 
 
+FRAMING_TRAILERS = [
+    ("Content-Length", "1"),
+    ("Transfer-Encoding", "gzip"),
+    ("Transfer-Encoding", "chunked"),
+    ("Connection", "close"),
+    ("Connection", "upgrade"),
+    ("Upgrade", "x"),
+]
+
+
+@pytest.mark.parametrize("count", range(1, len(FRAMING_TRAILERS) + 1))
+def test_trailer_fields_do_not_change_the_framing(count: int) -> None:
+    trailers = FRAMING_TRAILERS[:count]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in trailers).encode()
+    body = ChunkedBody()
+    body.feed(encode([b"abc"], lines))
+    assert body.is_complete
+    assert not body.has_more
+    assert body.pieces == [b"abc"]
+    assert body.trailers == trailers
+    body.feed(b"HTTP/1.1 200 OK\r\n")
+    assert body.has_more
+
+
 @given(st.binary(max_size=200))
 @example(b"3 \r\nabc\r\n0\r\n\r\n")
 @example(b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")

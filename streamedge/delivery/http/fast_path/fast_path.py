@@ -65,7 +65,7 @@ from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
 TARGET_BYTES = 2048  # about the size of a PreparedResponse, without its texts
-REQUEST_BYTES = 4096  # about the size of a remembered request, beside three times its bytes
+REQUEST_BYTES = 6144  # about the size of a remembered request, beside three times its bytes
 
 # Fields that make a request not plain.
 _NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
@@ -202,12 +202,24 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
 
     def for_viewer(self, client: str, address: str, started_s: float) -> WebRequest:
         """The request as it comes now over a connection with ``client``."""
-        return replace(
-            self.request,
-            client=client,
-            address=self.address or address,
-            started_s=started_s,
-            received_at_s=time.time(),
+        request = self.request
+        # Three times as fast as dataclasses.replace.
+        return WebRequest(
+            request.method,
+            request.host,
+            request.path,
+            request.headers,
+            client,
+            request.keep_alive,
+            started_s,
+            request.query,
+            request.fields,
+            request.secure,
+            request.http_version,
+            time.time(),
+            self.address or address,
+            request.misdirected,
+            request.forwarded_client,
         )
 
 

@@ -97,6 +97,8 @@ def apply_response_policy(
     ``secure``: the request came over TLS. ``origin_field``: the request's Origin; None if there is
     none, or more than one.
     """
+    if policy is UNCHANGED:
+        return list(fields)
     replaced = {name.lower() for name, _ in policy.replaced}
     removed = policy.removed | replaced
     if policy.hsts and not secure:

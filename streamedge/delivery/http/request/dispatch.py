@@ -19,6 +19,7 @@ from streamedge.delivery.http.policy.response_headers import Cors, Field, cors_k
 from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
+    PreparedLookup,
     Route,
     RouteError,
     WebDistribution,
@@ -29,10 +30,11 @@ from streamedge.delivery.http.s3_calls import named_request
 
 
 class Dispatched(NamedTuple):
-    """The route of an accepted request, and the grant of its viewer."""
+    """The route of an accepted request, the grant of its viewer, and what equal requests share."""
 
     route: Route
     grant: Grant
+    lookup: PreparedLookup
 
 
 class Refused(NamedTuple):
@@ -115,7 +117,7 @@ class Dispatcher:
             return refused(405, f"method not allowed: use {allowed}", ("allow", allowed))
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(403, "a GET or HEAD request must have no body")
-        return Dispatched(route, grant)
+        return Dispatched(route, grant, PreparedLookup())
 
 
 def _secure_url(request: WebRequest) -> str:

@@ -264,7 +264,7 @@ def build_cache_request(
     request: WebRequest,
     want: Span,
     edge_name: str,
-    interim: Callable[[int, Fields], None] | None,
+    suffix_bytes: int = 0,
 ) -> CacheRequest:
     """The cache request of a GET or HEAD."""
     rule = route.rule
@@ -288,12 +288,75 @@ def build_cache_request(
     return CacheRequest(
         asset,
         binding.upstream,
-        replace(to_origin, interim=interim),
+        to_origin,
         request.headers,
         want,
         applies_request_directives=applies,
         is_object=not binding.is_site,
         selected_by=fold_fields(to_origin.fields),
+        suffix_bytes=suffix_bytes,
+    )
+
+
+class PreparedLookup:
+    """The cache request of a request that may come again with the same bytes.
+
+    It is kept from the second time on, so a request that comes once takes no memory.
+    """
+
+    __slots__ = ("_address", "_cache_request", "_range_field")
+
+    def __init__(self) -> None:
+        self._address = ""
+        self._range_field: str | None = None
+        self._cache_request: CacheRequest | None = None
+
+    def cache_request(
+        self,
+        request: WebRequest,
+        build: Callable[[], CacheRequest],
+        interim: Callable[[int, Fields], None] | None,
+    ) -> CacheRequest:
+        """What ``build`` returns or has returned for an equal request, with ``interim``.
+
+        Equal bytes may come from another address; the range is not among the bytes that are equal.
+        """
+        range_field = request.headers.get("range")
+        if request.address != self._address or range_field != self._range_field:
+            self._address, self._range_field = request.address, range_field
+            self._cache_request = None
+            return with_interim(build(), interim)
+        if self._cache_request is None:
+            self._cache_request = build()
+        return with_interim(self._cache_request, interim)
+
+
+def with_interim(
+    lookup: CacheRequest, interim: Callable[[int, Fields], None] | None
+) -> CacheRequest:
+    """The request to the cache with another callback for interim responses."""
+    sent = lookup.origin_request
+    return CacheRequest(
+        lookup.asset,
+        lookup.upstream,
+        # Three times as fast as dataclasses.replace.
+        OriginRequest(
+            sent.method,
+            sent.name,
+            sent.query,
+            sent.fields,
+            sent.body,
+            interim,
+            sent.trailers,
+            sent.path,
+        ),
+        lookup.fields,
+        lookup.want,
+        lookup.applies_request_directives,
+        lookup.is_object,
+        lookup.selected_by,
+        lookup.needs_version,
+        lookup.suffix_bytes,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ from streamedge.write_back.rows import WriteQueueError
 
 _KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", WriteQueueError: "write_queue"}
 _NO_BODY = frozenset({204, 304})
+_NOT_PASSED = HOP_BY_HOP | {"content-length"}
 
 
 class Response(NamedTuple):
@@ -185,32 +187,50 @@ class ResponseBuilder:
         )
 
     def passed(
-        self, route: Route, request: WebRequest, response: OriginResponse, handling: str
+        self,
+        route: Route,
+        request: WebRequest,
+        response: OriginResponse,
+        handling: str,
+        provenance: Callable[[], Provenance] | None = None,
     ) -> Response:
-        """The origin's response, passed through as it comes."""
+        """The origin's response, passed through as it comes.
+
+        A short body that was received with its head is sent with it.
+        """
         status = response.status
         result = CacheResult.MISS if status < 400 else CacheResult.ERROR
         has_body = request.method != "HEAD" and status not in _NO_BODY
-        fields = list(passed_fields(response.fields))
-        lengths: list[Field] = []
+        fields: list[Field] = []
         if has_body and response.size_bytes is not None:
-            lengths = [("content-length", str(response.size_bytes))]
+            fields = [("content-length", str(response.size_bytes))]
         elif not has_body and status != HTTPStatus.NO_CONTENT:
             # The origin decides which length to state (RFC 9110 §8.6).
-            lengths = [
+            fields = [
                 (name, value) for name, value in response.fields if name.lower() == "content-length"
             ]
         context = self._context(request, time.time(), result, route, handling)
-        head = ResponseHead(status, [*lengths, *response_fields(fields, None, context)])
-        built = Response(ResponseMessage(head), None, result, route.distribution.id)
-        if not has_body:
+        fields += response_fields(passed_fields(response.fields), None, context)
+        head = ResponseHead(status, fields)
+        body = stream = None
+        trailers: Callable[[], Fields] = list
+        if has_body:
+            body = response.take_received_body()
+            if body is None:
+                stream = body_pieces(response)
+                trailers = partial(_passed_trailers, response)
+        else:
             response.close()
-            return built
-        return built._replace(
-            reason=_reason(status),
-            stream=body_pieces(response),
-            trailers=lambda: forwardable_trailers(response.trailers, response.fields),
-            error=_error(status),
+        return Response(
+            ResponseMessage(head, body=body or b""),
+            None,
+            result,
+            route.distribution.id,
+            _reason(status) if has_body else None,
+            stream,
+            trailers,
+            _error(status) if has_body else "",
+            provenance,
         )
 
     def written(self, route: Route, request: WebRequest, response: WriteResponse) -> Response:
@@ -324,11 +344,21 @@ def _error(status: int) -> str:
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
     """An origin's fields without those of its connection and its framing."""
-    removed = HOP_BY_HOP | {"content-length"} | connection_options(fields)
+    removed = _NOT_PASSED
+    options = connection_options(fields)
+    if options:
+        removed |= options
     for name, value in fields:
-        sent_value = without_no_codings(name.lower(), value)
-        if name.lower() not in removed and sent_value is not None:
+        lower = name.lower()
+        if lower in removed:
+            continue
+        sent_value = without_no_codings(lower, value)
+        if sent_value is not None:
             yield name, sent_value
+
+
+def _passed_trailers(response: OriginResponse) -> Fields:
+    return forwardable_trailers(response.trailers, response.fields)
 
 
 def _viewer_reason(failure: OriginError | CacheFullError | WriteQueueError) -> str:
