@@ -380,9 +380,10 @@ async def open_http2_viewer(
     reads: bool = True,
     preface: bytes = PREFACE,
 ) -> AsyncIterator[Http2Viewer]:
-    """A connection to 127.0.0.1, with HTTP/2 by ALPN. ``tls`` is the client's context.
+    """A connection to 127.0.0.1, with HTTP/2 by ALPN.
 
-    Without a ``server_name`` no name is sent. ``settings`` are the client's.
+    ``tls`` is the client's context, which is for HTTP/2 alone from now on. Without a
+    ``server_name`` no name is sent. ``settings`` are the client's.
     """
     tls.set_alpn_protocols(["h2"])
     reader, writer = await asyncio.open_connection(

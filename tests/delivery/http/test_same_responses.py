@@ -1,7 +1,8 @@
 """A request gets the same response whichever way it goes, error responses included.
 
-The ways are: revalidated each time, after an invalidation, cached, remembered by the fast path,
-pipelined behind itself, and in two packets; over a plain connection and over TLS.
+The ways are: validated each time, after an invalidation, cached, remembered by the fast path,
+pipelined behind itself, and in two packets; over plain HTTP/1.1, HTTP/1.1 over TLS, and HTTP/2. A
+request that HTTP/2 does not allow may be a stream error there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from streamedge.cache.storage.store import prepare_folder
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.http2_viewer import (
+    Head,
+    Http2Viewer,
+    StreamResetError,
+    head,
+    open_http2_viewer,
+)
 from tests.support.http_viewer import Response, open_viewer
 from tests.support.scripted_origin import Pattern
 from tests.support.signers import custom_policy, rsa_signer
@@ -183,9 +191,32 @@ class Case(NamedTuple):
 
     @property
     def raw(self) -> bytes:
+        """The request in HTTP/1.1."""
         head = f"{self.method} {self.target} HTTP/{self.version}\r\nHost: {self.host}\r\n"
         lines = "".join(f"{field}\r\n" for field in self.fields)
         return f"{head}{lines}\r\n".encode("latin-1")
+
+    @property
+    def http2_fields(self) -> Head | None:
+        """The request in HTTP/2; None if it is about what only HTTP/1.1 has."""
+        fields = [line for field in self.fields for line in field.split("\r\n")]
+        pairs = [(name.lower(), value.strip()) for name, _, value in map(_parted, fields)]
+        if self.method in {"get", "FOO"}:  # httptools knows no other methods than its own
+            return None
+        if self.version != "1.1" or not re.fullmatch(r"[/*].*", self.target):
+            return None
+        if "\r\n" in self.host or any(name in _ONLY_HTTP1 or name == "te" for name, _ in pairs):
+            return None
+        return head(self.target, self.method, host=self.host) + [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs
+        ]
+
+
+_ONLY_HTTP1 = {"connection", "upgrade", "keep-alive", "proxy-connection", "transfer-encoding"}
+
+
+def _parted(line: str) -> tuple[str, str, str]:
+    return line.partition(":")
 
 
 requests = st.builds(
@@ -218,17 +249,29 @@ def compared(response: Response) -> Compared:
     return response.status, fields, body
 
 
+RESET: Compared = (0, {}, b"")
+"""A stream error in place of a response."""
+
+
+async def received(viewer: Http2Viewer, stream: int) -> Compared:
+    try:
+        return compared(await viewer.receive(stream))
+    except StreamResetError:
+        return RESET
+
+
 @dataclass(frozen=True, slots=True)
 class Edges:
     """Two edges with one config, over the same kind of connection.
 
     The responses of one edge's origin are fresh; those of the other's are stale, so each request
-    is validated there. ``client``: the TLS context of viewers.
+    is validated there. ``client`` and ``http2_client``: the TLS contexts of viewers.
     """
 
     fresh: WebEdge
     stale: WebEdge
     client: ssl.SSLContext | None
+    http2_client: ssl.SSLContext | None
 
     async def receive(self, edge: WebEdge, case: Case, *packets: bytes) -> list[Compared]:
         """The responses to a request that is sent once, or as often as ``packets`` have it."""
@@ -245,6 +288,34 @@ class Edges:
                 if response.fields.get("connection") == "close":
                     break
         return responses
+
+    async def receive_http2(self, edge: WebEdge, fields: Head, times: int) -> list[Compared]:
+        """The responses to a request that is sent ``times`` in a row, and then at once."""
+        assert self.http2_client is not None
+        responses = []
+        async with open_http2_viewer(
+            edge.port, self.http2_client, server_name="edge.test"
+        ) as viewer:
+            for _again in range(times):
+                stream = await viewer.send_head(fields, ends=True)
+                responses.append(await received(viewer, stream))
+            streams = [viewer.new_stream() for _each in range(times)]
+            await viewer.send(
+                b"".join(
+                    viewer.head_frames(stream, viewer.encode(fields), ends=True)
+                    for stream in streams
+                )
+            )
+            return responses + [await received(viewer, stream) for stream in streams]
+
+    async def http2_ways(self, case: Case) -> list[tuple[str, Compared]]:
+        """The responses over HTTP/2; none if the request cannot be sent over it."""
+        fields = case.http2_fields
+        if fields is None or self.http2_client is None:
+            return []
+        ways = [("validated", one) for one in await self.receive_http2(self.stale, fields, 1)]
+        self.fresh.invalidate("/*", distributions=DISTRIBUTIONS)
+        return ways + [("cached", one) for one in await self.receive_http2(self.fresh, fields, 3)]
 
     async def ways(self, case: Case) -> list[tuple[str, Compared]]:
         """The responses by all ways, with their names."""
@@ -296,7 +367,8 @@ async def open_edges(root: Path) -> AsyncIterator[tuple[Edges, Edges]]:
                 )
                 put_objects(edge, cache_control)
                 both.append(edge)
-            edges.append(Edges(both[0], both[1], authority.client() if context else None))
+            clients = (authority.client(), authority.client()) if context else (None, None)
+            edges.append(Edges(both[0], both[1], *clients))
         yield edges[0], edges[1]
 
 
@@ -323,9 +395,17 @@ def test_response_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:
                 for name, response in ways:
                     assert response == expected, (scheme, name)
                 responses[scheme] = expected
+            status, fields, body = responses["https"]
+            fields.pop("connection", None)
+            for name, response in runner.run(secure.http2_ways(case)):
+                if status == 400:
+                    assert response[0] in {400, RESET[0]}, ("h2", name)
+                else:
+                    assert response == (status, fields, body), ("h2", name)
             is_misdirected = responses["https"][0] == 421
             if not depends_on_scheme(case) and not is_misdirected:
-                responses["https"][1].pop("strict-transport-security", None)  # RFC 6797 §7.2
+                fields.pop("strict-transport-security", None)  # RFC 6797 §7.2
+                responses["http"][1].pop("connection", None)
                 assert responses["http"] == responses["https"]
 
         try:
