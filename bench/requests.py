@@ -24,7 +24,7 @@ from bench.wrk import WrkPlan, wrk
 CONNECTIONS = 16
 ROUNDS = 3
 ROUNDS_MAX = 5
-ROUNDS_PER_MEASUREMENT = 10
+ROUNDS_PER_MEASUREMENT = 20
 """A round takes this part of the length of a timed measurement."""
 
 _numbers = itertools.count()
