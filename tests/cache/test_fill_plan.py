@@ -30,7 +30,7 @@ CHUNKS = 40
 
 
 class Covered:
-    """What is there or on its way, by chunk: how many bytes from its start."""
+    """The bytes that are cached or on their way, counted from the start of each chunk."""
 
     def __init__(self, valid: list[int]) -> None:
         self.valid = valid

@@ -173,7 +173,7 @@ async def test_system_call_failure_gives_a_named_error(location: Location) -> No
         last = await output(process)
     assert 0 < last["size_bytes"] <= STOP
     assert last["digest"] == digest_to(last["size_bytes"])
-    # What has gone to disk before is good, and all that need not be fetched again.
+    # The bytes on disk before that are valid and need not be fetched again.
     sent = location.server.body_bytes_sent
     worker = location.worker()
     extent = location.extent(FILM.size_bytes)

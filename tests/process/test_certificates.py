@@ -178,7 +178,7 @@ def host_check(certificates: Certificates, name: str | None) -> Callable[[str], 
 def test_connection_serves_only_the_hosts_of_its_certificate(
     authority: CertificateAuthority,
 ) -> None:
-    """RFC 9110 §7.4. What no certificate has is the first one's, by any name."""
+    """RFC 9110 §7.4. Other hosts get the first certificate, under any of its names."""
     first, second = authority.issue("one.example"), authority.issue("two.example", "*.two.example")
     both = authority.issue("three.example", "one.example")
     certificates = certificates_of(first, second, both)

@@ -157,7 +157,7 @@ async def test_write_is_sent_when_its_origin_is_up_again_after_hours(bench: Benc
 
 
 async def test_recovery_of_an_origin_makes_all_its_writes_due(bench: Bench) -> None:
-    """What waits hours for its turn goes at once when another write has got through."""
+    """A write that waits for hours is sent at once when another write has succeeded."""
     bench.writer.outcomes = [DOWN]
     await bench.accept("film", b"hello")
     async with bench.running():

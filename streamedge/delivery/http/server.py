@@ -37,7 +37,7 @@ TOO_MANY = encode_head(
 
 @dataclass(frozen=True, slots=True)
 class WebServerStats:
-    """What a server has open. ``requests`` are those that are in the handler."""
+    """Open connections and requests; ``requests`` are those that are in the handler."""
 
     listeners: int
     connections: int
@@ -144,7 +144,7 @@ class WebServer:
         return list(self._connections.open)
 
     def stats(self) -> WebServerStats:
-        """What is open now."""
+        """The connections and requests that are open now."""
         return WebServerStats(
             len(self._listeners),
             len(self._connections.open),

@@ -177,7 +177,7 @@ def test_extent_is_created_once_and_opened_by_all_workers(
 def test_header_has_its_disk_blocks_before_it_is_mapped(
     make_store: MakeStore, body_bytes: int
 ) -> None:
-    """What is written through a map must not need a block that a full disk has not."""
+    """A write through a memory map must not need a disk block: a full disk has none."""
     extent = make_store().make_extent(DIGEST, body_bytes)
     table_end = 1024 + 12 * extent.chunks
     assert os.lseek(extent.fd, 0, os.SEEK_HOLE) >= table_end

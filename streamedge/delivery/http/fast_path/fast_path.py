@@ -150,7 +150,7 @@ class PreparedResponse(Generic[Tail]):
         self.header_tail: Tail
 
     def provenance(self) -> Callable[[], Provenance] | None:
-        """What a response that begins now comes from; built only when it is called."""
+        """The provenance of a response that begins now; built only when it is called."""
         return _provenance(self.stored, self)
 
 
