@@ -1,8 +1,8 @@
 """Journeys: after a write that succeeded no worker serves what was there before, whatever happens.
 
-Readers request an object all the time, so that both workers are always about to store or to validate
-it, and now and then a worker is killed. A reader that comes after an acknowledged write gets that
-write or a later one.
+Readers request an object all the time, so that both workers are always about to store or to
+validate it, and now and then a worker is killed. A reader that comes after an acknowledged write
+gets that write or a later one.
 """
 
 from __future__ import annotations
