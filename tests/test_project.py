@@ -267,6 +267,40 @@ class Made:
     }  # fmt: skip
 
 
+# Public, though their names begin with an underscore: named tuples and os._exit.
+UNDERSCORED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
+
+
+def private_reads(tree: ast.Module) -> Iterator[ast.Attribute]:
+    """Each use of a private attribute of another object than ``self`` or ``cls``."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if re.match("_[^_]", name) and name not in UNDERSCORED:
+                yield node
+
+
+def test_tests_use_no_private_attribute_of_another_object() -> None:
+    """Where a test needs an object's inside, the object has ``stats()`` or a public property."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    assert len(files) > 200
+    uses = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for file in files
+        for node in private_reads(ast.parse(file.read_text()))
+    ]
+    assert uses == []
+
+
+def test_private_attribute_is_recognized() -> None:
+    tree = ast.parse("self._a; row._replace(a=1); one.two; pool._leased; self.pool._idle()")
+    assert [ast.unparse(node) for node in private_reads(tree)] == [
+        "pool._leased",
+        "self.pool._idle",
+    ]
+
+
 def test_docstrings_do_not_open_with_owns() -> None:
     """A docstring says what the code does, not which rule it owns."""
     files = list((ROOT / "streamedge").rglob("*.py"))
