@@ -193,7 +193,7 @@ class HttpHandler:
                 require_known_call(route, request, self.authorizer)
             except WriteRefusedError as exc:
                 return self._builder.written(route, request, exc.response)
-        if self._is_for_cache(route, request):
+        if outcome.lookup.is_prepared or self._is_for_cache(route, request):
             return await self._serve(outcome, request, exchange.interim)
         try:
             return await self._forward(

@@ -15,7 +15,13 @@ from yarl import URL
 
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.origin.answers import ObjectRequest, Opening, request_fields
-from streamedge.origin.http_client.client import Client, Interim, Response, Trailers
+from streamedge.origin.http_client.client import (
+    Client,
+    Interim,
+    PreparedRequest,
+    Response,
+    Trailers,
+)
 from streamedge.origin.http_client.redirects import redirect_url
 from streamedge.origin.http_client.request import Body, RequestFields
 from streamedge.origin.http_client.tls import system_tls
@@ -147,12 +153,14 @@ class HttpObjects(ABC):
         origin_names = {name.lower() for name in origin_fields}
         values = {"User-Agent": "StreamEdge", **dict(extra), **request_fields(request)}
         fields = {name: value for name, value in values.items() if name.lower() not in origin_names}
-        return await self._follow(request.subject, request.method, url, fields | origin_fields)
+        fields |= origin_fields
+        prepared = self.client.prepare(request.method, url, fields)
+        return await self._follow(request.subject, prepared, url, fields)
 
     async def _follow(
         self,
         subject: str,
-        method: str,
+        prepared: PreparedRequest,
         url: str,
         fields: RequestFields,
         *,
@@ -160,19 +168,24 @@ class HttpObjects(ABC):
         interim: Interim | None = None,
         trailers: Trailers = list,
     ) -> Response:
-        """As ``Client.send``, following redirects; returns a redirect beyond the limit."""
+        """As ``Client.send_prepared``, following redirects; returns a redirect beyond the limit.
+
+        ``prepared`` was made of ``url`` and ``fields``.
+        """
+        method = prepared.head.method
         redirects_left = (
             self._redirects_max if method in _REDIRECTED_METHODS and body is None else 0
         )
         while True:
-            response = await self.client.send(
-                subject, method, url, fields, body=body, interim=interim, trailers=trailers
+            response = await self.client.send_prepared(
+                subject, prepared, body=body, interim=interim, trailers=trailers
             )
             target = redirect_url(url, response.status, response.fields) if redirects_left else None
             if target is None:
                 return response
             response.close()
             url, redirects_left = target, redirects_left - 1
+            prepared = self.client.prepare(method, url, fields)
 
 
 class _HttpRead:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from streamedge.origin import OriginRequest, OriginResponse
+from streamedge.memo import Memo, MemoryBudget
+from streamedge.origin import Fields, OriginRequest, OriginResponse
 from streamedge.origin.http.exchange import (
     CONNECT_TIMEOUT_S,
     CONNECTIONS_MAX,
@@ -16,8 +17,15 @@ from streamedge.origin.http.exchange import (
     HttpObjects,
     parse_base_url,
 )
+from streamedge.origin.http_client.client import PreparedRequest
 from streamedge.origin.http_client.tls import system_tls
 from streamedge.origin.names import object_key, site_path, site_target
+
+PREPARED_BYTES_MAX = 1 << 20
+"""Memory for encoded requests of one origin: those of pages that are passed through come again."""
+
+_Prepared = tuple[str, Fields, PreparedRequest]  # with the URL and the fields, for redirects
+_Key = tuple[str, str, str, str, tuple[tuple[str, str], ...]]
 
 _DEFAULT_FIELDS = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
 
@@ -56,32 +64,48 @@ class HttpOrigin(HttpObjects):
             redirects_max=redirects_max,
         )
         self._prefix = prefix
-        self._keeps_host = host == "viewer"
+        self._replaced = {name.lower() for name in self._own}
+        if host != "viewer":
+            self._replaced.add("host")
+        self._memo: Memo[_Key, _Prepared] = MemoryBudget(PREPARED_BYTES_MAX).memo()
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``. The origin's own fields replace the viewer's."""
+        if request.body is None:
+            url, fields, prepared = self._prepared_before(request)
+        else:
+            url, fields, prepared = self._prepare(request)
+        return await self._follow(
+            self._subject(request.name),
+            prepared,
+            url,
+            fields,
+            body=request.body,
+            interim=request.interim,
+            trailers=lambda: _without(self._replaced, request.trailers()),
+        )
+
+    def _prepared_before(self, request: OriginRequest) -> _Prepared:
+        """The encoded request, made now or for an equal one before."""
+        key = request.method, request.path, request.name, request.query, request.fields
+        prepared = self._memo.get(key)
+        if prepared is None:
+            prepared = self._prepare(request)
+            self._memo.put(key, prepared, 8 * len(prepared[2].head.data))
+        return prepared
+
+    def _prepare(self, request: OriginRequest) -> _Prepared:
         if request.path:
             url = f"{self._base}/{site_target(self._prefix, request.path)}"
         else:
             url = self._address(request.name)
         if request.query:
             url = f"{url}?{request.query}"
-        replaced = {name.lower() for name in self._own}
-        if not self._keeps_host:
-            replaced.add("host")
-        fields = _without(replaced, request.fields)
+        fields = _without(self._replaced, request.fields)
         sent = {name.lower() for name, _value in fields}
         fields += self._own.items()
-        fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | replaced]
-        return await self._follow(
-            self._subject(request.name),
-            request.method,
-            url,
-            fields,
-            body=request.body,
-            interim=request.interim,
-            trailers=lambda: _without(replaced, request.trailers()),
-        )
+        fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | self._replaced]
+        return url, fields, self.client.prepare(request.method, url, fields, request.body)
 
     def _address(self, name: str) -> str:
         return f"{self._base}/{site_path(object_key(self._prefix, name))}"

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.answers import find_error_code
@@ -24,6 +25,7 @@ from streamedge.origin.http_client.connection import (
 from streamedge.origin.http_client.pool import NoConnectionError, Pool, PoolStats
 from streamedge.origin.http_client.request import (
     Body,
+    Endpoint,
     RequestFields,
     RequestHead,
     encode_trailers,
@@ -69,6 +71,13 @@ class _TimeLimits:
         return "took too long" if self.is_over() else "fell silent"
 
 
+class PreparedRequest(NamedTuple):
+    """An encoded request, and where it is sent."""
+
+    endpoint: Endpoint
+    head: RequestHead
+
+
 class Client:
     """A client with its own connection pool for one origin.
 
@@ -103,25 +112,50 @@ class Client:
         interim: Interim | None = None,
         trailers: Trailers = list,
     ) -> Response:
+        """Sends a request, as ``prepare`` and ``send_prepared`` do."""
+        prepared = self.prepare(method, url, headers, body)
+        return await self.send_prepared(
+            subject, prepared, body=body, interim=interim, trailers=trailers
+        )
+
+    @staticmethod
+    def prepare(
+        method: str, url: str, headers: RequestFields, body: Body = None
+    ) -> PreparedRequest:
+        """Encodes the head of a request, which can be sent more than once.
+
+        ``url`` is percent-encoded and sent unchanged. Host is the URL's unless ``headers`` has one.
+        A ``body`` without Content-Length will be sent in chunks. Raises ValueError for a URL or a
+        field that cannot be sent.
+        """
+        endpoint, authority, target = split_url(url)
+        return PreparedRequest(endpoint, make_request(method, authority, target, headers, body))
+
+    async def send_prepared(
+        self,
+        subject: str,
+        prepared: PreparedRequest,
+        *,
+        body: Body = None,
+        interim: Interim | None = None,
+        trailers: Trailers = list,
+    ) -> Response:
         """Sends a request; returns when the final head of the response was received, even if the
         body is not sent completely.
 
-        ``subject`` names the object in errors. ``url`` is percent-encoded and sent unchanged. Host
-        is the URL's unless ``headers`` has one. A ``body`` without Content-Length is sent in
-        chunks. With "Expect: 100-continue" it waits for 100 (Continue), for ``CONTINUE_S`` at
-        most. A response before the end of the body stops the body; the caller closes the body.
-        ``interim`` gets status and fields of each 1xx response except 101, which is final.
-        ``trailers`` is called at the end of a chunked body.
+        ``subject`` names the object in errors. With "Expect: 100-continue" the body waits for 100
+        (Continue), for ``CONTINUE_S`` at most. A response before the end of the body stops the
+        body; the caller closes it. ``interim`` gets status and fields of each 1xx response except
+        101, which is final. ``trailers`` is called at the end of a chunked body.
 
-        Raises OriginError; ValueError for an invalid request (a URL, field or body that cannot be
-        sent, or a body of another length than announced); and what ``body`` raises.
+        Raises OriginError; ValueError for a body of another length than announced; and what
+        ``body`` raises.
         """
-        endpoint, authority, target = split_url(url)
-        request = make_request(method, authority, target, headers, body)
+        endpoint, request = prepared
         total_s = self._total_timeout_s
         ends_at_s = asyncio.get_running_loop().time() + total_s if total_s else None
         limits = _TimeLimits(self._read_timeout_s, ends_at_s)
-        is_repeatable = method in _REPEATABLE and (body is None or isinstance(body, bytes))
+        is_repeatable = request.method in _REPEATABLE and (body is None or isinstance(body, bytes))
         only_new = False
         while True:
             try:

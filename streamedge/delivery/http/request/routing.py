@@ -311,6 +311,11 @@ class PreparedLookup:
         self._range_field: str | None = None
         self._cache_request: CacheRequest | None = None
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether an equal request was handled by the cache, from any address."""
+        return self._cache_request is not None
+
     def cache_request(
         self,
         request: WebRequest,

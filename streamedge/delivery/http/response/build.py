@@ -352,9 +352,10 @@ def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
         lower = name.lower()
         if lower in removed:
             continue
-        sent_value = without_no_codings(lower, value)
-        if sent_value is not None:
-            yield name, sent_value
+        if lower != "content-encoding":
+            yield name, value
+        elif (codings := without_no_codings(lower, value)) is not None:
+            yield name, codings
 
 
 def _passed_trailers(response: OriginResponse) -> Fields:
