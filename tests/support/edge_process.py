@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.certificate_authority import Pair
+
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
 PAUSE_S = 0.02  # between polls of another process
@@ -30,7 +32,7 @@ PAUSE_S = 0.02  # between polls of another process
 class EdgeProcess:
     """A running edge. ``folder`` holds its config, cache and log.
 
-    ``workers``: the number of workers in its config.
+    ``workers``: the number of workers in its config. ``https_port``: 0 without a certificate.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class EdgeProcess:
     admin_port: int
     process: subprocess.Popen[bytes] = field(repr=False)
     workers: int = 1
+    https_port: int = 0
 
     @property
     def pid(self) -> int:
@@ -133,17 +136,26 @@ def run_edge(
     distributions: str | None = None,
     ports: tuple[int, int] | None = None,
     prelude: str = "",
+    certificate: Pair | None = None,
 ) -> Iterator[EdgeProcess]:
     """Runs an edge with a config in TOML.
 
     ``origins`` must declare ``[origins.main]``. By default it is served as web distribution EWEB
     and rtmp distribution ESTREAM (applications cfx/st and vod); ``distributions`` replaces these.
     ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports`` are for HTTP and RTMP;
-    free ones by default. ``prelude`` is Python that every process of the edge runs first, to force
-    a fault.
+    free ones by default. ``certificate``: it also listens for HTTPS. ``prelude`` is Python that
+    every process of the edge runs first, to force a fault.
     """
-    admin_port, *free = free_ports(3)
+    admin_port, https_port, *free = free_ports(4)
     http_port, rtmp_port = ports or free
+    if certificate is None:
+        https_port = 0
+    else:
+        listen += f'\nhttps = ["127.0.0.1:{https_port}"]'
+        origins += (
+            f'\n[[certificates]]\ncertificate = "{certificate.certificate}"\n'
+            f'key = "{certificate.key}"\n'
+        )
     declared = distributions or (
         '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
         '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'
@@ -163,7 +175,7 @@ def run_edge(
         command[1:3] = ["-c", run]
     with open(folder / "stderr", "ab") as stderr:
         process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
-    running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process, workers)
+    running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process, workers, https_port)
     try:
         _await_health(running)
         yield running

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import hpack
 
-from tests.support.http_viewer import Response
+from tests.support.http_viewer import Response, TruncatedError
 
 PATIENCE_S = 30.0  # a wait that lasts this long has failed
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -368,6 +368,49 @@ class Http2Viewer:
         self._writer.transport.abort()
         self._receiving.cancel()
         await asyncio.gather(self._receiving, return_exceptions=True)
+
+
+class StreamViewer:
+    """One request at a time over HTTP/2, by the methods of ``http_viewer.Viewer``."""
+
+    def __init__(self, connection: Http2Viewer) -> None:
+        self._connection = connection
+        self._stream = 0
+        self._taken_bytes = 0  # of the body
+
+    async def send_request(
+        self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
+    ) -> None:
+        self._stream = await self._connection.send_request(path, method, host=host, **fields)
+        self._taken_bytes = 0
+
+    async def get(
+        self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
+    ) -> Response:
+        return await self._connection.get(path, method, host=host, **fields)
+
+    async def receive_head(self) -> Response:
+        return await self._connection.receive_head(self._stream)
+
+    async def receive_body(self, count: int) -> bytes:
+        """The next ``count`` bytes. Raises TruncatedError when the stream ends before."""
+        end = self._taken_bytes + count
+        try:
+            received = await self._connection.receive_bytes(self._stream, end)
+        except StreamResetError as exc:
+            raise TruncatedError(exc.received[self._taken_bytes :]) from exc
+        except ConnectionEndedError as exc:
+            raise TruncatedError(b"") from exc
+        start, self._taken_bytes = self._taken_bytes, end
+        return received[start:end]
+
+    async def receive_rest(self) -> bytes:
+        """The bytes until the stream ends, also by a reset."""
+        try:
+            body = (await self._connection.receive(self._stream)).body
+        except StreamResetError as exc:
+            body = exc.received
+        return body[self._taken_bytes :]
 
 
 @asynccontextmanager
