@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
 _LONG_DAY = "(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
@@ -23,6 +24,7 @@ _FORMS = (
 )
 # 2018: two digits then mean 1969 to 2068, as POSIX reads them.
 _ANY_TIME_S = 1_530_000_000.0
+_FIXDATE_LENGTH = len("Sun, 06 Nov 1994 08:49:37 GMT")
 _YEARS_AHEAD_MAX = 50  # a two-digit year further ahead is in the past
 
 
@@ -33,6 +35,19 @@ def parse_http_date_s(value: str, now_s: float = _ANY_TIME_S) -> int | None:
     against the date. A leap second counts as the second after it.
     """
     value = value.strip(" \t")
+    if not value:
+        return None
+    if len(value) == _FIXDATE_LENGTH:
+        return _parse_fixdate(value)
+    return _parse(value, now_s)
+
+
+@lru_cache(256)  # within a second, an origin's responses have the same Date
+def _parse_fixdate(value: str) -> int | None:
+    return _parse(value, _ANY_TIME_S)
+
+
+def _parse(value: str, now_s: float) -> int | None:
     for form in _FORMS:
         match = form.fullmatch(value)
         if match is None:

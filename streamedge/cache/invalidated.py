@@ -148,7 +148,10 @@ class InvalidationChecker:
         return validity if validity.verdict is Verdict.REFUSED else UNCONFIRMED
 
     def _written_since(self, asset: Asset, record: Record) -> bool:
-        return self._store.changes.is_written_since(record.sent_change, *_keys(asset))
+        changes = self._store.changes
+        if record.sent_change == changes.number:  # as after most misses: nothing was written at all
+            return False
+        return changes.is_written_since(record.sent_change, *_keys(asset))
 
 
 def _keys(asset: Asset) -> tuple[str, ...]:

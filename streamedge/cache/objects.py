@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from http import HTTPStatus
+from itertools import islice
 
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill import FillState
@@ -48,6 +49,7 @@ TOUCH_INTERVAL_S = 60.0
 RECORDS_BYTES = 32 * 1024 * 1024  # of the keys and header fields of a worker's open versions
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose responses vary, and the fields they vary by
 EVICTED_LOOK_S = 1.0
+CLOSED_AT_A_TIME = 64  # versions; copying the list of all would take long
 INLINE_LOOKS = 8  # a small object is checked every 8 s: it takes a system call
 VERSION_ONLY = Span(0, 0)  # an open that needs the version and none of its bytes
 
@@ -428,11 +430,15 @@ class Cache:
     def _close_unused(self) -> None:
         if not self._has_too_many:
             return
-        for open_object in list(self._versions.values()):
-            if open_object.idle:
+        passed = 0  # versions that are in use
+        while oldest := list(islice(self._versions.values(), passed, passed + CLOSED_AT_A_TIME)):
+            for open_object in oldest:
+                if not open_object.idle:
+                    passed += 1
+                    continue
                 self._forget(open_object)
                 if not self._has_too_many:
-                    break
+                    return
 
     @property
     def _has_too_many(self) -> bool:

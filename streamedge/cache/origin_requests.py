@@ -136,7 +136,16 @@ def build_origin_request(
         span = first_read(request.want)
         if request.want.size:
             fields.append(("range", f"bytes={span.start}-{span.end - 1}"))
-    return replace(request.origin_request, method=method, fields=tuple(fields))
+    return _with(request.origin_request, method, fields)
+
+
+def _with(
+    origin_request: OriginRequest, method: str, fields: list[tuple[str, str]]
+) -> OriginRequest:
+    """The request with a method and fields; itself if they are its own."""
+    if method == origin_request.method and len(fields) == len(origin_request.fields):
+        return origin_request  # fields are only added
+    return replace(origin_request, method=method, fields=tuple(fields))
 
 
 def without_range(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

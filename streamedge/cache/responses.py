@@ -91,6 +91,20 @@ class Unavailable(NamedTuple):
 Outcome = Stored | Passed | Unavailable
 
 
+class Selected(NamedTuple):
+    """The stored response that a request selects (RFC 9111 §4.1).
+
+    ``asset`` is that of the variant. ``why`` is Cache-Status's fwd reason if a request to the
+    origin is needed. ``lookups_ended``: how many lookups of the key had ended before the record was
+    read from the disk; None: it was in memory, or not looked for.
+    """
+
+    asset: Asset
+    record: Record | None
+    why: str
+    lookups_ended: int | None = None
+
+
 class HitForMiss:
     """Marks keys whose last response could not be stored, by the hash of the key."""
 
@@ -164,25 +178,26 @@ class ResponseCache:
             running = self._in_flight.find(request.asset.key)
             if running is not None and running[0].is_cold and not rounds:
                 # Another request already found the cache empty; skip the disk lookup.
-                asset, record, why = request.asset, None, "uri-miss"
+                selected = Selected(request.asset, None, "uri-miss")
             else:
-                asset, record, why = self._select(request)
-                running = self._in_flight.find(asset.key)
+                selected = self._select(request)
+                running = self._in_flight.find(selected.asset.key)
+            asset, record = selected.asset, selected.record
             reuse = decide(self._cache, request, asset, record, now_s)
             if record is not None and reuse in _USABLE:
                 open_object = self._cache.activate(asset, record)
                 if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
-                    self._start_lookup(_in_background(request), asset, record, "stale")
+                    self._start_lookup(_in_background(request), selected)
                 return self._hit(open_object, request, collapsed=rounds > 0)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
             if rounds == ROUNDS_MAX or self._skips_waiting_list(
                 request, asset, now_s, running is not None
             ):
-                return await self._fetch_alone(request, asset, record, why)
+                return await self._fetch_alone(request, selected)
             rounds += 1
             is_own = running is None
-            lookup, task = running or self._start_lookup(request, asset, record, why)
+            lookup, task = running or self._start_lookup(request, selected)
             # The task has not ended, or it would not be in the table: this suspends.
             lookup.waiting += 1
             try:
@@ -219,27 +234,35 @@ class ResponseCache:
 
     # Stored responses
 
-    def _select(self, request: CacheRequest) -> tuple[Asset, Record | None, str]:
-        """The asset of the selected variant, its record or None, and Cache-Status's fwd reason."""
+    def _select(self, request: CacheRequest) -> Selected:
+        """Selects the stored response of a request's variant."""
         asset = request.asset
-        record = self._usable_record(asset)
+        record, lookups_ended = self._usable_record(asset)
+        why = "uri-miss"
         if record is not None and record.varies_by:
             self._update_vary(asset.key, record.varies_by)
             asset = _variant(asset, record.varies_by, request.selected_by)
-            record = self._usable_record(asset)
-            if record is None:
-                return asset, None, "vary-miss"
-        if record is None or record.is_marker:
-            return asset, None, "uri-miss"
-        return asset, record, "stale"
+            record, lookups_ended = self._usable_record(asset)
+            why = "vary-miss"
+        if record is None:
+            return Selected(asset, None, why, lookups_ended)
+        if record.is_marker:
+            return Selected(asset, None, "uri-miss", lookups_ended)
+        return Selected(asset, record, "stale", lookups_ended)
 
-    def _usable_record(self, asset: Asset) -> Record | None:
-        """The record stored under the asset's key, unless it was refused."""
+    def _usable_record(self, asset: Asset) -> tuple[Record | None, int | None]:
+        """The record stored under the asset's key, unless it was refused; and, if it was read from
+        the disk, how many lookups of the key had ended before.
+        """
         open_object = self._cache.find_open(asset.key, asset.subject)
         if open_object is not None:
-            return open_object.record
-        record = self._cache.store.load_record(asset.key)
-        return None if record is not None and is_refused(self._cache, asset, record) else record
+            return open_object.record, None
+        store = self._cache.store
+        ended = store.changes.lookups_ended(asset.key)
+        record = store.load_record(asset.key)
+        if record is not None and is_refused(self._cache, asset, record):
+            record = None
+        return record, ended
 
     def _hit(self, open_object: OpenObject, request: CacheRequest, *, collapsed: bool) -> Stored:
         reader = self._reader(open_object, request, CacheResult.HIT, request.asset.subject)
@@ -270,13 +293,15 @@ class ResponseCache:
         return request.origin_request.method == "HEAD" and not request.is_object and not is_running
 
     def _start_lookup(
-        self, request: CacheRequest, asset: Asset, record: Record | None, why: str
+        self, request: CacheRequest, selected: Selected
     ) -> tuple[Lookup, asyncio.Task[None]]:
         lookup = Lookup(
-            CacheStatus(forwarded=why), position=request.want.start, is_cold=record is None
+            CacheStatus(forwarded=selected.why),
+            position=request.want.start,
+            is_cold=selected.record is None,
         )
         task = self._in_flight.begin(
-            asset.key, lookup, lambda: self._run_lookup(lookup, request, asset, record)
+            selected.asset.key, lookup, lambda: self._run_lookup(lookup, request, selected)
         )
         return lookup, task
 
@@ -301,7 +326,7 @@ class ResponseCache:
             return Passed(object_error(*lookup.refusal), cache_status)
         if lookup.open_object is None or not lookup.is_shared:
             return None
-        asset = self._select(request)[0]
+        asset = self._select(request).asset
         if asset.key != lookup.open_object.asset.key or self._is_outdated(lookup, asset):
             return None
         reader = self._reader(lookup.open_object, request, CacheResult.HIT, asset.subject)
@@ -323,31 +348,35 @@ class ResponseCache:
             is not Verdict.FRESH
         )
 
-    async def _fetch_alone(
-        self, request: CacheRequest, asset: Asset, record: Record | None, why: str
-    ) -> Outcome:
+    async def _fetch_alone(self, request: CacheRequest, selected: Selected) -> Outcome:
         """Sends the request without waiting for others and without making them wait."""
-        lookup = Lookup(CacheStatus(forwarded=why), waiting=1)
+        lookup = Lookup(CacheStatus(forwarded=selected.why), waiting=1)
         try:
-            await self._fetch(lookup, request, asset, record, is_passed=not request.needs_version)
+            await self._fetch(
+                lookup,
+                request,
+                selected.asset,
+                selected.record,
+                is_passed=not request.needs_version,
+            )
             return self._own_outcome(lookup, request)
         finally:
             lookup.waiting = 0
             lookup.release_unclaimed()
 
-    async def _run_lookup(
-        self, lookup: Lookup, request: CacheRequest, asset: Asset, record: Record | None
-    ) -> None:
+    async def _run_lookup(self, lookup: Lookup, request: CacheRequest, selected: Selected) -> None:
         """Fetches the key, or waits for another worker that is fetching it and uses its result.
 
         After ``ROUNDS_MAX`` lookups of other workers without a usable result it fetches anyway:
-        in a queue, the last worker would wait for all others.
+        in a queue, the last worker would wait for all others. The record is read again only if a
+        lookup has ended since it was read.
         """
-        store = self._cache.store
+        store, asset, record = self._cache.store, selected.asset, selected.record
         has_lock = await self._lock_key(asset.key)
         try:
             lookup.sent_at = self._cache.sent_now()
-            present = store.load_record(asset.key)
+            is_last = has_lock and selected.lookups_ended == store.changes.lookups_ended(asset.key)
+            present = None if is_last else store.load_record(asset.key)
             if (
                 present is not None
                 and not present.is_marker

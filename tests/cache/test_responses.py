@@ -18,7 +18,7 @@ from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, U
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import variant_key
 from streamedge.cache.storage.extent import Extent
-from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.records import Asset, Record
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
@@ -106,6 +106,31 @@ async def test_cold_response_is_followed_by_a_hit(location: Location) -> None:
     assert await body_of(hit) == BYTES
     await wait_until_idle(location, worker)
     assert len(location.server.requests) == 1
+
+
+@pytest.mark.parametrize("other_workers_lookups", [0, 1])
+async def test_miss_reads_the_record_again_only_after_another_lookup_has_ended(
+    location: Location, monkeypatch: pytest.MonkeyPatch, other_workers_lookups: int
+) -> None:
+    put(location)
+    store = location.worker().store
+    worker = location.worker()
+    loads: list[str] = []
+    load_record, lock_asset = worker.store.load_record, worker.store.lock_asset
+
+    def counted_load(key: str) -> Record | None:
+        loads.append(key)
+        return load_record(key)
+
+    def lock_after_others(key: str) -> bool:
+        for _lookup in range(other_workers_lookups):
+            store.changes.lookup_ended(key)
+        return lock_asset(key)
+
+    monkeypatch.setattr(worker.store, "load_record", counted_load)
+    monkeypatch.setattr(worker.store, "lock_asset", lock_after_others)
+    await body_of(await ResponseCache(worker).respond(request(location)))
+    assert loads == ["site\nfilm"] * (1 + other_workers_lookups)
 
 
 @pytest.mark.parametrize("fields", [FRESH, STALE, PRIVATE])

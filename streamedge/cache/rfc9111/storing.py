@@ -85,6 +85,8 @@ def withheld_fields(fields: Mapping[str, str]) -> dict[str, str]:
     """
     directives = response_directives(fields)
     listed = directives.no_cache_fields | directives.private_fields
+    if not listed:
+        return {}
     left_out = HOP_BY_HOP | parse_connection(fields.get("connection", ""))
     return {name: fields[name] for name in listed - left_out if name in fields}
 

@@ -177,6 +177,9 @@ def forwarded_query(cache: CachePolicy, request: OriginRequestPolicy, query: str
     return _selected_query(query, (cache.query_strings, request.query_strings))
 
 
+_REMOVED_FROM_SAFE = EDGE_OWNED | CONDITIONS
+
+
 def forwarded_fields(
     cache: CachePolicy, request: OriginRequestPolicy, method: str, fields: Iterable[Field]
 ) -> list[Field]:
@@ -187,7 +190,7 @@ def forwarded_fields(
     evaluates them. An unsafe method also forwards the fields for its body and its conditions.
     """
     fields = _end_to_end(fields)
-    removed, allowed = EDGE_OWNED | CONDITIONS, frozenset(cache.headers)
+    removed, allowed = _REMOVED_FROM_SAFE, frozenset(cache.headers)
     if method not in SAFE_METHODS:
         removed, allowed = EDGE_OWNED, allowed | WRITE_FIELDS
     forwarded = [

@@ -279,7 +279,8 @@ def build_cache_request(
         primary = join_key(binding.identity, route.name)  # one object for all queries
     origin = binding.origin
     if binding.is_site or to_origin.query or to_origin.fields:
-        origin = RequestedObject(binding.name, binding.upstream, replace(to_origin, method="GET"))
+        to_fill = to_origin if to_origin.method == "GET" else replace(to_origin, method="GET")
+        origin = RequestedObject(binding.name, binding.upstream, to_fill)
     parent_keys = () if primary == key else (primary,)
     asset = Asset(
         key, route.name, origin, binding.name, rule.rules, parent_keys, *invalidation_target(route)
