@@ -179,8 +179,9 @@ class Extent:
         match. A whole chunk of this era is past that, and is not read again.
         """
         word = _TABLE_WORD + chunk * _WORDS_PER_CHUNK
-        whole = self._words[word] == self.chunk_bytes(chunk) and self._words[word + 2] == self.era
-        return self._accept(chunk, keep=whole or self._matches(chunk))
+        valid = self._words[word]
+        whole = valid == self.chunk_bytes(chunk) and self._words[word + 2] == self.era
+        return self._accept(chunk, keep=not valid or whole or self._matches(chunk))
 
     def write(self, position: int, data: bytes | memoryview) -> None:
         """Stores ``data`` and publishes it. ``position`` must be where its chunk's valid bytes end.

@@ -24,6 +24,8 @@ from streamedge.http_date import parse_http_date_s
 from streamedge.keys import join_key, key_bytes
 from streamedge.origin import Origin, OriginHead, Version
 
+_ENCODER = json.JSONEncoder(check_circular=False)
+
 
 class InvalidationTarget(NamedTuple):
     """The values that invalidations are matched against.
@@ -114,6 +116,20 @@ class Record:
         texts = sum(len(name) + len(value) + 150 for name, value in pairs)
         return 2000 + 3 * len(self.key) + texts
 
+    def with_body(self, crc: int) -> Record:
+        """The record of an object whose body, with that CRC-32, is in the record's file."""
+        return Record(  # in a third of the time of ``replace``, for each miss
+            self.key,
+            self.head,
+            self.validated_s,
+            self.initial_age_s,
+            self.varies_by,
+            self.sent_change,
+            self.trailers,
+            self.position,
+            crc,
+        )
+
     def age_s(self, now_s: float) -> float:
         """Its age at ``now_s``, in seconds."""
         return self.initial_age_s + now_s - self.validated_s
@@ -192,7 +208,7 @@ def version_parts(version: Version) -> tuple[str, ...]:
 def encode_record(record: Record, body: bytes = b"") -> bytes:
     """The content of a record's file: JSON, and the ``body`` if the record has a ``body_crc``."""
     version = record.head.version
-    line = json.dumps(
+    line = _ENCODER.encode(
         {
             "key": record.key,
             "etag": version.etag,

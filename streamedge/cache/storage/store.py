@@ -301,7 +301,7 @@ class Store:
 
         Returns the record with the body's CRC; None if the disk fails, which is logged.
         """
-        record = replace(record, body_crc=zlib.crc32(body))
+        record = record.with_body(zlib.crc32(body))
         data = encode_record(record, body)
         fd = self._replace_record(record.key, data)
         if fd is None:
