@@ -34,6 +34,7 @@ def parse_address(text: str) -> IpAddress | None:
     return address if mapped is None else mapped
 
 
+@lru_cache(maxsize=PARSED_MAX)
 def canonical(text: str) -> str:
     """The one text form of an address; other text is returned unchanged."""
     address = parse_address(text)

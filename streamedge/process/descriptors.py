@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from streamedge.config.schema.config import Config, RemoteOriginConfig
 
-CONNECTION_DESCRIPTORS = 2  # the transport's, and the sender's duplicate of it
+CONNECTION_DESCRIPTORS = 1
 EXTENT_DESCRIPTORS = 2  # the file and its mapping
 UNLIMITED = 1 << 30  # if the system sets no limit
 OTHER_DESCRIPTORS = 64  # databases, wake-ups, threads, files of origins and of bodies

@@ -1,8 +1,8 @@
 """Accepts connections: reads the PROXY header, enforces limits, hands over to the protocol.
 
-Until its PROXY header has been read, where the listener has one, a connection belongs to this
-module. Then the protocol gets the transport, the bytes behind the header, and the ``Peer``: the
-client address that counts from here on.
+On a listener with PROXY headers, a connection belongs to this module until its header has been
+read. Then the protocol gets the transport, the bytes behind the header, and the ``Peer``: the
+client address that counts from here on. On other listeners the protocol gets it at once.
 
 A header is accepted only from the proxies that the config names. On a listener with PROXY headers
 a connection that begins otherwise is closed. A refusal is counted, and logged at most once a
@@ -12,7 +12,6 @@ second, because anybody can cause it.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -82,12 +81,13 @@ class Acceptor:
         *,
         is_proxied: bool,
         reject_response: bytes = b"",
-    ) -> Callable[[], PendingConnection]:
+    ) -> Callable[[], asyncio.Protocol]:
         """The protocol factory of a listener; sends ``reject_response`` at a limit."""
         loop = asyncio.get_running_loop()
-        return partial(
-            PendingConnection, self, loop, connect, reject_response, is_proxied=is_proxied
-        )
+        if is_proxied:
+            return partial(PendingConnection, self, loop, connect, reject_response)
+        protocol = DirectConnections(self, loop, connect, reject_response)
+        return lambda: protocol
 
     def stats(self) -> dict[str, int]:
         """Open connections by client address; empty without a limit per address."""
@@ -118,19 +118,39 @@ class Acceptor:
         self._open[address] = count + 1
         return partial(self._release_slot, address)
 
-    def has_descriptors(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether a connection leaves enough descriptors, and can have a second one itself."""
+    def admit(
+        self, transport: asyncio.Transport, now_s: float, reject_response: bytes
+    ) -> Peer | None:
+        """The peer of a new connection; None where it is refused."""
+        peername = transport.get_extra_info("peername")
+        if peername is None:
+            transport.abort()  # the client has closed it already
+            return None
+        peer = Peer(canonical(peername[0]), peername[1])
         end = self.rules.descriptors_end
-        if not end:
-            return True
-        descriptor = transport.get_extra_info("socket").fileno()
-        if descriptor >= end:
-            return False
-        try:
-            os.close(os.dup(descriptor))  # connections accepted in this iteration may use the rest
-        except OSError:
-            return False
-        return True
+        if end and transport.get_extra_info("socket").fileno() >= end:
+            self.refuse_full(peer, now_s)
+            _reject(transport, reject_response)
+            return None
+        return peer
+
+    def hand_over(
+        self,
+        transport: asyncio.Transport,
+        peer: Peer,
+        now_s: float,
+        connect: Connect,
+        reject_response: bytes,
+    ) -> asyncio.Protocol | None:
+        """Starts the connection's protocol, unless its address is at the limit."""
+        on_close = self.acquire_slot(peer, now_s)
+        if on_close is None:
+            _reject(transport, reject_response)
+            return None
+        protocol = connect(peer, on_close)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        return protocol
 
     def refuse_full(self, peer: Peer, now_s: float) -> None:
         """Counts a connection for which there are no descriptors."""
@@ -154,8 +174,11 @@ class Acceptor:
             del self._open[address]
 
 
-class PendingConnection(asyncio.Protocol):
-    """One connection until its protocol takes over."""
+class DirectConnections(asyncio.Protocol):
+    """The first protocol of all connections of a listener without PROXY headers.
+
+    It keeps nothing of a connection; it stays the protocol of those that are refused.
+    """
 
     def __init__(
         self,
@@ -163,14 +186,33 @@ class PendingConnection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         connect: Connect,
         reject_response: bytes,
-        *,
-        is_proxied: bool,
     ) -> None:
         self._acceptor = acceptor
         self._loop = loop
         self._connect = connect
         self._reject_response = reject_response
-        self._is_proxied = is_proxied
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        now_s = self._loop.time()
+        peer = self._acceptor.admit(transport, now_s, self._reject_response)
+        if peer is not None:
+            self._acceptor.hand_over(transport, peer, now_s, self._connect, self._reject_response)
+
+
+class PendingConnection(asyncio.Protocol):
+    """One connection until its PROXY header has come."""
+
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        loop: asyncio.AbstractEventLoop,
+        connect: Connect,
+        reject_response: bytes,
+    ) -> None:
+        self._acceptor = acceptor
+        self._loop = loop
+        self._connect = connect
+        self._reject_response = reject_response
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # from the beginning
         self._peer: Peer = None  # type: ignore[assignment]  # as well
         self._received = b""
@@ -178,18 +220,12 @@ class PendingConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        peername = transport.get_extra_info("peername")
-        if peername is None:
-            transport.abort()  # the client has closed it already
+        peer = self._acceptor.admit(transport, self.began_s, self._reject_response)
+        if peer is None:
             return
-        self._peer = Peer(canonical(peername[0]), peername[1])
+        self._peer = peer
         rules, waiting = self._acceptor.rules, self._acceptor.waiting
-        if not self._acceptor.has_descriptors(transport):
-            self._acceptor.refuse_full(self._peer, self._loop.time())
-            self._reject()
-        elif not self._is_proxied:
-            self._hand_over(self._peer)
-        elif not is_trusted(self._peer.address, rules.proxies):
+        if not is_trusted(peer.address, rules.proxies):
             self.refuse("the address is not in listen.proxies")
         elif len(waiting) >= rules.waiting_max:
             self.refuse("too many connections wait for a PROXY header")
@@ -210,7 +246,9 @@ class PendingConnection(asyncio.Protocol):
         self._acceptor.waiting.discard(self)
         peer = self._peer if header.source is None else Peer(*header.source)
         rest, self._received = self._received[header.size_bytes :], b""
-        protocol = self._hand_over(peer)
+        protocol = self._acceptor.hand_over(
+            self._transport, peer, self._loop.time(), self._connect, self._reject_response
+        )
         if protocol is not None and rest and not self._transport.is_closing():
             protocol.data_received(rest)
 
@@ -231,21 +269,11 @@ class PendingConnection(asyncio.Protocol):
         self._acceptor.refused(self._peer, reason, self._loop.time())
         self._transport.abort()
 
-    def _reject(self) -> None:
-        if self._reject_response:
-            self._transport.write(self._reject_response)
-        self._transport.close()
 
-    def _hand_over(self, peer: Peer) -> asyncio.Protocol | None:
-        """Starts the connection's protocol, unless its address is at the limit."""
-        on_close = self._acceptor.acquire_slot(peer, self._loop.time())
-        if on_close is None:
-            self._reject()
-            return None
-        protocol = self._connect(peer, on_close)
-        self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
-        return protocol
+def _reject(transport: asyncio.Transport, response: bytes) -> None:
+    if response:
+        transport.write(response)
+    transport.close()
 
 
 def _no_slot() -> None:

@@ -13,7 +13,6 @@ The sender does not decide what to send or when a peer is too slow. While it wai
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -80,7 +79,7 @@ class Sender:
         self._loop = loop
         self._drained = drained
         self._failed = failed
-        self._parts: deque[bytes | memoryview | _Piece] = deque()
+        self._parts: list[bytes | memoryview | _Piece] = []
         self._cancel_wait: Callable[[], None] | None = None
         self._next_quantum: asyncio.Handle | None = None
         self._pumping = False
@@ -131,7 +130,10 @@ class Sender:
         return accepted
 
     def close(self) -> None:
-        """Closes the writer and drops the queue. May be called twice."""
+        """Closes the writer and drops the queue. May be called twice.
+
+        The owner calls it before its transport closes the descriptor, in ``connection_lost``.
+        """
         self._parts.clear()
         self._stop_watching()
         if self._next_quantum is not None:
@@ -174,22 +176,34 @@ class Sender:
         self._drained()
 
     def _send(self, data: bytes | memoryview) -> int:
-        """Sends bytes; MSG_MORE delays a short part when the next one can follow at once."""
-        sent = self._writer.send(data, more=self._more_follows())
-        self._accepted_bytes += sent
-        if sent == len(data):
-            self._parts.popleft()
-        else:
-            self._parts[0] = memoryview(data)[sent:]
+        """Sends bytes, together with the bytes behind them that are ready."""
+        following = self._parts[1] if len(self._parts) > 1 else None
+        more = following is not None
+        if isinstance(following, _Piece):
+            ready = following.source.ready(following.position, following.end)
+            more = ready is not None
+            if ready is not None:
+                sent = self._writer.send_together(data, ready)
+                if sent > len(data):
+                    following.begun = True
+                    following.position += sent - len(data)
+                    if following.position == following.end:
+                        del self._parts[1]
+                if sent:
+                    self._sent(data, min(sent, len(data)))
+                    self._accepted_bytes += max(0, sent - len(data))
+                    return sent
+        sent = self._writer.send(data, more=more)
+        self._sent(data, sent)
         return sent
 
-    def _more_follows(self) -> bool:
-        if len(self._parts) < 2:
-            return False
-        following = self._parts[1]
-        return not isinstance(following, _Piece) or (
-            following.source.ready(following.position, following.end) is not None
-        )
+    def _sent(self, data: bytes | memoryview, count: int) -> None:
+        """Removes the first ``count`` bytes of ``data``, the first part."""
+        self._accepted_bytes += count
+        if count == len(data):
+            del self._parts[0]
+        else:
+            self._parts[0] = memoryview(data)[count:]
 
     def _send_piece(self, piece: _Piece) -> int:
         """Sends the ready bytes of a piece; -1 when none is ready."""
@@ -212,7 +226,7 @@ class Sender:
         self._accepted_bytes += sent
         piece.position += sent
         if piece.position == piece.end:
-            self._parts.popleft()
+            del self._parts[0]
         elif sent < count:
             raise BlockingIOError  # the socket is full; another call would block
         return sent

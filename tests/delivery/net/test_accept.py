@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
 import json
 import os
@@ -380,18 +379,3 @@ async def test_connection_is_refused_when_few_descriptors_are_left(
         assert refused > 0
         (line,) = [line for line in listener.lines() if line["event"] == "connections_refused"]
         assert "RLIMIT_NOFILE" in line["reason"]
-
-
-async def test_connection_is_refused_without_a_second_descriptor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_descriptor: int) -> int:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    rules = AcceptRules(LOOPBACK, descriptors_end=1 << 30)
-    async with open_listener(tmp_path, rules, is_proxied=False) as listener:
-        async with connecting(listener) as client:
-            assert await client.line() == client.name
-        monkeypatch.setattr(os, "dup", refuse)
-        async with connecting(listener) as client:
-            assert await client.read_to_end() == REFUSAL
