@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import zlib
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache.storage.eviction import scan
+from streamedge.cache.storage.folder import Usage
 from streamedge.cache.storage.inline_body import INLINE_BYTES_MAX
 from streamedge.cache.storage.records import Record, decode_record, encode_record
 from streamedge.cache.storage.store import Store
@@ -101,6 +103,16 @@ def test_file_of_a_small_object_is_accepted_whole_or_not_at_all() -> None:
     for at in range(len(data) - len(BODY), len(data)):
         damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         assert decode_record(damaged, "film") is None
+
+
+def test_pages_of_a_small_object_count_as_stored(
+    cache_root: Path, stores: tuple[Store, Store]
+) -> None:
+    usage = Usage(cache_root)
+    head = OriginHead(Version('"1"', 5000), "text/plain")
+    assert stores[0].save_small(replace(RECORD, head=head), bytes(5000)) is not None
+    assert usage.total() == 2 * mmap.PAGESIZE
+    assert sum(file.size_bytes for file in scan(cache_root)) == usage.total()
 
 
 @pytest.mark.parametrize("call", ["write", "replace"])
