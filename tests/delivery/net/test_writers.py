@@ -62,28 +62,25 @@ async def test_closed_writer_never_writes_to_the_next_owner_of_its_descriptor(
     file = os.open(tmp_path / "file", os.O_RDONLY)
     async with connect() as (writer, transport, far):
         number = transport.get_extra_info("socket").fileno()
+        mine, peer = socket.socketpair()
         if has_sent:
             for write in write_some(writer, file):
                 assert write() >= 10
         transport.abort()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        others = socket.socketpair()
-        try:
-            assert number in {end.fileno() for end in others}
+        os.dup2(mine.fileno(), number)  # the number belongs to another connection now
+        mine.close()
+        with peer, socket.socket(fileno=number) as other:
             sent = 0
             with suppress(OSError):
                 sent = write_some(writer, file)[way]()
             assert sent == 0
-            for end in others:
-                with pytest.raises(BlockingIOError):
-                    end.recv(1, socket.MSG_DONTWAIT)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1, socket.MSG_DONTWAIT)
             del writer
-            for end in others:
-                os.fstat(end.fileno())  # still open
-        finally:
-            for end in others:
-                end.close()
+            assert other.send(b"open") == 4
+            assert peer.recv(4) == b"open"
         assert far
     os.close(file)
 
