@@ -1,6 +1,6 @@
 """Waits until sockets that a transport owns can be written to.
 
-Event loops let nobody else watch a transport's descriptor, and a duplicate would cost a descriptor
+Event loops let no other code watch a transport's descriptor, and a duplicate would cost a descriptor
 for each connection. So one epoll object holds all sockets whose peers are slow, and the loop
 watches that object.
 """
