@@ -1,7 +1,7 @@
 """Waits until sockets that a transport owns can be written to.
 
-Event loops let no other code watch a transport's descriptor, and a duplicate would cost a descriptor
-for each connection. So one epoll object holds all sockets whose peers are slow, and the loop
+Event loops let no other code watch a transport's descriptor, and a duplicate would cost one
+more for each connection. So one epoll object holds all sockets whose peers are slow, and the loop
 watches that object.
 """
 
