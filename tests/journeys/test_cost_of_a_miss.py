@@ -29,8 +29,8 @@ COSTS = {
     "fcntl": 2,  # the key's lock
     "poll": 1,  # whether the origin's connection is still open
     "read": 2,  # the viewer's request, the origin's response
-    "sendto": 1,  # the head
-    "sendfile": 1,  # the body
+    "pread64": 1,  # the body, from the new file
+    "writev": 1,  # head and body
 }
 TOLERANCE = 0.3
 
