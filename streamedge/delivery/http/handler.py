@@ -36,7 +36,8 @@ from streamedge.delivery.http.compression.negotiation import (
 )
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
-from streamedge.delivery.http.fast_path.fast_path import FastPath, SentHit, hit_log_lines
+from streamedge.delivery.http.fast_path.fast_path import FastPath
+from streamedge.delivery.http.fast_path.remembered import SentHit, hit_log_lines
 from streamedge.delivery.http.fast_path.request_memo import BytesMemo, FieldsMemo, RawFields
 from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from streamedge.delivery.http.fast_path.fast_path import Hit, RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 
 BATCH_MAX = 64

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from streamedge.access.client_address import IpNetwork, is_trusted
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
-from streamedge.delivery.http.fast_path.fast_path import Hit, Kind, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler, Upgraded
 from streamedge.delivery.http.http1.body import ReadControl

@@ -15,7 +15,7 @@ from typing import Any
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.http.fast_path.fast_path import Hit, RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http1.encoding import (

@@ -25,7 +25,7 @@ from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
-from streamedge.delivery.http.fast_path.fast_path import Hit, RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler, Upgraded
 from streamedge.delivery.http.http2.encoding import (

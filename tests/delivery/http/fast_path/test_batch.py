@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
-from streamedge.delivery.http.fast_path.fast_path import SentHit
+from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.http1.connection import Http1Connection
 from tests.support.http_viewer import Viewer, open_viewer, request
 from tests.support.web_edge import WebEdge, connections, serve_web

@@ -1,0 +1,224 @@
+"""What the fast path remembers of requests, and the responses that it prepares for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from streamedge.cache.open_object import OpenObject
+from streamedge.cache.storage.extent import Ready
+from streamedge.cache.storage.records import (
+    InvalidationTarget,
+    Provenance,
+)
+from streamedge.delivery.http.compression.negotiation import (
+    negotiate,
+)
+from streamedge.delivery.http.fast_path.request_memo import ByteRange
+from streamedge.delivery.http.policy.response_headers import Field
+from streamedge.delivery.http.request.authorization import CachedGrant
+from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.routing import (
+    Route,
+    invalidation_target,
+)
+from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
+from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.response import ResponseHead
+
+Head = TypeVar("Head")
+Head_co = TypeVar("Head_co", covariant=True)
+Tail = TypeVar("Tail")
+
+
+class HeadEncoder(Protocol[Head_co, Tail]):
+    """Encodes heads for one HTTP version. ``Tail`` is the part that all ranges share."""
+
+    def tail(self, fields: Iterable[Field]) -> Tail: ...
+
+    def whole(self, size_bytes: int, tail: Tail) -> Head_co: ...
+
+    def part(self, start: int, end: int, size_bytes: int, tail: Tail) -> Head_co: ...
+
+    def message(self, head: ResponseHead, *, closes: bool) -> Head_co: ...
+
+
+Sources = tuple[tuple[OpenObject, InvalidationTarget], ...]
+"""The objects that a response was made from, which must stay valid and not be superseded, and what
+invalidations of them match."""
+
+
+class Kind(Enum):
+    """How a remembered request is answered."""
+
+    PLAIN = auto()  # with its target's fields, for any range
+    PREPARED = auto()  # with a whole prepared response
+    HANDLED = auto()  # on the general path each time
+
+
+class PreparedResponse(Generic[Tail]):
+    """The prepared parts of the response to a host and URL."""
+
+    __slots__ = (
+        "changes",
+        "compress",
+        "distribution",
+        "encoding",
+        "header_tail",
+        "is_other",
+        "key",
+        "opened",
+        "origin_field",
+        "policy",
+        "rules",
+        "secure",
+        "since_s",
+        "size_bytes",
+        "sources",
+        "stored",
+        "subject",
+        "until_s",
+    )
+
+    def __init__(self, route: Route, key: str, request: WebRequest, *, compress: bool) -> None:
+        self.distribution = route.distribution
+        self.policy = route.rule.behavior.response_headers
+        self.rules = route.rule.rules
+        self.origin_field = request.headers.get("origin")
+        self.secure = request.secure
+        self.compress = compress
+        self.encoding = negotiate(request.headers.get("accept-encoding")) if compress else None
+        self.key = key
+        self.subject = invalidation_target(route)
+        self.stored: OpenObject | None = None  # the stored form of ``opened``
+        self.sources: Sources = ()
+        self.changes = -1
+        # The following fields are valid from ``since_s`` to ``until_s``, at most one second.
+        self.since_s = 0.0
+        self.until_s = 0.0
+        self.opened: OpenObject | None = None
+        self.is_other = False  # the stored response has another status than 200
+        self.size_bytes = 0
+        self.header_tail: Tail
+
+    def provenance(self) -> Callable[[], Provenance] | None:
+        """The provenance of a response that begins now; built only when it is called."""
+        return _provenance(self.stored, self)
+
+
+class PreparedMessage(Generic[Head]):
+    """A whole prepared response to a request; valid from ``since_s`` to ``until_s``.
+
+    ``opened`` has the bytes of its span or parts, None where it has none.
+    """
+
+    __slots__ = (
+        "changes",
+        "head",
+        "opened",
+        "page_target",
+        "response",
+        "since_s",
+        "sources",
+        "until_s",
+    )
+
+    def __init__(self) -> None:
+        self.changes = -1
+        self.since_s = 0.0
+        self.until_s = 0.0
+        self.sources: Sources = ()
+        self.opened: OpenObject | None = None
+        self.page_target: tuple[Route, WebRequest, str] | None = None
+        self.head: Head
+        self.response: Response
+
+
+class RememberedRequest(NamedTuple, Generic[Head, Tail]):
+    """A request without a body, how it was dispatched, and what its response is made of.
+
+    ``request`` is without its range where ``kind`` is PLAIN. ``named`` are the log fields of its
+    target, ``logged`` the last log fields. ``address``: the viewer's address from a trusted proxy,
+    or "" for the connection's own. ``admitted``: the grant, or None where access is open to all.
+    """
+
+    kind: Kind
+    request: WebRequest
+    outcome: Dispatched | Refused
+    target: PreparedResponse[Tail] | None
+    message: PreparedMessage[Head]
+    named: str
+    logged: str
+    address: str
+    admitted: CachedGrant | None
+
+    def for_viewer(self, client: str, address: str, started_s: float) -> WebRequest:
+        """The request as it comes now over a connection with ``client``."""
+        request = self.request
+        # Three times as fast as dataclasses.replace.
+        return WebRequest(
+            request.method,
+            request.host,
+            request.path,
+            request.headers,
+            client,
+            request.keep_alive,
+            started_s,
+            request.query,
+            request.fields,
+            request.secure,
+            request.http_version,
+            time.time(),
+            self.address or address,
+            request.misdirected,
+            request.forwarded_client,
+        )
+
+
+Hit = tuple[int, Head, Ready | None, int, int, OpenObject | None, PreparedMessage[Head] | None]
+"""A response that can be sent now: status, head, ready bytes, start and end of the span, the open
+object, and the message if it is not a plain GET.
+
+No bytes are ready while the first one is still on its way from the origin, or when there are none.
+"""
+
+SentHit = tuple[RememberedRequest, ByteRange | None, int, str, int, Response | None]  # type: ignore[type-arg]
+"""A hit that was sent completely: request, range, status, client, bytes sent; the response if it
+was a prepared message."""
+
+
+def _provenance(
+    stored: OpenObject | None, target: PreparedResponse[Tail]
+) -> Callable[[], Provenance] | None:
+    if stored is None:
+        return None
+    return lambda: Provenance(target.subject, stored.record.position, stored.record.head.headers)
+
+
+def hit_log_lines(
+    process: str, sent_hits: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
+) -> list[str]:
+    """The log lines of hits, in the form of ``access_log``."""
+    begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'
+    seconds = f"{duration_s:.4f}" if duration_s else "0.0"
+    lines = []
+    for remembered, byte_range, status, client, sent_bytes, response in sent_hits:
+        method, result, ranged, reason = "GET", "Hit", "", cut
+        if response is not None:
+            request = remembered.request
+            method, result = request.method, response.result.value
+            reason = cut or response.reason
+            if "range" in request.headers:
+                ranged = f',"range":{quoted_and_cut(request.headers["range"])}'
+        elif byte_range is not None:
+            ranged = f',"range":"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"'
+        end = "}" if reason is None else f',"reason":{quoted(reason)}}}'
+        lines.append(
+            f'{begin}{client}","method":"{method}",{remembered.named},"status":{status},'
+            f'"bytes":{sent_bytes},"cache":"{result}","seconds":{seconds}'
+            f"{ranged}{remembered.logged}{end}"
+        )
+    return lines
