@@ -20,6 +20,21 @@ from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
 from streamedge.cli import reference
 from streamedge.delivery.http.compression.compressor import COMPRESSIONS_MAX
 from streamedge.delivery.http.compression.negotiation import COMPRESSED_BYTES_MAX
+from streamedge.delivery.http.http2.connection import FIELDS_MAX, ROUND_BYTES
+from streamedge.delivery.http.http2.engine import (
+    CONNECTION_WINDOW_BYTES,
+    CONTINUATIONS_MAX,
+    CONTROLS_AT_ONCE,
+    CONTROLS_PER_S,
+    GLITCHES_AT_ONCE,
+    GLITCHES_PER_S,
+    HEAD_LIST_BYTES_MAX,
+    REQUESTS_MAX,
+    RESETS_AT_ONCE,
+    RESETS_PER_S,
+    STREAM_WINDOW_BYTES,
+    STREAMS_MAX,
+)
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX
@@ -108,7 +123,7 @@ def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
 def _names(node: ast.expr) -> list[str]:
     """The event names that an argument may be."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return [node.value] if re.fullmatch("[a-z_]+", node.value) else []
+        return [node.value] if re.fullmatch("[a-z][a-z0-9_]*", node.value) else []
     if isinstance(node, ast.IfExp):
         return _names(node.body) + _names(node.orelse)
     return []
@@ -285,6 +300,20 @@ LIMITS = {
     "Name of an object": f"{NAME_BYTES_MAX:,} bytes",
     "Head of a request": f"{HEAD_BYTES_MAX:,} bytes",
     "Trailers of a request": f"{TRAILER_BYTES_MAX >> 10} KiB",
+    "Open streams": f"{STREAMS_MAX}",
+    "Requests that are handled, those of viewers that left included": f"{STREAMS_MAX}",
+    "Fields of a head": f"{FIELDS_MAX}",
+    "Decoded head": f"{HEAD_LIST_BYTES_MAX:,} bytes",
+    "CONTINUATION frames of a head": f"{CONTINUATIONS_MAX}",
+    "Body that the origin has not taken": f"{STREAM_WINDOW_BYTES >> 10} KiB of a request, "
+    f"{CONNECTION_WINDOW_BYTES >> 20} MiB of all",
+    "Streams reset by the viewer, or by its errors": f"{RESETS_AT_ONCE} at once, "
+    f"{RESETS_PER_S} a second",
+    "SETTINGS, PING, PRIORITY_UPDATE and empty DATA": f"{CONTROLS_AT_ONCE} at once, "
+    f"{CONTROLS_PER_S} a second",
+    "Frames that look like an attack": f"{GLITCHES_AT_ONCE} at once, {GLITCHES_PER_S} a second",
+    "Bytes read ahead of the viewer": f"{ROUND_BYTES >> 10} KiB",
+    "Requests of a connection": f"{REQUESTS_MAX:,}",
     "Object that is compressed": f"{COMPRESSED_BYTES_MAX / 1e6:g} MB",
     "Compressions at once": f"{COMPRESSIONS_MAX}",
     "Chunk of the cache": f"{CHUNK_BYTES >> 10} KiB",

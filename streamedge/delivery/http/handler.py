@@ -425,6 +425,7 @@ class HttpHandler:
                 result=response.result.value,
                 distribution=response.distribution,
                 duration_s=duration_s,
+                http_version=request.http_version,
                 agent=headers.get("user-agent"),
                 viewer=request.viewer,
                 reason=cut or response.reason,

@@ -148,7 +148,9 @@ class FastPath(Generic[Key, Head, Tail]):
             if kind is not Kind.HANDLED:
                 target = self._target(route, request)
         agent = headers.get("user-agent")
-        logged = "" if agent is None else f',"agent":{quoted_and_cut(agent)}'
+        logged = f',"http_version":"{request.http_version}"'
+        if agent is not None:
+            logged += f',"agent":{quoted_and_cut(agent)}'
         if request.forwarded_client:
             logged += f',"viewer":"{request.forwarded_client}"'
         remembered = RememberedRequest(

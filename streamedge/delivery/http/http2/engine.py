@@ -74,6 +74,7 @@ GLITCHES_AT_ONCE: Final = 100
 GLITCHES_PER_S: Final = 10
 """Frames that libnghttp2 counts as suspicious."""
 
+LAST_STREAM: Final = 2**31 - 1
 REQUESTS_MAX: Final = 100_000
 """Requests on one connection; after them the viewer opens another."""
 
@@ -274,21 +275,23 @@ class Engine:
             return  # the connection has ended
 
     def room(self, stream_id: int) -> int:
-        """How many bytes the peer accepts for a stream now; 0 if the stream has ended."""
+        """How many more bytes the peer accepts for a stream now; none if the stream has ended.
+
+        Bytes that ``to_send`` has not returned yet count as sent.
+        """
+        connection = self._connection
         try:
-            connection = self._connection
-            stream, whole = (
-                connection.stream_remote_window_size(stream_id),
-                connection.remote_window_size,
-            )
+            stream = connection.stream_remote_window_size(stream_id)
+            whole = connection.remote_window_size - connection.queued_body_size()
         except ngh2.NGH2Error:
             return 0
+        stream -= connection.queued_body_size(stream_id)
         return stream if stream < whole else whole
 
     def connection_room(self) -> int:
-        """How many bytes the peer accepts for all streams together."""
+        """How many more bytes the peer accepts for all streams together."""
         try:
-            return self._connection.remote_window_size
+            return self._connection.remote_window_size - self._connection.queued_body_size()
         except ngh2.NGH2Error:
             return 0
 
@@ -308,7 +311,8 @@ class Engine:
         Requests that are on their way are still accepted (RFC 9113 §6.8).
         """
         if self.ended is None:
-            self._connection.send_shutdown_notice()
+            # Not by the library: without open streams, it would take the connection for ended.
+            self._output += _goaway(LAST_STREAM, ErrorCode.NO_ERROR)
             self._connection.ping()
 
     def refuse_new(self) -> None:

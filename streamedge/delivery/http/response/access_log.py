@@ -55,13 +55,14 @@ def response_line(
     result: str,
     distribution: str | None,
     duration_s: float,
+    http_version: str,
     agent: bytes | str | None,
     viewer: str | None = None,
     reason: str | None = None,
 ) -> str:
     """The line of one response.
 
-    ``range_field``: the request's Range. ``sent_bytes`` include the head.
+    ``range_field``: the request's Range. ``sent_bytes`` include the head of HTTP/1.1.
     ``viewer``: the viewer's address if a trusted proxy sent it; None if it is the client's.
     """
     line = _LINE % (
@@ -77,6 +78,7 @@ def response_line(
     )
     if range_field is not None:
         line += ',"range":' + quoted_and_cut(range_field)
+    line += f',"http_version":"{http_version}"'
     if agent is not None:
         line += ',"agent":' + quoted_and_cut(agent)
     if viewer is not None:
