@@ -16,7 +16,7 @@ from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
 from tests.support.http3_client import open_http3
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "http3.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "http3.md"
 NAME = "www.example.org"
 BODY = bytes(range(256)) * 2000
 START_TIMEOUT_S = 20.0

@@ -17,7 +17,7 @@ from tests.support.edge_process import run_edge
 from tests.support.s3_server import IDENTITIES, S3Server
 from tests.support.signers import rsa_signer
 
-THREAT_MODEL = (Path(__file__).parents[2] / "docs" / "security" / "threat-model.md").read_text()
+THREAT_MODEL = (Path(__file__).parents[3] / "docs" / "security" / "threat-model.md").read_text()
 ACCOUNT = "000000000000"  # the account of the test server's identities
 BUCKET = "private"
 FILM = b"film" * 1000

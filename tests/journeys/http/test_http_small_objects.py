@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.test_http_disk import http_toml, pretend_power_failure
+from tests.journeys.http.test_http_disk import http_toml, pretend_power_failure
 from tests.support.edge_process import EdgeProcess, run_edge
 from tests.support.http_viewer import TruncatedError, fetch, open_viewer
 from tests.support.scripted_origin import ScriptedOrigin

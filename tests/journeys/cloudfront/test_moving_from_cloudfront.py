@@ -17,7 +17,7 @@ from tests.support.media_samples import SAMPLES
 from tests.support.rtmp_players import duration_s
 from tests.support.s3_server import S3Server
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "moving-from-cloudfront.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "moving-from-cloudfront.md").read_text()
 FILM = SAMPLES / "film.mp4"
 PATIENCE_S = 240.0
 
@@ -60,7 +60,7 @@ def run_guide(edge: EdgeProcess) -> list[list[str]]:
             "PATH": commands(edge.folder),
             "HOME": str(edge.folder),
             "LC_ALL": "C.UTF-8",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(Path(__file__).parents[3]),
             "AWS_EC2_METADATA_DISABLED": "true",
         },
         check=False,
