@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,26 @@ def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_1_1(
     assert first.selected_alpn_protocol() == "h2"
     assert not first.session_reused
     assert handshake(certificates, client, "one.example", first.session).session_reused
+
+
+def test_full_handshake_sends_one_ticket(authority: CertificateAuthority) -> None:
+    pair = authority.issue("a.example")
+    front = Certificates([CertificateFiles(pair.certificate, pair.key)]).front
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = front.wrap_bio(to_server, to_client, server_side=True)
+    client = unverifying_client().wrap_bio(to_client, to_server)
+    for end in (client, server):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    client.do_handshake()
+    assert to_client.pending == 0
+    server.do_handshake()
+    assert client.version() == "TLSv1.3"
+    rest, records = to_client.read(), 0
+    while rest:  # each ticket is one record
+        rest = rest[5 + int.from_bytes(rest[3:5]) :]
+        records += 1
+    assert records == 1
 
 
 def test_session_is_resumed_after_a_reload(authority: CertificateAuthority) -> None:

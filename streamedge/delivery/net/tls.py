@@ -103,10 +103,11 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self.fail_handshake("too many handshakes at once")
 
     def data_received(self, data: bytes) -> None:
-        if self._phase in {_Phase.CLOSE_NOTIFY_SENT, _Phase.FAILED} or self._raw.is_closing():
+        phase = self._phase
+        if phase is _Phase.CLOSE_NOTIFY_SENT or phase is _Phase.FAILED or self._raw.is_closing():
             return
         self._incoming.write(data)
-        if self._phase is _Phase.OPEN or self._continue_handshake():
+        if phase is _Phase.OPEN or self._continue_handshake():
             self._read()
 
     def eof_received(self) -> None:
@@ -264,7 +265,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         try:
             while piece := self._ssl.read(READ_BYTES):
                 pieces.append(piece)
-            ended = True
+                if not self._incoming.pending and not self._ssl.pending():
+                    break  # another read would raise SSLWantReadError, which takes longer
+            else:
+                ended = True
         except ssl.SSLWantReadError:
             pass  # no complete record is left
         except ssl.SSLError:

@@ -10,7 +10,13 @@ from enum import Enum, auto
 from typing import Final
 
 
-class Input(Enum):
+class _State(Enum):
+    """A key of the transition tables, hashed by identity: Enum's hash is a function in Python."""
+
+    __hash__ = object.__hash__
+
+
+class Input(_State):
     """What the next received byte belongs to."""
 
     BETWEEN = auto()  # the next request
@@ -22,7 +28,7 @@ class Input(Enum):
     LOST = auto()  # there is none: the connection has ended
 
 
-class Cause(Enum):
+class Cause(_State):
     """The cause of a transition of the input state."""
 
     REQUEST_BEGUN = auto()
@@ -52,7 +58,7 @@ TRANSITIONS: Final = {
 }
 
 
-class ExchangeState(Enum):
+class ExchangeState(_State):
     """How far a request and its response have come."""
 
     QUEUED = auto()  # waits for the responses of earlier requests
