@@ -204,8 +204,9 @@ class ResponseBuilder:
         fields: list[Field] = []
         if has_body and response.size_bytes is not None:
             fields = [("content-length", str(response.size_bytes))]
-        elif not has_body and status != HTTPStatus.NO_CONTENT:
-            # The origin decides which length to state (RFC 9110 §8.6).
+        elif status not in _NO_BODY and not has_body:
+            # The origin decides which length a HEAD states (RFC 9110 §8.6). In a 304 many state 0,
+            # which is not the object's, so none is passed on.
             fields = [
                 (name, value) for name, value in response.fields if name.lower() == "content-length"
             ]
