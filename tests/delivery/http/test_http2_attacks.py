@@ -335,7 +335,8 @@ async def test_body_that_does_not_come_is_reset(cache_root: Path) -> None:
         assert await outcome(viewer, stream) in {0, 408}
         assert (await viewer.get("/a")).body == b"one"
         await until(lambda: served.edge.server.stats().requests == 0)
-        assert [seen.path for seen in served.edge.origin.requests] == ["/a"]
+        requests = served.edge.origin.requests
+        assert not any(seen.has_ended for seen in requests if seen.path == "/p")
 
 
 async def test_stream_that_is_not_read_is_reset_alone(cache_root: Path) -> None:

@@ -398,7 +398,7 @@ def test_response_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:
             status, fields, body = responses["https"]
             fields.pop("connection", None)
             for name, response in runner.run(secure.http2_ways(case)):
-                if status == 400:
+                if status == 400 or (status > 400 and case.target == "*"):
                     assert response[0] in {400, RESET[0]}, ("h2", name)
                 else:
                     assert response == (status, fields, body), ("h2", name)
