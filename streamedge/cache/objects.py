@@ -16,13 +16,14 @@ from itertools import islice
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill import FillState
 from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
+from streamedge.cache.hit_for_miss import HitForMiss
 from streamedge.cache.in_flight import InFlight
 from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.origin_requests import object_request
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import HitForMiss, ResponseCache, Stored, Unavailable
+from streamedge.cache.responses import ResponseCache, Stored, Unavailable
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.records import (

@@ -6,7 +6,7 @@ follow the same steps. The pure modules of ``rfc9111`` make the decision of each
 
 One request at a time fetches a key from the origin; the others wait for its head and read along
 (waiting list). A response that only one request may use is passed through to it, and the key is
-marked hit-for-miss for ``HIT_FOR_MISS_S``: its requests then do not wait for each other. No request
+marked hit-for-miss (``hit_for_miss``): its requests then do not wait for each other. No request
 waits for more than ``ROUNDS_MAX`` others.
 """
 
@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill_plan import backoff_s
+from streamedge.cache.hit_for_miss import HitForMiss
 from streamedge.cache.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
 from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.open_object import OpenObject
@@ -56,12 +57,12 @@ from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
 from streamedge.spans import Span
 
-HIT_FOR_MISS_S = 60.0  # how long requests for an uncacheable key skip the waiting list
-HIT_FOR_MISS_KEYS_MAX = 8192
 SMALL_BODY_WAIT_S = 0.02  # for the rest of a small body; after that it is stored as it comes
 LOCK_TICK_S = 0.005
 LOCK_WAIT_S = 5.0  # for another worker's lookup; after that, a worker sends its own request
 
+# These depend on a request's own conditions or range, and say nothing about those of others.
+_OF_ONE_REQUEST = frozenset({304, 412, 416})
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
 
 
@@ -103,25 +104,6 @@ class Selected(NamedTuple):
     record: Record | None
     why: str
     lookups_ended: int | None = None
-
-
-class HitForMiss:
-    """Marks keys whose last response could not be stored, by the hash of the key."""
-
-    def __init__(self) -> None:
-        self._until_s: dict[int, float] = {}
-
-    def holds(self, key: str, now_s: float) -> bool:
-        return self._until_s.get(hash(key), 0.0) > now_s
-
-    def begin(self, key: str, now_s: float) -> None:
-        self.end(key)
-        if len(self._until_s) >= HIT_FOR_MISS_KEYS_MAX:
-            del self._until_s[next(iter(self._until_s))]
-        self._until_s[hash(key)] = now_s + HIT_FOR_MISS_S
-
-    def end(self, key: str) -> None:
-        self._until_s.pop(hash(key), None)
 
 
 class Versions(Protocol):
@@ -529,7 +511,7 @@ class ResponseCache:
             response.close()
             lookup.refusal = status, response.fields
             return True
-        if origin_request.method == "GET" and status != 304:
+        if origin_request.method == "GET" and status not in _OF_ONE_REQUEST:
             self._cache.hit_for_miss.begin(asset.key, now_s)
         lookup.response = response
         return True

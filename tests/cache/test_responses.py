@@ -291,6 +291,24 @@ async def test_failure_reaches_all_waiters(location: Location) -> None:
     await wait_until_idle(location, worker)
 
 
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [(416, {"range": "bytes=400000-"}), (412, {}), (304, {"if-none-match": '"1"'})],
+)
+async def test_response_to_one_viewers_conditions_does_not_mark_the_key(
+    location: Location, status: int, fields: dict[str, str]
+) -> None:
+    """Else one viewer could keep all others from sharing responses."""
+    put(location)
+    worker = location.worker()
+    location.server.script(Reply(status=status))
+    want = Span(400_000, 400_001) if "range" in fields else WHOLE
+    outcome = await ResponseCache(worker).respond(request(location, want=want, fields=fields))
+    if isinstance(outcome, Passed):
+        outcome.response.close()
+    assert len(worker.hit_for_miss) == 0
+
+
 async def test_only_if_cached_sends_no_request(location: Location) -> None:
     put(location)
     worker = location.worker()

@@ -7,17 +7,36 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX
 from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http_viewer import Viewer, open_viewer, request
+from tests.support.http_viewer import Response, Viewer, open_viewer, request
 from tests.support.scripted_origin import Pattern
 from tests.support.web_edge import WebEdge, connections, serve_web, waiting_requests
 
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
 HELD = 3
+ETAG = '"1"'
+# Requests for one object that differ in what they want of it.
+KINDS: dict[str, tuple[str, dict[str, str]]] = {
+    "whole object": ("GET", {}),
+    "HEAD": ("HEAD", {}),
+    "matching ETag": ("GET", {"if_none_match": ETAG}),
+    "another ETag": ("GET", {"if_none_match": '"2"'}),
+    "HEAD with a matching ETag": ("HEAD", {"if_none_match": ETAG}),
+    "not modified since": ("GET", {"if_modified_since": "Tue, 14 Nov 2034 22:13:20 GMT"}),
+    "failing precondition": ("GET", {"if_match": '"2"'}),
+    "range": ("GET", {"range": "bytes=5-9"}),
+    "suffix range": ("GET", {"range": "bytes=-7"}),
+    "two ranges": ("GET", {"range": "bytes=0-1,9-10"}),
+    "range outside": ("GET", {"range": "bytes=400000-"}),
+    "range of this version": ("GET", {"range": "bytes=5-9", "if_range": ETAG}),
+    "range of another version": ("GET", {"range": "bytes=5-9", "if_range": '"2"'}),
+}
 
 
 @asynccontextmanager
@@ -175,3 +194,84 @@ async def test_range_in_an_unusual_form_is_answered_each_time(cache_root: Path) 
                     f"GET /film.mp4 HTTP/1.1\r\nHost: edge\r\n{field}\r\n\r\n".encode()
                 )
                 assert (await viewer.receive()).body == WHOLE[5:10]
+
+
+def bytes_of_kind(kind: str) -> bytes:
+    method, fields = KINDS[kind]
+    return request("/film.mp4", method, **fields)
+
+
+async def receive_kind(viewer: Viewer, kind: str) -> Response:
+    return await viewer.receive(KINDS[kind][0])
+
+
+def comparable(response: Response) -> tuple[object, ...]:
+    """A response without what differs between a miss and a hit, or between two multipart bodies.
+
+    An error's text and a 304's fields may be the origin's or the edge's.
+    """
+    if response.status in (304, 412, 416):
+        return (response.status,)
+    content_type = response.fields.get("content-type", "")
+    boundary = content_type.partition("boundary=")[2].encode()
+    body = response.body.replace(boundary, b"") if boundary else response.body
+    fields = [response.fields.get(name) for name in ("content-length", "content-range", "etag")]
+    return response.status, body, *fields, content_type.partition(";")[0]
+
+
+async def waits(edge: WebEdge, count: int) -> None:
+    """Waits until so many requests are in the handler or wait for one that is."""
+    await until(lambda: edge.server.stats().requests + waiting_requests(edge) == count)
+
+
+@pytest.mark.parametrize("first", KINDS)
+async def test_each_waiting_viewer_is_answered_by_its_own_conditions(
+    cache_root: Path, first: str
+) -> None:
+    kinds = [first, *KINDS]
+    async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(open_viewer(edge.port)) for _ in kinds]
+        edge.origin.put("film.mp4", FILM, etag=ETAG)
+        edge.origin.hold_responses()
+        await viewers[0].send(bytes_of_kind(first))
+        await edge.origin.wait_for_requests(1)
+        for viewer, kind in zip(viewers[1:], kinds[1:], strict=True):
+            await viewer.send(bytes_of_kind(kind))
+        await waits(edge, len(viewers))
+        edge.origin.release_responses()
+        cold = [await receive_kind(*pair) for pair in zip(viewers, kinds, strict=True)]
+        for viewer, kind in zip(viewers, kinds, strict=True):
+            await viewer.send(bytes_of_kind(kind))
+        warm = [await receive_kind(*pair) for pair in zip(viewers, kinds, strict=True)]
+        assert list(map(comparable, cold)) == list(map(comparable, warm))
+        # One GET for the head, and one for what its range left out; a 416 answers no other viewer.
+        gets = [received for received in edge.origin.requests if received.method == "GET"]
+        assert len(gets) <= (3 if first == "range outside" else 2)
+        conditions = {"if-none-match", "if-modified-since", "if-range"}
+        assert not [each for each in gets if conditions & each.headers.keys()]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "range outside"])
+async def test_requests_for_an_uncacheable_object_are_at_the_origin_at_the_same_time(
+    cache_root: Path, kind: str
+) -> None:
+    """Those that waited in vain for one response, and those that come while the key is marked."""
+    async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(open_viewer(edge.port)) for _ in range(12)]
+        fields = (("cache-control", "no-store"),)
+        edge.origin.put("film.mp4", FILM, etag=ETAG, headers=fields)
+        edge.origin.hold_responses()
+        for viewer in viewers:
+            await viewer.send(bytes_of_kind(kind))
+        await waits(edge, len(viewers))
+        edge.origin.release_responses()
+        cold = [await receive_kind(viewer, kind) for viewer in viewers]
+        edge.origin.hold_responses()
+        before = len(edge.origin.requests)
+        for viewer in viewers:
+            await viewer.send(bytes_of_kind(kind))
+        await edge.origin.wait_for_requests(before + len(viewers))
+        edge.origin.release_responses()
+        again = [await receive_kind(viewer, kind) for viewer in viewers]
+        # The viewer whose request was first may get the whole object for its condition.
+        assert {comparable(each) for each in [*cold[1:], *again]} == {comparable(again[0])}

@@ -1,0 +1,49 @@
+"""Marks of uncacheable keys: how long they hold, and how many there are."""
+
+from __future__ import annotations
+
+from streamedge.cache.hit_for_miss import HIT_FOR_MISS_KEYS_MAX, HIT_FOR_MISS_S, HitForMiss
+
+NOW_S = 1_700_000_000.0
+
+
+def test_mark_holds_for_its_key_and_time_only() -> None:
+    marks = HitForMiss()
+    assert not marks.holds("page", NOW_S)
+    marks.begin("page", NOW_S)
+    assert marks.holds("page", NOW_S)
+    assert marks.holds("page", NOW_S + HIT_FOR_MISS_S - 1)
+    assert not marks.holds("page", NOW_S + HIT_FOR_MISS_S)
+    assert not marks.holds("other", NOW_S)
+
+
+def test_mark_is_prolonged_by_each_uncacheable_response() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S)
+    marks.begin("page", NOW_S + 50)
+    assert marks.holds("page", NOW_S + HIT_FOR_MISS_S + 1)
+    assert len(marks) == 1
+
+
+def test_mark_ends_with_a_response_that_can_be_stored() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S)
+    marks.end("page")
+    marks.end("page")
+    assert not marks.holds("page", NOW_S)
+    assert len(marks) == 0
+
+
+def test_mark_from_before_the_clock_went_back_does_not_hold() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S)
+    assert not marks.holds("page", NOW_S - 3600)
+
+
+def test_oldest_mark_makes_room() -> None:
+    marks = HitForMiss()
+    for number in range(HIT_FOR_MISS_KEYS_MAX + 1):
+        marks.begin(f"page {number}", NOW_S)
+    assert len(marks) == HIT_FOR_MISS_KEYS_MAX
+    assert not marks.holds("page 0", NOW_S)
+    assert marks.holds("page 1", NOW_S)
