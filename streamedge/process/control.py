@@ -7,11 +7,10 @@ viewers, so scanning a large cache folder delays none.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -111,7 +110,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         }
 
     api = cloudfront_routes(database, lambda: effective.from_file, invalidation_feed, log)
-    server = _AdminServer(
+    server = uvicorn.Server(
         uvicorn.Config(
             create_admin_app(
                 config.edge.name,
@@ -137,8 +136,12 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
 
     def stop() -> None:
         loop.remove_reader(lifeline)
-        server.stopping.set()
+        server.should_exit = True
 
+    # The supervisor ends this process after its workers. ``serve`` would end it at a SIGINT, which
+    # a terminal sends to all processes of the edge. At its end it raises the SIGTERM again that it
+    # received; then ``stop`` is called again, which does nothing.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
     await server.serve(sockets=[listener])
@@ -149,22 +152,6 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         write_queue.close()
     database.close()
     loop_database.close()
-
-
-class _AdminServer(uvicorn.Server):
-    """uvicorn's server, except that it does not raise signals again after it has ended, and does
-    not wake ten times a second to check whether to stop."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.stopping = asyncio.Event()
-
-    async def main_loop(self) -> None:
-        await self.stopping.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def create_admin_app(

@@ -149,6 +149,19 @@ def test_control_process_ends_cleanly_on_sigterm_or_when_the_supervisor_ends(
         assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
+def test_control_process_serves_after_sigint_until_sigterm(tmp_path: Path) -> None:
+    with control_process(tmp_path) as (pid, port, _life):
+        get(port, "/healthz")
+        os.kill(pid, signal.SIGINT)
+        assert json.loads(get(port, "/healthz"))["ready"]
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        (pending,) = [line.split()[1] for line in lines if line.startswith("ShdPnd:")]
+        assert int(pending, 16) & 1 << (signal.SIGINT - 1)  # no handler has run
+        os.kill(pid, signal.SIGTERM)
+        _pid, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+
+
 def test_control_process_refuses_unknown_host_names(tmp_path: Path) -> None:
     with control_process(tmp_path) as (pid, port, _life):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
