@@ -52,7 +52,7 @@ from streamedge.cache.storage.records import (
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import OriginRequest, OriginResponse, Upstream
+from streamedge.origin import OriginHead, OriginRequest, OriginResponse, Upstream, Version
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
 from streamedge.spans import Span
@@ -302,7 +302,7 @@ class ResponseCache:
     def _joined_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed | None:
         """The outcome of a lookup for a request that joined it; None if it cannot use it."""
         if lookup.refusal is not None and request.is_object:
-            if lookup.sent_at.change != self._cache.store.changes.number:
+            if self._is_outdated(lookup, request.asset):
                 return None
             cache_status = replace(lookup.cache_status, collapsed=True)
             return Passed(object_error(*lookup.refusal), cache_status)
@@ -316,15 +316,25 @@ class ResponseCache:
 
     def _is_outdated(self, lookup: Lookup, asset: Asset) -> bool:
         """Whether a write or an invalidation came after the lookup's request was sent."""
-        if lookup.open_object is None or lookup.sent_at.change == self._cache.store.changes.number:
+        sent_at = lookup.sent_at
+        if sent_at.change == self._cache.store.changes.number:
             return False
-        record = lookup.open_object.record
-        sent_record = replace(
-            record,
-            validated_s=max(record.validated_s, lookup.sent_at.time_s),
-            sent_change=max(record.sent_change, lookup.sent_at.change),
-            position=max(record.position, lookup.sent_at.position),
-        )
+        if lookup.open_object is None:  # an object origin's error
+            sent_record = Record(
+                asset.key,
+                OriginHead(Version("", 0), ""),
+                sent_at.time_s,
+                sent_change=sent_at.change,
+                position=sent_at.position,
+            )
+        else:
+            record = lookup.open_object.record
+            sent_record = replace(
+                record,
+                validated_s=max(record.validated_s, sent_at.time_s),
+                sent_change=max(record.sent_change, sent_at.change),
+                position=max(record.position, sent_at.position),
+            )
         return (
             self._cache.invalidation_checker.check_record(asset, sent_record).verdict
             is not Verdict.FRESH

@@ -318,6 +318,28 @@ async def test_head_neither_delays_a_get_nor_waits_for_one(worker: Cache) -> Non
     await asyncio.gather(*heads)
 
 
+@pytest.mark.parametrize(("written", "requests"), [("site\nother", 1), ("site\nfilm", 2)])
+async def test_waiters_share_an_error_unless_the_object_was_written_meanwhile(
+    worker: Cache, written: str, requests: int
+) -> None:
+    responses, origin = ResponseCache(worker), HeldOrigin()
+    viewers = [
+        asyncio.create_task(responses.respond(request(origin, "open", "site\nfilm")))
+        for _ in range(3)
+    ]
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    worker.refuse_older(written)
+    origin.respond(0, "forbidden")
+    for _turn in range(10):
+        await asyncio.sleep(0)
+    origin.release("forbidden")
+    for outcome in await asyncio.gather(*viewers):
+        assert isinstance(outcome, Passed)
+        assert outcome.response.status == 403
+    assert len(origin.requests) == requests
+
+
 async def test_viewer_and_player_of_one_object_share_one_request(worker: Cache) -> None:
     for first, second in (("get", "open"), ("open", "get")):
         responses, origin = ResponseCache(worker), HeldOrigin()
