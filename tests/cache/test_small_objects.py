@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache import objects as objects_module
+from streamedge.cache.origin_requests import WHOLE, CacheRequest
+from streamedge.cache.responses import Passed, ResponseCache
 from streamedge.cache.storage.eviction import Evictor, scan
 from streamedge.cache.storage.extent import CHUNK_BYTES
+from streamedge.errors import CacheFullError
 from streamedge.ops.metrics import Gauge
+from streamedge.origin import OriginRequest
 from streamedge.spans import Span
 from tests.support.event_loop import until
 from tests.support.location import Location, fetch, fills_ended, run_location
@@ -164,6 +168,25 @@ async def test_small_object_is_held_in_memory_while_the_disk_is_full(
     assert location.events("disk_write_failed")
     assert await fetch(worker, location.asset(), ALL) == BODY
     assert kinds(location) == ["assets"]
+
+
+async def test_small_response_passes_through_a_cache_that_can_store_nothing(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = location.worker()
+
+    def full(*_arguments: object) -> None:
+        raise CacheFullError("no space")
+
+    monkeypatch.setattr(worker.store, "save_small", lambda _record, _body: None)
+    monkeypatch.setattr(worker.store, "make_extent", full)
+    request = CacheRequest(
+        location.asset(), location.origin, OriginRequest("GET", "film"), {}, WHOLE
+    )
+    outcome = await ResponseCache(worker).respond(request)
+    assert isinstance(outcome, Passed)
+    assert b"".join([piece async for piece in outcome.response.body()]) == BODY
+    assert len(location.server.requests) == 1
 
 
 async def test_truncated_file_of_a_small_object_is_fetched_again(location: Location) -> None:

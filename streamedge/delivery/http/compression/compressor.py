@@ -155,5 +155,9 @@ class _CompressedRead:
         for piece in self.span.split(PIECE_BYTES):
             yield self._data[piece.start : piece.end]
 
+    async def buffered(self, within_s: float) -> bytes | None:
+        """As ``BufferedBody.buffered``."""
+        return self._data
+
     async def close(self) -> None:
         """Does nothing: no resource is held."""

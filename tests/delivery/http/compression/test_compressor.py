@@ -14,6 +14,7 @@ import zstandard
 from streamedge.cache.objects import VERSION_ONLY, Cache
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.storage.eviction import scan
 from streamedge.cache.storage.records import Asset
 from streamedge.cache.storage.store import Store
 from streamedge.delivery.http.compression import compressor as compressor_module
@@ -322,3 +323,16 @@ async def test_compressed_origin_behaves_like_any_origin(site: Site) -> None:
     with pytest.raises(OriginError) as outside:
         await encoded.origin.read(encoded.name, Span(size, size + 1))
     assert outside.value.failure is OriginFailure.RANGE_OUTSIDE
+
+
+@pytest.mark.parametrize("encoding", list(DECODERS))
+async def test_small_page_and_its_compressed_form_are_one_file_each(
+    site: Site, cache_root: Path, started: list[ContentCoding], encoding: ContentCoding
+) -> None:
+    small = PAGE[:20_000]
+    site.server.put("page", small, etag='"v1"', content_type="text/html")
+    for _worker in range(2):
+        cache, compressor = site.worker()
+        assert DECODERS[encoding](await fetch(cache, compressor, site.page(), encoding)) == small
+    assert started == [encoding]
+    assert sorted(file.kind for file in scan(cache_root)) == ["assets", "assets"]
