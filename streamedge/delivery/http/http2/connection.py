@@ -94,14 +94,17 @@ class Http2Stats(NamedTuple):
 
     ``exchanges``: requests that are being handled or answered; ``responses``: that are being sent;
     ``blocked``: those of them that wait for the peer's window. ``handling``: tasks, including those
-    for viewers that have left.
+    for viewers that have left. ``unsent_bytes``: of bodies, in memory. ``is_blocked``: the kernel
+    takes no bytes now; ``is_window_closed``: nor does the peer, on any stream.
     """
 
     exchanges: int
     responses: int
     blocked: int
     handling: int
+    unsent_bytes: int
     is_blocked: bool
+    is_window_closed: bool
     is_draining: bool
 
 
@@ -233,7 +236,9 @@ class Http2Connection(asyncio.Protocol):
             len(self._responses),
             sum(one.blocked_since_s is not None for one in self._responses.values()),
             self._handling,
+            self._engine.unsent_bytes(),
             self._blocked_since_s is not None,
+            self._window_closed_since_s is not None,
             self._is_draining,
         )
 

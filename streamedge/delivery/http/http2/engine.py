@@ -45,7 +45,8 @@ RawField = tuple[bytes, bytes]
 ErrorCode = ngh2.ErrorCode
 
 STREAMS_MAX: Final = 128
-"""Streams that are open at once; more are refused."""
+"""Streams that are open at once. One more is refused, or a connection error once the peer has
+acknowledged SETTINGS."""
 
 HEAD_LIST_BYTES_MAX: Final = 65_536
 """Bytes of a decoded header section, each field with 32 bytes more (RFC 9113 §6.5.2). A larger one
@@ -70,9 +71,9 @@ CONTROLS_AT_ONCE: Final = 200
 CONTROLS_PER_S: Final = 20
 """Frames that cost work and carry nothing: SETTINGS, PING, PRIORITY_UPDATE, empty DATA."""
 
-GLITCHES_AT_ONCE: Final = 100
-GLITCHES_PER_S: Final = 10
-"""Frames that libnghttp2 counts as suspicious."""
+GLITCHES_AT_ONCE: Final = 200
+GLITCHES_PER_S: Final = 20
+"""Frames that libnghttp2 counts as suspicious; PRIORITY_UPDATE and empty DATA are among them."""
 
 LAST_STREAM: Final = 2**31 - 1
 REQUESTS_MAX: Final = 100_000
@@ -294,6 +295,10 @@ class Engine:
             return self._connection.remote_window_size - self._connection.queued_body_size()
         except ngh2.NGH2Error:
             return 0
+
+    def unsent_bytes(self) -> int:
+        """Bytes of bodies that were given to ``data`` and are not in ``to_send`` yet."""
+        return self._connection.queued_body_size()
 
     def priority(self, stream_id: int) -> tuple[int, bool]:
         """Urgency from 0 (first) to 7, and whether the response is useful in parts (RFC 9218)."""
