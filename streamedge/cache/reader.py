@@ -34,6 +34,7 @@ class Reader:
     """Open on the version ``open_object`` until ``close``. ``result``: of the open, for X-Cache."""
 
     __slots__ = (
+        "_ahead",
         "_is_urgent",
         "_waiter",
         "open_object",
@@ -51,6 +52,7 @@ class Reader:
         self.position = 0
         self.want_end = UNKNOWN_BYTES
         self.result = result
+        self._ahead = Span(0, 0)  # requested ahead, last
         self._is_urgent = True
         self._waiter: Waiter | None = None  # the last one
         open_object.enter(self)
@@ -140,7 +142,11 @@ class Reader:
                 self.open_object.expedite(self._waiter)
 
     def prefetch(self, want: Span, lead_bytes: int = LEAD_BYTES) -> None:
-        """Requests bytes without waiting; errors of a full cache are raised by a later wait."""
+        """Requests bytes without waiting; errors of a full cache are raised by a later wait.
+
+        Their fill continues while the reader approaches them, also when other readers leave.
+        """
+        self._ahead = want
         self.want_end = want.end
         try:
             self.open_object.demand(want, lead_bytes, is_urgent=False)
@@ -160,7 +166,7 @@ class Reader:
         ``want`` is how far the reader means to go. ``eager``: at once, rather than with others
         every few milliseconds. Returns a function that cancels the wait.
         """
-        self.position, self.want_end = want.start, want.end
+        self.position, self.want_end = want.start, self._read_end(want)
         waiter = Waiter(want, lead_bytes, eager, wake, self._is_urgent)
         self._waiter = waiter
         self.open_object.add_waiter(waiter)
@@ -193,7 +199,7 @@ class Reader:
         """Copies the bytes of ``span`` (clipped to the object's end), waiting for all of them."""
         parts = []
         at = span.start
-        self.want_end = span.end
+        self.want_end = self._read_end(span)
         while at < (limit := min(span.end, self.size_bytes)):  # may change in the loop
             end = self.ready_end(at, limit)
             if end == at:
@@ -204,6 +210,12 @@ class Reader:
                 parts.append(part)
                 at += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_end(self, want: Span) -> int:
+        """The end of ``want``, or of the bytes requested ahead if the reader approaches them."""
+        ahead = self._ahead
+        is_near = ahead.start - LEAD_BYTES <= want.start < ahead.end
+        return max(want.end, ahead.end) if is_near else want.end
 
     def close(self) -> None:
         """Leaves the version; harmless when called twice."""

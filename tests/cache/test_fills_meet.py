@@ -186,6 +186,22 @@ async def test_fill_continues_for_the_reader_that_stays(location: Location) -> N
     second.close()
 
 
+async def test_fill_continues_for_a_reader_that_reads_ahead(location: Location) -> None:
+    """It reads in small steps behind the fill; another reader leaves between two steps."""
+    worker = location.worker()
+    film = Pattern(3 * QUICK_ABORT_BYTES, seed=23)
+    location.server.put("film", film)
+    first = await held_download(location, worker)
+    second = first.clone()
+    second.prefetch(Span(0, film.size_bytes))
+    assert await second.read(Span(0, 10)) == film.read(Span(0, 10))
+    first.close()
+    location.server.release("film")
+    assert await second.read(Span(10, film.size_bytes)) == film.read(Span(10, film.size_bytes))
+    assert len(location.server.requests) == 1
+    second.close()
+
+
 async def test_response_for_a_cached_version_is_closed(location: Location) -> None:
     worker = location.worker()
     await fetch(worker, location.asset(), ALL)
