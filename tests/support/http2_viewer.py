@@ -353,7 +353,7 @@ class Http2Viewer:
             if name == "set-cookie":
                 continue
             if name == "vary" and name in by_name:
-                by_name[name] += f",{value}"
+                by_name[name] += f", {value}"
                 continue
             assert name not in by_name
             by_name[name] = value

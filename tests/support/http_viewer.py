@@ -104,7 +104,7 @@ class Viewer:
         for line in lines:
             name, _, value = line.partition(":")
             if name.lower() == "vary" and "vary" in fields:  # a list, on several lines
-                fields["vary"] += f",{value}"
+                fields["vary"] += f", {value.strip()}"
                 continue
             assert name.lower() not in fields
             if name.lower() == "set-cookie":

@@ -1,5 +1,8 @@
 """Attacks by viewers and origins: they are refused or harmless, and affect no other viewer.
 
+They come over HTTP/1.1, plain and over TLS, and over HTTP/2; ``test_http2_attacks`` has those that
+only HTTP/2 allows.
+
 The attacker wants the origin to see a second request, or the cache to store a response that others
 get.
 """
@@ -19,10 +22,13 @@ from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
+from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
-from tests.support.http_viewer import fetch, open_viewer, request
+from tests.support.http_viewer import request
 from tests.support.scripted_origin import Pattern, Reply
-from tests.support.web_edge import connections, serve_web
+from tests.support.signers import rsa_signer
+from tests.support.web_edge import connections
+from tests.support.web_versions import HTTP1_VERSIONS, VERSIONS, WebVersion
 
 FRESH = (("Cache-Control", "max-age=60"),)
 WRITES: dict[str, Any] = {
@@ -36,6 +42,22 @@ FORWARDS: dict[str, Any] = {
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: edge\r\n\r\n"
 HELLO = b"5\r\nhello\r\n0\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(params=VERSIONS)
+def http(request: pytest.FixtureRequest, authority: CertificateAuthority) -> WebVersion:
+    return WebVersion(request.param, authority)
+
+
+@pytest.fixture(params=HTTP1_VERSIONS)
+def http1(request: pytest.FixtureRequest, authority: CertificateAuthority) -> WebVersion:
+    """For what only HTTP/1.1 has, and for viewers that send any bytes."""
+    return WebVersion(request.param, authority)
 
 
 def post(fields: bytes, body: bytes, version: bytes = b"1.1") -> bytes:
@@ -91,9 +113,9 @@ SMUGGLING = {
 
 
 @pytest.mark.parametrize("name", SMUGGLING)
-async def test_request_smuggling_is_refused(cache_root: Path, name: str) -> None:
+async def test_request_smuggling_is_refused(cache_root: Path, name: str, http1: WebVersion) -> None:
     """Two servers that find different ends of a request also find different next requests."""
-    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root, **WRITES) as edge, http1.http1_viewer(edge) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         edge.origin.script(Reply(status=200))
         await viewer.send(SMUGGLING[name] + INNER)
@@ -107,8 +129,10 @@ async def test_request_smuggling_is_refused(cache_root: Path, name: str) -> None
         assert all(line["status"] != 404 for line in edge.lines())
 
 
-async def test_chunk_extensions_and_trailers_are_not_forwarded(cache_root: Path) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+async def test_chunk_extensions_and_trailers_are_not_forwarded(
+    cache_root: Path, http1: WebVersion
+) -> None:
+    async with http1.serve(cache_root, **WRITES) as edge, http1.http1_viewer(edge) as viewer:
         edge.origin.script(Reply(status=200))
         body = b"5;name=value\r\nhello\r\n0\r\nX-Admin: yes\r\n\r\n"
         await viewer.send(post(CHUNKED, body))
@@ -118,20 +142,20 @@ async def test_chunk_extensions_and_trailers_are_not_forwarded(cache_root: Path)
         assert not seen.headers.keys() & {"content-length", "x-admin"}
 
 
-async def test_body_is_never_read_as_a_request(cache_root: Path) -> None:
+async def test_body_is_never_read_as_a_request(cache_root: Path, http1: WebVersion) -> None:
     """CL.0 and 0.CL: whether or not the origin reads the body, the next request is intact."""
-    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root, **WRITES) as edge, http1.http1_viewer(edge) as viewer:
         edge.origin.put("b", b"two")
         edge.origin.script(Reply(status=200, early=True))
         await viewer.send(post(b"Content-Length: %d\r\n" % len(INNER), INNER))
         assert (await viewer.receive()).status == 200
-        assert (await fetch(edge.port, "/b")).body == b"two"
+        assert (await http1.fetch(edge, "/b")).body == b"two"
         assert [seen.path for seen in edge.origin.requests] == ["/a", "/b"]
 
 
 @pytest.mark.parametrize("value", ["one\r\nX-Admin: yes", "one\nX-Admin: yes", "a\0b"])
-async def test_field_value_adds_no_field(cache_root: Path, value: str) -> None:
-    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
+async def test_field_value_adds_no_field(cache_root: Path, value: str, http1: WebVersion) -> None:
+    async with http1.serve(cache_root, **FORWARDS) as edge, http1.http1_viewer(edge) as viewer:
         edge.origin.put("a", b"one")
         await viewer.send(
             request("/a?x=%0d%0aX-Admin:%20yes", x_own=value.replace("\r\n", "%0d%0a"))
@@ -158,12 +182,12 @@ async def test_field_value_adds_no_field(cache_root: Path, value: str) -> None:
         b"GET /a HTTP/1.1\r\n\r\n",
     ],
 )
-async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
+async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes, http1: WebVersion) -> None:
     """If edge and origin read different hosts, one host's cache gets the other's pages."""
     keys = {"host": "viewer"}
     async with (
-        serve_web(cache_root, aliases=("edge",), origin_keys=keys) as edge,
-        open_viewer(edge.port) as viewer,
+        http1.serve(cache_root, aliases=("edge",), origin_keys=keys) as edge,
+        http1.http1_viewer(edge) as viewer,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.send(raw)
@@ -171,10 +195,10 @@ async def test_ambiguous_host_is_refused(cache_root: Path, raw: bytes) -> None:
         assert edge.origin.requests == []
 
 
-async def test_forwarded_host_is_part_of_the_key(cache_root: Path) -> None:
+async def test_forwarded_host_is_part_of_the_key(cache_root: Path, http: WebVersion) -> None:
     async with (
-        serve_web(cache_root, origin_keys={"host": "viewer"}) as edge,
-        open_viewer(edge.port) as viewer,
+        http.serve(cache_root, origin_keys={"host": "viewer"}) as edge,
+        http.viewer(edge) as viewer,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
         for host in ("one.example", "two.example"):
@@ -199,30 +223,39 @@ async def test_forwarded_host_is_part_of_the_key(cache_root: Path) -> None:
         "/%c0%af..%c0%af",
     ],
 )
-async def test_ambiguous_path_reaches_no_origin(cache_root: Path, path: str) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+async def test_ambiguous_path_reaches_no_origin(
+    cache_root: Path, path: str, http: WebVersion
+) -> None:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         assert (await viewer.get(path)).status == 400
         assert edge.origin.requests == []
 
 
-async def test_path_is_decoded_once(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+async def test_path_is_decoded_once(cache_root: Path, http: WebVersion) -> None:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         await viewer.get("/%252e%252e/%2562")
         (seen,) = edge.origin.requests
         assert seen.path == "/%252e%252e/%2562"
 
 
-async def test_encoded_path_bypasses_no_behavior(cache_root: Path) -> None:
-    rules = {"behaviors": [{"path": "admin*", "viewer_protocol": "https-only"}]}
-    async with serve_web(cache_root, rules=rules) as edge, open_viewer(edge.port) as viewer:
+async def test_encoded_path_bypasses_no_behavior(cache_root: Path, http: WebVersion) -> None:
+    rules = {"behaviors": [{"path": "admin*", "trusted_key_groups": ["staff"]}]}
+    tables = {
+        "public_keys": {"K1": {"pem": rsa_signer("K1").public_pem.decode()}},
+        "key_groups": {"staff": {"keys": ["K1"]}},
+    }
+    async with (
+        http.serve(cache_root, rules=rules, tables=tables) as edge,
+        http.viewer(edge) as viewer,
+    ):
         for path in ("/admin", "/%61dmin", "/adm%69n/x"):
             assert (await viewer.get(path)).status == 403
         assert edge.origin.requests == []
 
 
-async def test_long_headers_and_urls_are_refused(cache_root: Path) -> None:
+async def test_long_headers_and_urls_are_refused(cache_root: Path, http1: WebVersion) -> None:
     """CPDoS by HHO: a header that only the origin refuses would cache its error for all viewers."""
-    async with serve_web(cache_root) as edge:
+    async with http1.serve(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         for raw, status in (
             (request("/a", x_large="a" * HEAD_BYTES_MAX), 431),
@@ -230,7 +263,7 @@ async def test_long_headers_and_urls_are_refused(cache_root: Path) -> None:
             (request("/a?" + "b" * 8192), 414),
             (b"GET /" + b"a" * (64 << 10), 431),
         ):
-            async with open_viewer(edge.port) as viewer:
+            async with http1.http1_viewer(edge) as viewer:
                 await viewer.send(raw)
                 assert (await viewer.receive()).status == status
         assert edge.origin.requests == []
@@ -258,17 +291,19 @@ UNKEYED = [
 @pytest.mark.parametrize("fields", UNKEYED)
 @pytest.mark.parametrize("more", [{}, FORWARDS])
 async def test_override_fields_are_not_forwarded(
-    cache_root: Path, fields: dict[str, str], more: dict[str, Any]
+    cache_root: Path, fields: dict[str, str], more: dict[str, Any], http: WebVersion
 ) -> None:
-    async with serve_web(cache_root, **more) as edge, open_viewer(edge.port) as viewer:
+    async with http.serve(cache_root, **more) as edge, http.viewer(edge) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a", **fields)
         (seen,) = edge.origin.requests
         assert not seen.headers.keys() & {name.replace("_", "-") for name in fields}
 
 
-async def test_cookies_and_credentials_are_not_forwarded_by_default(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+async def test_cookies_and_credentials_are_not_forwarded_by_default(
+    cache_root: Path, http: WebVersion
+) -> None:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a", cookie="session=1", authorization="Bearer x", x_own="1")
         (seen,) = edge.origin.requests
@@ -276,9 +311,9 @@ async def test_cookies_and_credentials_are_not_forwarded_by_default(cache_root: 
 
 
 async def test_forwarding_fields_of_a_viewer_are_not_trusted(
-    cache_root: Path,
+    cache_root: Path, http: WebVersion
 ) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         edge.origin.put("a", b"one")
         await viewer.get("/a", x_forwarded_for="10.0.0.1")
         (seen,) = edge.origin.requests
@@ -296,12 +331,12 @@ async def test_forwarding_fields_of_a_viewer_are_not_trusted(
     ],
 )
 async def test_cloaked_parameter_is_in_the_key(
-    cache_root: Path, query: str, forwarded: str
+    cache_root: Path, query: str, forwarded: str, http: WebVersion
 ) -> None:
     """A parameter that an origin could read as the keyed one is in the key."""
     async with (
-        serve_web(cache_root, policy={"query_strings": {"only": ["id"]}}) as edge,
-        open_viewer(edge.port) as viewer,
+        http.serve(cache_root, policy={"query_strings": {"only": ["id"]}}) as edge,
+        http.viewer(edge) as viewer,
     ):
         edge.origin.put("a", b"one", headers=FRESH)
         await viewer.get("/a?id=1")
@@ -313,14 +348,16 @@ async def test_cloaked_parameter_is_in_the_key(
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 8\r\n", CHUNKED])
-async def test_get_with_a_body_is_refused(cache_root: Path, framing: bytes) -> None:
-    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+async def test_get_with_a_body_is_refused(
+    cache_root: Path, framing: bytes, http1: WebVersion
+) -> None:
+    async with http1.serve(cache_root, **WRITES) as edge, http1.http1_viewer(edge) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         body = b"8\r\nid=evil1\r\n0\r\n\r\n" if framing is CHUNKED else b"id=evil1"
         await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\n" + framing + b"\r\n" + body)
         assert (await viewer.receive()).status == 403
         assert edge.origin.requests == []
-        assert (await fetch(edge.port, "/a")).body == b"one"
+        assert (await http1.fetch(edge, "/a")).body == b"one"
 
 
 @pytest.mark.parametrize("control", ["no-store", "private", "private, max-age=60"])
@@ -328,11 +365,11 @@ async def test_get_with_a_body_is_refused(cache_root: Path, framing: bytes) -> N
     "path", ["/account/x.css", "/account;x.css", "/account%3bx.css", "/account%23x.css"]
 )
 async def test_private_page_under_a_static_path_is_not_cached(
-    cache_root: Path, control: str, path: str
+    cache_root: Path, control: str, path: str, http: WebVersion
 ) -> None:
     """A private page is not cached under a path that looks like a style sheet."""
     fields = (("Cache-Control", control), ("Content-Type", "text/css"), ("Set-Cookie", "s=1"))
-    async with serve_web(cache_root, **FORWARDS) as edge, open_viewer(edge.port) as viewer:
+    async with http.serve(cache_root, **FORWARDS) as edge, http.viewer(edge) as viewer:
         for body in (b"hers", b"his"):
             edge.origin.script(Reply(status=200, headers=fields, body=body))
         assert (await viewer.get(path, cookie="session=hers")).body == b"hers"
@@ -350,14 +387,14 @@ async def test_private_page_under_a_static_path_is_not_cached(
 )
 @pytest.mark.parametrize("status", [400, 403, 405, 413, 431, 501])
 async def test_error_that_a_viewer_provokes_is_not_cached(
-    cache_root: Path, fields: dict[str, str], status: int
+    cache_root: Path, fields: dict[str, str], status: int, http1: WebVersion
 ) -> None:
     """CPDoS. CloudFront's rules store a 501, so no viewer may be able to cause one."""
-    async with serve_web(cache_root) as edge:
+    async with http1.serve(cache_root) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         if status != 501:
             edge.origin.script(Reply(status=status, body=b"what?"))
-        async with open_viewer(edge.port) as viewer:
+        async with http1.http1_viewer(edge) as viewer:
             await viewer.send(request("/a", **fields))
             response = await viewer.receive()
         assert response.status in {200, 400, status}
@@ -366,14 +403,16 @@ async def test_error_that_a_viewer_provokes_is_not_cached(
             for seen in edge.origin.requests
         )
         edge.origin.clear_script()
-        assert (await fetch(edge.port, "/a")).body == b"one"
+        assert (await http1.fetch(edge, "/a")).body == b"one"
 
 
 # --- ranges ----------------------------------------------------------------------------------
 
 
-async def test_one_byte_of_ten_gigabytes_requests_one_chunk(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+async def test_one_byte_of_ten_gigabytes_requests_one_chunk(
+    cache_root: Path, http: WebVersion
+) -> None:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         large = Pattern(10 << 30, seed=2)
         edge.origin.put("large", large, headers=FRESH)
         for position in (0, 5 << 30, (10 << 30) - 1):
@@ -392,9 +431,9 @@ async def test_one_byte_of_ten_gigabytes_requests_one_chunk(cache_root: Path) ->
     ],
 )
 async def test_overlapping_ranges_send_at_most_the_object(
-    cache_root: Path, range_field: str
+    cache_root: Path, range_field: str, http: WebVersion
 ) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         film = Pattern(1 << 20, seed=2)
         edge.origin.put("film", film, headers=FRESH)
         for _cold_then_warm in range(2):
@@ -405,8 +444,8 @@ async def test_overlapping_ranges_send_at_most_the_object(
 
 
 @pytest.mark.parametrize("number", [2**31, 2**63 - 1, 2**63, 2**64, 10**30])
-async def test_huge_ranges_are_handled(cache_root: Path, number: int) -> None:
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+async def test_huge_ranges_are_handled(cache_root: Path, number: int, http: WebVersion) -> None:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         edge.origin.put("a", b"one", headers=FRESH)
         for _cold_then_warm in range(2):
             for range_field in (f"bytes={number}-", f"bytes=0-{number}", f"bytes=-{number}"):
@@ -430,32 +469,34 @@ BOMBS = {
 @pytest.mark.parametrize("coding", BOMBS)
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
 async def test_compressed_origin_response_is_never_decompressed(
-    cache_root: Path, coding: str, control: str
+    cache_root: Path, coding: str, control: str, http: WebVersion
 ) -> None:
     """It is not compressed again either, nor changed for a viewer that prefers another coding."""
     bomb = BOMBS[coding]
-    async with serve_web(cache_root, rules={"compress": True}) as edge:
+    async with http.serve(cache_root, rules={"compress": True}) as edge:
         headers = (("Cache-Control", control), ("Content-Encoding", coding))
         edge.origin.put("a", bomb, headers=headers, content_type="text/html")
         for accepted in ("identity", "gzip, br, zstd", coding):
-            response = await fetch(edge.port, "/a", accept_encoding=accepted)
+            response = await http.fetch(edge, "/a", accept_encoding=accepted)
             assert response.body == bomb
             assert response.fields["content-encoding"] == coding
-            part = await fetch(edge.port, "/a", accept_encoding=accepted, range="bytes=10-19")
+            part = await http.fetch(edge, "/a", accept_encoding=accepted, range="bytes=10-19")
             assert (part.status, part.body) == (206, bomb[10:20])
         files = [path for path in cache_root.rglob("*") if path.is_file()]
         assert sum(path.stat().st_blocks * 512 for path in files) < ZEROS_BYTES / 8
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_text_over_the_limit_is_not_compressed(cache_root: Path, chunked: bool) -> None:
+async def test_text_over_the_limit_is_not_compressed(
+    cache_root: Path, chunked: bool, http: WebVersion
+) -> None:
     """An object is compressed as a whole before it is sent, so its size is limited."""
-    async with serve_web(cache_root, rules={"compress": True}) as edge:
+    async with http.serve(cache_root, rules={"compress": True}) as edge:
         text = bytes(ZEROS_BYTES)
         edge.origin.put("a", text, etag="", headers=FRESH, content_type="text/html")
         edge.origin.script(Reply(chunked=chunked))
         for _cold_then_warm in range(2):
-            response = await fetch(edge.port, "/a", accept_encoding="gzip, br, zstd")
+            response = await http.fetch(edge, "/a", accept_encoding="gzip, br, zstd")
             assert response.body == text
             assert "content-encoding" not in response.fields
         assert len(edge.origin.requests) == 1
@@ -463,10 +504,10 @@ async def test_text_over_the_limit_is_not_compressed(cache_root: Path, chunked: 
 
 @pytest.mark.parametrize("coding", BOMBS)
 async def test_compressed_request_body_is_forwarded_unchanged(
-    cache_root: Path, coding: str
+    cache_root: Path, coding: str, http1: WebVersion
 ) -> None:
     rules = {**WRITES, "limits": {"request_body": "64KB"}}
-    async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root, **rules) as edge, http1.http1_viewer(edge) as viewer:
         edge.origin.script(Reply(status=200), times=2)
         bomb = BOMBS[coding][: 60 << 10]
         fields = b"Content-Encoding: %b\r\n" % coding.encode()
@@ -479,9 +520,11 @@ async def test_compressed_request_body_is_forwarded_unchanged(
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 70000\r\n", CHUNKED])
-async def test_body_over_the_limit_is_refused(cache_root: Path, framing: bytes) -> None:
+async def test_body_over_the_limit_is_refused(
+    cache_root: Path, framing: bytes, http1: WebVersion
+) -> None:
     rules = {**WRITES, "limits": {"request_body": "64KB"}}
-    async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root, **rules) as edge, http1.http1_viewer(edge) as viewer:
         body = bytes(70_000)
         if framing is CHUNKED:
             body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
@@ -493,18 +536,18 @@ async def test_body_over_the_limit_is_refused(cache_root: Path, framing: bytes) 
 # --- slow and numerous clients ----------------------------------------------------------------
 
 
-async def test_slow_request_is_closed(cache_root: Path) -> None:
+async def test_slow_request_is_closed(cache_root: Path, http1: WebVersion) -> None:
     """Slowloris: an incomplete request does not keep its connection open."""
-    async with serve_web(cache_root, limits={"http_idle": "50ms"}) as edge:
-        async with open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root, limits={"http_idle": "50ms"}) as edge:
+        async with http1.http1_viewer(edge) as viewer:
             await viewer.send(b"GET /a HTTP/1.1\r\nHost: edge\r\nX-")
             assert await viewer.receive_rest() == b""
         assert edge.origin.requests == []
 
 
-async def test_trickling_request_is_closed(cache_root: Path) -> None:
+async def test_trickling_request_is_closed(cache_root: Path, http1: WebVersion) -> None:
     """A few more bytes do not extend its timeout."""
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root) as edge, http1.http1_viewer(edge) as viewer:
         await until(lambda: bool(connections(edge)))
         (connection,) = connections(edge)
         started_s, came_bytes = connection.stats().quiet_since_s, 0
@@ -523,20 +566,22 @@ async def test_trickling_request_is_closed(cache_root: Path) -> None:
 @pytest.mark.parametrize(
     "framing", [b"Content-Length: 9\r\n\r\nabc", CHUNKED + b"\r\n3\r\nabc\r\n"]
 )
-async def test_stalled_request_body_is_dropped(cache_root: Path, framing: bytes) -> None:
+async def test_stalled_request_body_is_dropped(
+    cache_root: Path, framing: bytes, http1: WebVersion
+) -> None:
     """Its connection to the origin is closed too."""
     rules = {**WRITES, "limits": {"http_stall": "50ms", "origin_retries": 0}}
-    async with serve_web(cache_root, **rules) as edge, open_viewer(edge.port) as viewer:
+    async with http1.serve(cache_root, **rules) as edge, http1.http1_viewer(edge) as viewer:
         await viewer.send(b"POST /a HTTP/1.1\r\nHost: edge\r\n" + framing)
         assert await viewer.receive_rest() == b""
         await edge.origin.until(lambda: edge.origin.connections_open == 0)
         assert not any(seen.has_ended for seen in edge.origin.requests)
 
 
-async def test_slow_reader_is_dropped(cache_root: Path) -> None:
+async def test_slow_reader_is_dropped(cache_root: Path, http1: WebVersion) -> None:
     async with (
-        serve_web(cache_root, limits={"http_stall": "50ms"}) as edge,
-        open_viewer(edge.port, receive_buffer_bytes=4096) as viewer,
+        http1.serve(cache_root, limits={"http_stall": "50ms"}) as edge,
+        http1.http1_viewer(edge, receive_buffer_bytes=4096) as viewer,
     ):
         edge.origin.put("film", Pattern(20 << 20), headers=FRESH)
         await viewer.send_request("/film")
@@ -545,14 +590,14 @@ async def test_slow_reader_is_dropped(cache_root: Path) -> None:
         assert edge.lines()[-1]["reason"] == "viewer stalled"
 
 
-async def test_too_many_connections_are_refused(cache_root: Path) -> None:
+async def test_too_many_connections_are_refused(cache_root: Path, http1: WebVersion) -> None:
     async with (
-        serve_web(cache_root, limits={"http_connections": 2}) as edge,
-        open_viewer(edge.port),
-        open_viewer(edge.port) as second,
+        http1.serve(cache_root, limits={"http_connections": 2}) as edge,
+        http1.http1_viewer(edge),
+        http1.http1_viewer(edge) as second,
     ):
         await until(lambda: len(connections(edge)) == 2)
-        async with open_viewer(edge.port) as third:
+        async with http1.http1_viewer(edge) as third:
             assert await third.receive_rest() == b""
         edge.origin.put("a", b"one")
         assert (await second.get("/a")).body == b"one"
@@ -574,35 +619,39 @@ async def test_too_many_connections_are_refused(cache_root: Path) -> None:
     ],
 )
 async def test_wrong_content_range_is_never_stored(
-    cache_root: Path, headers: tuple[tuple[str, str | None], ...]
+    cache_root: Path, headers: tuple[tuple[str, str | None], ...], http: WebVersion
 ) -> None:
-    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+    async with http.serve(cache_root, limits={"origin_retries": 0}) as edge:
         film = Pattern(300_000, seed=1)
         edge.origin.put("film", film, headers=FRESH)
         edge.origin.script(Reply(headers=headers), times=2)
-        response = await fetch(edge.port, "/film", range="bytes=0-9")
+        response = await http.fetch(edge, "/film", range="bytes=0-9")
         assert response.status == 502
-        assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
+        assert (await http.fetch(edge, "/film")).body == film.read(Span(0, 300_000))
 
 
 @pytest.mark.parametrize("reply", [Reply(cut_at=1000), Reply(reset_at=1000)])
-async def test_short_body_is_not_complete(cache_root: Path, reply: Reply) -> None:
-    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+async def test_short_body_is_not_complete(
+    cache_root: Path, reply: Reply, http1: WebVersion
+) -> None:
+    async with http1.serve(cache_root, limits={"origin_retries": 0}) as edge:
         film = Pattern(300_000, seed=1)
         edge.origin.put("film", film, headers=FRESH, etag="", last_modified_s=None)
         edge.origin.script(reply)
-        async with open_viewer(edge.port) as viewer:
+        async with http1.http1_viewer(edge) as viewer:
             await viewer.send_request("/film")
             await viewer.receive_rest()
         assert edge.counts.gathered(Counter.ERRORS, "response_cut") == 1
-        assert (await fetch(edge.port, "/film")).body == film.read(Span(0, 300_000))
+        assert (await http1.fetch(edge, "/film")).body == film.read(Span(0, 300_000))
 
 
 @pytest.mark.parametrize("control", ["max-age=60", "no-store"])
-async def test_body_longer_than_its_length_is_cut(cache_root: Path, control: str) -> None:
+async def test_body_longer_than_its_length_is_cut(
+    cache_root: Path, control: str, http: WebVersion
+) -> None:
     """The bytes after it are in no response."""
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\n\r\nevil"
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         edge.origin.put("a", b"one", headers=(("Cache-Control", control),))
         edge.origin.put("b", b"two")
         edge.origin.script(Reply(extra=extra))
@@ -611,21 +660,21 @@ async def test_body_longer_than_its_length_is_cut(cache_root: Path, control: str
 
 
 async def test_object_that_changes_during_a_fill_is_never_mixed(
-    cache_root: Path,
+    cache_root: Path, http1: WebVersion
 ) -> None:
-    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+    async with http1.serve(cache_root, limits={"origin_retries": 0}) as edge:
         old, new = Pattern(300_000, seed=1), Pattern(300_000, seed=2)
         edge.origin.put("film", old, etag='"1"', headers=FRESH)
-        part = await fetch(edge.port, "/film", range="bytes=0-9")
+        part = await http1.fetch(edge, "/film", range="bytes=0-9")
         assert part.body == old.read(Span(0, 10))
         edge.origin.put("film", new, etag='"2"', headers=FRESH)
-        async with open_viewer(edge.port) as viewer:
+        async with http1.http1_viewer(edge) as viewer:
             await viewer.send_request("/film")
             head = await viewer.receive_head()
             body = await viewer.receive_rest()
         expected = old if head.fields["etag"] == '"1"' else new
         assert expected.read(Span(0, 300_000)).startswith(body)
-        response = await fetch(edge.port, "/film")
+        response = await http1.fetch(edge, "/film")
         assert response.fields["etag"] == '"2"'
         assert response.body == new.read(Span(0, 300_000))
 
@@ -644,11 +693,13 @@ async def test_object_that_changes_during_a_fill_is_never_mixed(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: evil\r\nConnection: upgrade\r\n\r\n",
     ],
 )
-async def test_invalid_http_of_an_origin_is_never_stored(cache_root: Path, raw: bytes) -> None:
-    async with serve_web(cache_root, limits={"origin_retries": 0}) as edge:
+async def test_invalid_http_of_an_origin_is_never_stored(
+    cache_root: Path, raw: bytes, http1: WebVersion
+) -> None:
+    async with http1.serve(cache_root, limits={"origin_retries": 0}) as edge:
         edge.origin.put("a", b"one", headers=FRESH)
         edge.origin.script(Reply(raw=raw))
-        async with open_viewer(edge.port) as viewer:
+        async with http1.http1_viewer(edge) as viewer:
             await viewer.send_request("/a")
             head = await viewer.receive_head()
             while head.status == 100:
@@ -657,26 +708,28 @@ async def test_invalid_http_of_an_origin_is_never_stored(cache_root: Path, raw: 
             if head.status == 200:  # it ended after its head: the viewer can detect that
                 assert "transfer-encoding" in head.fields
                 assert not (await viewer.receive_rest()).endswith(b"0\r\n\r\n")
-        assert (await fetch(edge.port, "/a")).body == b"one"
+        assert (await http1.fetch(edge, "/a")).body == b"one"
 
 
 # --- loops and SSRF ---------------------------------------------------------------------------
 
 
-async def test_loop_ends_at_its_second_pass(cache_root: Path) -> None:
-    async with serve_web(cache_root) as edge:
+async def test_loop_ends_at_its_second_pass(cache_root: Path, http: WebVersion) -> None:
+    async with http.serve(cache_root) as edge:
         loop = ", ".join(["other"] * 50 + ["streamedge-test"])
         for method in ("GET", "HEAD"):
-            assert (await fetch(edge.port, "/a", method, cdn_loop=loop)).status == 508
+            assert (await http.fetch(edge, "/a", method, cdn_loop=loop)).status == 508
         assert edge.origin.requests == []
 
 
 @pytest.mark.parametrize(
     "location", ["http://169.254.169.254/latest/meta-data", "//evil/x", "file:///etc/passwd"]
 )
-async def test_redirect_is_passed_to_the_viewer(cache_root: Path, location: str) -> None:
+async def test_redirect_is_passed_to_the_viewer(
+    cache_root: Path, location: str, http: WebVersion
+) -> None:
     """SSRF: no request is sent to a host that the config does not name."""
-    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
         edge.origin.script(Reply(status=302, headers=(("Location", location),)))
         response = await viewer.get("/a")
         assert (response.status, response.fields["location"]) == (302, location)
