@@ -158,10 +158,9 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         if self._phase is not _Phase.OPEN or self._raw.is_closing():
             return
         encrypt = self._ssl.write
-        view = memoryview(data)
-        position, size = 0, len(view)
-        while position < size:  # one record of at most 16 KiB per call (RFC 8446 §5.1)
-            position += encrypt(view[position:])
+        position = encrypt(data) if data else 0
+        while position < len(data):  # one record of at most 16 KiB per call (RFC 8446 §5.1)
+            position += encrypt(memoryview(data)[position:])
         if not more:
             self._raw.write(self._outgoing.read())
 
