@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.edge_process import run_edge
 from tests.support.http_viewer import open_viewer
 from tests.support.scripted_origin import ScriptedOrigin
+from tests.support.system_calls import LOOP_CALLS, count_calls
 
 BODY = b"x" * 1000
 MISSES = 100
 FOLDERS = 1500  # so many random names leave none of the 256 folders of the cache to be made
-# Of the event loop and the interpreter, which depend on how many requests come at once; and fstat,
-# with which some open files are checked once a second.
-NOT_COUNTED = {"epoll_pwait", "futex", "getpid", "newfstatat", "total"}
 # For each miss. What is rarer (the log's lines, timers) is below the tolerance.
 COSTS = {
     "openat": 2,  # no record is there; the new file
@@ -33,37 +26,6 @@ COSTS = {
     "writev": 1,  # head and body
 }
 TOLERANCE = 0.3
-
-
-class Calls:
-    """The number of system calls of a process, by name; complete when counting has ended."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-
-    def read(self, summary: str) -> None:
-        """Reads the table that ``strace -c`` prints."""
-        for line in summary.splitlines():
-            match = re.fullmatch(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)", line)
-            if match is not None:
-                self.counts[match[2]] = int(match[1])
-
-
-@contextmanager
-def count_calls(pid: int, summary: Path) -> Iterator[Calls]:
-    """Counts the calls of all threads of a process."""
-    command = ["strace", "-c", "-f", "-p", str(pid), "-o", str(summary)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
-        assert strace.stderr is not None
-        line = strace.stderr.readline()
-        assert "attached" in line, f"strace needs to be allowed to trace processes: {line}"
-        calls = Calls()
-        try:
-            yield calls
-        finally:
-            strace.send_signal(signal.SIGINT)
-            strace.communicate()
-    calls.read(summary.read_text())
 
 
 async def test_miss_of_a_small_object_costs_few_system_calls(tmp_path: Path) -> None:
@@ -81,7 +43,7 @@ async def test_miss_of_a_small_object_costs_few_system_calls(tmp_path: Path) -> 
                         response = await viewer.get(f"/page-{number}")
                         assert (response.body, response.cache) == (BODY, "Miss")
         costs = {
-            name: count / MISSES for name, count in calls.counts.items() if name not in NOT_COUNTED
+            name: count / MISSES for name, count in calls.counts.items() if name not in LOOP_CALLS
         }
         too_many = {
             name: cost for name, cost in costs.items() if cost > COSTS.get(name, 0) + TOLERANCE
