@@ -1,8 +1,8 @@
 """The body of a small object, in the file of its record.
 
 A small object is one file: its record, a line of JSON, and behind it the body. The file is written
-once, under a temporary name, and renamed; it never changes. So its bytes are whole or not there,
-whenever a process is killed, and ``decode_record`` has compared their CRC when it was opened.
+once and never changes; a newer one replaces it by a rename. ``decode_record`` compares the CRC when
+it is opened, so a file that a killed worker has not written to its end counts as missing.
 """
 
 from __future__ import annotations

@@ -190,8 +190,7 @@ class Store:
         )
         with contextlib.suppress(OSError):
             mark_evicted(extent.fd)
-            if os.stat(extent.path).st_ino == os.fstat(extent.fd).st_ino:  # not a successor
-                os.unlink(extent.path)
+        _unlink_if_same(extent.path, extent.fd)
 
     def make_extent(self, digest: bytes, body_bytes: int) -> Extent:
         """Opens an extent, created if needed, in memory if the disk fails.
@@ -304,10 +303,12 @@ class Store:
         """
         record = record.with_body(zlib.crc32(body))
         data = encode_record(record, body)
-        fd = self._replace_record(record.key, data)
+        path = self._path("assets", asset_digest(record.key))
+        fd = self._create_small(path, data)
+        if fd is None:
+            fd = self._replace_record(record.key, data)
         if fd is None:
             return None
-        path = self._path("assets", asset_digest(record.key))
         return record, InlineBody(fd, path, len(data) - len(body), len(body))
 
     def drop_body(self, body: InlineBody) -> None:
@@ -315,9 +316,7 @@ class Store:
         file.
         """
         self._log.event("extent_dropped", path=body.path, reason="the file is truncated")
-        with contextlib.suppress(OSError):
-            if os.stat(body.path).st_ino == os.fstat(body.fd).st_ino:  # not a successor
-                os.unlink(body.path)
+        _unlink_if_same(body.path, body.fd)
 
     def forget_record(self, key: str) -> None:
         """Removes a record, so that each worker's next open fetches it."""
@@ -362,6 +361,25 @@ class Store:
             self._loaded[1].close()
             self._loaded = None
 
+    def _create_small(self, path: str, data: bytes) -> int | None:
+        """Writes the file of a new small object; returns its descriptor.
+
+        It needs no temporary name: the CRC shows a file that is not written to its end yet, or
+        never will be because its worker was killed. None: there is a file already, or the disk
+        fails.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):
+            if os.write(fd, data) == len(data):
+                self._count_record(data)
+                return fd
+        _unlink_if_same(path, fd)
+        os.close(fd)
+        return None
+
     def _replace_record(self, key: str, data: bytes) -> int | None:
         """Writes a record's file under a temporary name and renames it, so it appears whole.
 
@@ -386,8 +404,11 @@ class Store:
             with contextlib.suppress(OSError):
                 os.unlink(new)
             return None
-        self.stored(-(-len(data) // _PAGE_BYTES) * _PAGE_BYTES)
+        self._count_record(data)
         return fd
+
+    def _count_record(self, data: bytes) -> None:
+        self.stored(-(-len(data) // _PAGE_BYTES) * _PAGE_BYTES)
 
     def _create(self, digest: bytes, body_bytes: int) -> Extent | None:
         """Creates an extent's file under a temporary name and links it, so it appears whole.
@@ -421,6 +442,13 @@ class Store:
         if not self._is_disk_failing:
             self._is_disk_failing = True
             self._log.event("disk_write_failed", action=action, error=str(exc))
+
+
+def _unlink_if_same(path: str, fd: int) -> None:
+    """Removes an open file, but not a successor of the same name."""
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_ino == os.fstat(fd).st_ino:
+            os.unlink(path)
 
 
 def _read_all(fd: int) -> bytes:

@@ -115,15 +115,51 @@ def test_pages_of_a_small_object_count_as_stored(
     assert sum(file.size_bytes for file in scan(cache_root)) == usage.total()
 
 
-@pytest.mark.parametrize("call", ["write", "replace"])
+@pytest.mark.parametrize("written_bytes", [0, 10, 150, -1])
+def test_file_that_a_killed_worker_has_not_written_to_its_end_is_replaced(
+    cache_root: Path, stores: tuple[Store, Store], written_bytes: int
+) -> None:
+    one, other = stores
+    saved = one.save_small(RECORD, BODY)
+    assert saved is not None
+    (file,) = scan(cache_root)
+    data = Path(file.path).read_bytes()
+    Path(file.path).write_bytes(data[:written_bytes])
+    assert other.load_record("film") is None
+    assert other.save_small(RECORD, BODY) is not None
+    assert read_body(one) == BODY
+    assert list((cache_root / "new").iterdir()) == []
+
+
+def test_newer_small_object_replaces_the_file_that_others_read(
+    cache_root: Path, stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = stores
+    saved = one.save_small(RECORD, BODY)
+    assert saved is not None
+    newer = replace(RECORD, head=OriginHead(Version('"2"', 3), "text/plain"))
+
+    def full(_old: str, _new: str) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert other.save_small(newer, b"new") is None
+    assert read_body(other) == BODY
+    assert other.save_small(newer, b"new") is not None
+    assert saved[1].read(0, len(BODY)) == BODY
+    assert read_body(one) == b"new"
+    assert list((cache_root / "new").iterdir()) == []
+
+
 def test_small_object_that_cannot_be_written_leaves_no_file(
-    cache_root: Path, stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch, call: str
+    cache_root: Path, stores: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, full)
+        patch.setattr(os, "write", full)
         assert stores[0].save_small(RECORD, BODY) is None
     assert list((cache_root / "new").iterdir()) == []
     assert stores[0].load_record("film") is None
