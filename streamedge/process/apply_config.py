@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase
@@ -93,12 +94,14 @@ class ConfigApplier:
         countries, certificates = components.countries, components.certificates
         database = config.countries.database
         new_countries = countries
+        use_certificates: Callable[[], None] | None = None
         if database != countries.database:
             new_countries = await asyncio.to_thread(CountryDatabase, database)
         if certificates is not None:
-            from streamedge.process.certificates import configured_files, load_pairs  # noqa: PLC0415  # only with HTTPS
+            from streamedge.process.certificates import configured_files, http2_hosts, load_pairs  # noqa: PLC0415  # only with HTTPS
 
             pairs = await asyncio.to_thread(load_pairs, configured_files(config))
+            use_certificates = partial(certificates.use, pairs, http2_hosts(config))
         unchanged = unchanged_origins(self.config, config, before)
         # In a thread: thousands of behaviors take a while, and must not delay viewers.
         bindings, web, rtmp = await asyncio.to_thread(self._build, config, unchanged)
@@ -106,8 +109,8 @@ class ConfigApplier:
         # Nothing below fails or waits.
         self.config, self.bindings = config, bindings
         countries.use(new_countries)
-        if certificates is not None:
-            certificates.use(pairs)
+        if use_certificates is not None:
+            use_certificates()
         replace_web(components.web, config, web)
         replace_rtmp(components.rtmp, config, rtmp)
         removed = [one for name, one in before.items() if name not in unchanged]

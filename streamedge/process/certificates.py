@@ -6,6 +6,8 @@ host carries requests for other hosts only if its certificate covers them (RFC 9
 The front context is created once, before workers are forked, and never replaced: all workers have
 the same ticket keys, so a viewer can resume a session with any of them.
 
+ALPN (RFC 7301) offers HTTP/2 for the hosts that ``offers_http2`` names, and HTTP/1.1 for all.
+
 ``reload_changed`` reads files that have changed since they were read. A pair that cannot be used
 changes nothing.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,8 +25,8 @@ from pathlib import Path
 from aiofiles.os import wrap
 from cryptography import x509
 
-from streamedge.config.schema.config import Config
-from streamedge.delivery.hosts import host_name
+from streamedge.config.schema.config import Config, WebDistributionConfig
+from streamedge.delivery.hosts import HostTable, host_name
 from streamedge.delivery.net.tls import NamedTls
 from streamedge.errors import StreamEdgeError
 
@@ -60,9 +62,10 @@ class CertificateChange:
 
 @dataclass(frozen=True, slots=True)
 class _LoadedCertificate:
-    """The content of a pair of files."""
+    """The content of a pair of files; ``http1_context`` does not offer HTTP/2."""
 
     context: ssl.SSLContext
+    http1_context: ssl.SSLContext
     names: tuple[str, ...]
     expires: datetime
 
@@ -87,14 +90,19 @@ class LoadedPair:
 class Certificates:
     """The certificates of a config. Raises CertificateError when one cannot be used."""
 
-    def __init__(self, file_pairs: Sequence[CertificateFiles]) -> None:
-        self.use(load_pairs(file_pairs))
+    def __init__(
+        self,
+        file_pairs: Sequence[CertificateFiles],
+        offers_http2: Callable[[str], bool] = lambda _host: True,
+    ) -> None:
+        self.use(load_pairs(file_pairs), offers_http2)
         self.front = _context()
         self.front.sslobject_class = NamedTls
         self.front.sni_callback = self._choose
 
-    def use(self, pairs: Sequence[LoadedPair]) -> None:
-        """Replaces all certificates."""
+    def use(self, pairs: Sequence[LoadedPair], offers_http2: Callable[[str], bool]) -> None:
+        """Replaces all certificates, and which hosts have HTTP/2 ("" for no name)."""
+        self._offers_http2 = offers_http2
         self._file_pairs = [pair.files for pair in pairs]
         self._seen = [pair.stamp for pair in pairs]
         self._stamps = list(self._seen)  # of the files that were read or refused
@@ -130,7 +138,9 @@ class Certificates:
 
     def context_for(self, name: str | None) -> ssl.SSLContext:
         """The context for a host name: its certificate's, or the first one's."""
-        return self._loaded[self._number_for("" if name is None else name.lower())].context
+        name = "" if name is None else name.lower()
+        loaded = self._loaded[self._number_for(name)]
+        return loaded.context if self._offers_http2(name) else loaded.http1_context
 
     def _number_for(self, name: str) -> int:
         number = self._by_name.get(name)
@@ -167,6 +177,23 @@ def configured_files(config: Config) -> list[CertificateFiles]:
     return [CertificateFiles(section.certificate, section.key) for section in config.certificates]
 
 
+def http2_hosts(config: Config) -> Callable[[str], bool]:
+    """Which hosts have HTTP/2: ``http2`` of the distribution that serves them."""
+    if not config.listen.http2:
+        return lambda _host: False
+    distributions = HostTable(
+        one
+        for one in config.distributions
+        if isinstance(one, WebDistributionConfig) and one.enabled
+    )
+
+    def offers_http2(host: str) -> bool:
+        matches = distributions.find(host)
+        return not matches or matches[0].http2
+
+    return offers_http2
+
+
 def load_pairs(file_pairs: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
     """Reads all pairs. Raises CertificateError if one cannot be used or there is none."""
     if not file_pairs:
@@ -180,16 +207,17 @@ def load_pairs(file_pairs: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]
 
 
 def _load(files: CertificateFiles) -> _LoadedCertificate:
-    context = _context()
+    context, http1_context = _context(PROTOCOLS), _context(PROTOCOLS[1:])
     try:
-        # With a password callback, OpenSSL does not prompt on the terminal.
-        context.load_cert_chain(files.certificate, files.key, password=lambda: "")
+        for one in (context, http1_context):
+            # With a password callback, OpenSSL does not prompt on the terminal.
+            one.load_cert_chain(files.certificate, files.key, password=lambda: "")
         leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
         names = _names(leaf)
     except Exception as exc:  # parser errors have no common base class
         reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
         raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
-    return _LoadedCertificate(context, names, leaf.not_valid_after_utc)
+    return _LoadedCertificate(context, http1_context, names, leaf.not_valid_after_utc)
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
@@ -201,7 +229,7 @@ def _names(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
 
 
-def _context() -> ssl.SSLContext:
+def _context(protocols: Sequence[str] = PROTOCOLS) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(TLS12_CIPHERS)
@@ -209,7 +237,7 @@ def _context() -> ssl.SSLContext:
     context.num_tickets = SESSION_TICKETS
     # The client knows which cipher is fastest on its processor.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(list(PROTOCOLS))
+    context.set_alpn_protocols(list(protocols))
     return context
 
 

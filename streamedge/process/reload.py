@@ -5,8 +5,9 @@ This runs in the supervisor, which has no event loop, so nothing here waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from streamedge.errors import ConfigError, StreamEdgeError
 from streamedge.ops.log import Log
 
 if TYPE_CHECKING:
-    from streamedge.process.certificates import Certificates, LoadedPair
+    from streamedge.process.certificates import Certificates
 
 
 class ConfigReloader:
@@ -79,16 +80,17 @@ class ConfigReloader:
 
     def _publish(self, plan: ReloadPlan) -> int:
         """Publishes the config. On CertificateError, CountriesError, OSError nothing changes."""
-        pairs: Sequence[LoadedPair] = ()
+        use_certificates: Callable[[], None] | None = None
         if self._certificates is not None:
-            from streamedge.process.certificates import configured_files, load_pairs  # noqa: PLC0415  # only with HTTPS listeners
+            from streamedge.process.certificates import configured_files, http2_hosts, load_pairs  # noqa: PLC0415  # only with HTTPS listeners
 
             pairs = load_pairs(configured_files(plan.config))
+            use_certificates = partial(self._certificates.use, pairs, http2_hosts(plan.config))
         countries = CountryDatabase(plan.config.countries.database)
         number = self._config_versions.publish(plan.config)
         self._countries.use(countries)
-        if self._certificates is not None:
-            self._certificates.use(pairs)
+        if use_certificates is not None:
+            use_certificates()
         return number
 
 

@@ -393,11 +393,9 @@ def _certificates(config: Config) -> Certificates | None:
     """The certificates of all workers; None without HTTPS listeners."""
     if not config.listen.https:
         return None
-    from streamedge.process.certificates import CertificateFiles, Certificates  # noqa: PLC0415  # plain HTTP starts without it
+    from streamedge.process.certificates import Certificates, configured_files, http2_hosts  # noqa: PLC0415  # plain HTTP starts without it
 
-    return Certificates(
-        [CertificateFiles(section.certificate, section.key) for section in config.certificates]
-    )
+    return Certificates(configured_files(config), http2_hosts(config))
 
 
 def _prepare(config: Config, log: Log) -> int | None:

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from streamedge.config.schema.config import Config
 from streamedge.delivery.net.tls import NamedTls
 from streamedge.process.certificates import (
     CertificateChange,
     CertificateError,
     CertificateFiles,
     Certificates,
+    http2_hosts,
+    load_pairs,
 )
 from tests.support.certificate_authority import CertificateAuthority, Pair, replace
 
@@ -121,7 +124,7 @@ def test_certificate_without_names_is_the_default_only(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_1_1(
+def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_2(
     authority: CertificateAuthority, version: ssl.TLSVersion
 ) -> None:
     certificates = certificates_of(authority.issue("one.example"))
@@ -133,6 +136,43 @@ def test_tls_1_2_and_1_3_resume_sessions_and_negotiate_http_1_1(
     assert first.selected_alpn_protocol() == "h2"
     assert not first.session_reused
     assert handshake(certificates, client, "one.example", first.session).session_reused
+
+
+def protocol_for(certificates: Certificates, name: str | None) -> str | None:
+    """The protocol that a client gets that prefers HTTP/2."""
+    client = unverifying_client()
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    return handshake(certificates, client, name).selected_alpn_protocol()
+
+
+def test_http2_is_offered_for_the_hosts_of_its_distributions(
+    authority: CertificateAuthority,
+) -> None:
+    pair = authority.issue("*.example", "one.example.net")
+    old = {"id": "EOLD", "type": "web", "origin": "main", "aliases": ["old.example", "*.net"]}
+    config = Config.model_validate(
+        {
+            "origins": {"main": {"type": "http", "url": "http://127.0.0.1"}},
+            "distributions": [
+                {"id": "EWEB", "type": "web", "origin": "main", "aliases": ["*"]},
+                {**old, "http2": False},
+            ],
+        }
+    )
+    files = [CertificateFiles(pair.certificate, pair.key)]
+    certificates = Certificates(files, http2_hosts(config))
+    for name, protocol in (
+        ("new.example", "h2"),
+        (None, "h2"),
+        ("old.example", "http/1.1"),
+        ("one.example.net", "http/1.1"),
+    ):
+        assert protocol_for(certificates, name) == protocol
+    without = config.model_copy(
+        update={"listen": config.listen.model_copy(update={"http2": False})}
+    )
+    certificates.use(load_pairs(files), http2_hosts(without))
+    assert protocol_for(certificates, "new.example") == "http/1.1"
 
 
 def test_full_handshake_sends_one_ticket(authority: CertificateAuthority) -> None:

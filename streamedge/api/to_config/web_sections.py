@@ -2,7 +2,7 @@
 
 CloudFront features that this edge does not have (functions, web ACLs, logs in buckets, ACM and IAM
 certificates …) are refused by name. Only settings without an effect here are ignored: PriceClass,
-HttpVersion, IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
+IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
 ConnectionAttempts, keep-alive times, Logging that is off and the default ViewerCertificate. Methods
 that an origin type never supports (PATCH of a bucket) are not served. Pure.
 """
@@ -102,6 +102,7 @@ def web_sections(inventory: Inventory, identifier: str, document: Document) -> W
         "default_root_object": _root_object(document),
         "behaviors": _behaviors(builder, document),
         "error_pages": _error_pages(document),
+        "http2": document.get("HttpVersion") != "http1.1",
         "cache_tag_header": (document.get("CacheTagConfig") or {}).get("HeaderName", ""),
     }
     return WebSections(

@@ -130,6 +130,9 @@ class ListenConfig(Section):
     https: Annotated[Addresses, RESTART] = Field(
         default=(), description="Addresses that serve web distributions over TLS 1.2 and 1.3."
     )
+    http2: bool = Field(
+        default=True, description="Whether https offers HTTP/2, by ALPN, for new connections."
+    )
     alt_svc: HeaderValue = Field(
         default="",
         description="Value of Alt-Svc in responses over TLS: where an HTTP/3 server in front of"
@@ -278,6 +281,9 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
     )
     behaviors: Annotated[tuple[BehaviorConfig, ...], Strict(False)] = Field(
         default=(), description="Rules for some paths.", max_length=1024
+    )
+    http2: bool = Field(
+        default=True, description="Whether its hosts are offered HTTP/2, where listen.http2 is."
     )
     cache_tag_header: FieldName = Field(
         default="",

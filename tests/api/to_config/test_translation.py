@@ -427,6 +427,15 @@ def test_error_pages_root_object_and_tag_header_are_converted(api: Api) -> None:
     assert converted == [(404, "/404.html", 200, 10.0), (500, "", 0, 0.0)]
 
 
+@pytest.mark.parametrize(
+    ("version", "http2"),
+    [("http1.1", False), ("http2", True), ("http3", True), ("http2and3", True)],
+)
+def test_http_version_offers_http2(api: Api, version: str, http2: bool) -> None:
+    _config, distribution = create_web(api, HttpVersion=version)
+    assert distribution.http2 is http2
+
+
 # --- trust --------------------------------------------------------------------------------
 
 
