@@ -10,7 +10,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from streamedge.errors import OriginError, OriginFailure
@@ -46,10 +45,10 @@ Trailers = Callable[[], FieldList]
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclass(slots=True)
-class _TimeLimits:
+class _TimeLimits(NamedTuple):
     """The read timeout of an exchange, and the loop's time when it must have ended, or None."""
 
+    loop: asyncio.AbstractEventLoop  # to look for the running one costs a system call
     read_timeout_s: float
     ends_at_s: float | None
 
@@ -58,13 +57,13 @@ class _TimeLimits:
 
     def within_total_s(self, time_s: float) -> float:
         """The loop's time ``time_s`` from now, or the end of the exchange if that is earlier."""
-        at_s = asyncio.get_running_loop().time() + time_s
+        at_s = self.loop.time() + time_s
         return at_s if self.ends_at_s is None else min(at_s, self.ends_at_s)
 
     def is_over(self) -> bool:
         if self.ends_at_s is None:
             return False
-        return asyncio.get_running_loop().time() >= self.ends_at_s
+        return self.loop.time() >= self.ends_at_s
 
     def describe(self) -> str:
         """What happened when a deadline has passed."""
@@ -152,9 +151,9 @@ class Client:
         ``body`` raises.
         """
         endpoint, request = prepared
-        total_s = self._total_timeout_s
-        ends_at_s = asyncio.get_running_loop().time() + total_s if total_s else None
-        limits = _TimeLimits(self._read_timeout_s, ends_at_s)
+        loop, total_s = asyncio.get_running_loop(), self._total_timeout_s
+        ends_at_s = loop.time() + total_s if total_s else None
+        limits = _TimeLimits(loop, self._read_timeout_s, ends_at_s)
         is_repeatable = request.method in _REPEATABLE and (body is None or isinstance(body, bytes))
         only_new = False
         while True:

@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
     concurrently ``head`` until it is final, then ``read`` until b"".
 
     At most one task reads and one writes. ``deadline_s``: the loop's time until which a task waits
-    for bytes; None: for ever. ``idle_since_s`` is the pool's.
+    for bytes; None: for ever. ``idle_since_s``: since when the pool has it.
     """
 
     __slots__ = (
@@ -270,6 +270,10 @@ class Connection(asyncio.Protocol):
             self.read_available()
         self.deadline_s = None
         return True
+
+    def begin_idle(self) -> None:
+        """Sets ``idle_since_s``."""
+        self.idle_since_s = self._loop.time()
 
     def is_quiet(self) -> bool:
         """Whether the peer has neither closed an idle connection nor sent anything on it.

@@ -111,10 +111,10 @@ class Pool:
         if self._is_closed or self._is_retired or not connection.recycle():
             connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since_s = loop.time()
+        connection.begin_idle()
         self._idle.setdefault(endpoint, []).append(connection)
         if self._sweep_timer is None:
+            loop = asyncio.get_running_loop()
             self._sweep_timer = loop.call_later(IDLE_CONNECTION_S, self._sweep)
 
     def _lend(self, connection: Connection, endpoint: Endpoint, streams_body: bool) -> Connection:

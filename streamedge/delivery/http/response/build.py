@@ -295,10 +295,10 @@ class ResponseBuilder:
         """
         context = self._context(request, time.time(), CacheResult.ERROR, None, "")
         if is_s3_request(request.headers, request.query):
-            context = replace(context, is_s3=True)
+            context = context._replace(is_s3=True)
         if route is not None:
             policy = route.rule.behavior.response_headers
-            context = replace(context, policy=policy.for_errors())
+            context = context._replace(policy=policy.for_errors())
         message = error_response(status, reason, context, request.method, fields, code)
         return Response(message, None, CacheResult.ERROR, distribution, reason)
 

@@ -88,8 +88,7 @@ class ResponseMessage:
         return bool(self.parts) or (self.span is not None and self.span.size > 0)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseContext:
+class ResponseContext(NamedTuple):
     """What a response depends on besides the object: the edge, the time, the policy, the request.
 
     ``cache_status``: the value of Cache-Status (RFC 9211). ``timing``: the value of Server-Timing.
