@@ -184,6 +184,7 @@ async def test_malformed_request_reaches_no_origin(cache_root: Path, name: str) 
             stream = await viewer.send_head(MALFORMED[name], ends=True)
             assert await outcome(viewer, stream) in {0, 400}
         assert served.edge.origin.requests == []
+        assert [line["status"] for line in served.edge.lines()] == [400, 400]
         if not viewer.goaways:  # a stream error leaves the connection alone
             assert (await viewer.get("/a")).body == b"one"
         assert await served.fetch("/a") == b"one"

@@ -405,7 +405,11 @@ class Http2Connection(asyncio.Protocol):
 
     def _other_received(self, event: Event, loop_s: float) -> None:
         if isinstance(event, StreamClosed):
+            is_refused = self._engine.was_refused(event.stream_id)
+            is_logged = event.stream_id in self._exchanges or event.stream_id in self._responses
             self._close_stream(event.stream_id, "viewer left")
+            if is_refused and not is_logged:  # a malformed head, which the engine keeps to itself
+                self._handler.refused_connection(self.client, HTTPStatus.BAD_REQUEST)
         elif isinstance(event, DataReceived):
             self._data_received(event, loop_s)
         elif isinstance(event, WindowUpdated):

@@ -132,6 +132,7 @@ class Engine:
         "_last_stream",
         "_output",
         "_own_resets",
+        "_refused_streams",
         "_reset_streams",
         "_resets",
         "ended",
@@ -147,6 +148,7 @@ class Engine:
         self._resets = _Allowance(RESETS_AT_ONCE, RESETS_PER_S)
         self._controls = _Allowance(CONTROLS_AT_ONCE, CONTROLS_PER_S)
         self._reset_streams: set[int] = set()  # that the peer has reset, until they are closed
+        self._refused_streams: set[int] = set()  # for a request that breaks the protocol
         self._own_resets: set[int] = set()  # that ``reset`` has reset
         self._last_stream = 0
         self.requests = 0
@@ -205,7 +207,21 @@ class Engine:
         if stream_id in self._own_resets:
             self._own_resets.discard(stream_id)
             return False
-        return event.local_error is None
+        if event.local_error is not None:
+            return False
+        if event.error_code == ErrorCode.PROTOCOL_ERROR:
+            self._refused_streams.add(stream_id)
+        return True
+
+    def was_refused(self, stream_id: int) -> bool:
+        """Whether a closed stream was reset because its request breaks the protocol.
+
+        Call it once for each ``StreamClosed``.
+        """
+        if stream_id not in self._refused_streams:
+            return False
+        self._refused_streams.discard(stream_id)
+        return True
 
     # --- output -----------------------------------------------------------------------------
 
