@@ -25,7 +25,6 @@ import mmap
 import os
 from array import array
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 from streamedge.cache.storage.records import asset_digest
@@ -197,7 +196,6 @@ def _is_sound(words: memoryview) -> bool:
     return max(number, lookups, words[_INVALIDATIONS]) < _NUMBER_END and are_slots_sound
 
 
-@lru_cache(maxsize=1024)  # a lookup needs it several times
 def _lookup_slot(key: str) -> int:
     return _FIRST_LOOKUP + int(asset_digest(key)[:8], 16) % _LOOKUP_SLOTS
 

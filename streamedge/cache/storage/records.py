@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from functools import lru_cache
 from typing import NamedTuple
 
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -22,6 +21,7 @@ from streamedge.control.invalidations import tags_of
 from streamedge.control.position import UNKNOWN
 from streamedge.http_date import parse_http_date_s
 from streamedge.keys import join_key, key_bytes
+from streamedge.memo import cache_short_texts
 from streamedge.origin import Origin, OriginHead, Version
 
 _ENCODER = json.JSONEncoder(check_circular=False)
@@ -186,7 +186,7 @@ def marker(key: str, varies_by: tuple[str, ...]) -> Record:
     return Record(key, head, 0.0, 0.0, varies_by)
 
 
-@lru_cache(maxsize=1024)  # a lookup needs it several times
+@cache_short_texts(1024, 1024)  # a lookup needs it several times
 def asset_digest(key: str) -> str:
     """The name of an asset's record file: SHA-256 in hex."""
     return hashlib.sha256(key_bytes(key)).hexdigest()

@@ -21,7 +21,6 @@ import itertools
 import os
 import zlib
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from streamedge.cache.storage.changes import ChangeCounter, is_changes_file_whole, prepare_changes
@@ -462,7 +461,6 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-@lru_cache(maxsize=1024)  # to lock and to unlock
 def _lock_number(key: str) -> Span:
     number = int(asset_digest(key)[:15], 16)
     return Span(number, number + 1)
