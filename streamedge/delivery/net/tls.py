@@ -48,6 +48,7 @@ class _Phase(Enum):
     OPEN = auto()
     CLOSE_NOTIFY_SENT = auto()  # data that still arrives is ignored
     FAILED = auto()  # the handshake failed
+    LOST = auto()  # the connection has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self._phase
-        if phase is _Phase.CLOSE_NOTIFY_SENT or phase is _Phase.FAILED or self._raw.is_closing():
+        if (phase is not _Phase.OPEN and phase is not _Phase.HANDSHAKE) or self._raw.is_closing():
             return
         self._incoming.write(data)
         if phase is _Phase.OPEN or self._continue_handshake():
@@ -123,9 +124,12 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self._protocol.connection_lost(exc)
         elif self._has_received or exc is not None:
             self.fail_handshake("the client left")
-        else:
-            self._phase = _Phase.FAILED  # port checks send nothing
+        else:  # port checks send nothing
             self._acceptor.handshakes.discard(self)
+        self._phase = _Phase.LOST
+        # The SSL object has 20 KB, and refers to what refers to this object: without this, only
+        # the garbage collector could free it.
+        del self._ssl, self._incoming, self._outgoing
 
     def pause_writing(self) -> None:
         if self._protocol is not self:

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -421,6 +422,23 @@ async def test_sender_continues_after_a_quantum_that_ended_in_a_wait(
         assert await peer.read(200_000) == 2 * data
         await within(peer.near.drained.wait())
     os.close(source.fd)
+
+
+async def test_lost_connection_frees_its_ssl_object_and_accepts_calls(
+    context: ssl.SSLContext, authority: CertificateAuthority
+) -> None:
+    async with connect(context, authority) as peer:
+        transport = peer.near.transport
+        ssl_object = weakref.ref(transport.get_extra_info("ssl_object"))
+        assert ssl_object() is not None
+        peer.far.close()
+        await within(peer.near.lost.wait())
+        assert ssl_object() is None  # without the garbage collector
+        transport.write(b"late")
+        transport.data_received(b"late")
+        transport.write_eof()
+        transport.close()
+        assert transport.is_closing()
 
 
 async def test_direct_writes_to_the_transport_are_sent_in_order(
