@@ -67,7 +67,13 @@ class HttpOrigin(HttpObjects):
         self._replaced = {name.lower() for name in self._own}
         if host != "viewer":
             self._replaced.add("host")
-        self._memo: Memo[_Key, _Prepared] = MemoryBudget(PREPARED_BYTES_MAX).memo()
+        self._budget = MemoryBudget(PREPARED_BYTES_MAX)
+        self._memo: Memo[_Key, _Prepared] = self._budget.memo()
+
+    @property
+    def prepared_bytes(self) -> int:
+        """The memory of the encoded requests that it keeps, at most ``PREPARED_BYTES_MAX``."""
+        return self._budget.used_bytes
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``. The origin's own fields replace the viewer's."""

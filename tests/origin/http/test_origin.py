@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import Origin, Version
+from streamedge.origin import Origin, OriginRequest, Version
+from streamedge.origin.http import origin as origin_module
 from streamedge.origin.http.exchange import parse_base_url
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
@@ -291,6 +292,35 @@ async def test_connection_is_reused_for_the_next_request(
     for _ in range(3):
         await read_all(await origin.read("film.mp4", Span(0, 500_000)))
     assert server.connections_accepted == 1
+
+
+async def test_equal_requests_are_sent_alike_and_others_are_not(
+    server: ScriptedOrigin, origin: HttpOrigin
+) -> None:
+    sent = [
+        OriginRequest("GET", "a", fields=(("accept", "1"),)),
+        OriginRequest("GET", "a", fields=(("accept", "2"),)),
+        OriginRequest("GET", "a", query="q=1", fields=(("accept", "1"),)),
+        OriginRequest("HEAD", "a", fields=(("accept", "1"),)),
+    ]
+    for request in sent * 3:
+        server.script(Reply(200, body=b"x"))
+        (await origin.send(request)).close()
+    seen = [(one.method, one.path, one.headers["accept"]) for one in server.requests]
+    expected = [("GET", "/a", "1"), ("GET", "/a", "2"), ("GET", "/a?q=1", "1"), ("HEAD", "/a", "1")]
+    assert seen == expected * 3
+
+
+async def test_memory_for_encoded_requests_is_limited(
+    server: ScriptedOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin_module, "PREPARED_BYTES_MAX", 20_000)
+    origin = HttpOrigin(server.url)
+    for number in range(30):
+        server.script(Reply(200, body=b"x"))
+        (await origin.send(OriginRequest("GET", "a", query=f"{number}" * 100))).close()
+        assert 0 < origin.prepared_bytes <= 20_000
+    await origin.close()
 
 
 async def test_cookies_are_not_stored(server: ScriptedOrigin) -> None:
