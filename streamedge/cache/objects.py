@@ -131,6 +131,7 @@ class Cache:
             open_object is not None
             and open_object.head.status == HTTPStatus.OK
             and not open_object.evicted
+            and not open_object.is_lost(want.end)
         ):
             return self.reader(open_object, want, CacheResult.HIT, asset.subject)
         outcome = await self._responses.respond(object_request(asset, want))
@@ -173,6 +174,12 @@ class Cache:
         """Removes a version, so the next request opens another; its readers continue."""
         self._supersede(open_object)
 
+    def forget(self, open_object: OpenObject) -> None:
+        """Removes a version and its record, so that each worker's next request fetches it."""
+        if self._versions.get(open_object.asset.key) is open_object:
+            self.store.forget_record(open_object.asset.key)
+        self._supersede(open_object)
+
     def drop_all(self) -> None:
         """Removes all versions, so the next requests open them again; their readers continue.
 
@@ -208,7 +215,7 @@ class Cache:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        for open_object in list(self._versions.values()):
+        for open_object in {*self._versions.values(), *self._holders}:
             if open_object.idle:
                 self._forget(open_object)
         if self._evicted_timer is not None:
@@ -252,9 +259,7 @@ class Cache:
         gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
         is_gone = isinstance(cause, OriginError) and cause.failure in gone
         if is_gone or version.version.id:
-            if self._versions.get(version.asset.key) is version:
-                self.store.forget_record(version.asset.key)
-            self._supersede(version)
+            self.forget(version)
 
     def version_measured(self, version: OpenObject) -> None:
         """Saves the record of a version whose size is now known, unless it was replaced."""
@@ -284,8 +289,10 @@ class Cache:
         open_object = self._versions.get(asset.key)
         if open_object is not None and open_object.version == record.head.version:
             body = open_object.inline_body()
-            saved = None if body is None else self.store.save_small(record, body)
-            if saved is not None:
+            if body is not None:
+                saved = self.store.save_small(record, body)
+                if saved is None:
+                    return False  # a record without the body would take its place
                 open_object.record, body_file = saved
                 open_object.use_body(body_file)
                 return True
@@ -374,6 +381,11 @@ class Cache:
     def _supersede(self, open_object: OpenObject) -> None:
         open_object.superseded = True
         self._take_out(open_object)
+        if open_object.idle:
+            # Not at once: bytes reported as ready may be about to be sent.
+            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_if_idle, open_object)
+
+    def _close_if_idle(self, open_object: OpenObject) -> None:
         if open_object.idle:
             open_object.close()
             self._holders.discard(open_object)

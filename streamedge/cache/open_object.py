@@ -123,7 +123,6 @@ class OpenObject:
         self._trailers: Callable[[], Fields] = list  # of the response with its last byte
         self.asset = asset
         self.record = record
-        self.last_seen_change = -1  # none: its request may have been sent before a write
         self.write_slots: tuple[int, ...] = ()  # kept by ``InvalidationChecker``
         self.superseded = False
         self.touched_s = 0.0
@@ -136,6 +135,7 @@ class OpenObject:
     @record.setter
     def record(self, record: Record) -> None:
         self._record = record
+        self.last_seen_change = -1  # none: its request may have been sent before a write
         # Kept by ``InvalidationChecker``, by distribution.
         self.validity_by_scope: dict[str, tuple[int, int, Validity]] = {}
         self._lifetime: tuple[TtlRules | None, float] = None, 0.0  # for the rules used last
@@ -249,6 +249,20 @@ class OpenObject:
         """Whether the extent at ``position`` is known to be whole."""
         extent = self._extents.get(position // EXTENT_BYTES)
         return extent is not None and extent.complete
+
+    def is_lost(self, end: int) -> bool:
+        """Whether a byte before ``end`` is missing and cannot come: the version has no validator to
+        request its rest with, and no worker is filling it. Its file was evicted, or the worker that
+        filled it was killed.
+        """
+        if not self.version.id or self._fills:
+            return False
+        end = min(end, self.version.size_bytes)
+        position = self.ready_end(0, end)
+        if position == end or self.ready(position, end) is not None:
+            return False
+        has_file = isinstance(self._extents.get(position // EXTENT_BYTES), Extent)
+        return not (has_file and is_filled_elsewhere(self, position))
 
     def copy(self, span: Span) -> bytes:
         """Copies bytes that the caller knows to be there; fewer if a cache file was truncated,

@@ -37,6 +37,7 @@ from streamedge.cache.origin_requests import (
 )
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.reuse_decision import decide, directives, is_refused, may_serve_stale
+from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.rfc9111.reuse import Reuse
 from streamedge.cache.rfc9111.storing import is_storable, withheld_fields
 from streamedge.cache.rfc9111.vary import parse_vary, variant_key
@@ -128,6 +129,8 @@ class Versions(Protocol):
 
     def drop(self, open_object: OpenObject) -> None: ...
 
+    def forget(self, open_object: OpenObject) -> None: ...
+
     def remember(self, asset: Asset, record: Record) -> bool: ...
 
     def refuse_older(self, *keys: str) -> None: ...
@@ -168,9 +171,13 @@ class ResponseCache:
             reuse = decide(self._cache, request, asset, record, now_s)
             if record is not None and reuse in _USABLE:
                 open_object = self._cache.activate(asset, record)
-                if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
-                    self._start_lookup(_in_background(request), selected)
-                return self._hit(open_object, request, collapsed=rounds > 0)
+                if not self._is_lost(open_object, request):
+                    if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
+                        self._start_lookup(_in_background(request), selected)
+                    return self._hit(open_object, request, collapsed=rounds > 0)
+                self._cache.forget(open_object)
+                selected = Selected(asset, None, "uri-miss")
+                reuse = decide(self._cache, request, asset, None, now_s)
             if reuse is Reuse.GATEWAY_TIMEOUT:
                 return Unavailable()
             if rounds == ROUNDS_MAX or self._skips_waiting_list(
@@ -237,7 +244,8 @@ class ResponseCache:
         the disk, how many lookups of the key had ended before.
         """
         open_object = self._cache.find_open(asset.key, asset.subject)
-        if open_object is not None:
+        # If its files were removed or replaced, the stored record counts: it may be another one.
+        if open_object is not None and not open_object.evicted:
             return open_object.record, None
         store = self._cache.store
         ended = store.changes.lookups_ended(asset.key)
@@ -245,6 +253,12 @@ class ResponseCache:
         if record is not None and is_refused(self._cache, asset, record):
             record = None
         return record, ended
+
+    def _is_lost(self, open_object: OpenObject, request: CacheRequest) -> bool:
+        """Whether the bytes for a request are not here any more and cannot come."""
+        if not open_object.version.id:
+            return False
+        return open_object.is_lost(request.span_of_first_read(open_object.version.size_bytes).end)
 
     def _hit(self, open_object: OpenObject, request: CacheRequest, *, collapsed: bool) -> Stored:
         reader = self._reader(open_object, request, CacheResult.HIT, request.asset.subject)
@@ -498,6 +512,8 @@ class ResponseCache:
             asset.rules,
             applies_request_directives=request.applies_request_directives,
         )
+        if asset.rules is IMMUTABLE and status >= 400:
+            storable = False  # an error while an object is made from its source passes
         if storable or (request.needs_version and status in (200, 206)):
             record_and_read = record_and_body(
                 asset, origin_request, response, fields, sent_at, now_s

@@ -428,6 +428,19 @@ async def test_play_that_joins_an_outdated_open_sends_its_own_request(location: 
     assert len(location.server.requests) == 2
 
 
+async def test_record_that_replaces_another_is_checked_again(location: Location) -> None:
+    put_old(location)
+    worker, asset = location.worker(), asset_of(location)
+    before_the_write = worker.sent_now()
+    worker.refuse_older(asset.key)
+    reader = await worker.open(asset, ALL_OLD)
+    open_object = reader.open_object
+    assert reader.is_current()
+    open_object.record = replace(open_object.record, sent_change=before_the_write.change)
+    assert not reader.is_current()
+    reader.close()
+
+
 async def test_reader_reports_whether_it_is_current(location: Location) -> None:
     put_old(location)
     worker = location.worker()

@@ -682,6 +682,22 @@ async def test_reopen_sends_no_request_and_keeps_its_version(location: Location)
     assert worker.counts.gauges[Gauge.OPEN_EXTENTS] == 1
 
 
+async def test_ready_bytes_of_a_version_that_is_refused_meanwhile_can_still_be_sent(
+    location: Location,
+) -> None:
+    worker, other = location.worker(), location.worker()
+    asset = location.asset()
+    await fetch(worker, asset, Span(0, 10))
+    open_object = worker.find_open(asset.key)
+    assert open_object is not None
+    ready = open_object.ready(0, 10)
+    assert ready is not None
+    other.refuse_older(asset.key)
+    assert worker.find_open(asset.key) is None
+    assert os.pread(ready.fd, ready.size_bytes, ready.offset) == FILM.read(Span(0, 10))
+    await until(lambda: worker.counts.gauges[Gauge.OPEN_EXTENTS] == 0)
+
+
 async def test_close_ends_fills_and_closes_files(location: Location) -> None:
     worker = location.worker()
     location.server.hold("film", at=5)

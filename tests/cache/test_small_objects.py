@@ -257,3 +257,69 @@ async def test_lost_file_of_a_small_object_is_filled_into_an_extent(location: Lo
     assert await reader.read(ALL) == BODY
     reader.close()
     assert location.server.requests[1].headers["if-match"] == '"1"'
+
+
+@pytest.mark.parametrize("etag", ['"1"', ""])
+async def test_evicted_small_object_is_fetched_whole_and_stored_again(
+    location: Location, etag: str
+) -> None:
+    location.server.put("film", PAGE, etag=etag, last_modified_s=None)
+    worker = location.worker()
+    await fetch(worker, location.asset(), ALL)
+    location.record_path().unlink()
+    assert await fetch(worker, location.asset(), ALL) == BODY  # before the worker has closed it
+    assert await fetch(location.worker(), location.asset(), ALL) == BODY
+    assert len(location.server.requests) == 2
+    assert kinds(location) == ["assets"]
+
+
+async def test_small_object_that_another_worker_has_replaced_is_read_from_its_file(
+    location: Location,
+) -> None:
+    location.server.put("film", PAGE, etag="", last_modified_s=None)
+    one, other = location.worker(), location.worker()
+    for worker in (one, other):
+        await fetch(worker, location.asset(), ALL)
+    changed = Pattern(300, seed=10)
+    location.server.put("film", changed, etag="", last_modified_s=None)
+    expected = changed.read(Span(0, 300))
+    assert await fetch(other, location.asset(default_ttl_s=0.0), Span(0, 300)) == expected
+    assert await fetch(one, location.asset(), Span(0, 300)) == expected
+    assert len(location.server.requests) == 2
+
+
+@pytest.mark.parametrize("size_bytes", [PAGE.size_bytes, 3 * CHUNK_BYTES])
+async def test_object_without_validators_whose_files_are_gone_is_fetched_again(
+    location: Location, size_bytes: int
+) -> None:
+    content = Pattern(size_bytes, seed=4)
+    whole = Span(0, size_bytes)
+    location.server.put("film", content, etag="", last_modified_s=None)
+    await fetch(location.worker(), location.asset(), whole)
+    worker = location.worker()
+    (await worker.open(location.asset())).close()  # opens no file
+    for file in scan(location.root):
+        if file.kind == "extents" or size_bytes == PAGE.size_bytes:
+            os.unlink(file.path)
+    assert await fetch(worker, location.asset(), whole) == content.read(whole)
+    assert await fetch(worker, location.asset(), whole) == content.read(whole)
+    assert len(location.server.requests) == 2
+
+
+async def test_body_of_a_small_object_stays_stored_when_a_validation_cannot_be(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = location.worker()
+    await fetch(worker, location.asset(default_ttl_s=0.0), ALL)
+    write = os.write
+
+    def almost_full(fd: int, data: bytes) -> int:
+        if len(data) > PAGE.size_bytes:
+            raise OSError(errno.ENOSPC, "no space")
+        return write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", almost_full)
+        assert await fetch(worker, location.asset(default_ttl_s=0.0), ALL) == BODY
+    assert await fetch(location.worker(), location.asset(), ALL) == BODY
+    assert location.server.body_bytes_sent == PAGE.size_bytes

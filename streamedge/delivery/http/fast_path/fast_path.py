@@ -411,7 +411,7 @@ class FastPath(Generic[Key, Head, Tail]):
             return replace(head, headers=with_vary(head.headers)), opened
         key = encoded_key(opened.asset.key, opened.version, target.encoding)
         encoded = self._cache.peek(key, IMMUTABLE, now_s)
-        if encoded is None:
+        if encoded is None or encoded.head.status != HTTPStatus.OK:
             return head, None
         return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
