@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from streamedge.memo import cache_short_texts
 from streamedge.spans import Span
 
 # RFC 9110 §7.6.1, §11.7 and RFC 9111 §3.1; HTTP2-Settings by RFC 7540 §3.2.1. Some are fields of
@@ -50,6 +51,7 @@ def parse_content_range(value: str) -> ContentRange | None:
     return ContentRange(Span(first, last + 1), size_bytes)
 
 
+@cache_short_texts(256, 64)
 def parse_connection(value: str) -> frozenset[str]:
     """The options in the value of Connection, in lower case: names of fields for one hop
     (RFC 9110 §7.6.1). May contain the empty string.
@@ -62,5 +64,6 @@ def connection_options(fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     options: frozenset[str] = frozenset()
     for name, value in fields:
         if len(name) == len("connection") and name.lower() == "connection":
-            options |= parse_connection(value)
+            parsed = parse_connection(value)
+            options = options | parsed if options else parsed
     return options

@@ -347,7 +347,7 @@ def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
     """An origin's fields without those of its connection and its framing."""
     removed = _NOT_PASSED
     options = connection_options(fields)
-    if options:
+    if not options <= removed:
         removed |= options
     for name, value in fields:
         lower = name.lower()
