@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
 from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.http1.connection import Http1Connection
+from tests.support.event_loop import until
 from tests.support.http_viewer import Viewer, open_viewer, request
 from tests.support.web_edge import WebEdge, connections, serve_web
 
@@ -207,3 +209,41 @@ async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
         assert (await other.receive()).body == NOTE
         assert await one.receive_rest() == b""
         assert [context["exception"] for context in errors] == [fault]
+
+
+async def test_hit_is_sent_whole_if_a_write_is_announced_behind_its_decision(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files stay open, so that their descriptors are no other object's, until it was sent."""
+    film, newer = bytes(range(256)) * 2000, bytes(range(255, -1, -1)) * 2000
+    async with (
+        serve_web(cache_root) as edge,
+        open_viewer(edge.port) as one,
+        open_viewer(edge.port) as other,
+    ):
+        edge.origin.put("film.mp4", film, etag='"1"')
+        for viewer in (one, other):
+            assert (await viewer.get("/film.mp4")).body == film
+            await viewer.get("/film.mp4")
+        edge.origin.put("film.mp4", newer, etag='"2"')
+        (opened,) = edge.cache.open_versions
+        others: list[int] = []
+        decide_hit = Http1Connection.decide_hit
+
+        def decide_and_write(self: Http1Connection, *arguments: Any) -> Any:
+            decided = decide_hit(self, *arguments)
+            edge.cache.refuse_older(opened.asset.key)  # as another worker does at any time
+            others.append(os.memfd_create("another object"))  # gets the lowest free number
+            os.truncate(others[-1], 2 * len(film))
+            return decided
+
+        monkeypatch.setattr(Http1Connection, "decide_hit", decide_and_write)
+        by_name = {str(connection.peer): connection for connection in connections(edge)}
+        for viewer in (one, other):
+            by_name[viewer.name].data_received(request("/film.mp4"))
+        assert (await one.receive()).body == film
+        monkeypatch.undo()
+        for descriptor in others:
+            os.close(descriptor)
+        assert (await other.receive()).body == newer
+        await until(lambda: opened.open_extents == 0)
