@@ -280,6 +280,7 @@ class Response:
         if self.status != 101 or self._connection is None:
             raise ValueError(f"{self._subject}: the response is not an upgrade")
         connection, self._connection = self._connection, None
+        connection.limit_wait(None)
         self._is_closed = True
         upgraded = UpgradedConnection(self._subject, connection, self._pool)
         return connection.read_available(), upgraded

@@ -1076,6 +1076,23 @@ async def test_upgrade_passes_bytes_both_ways(server: Server) -> None:
     await client.close()
 
 
+async def test_upgraded_connection_has_no_time_limit(server: Server) -> None:
+    client = make_client(read_timeout_s=0.1, total_timeout_s=0.1)
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(SWITCHING)
+        await asyncio.sleep(0.3)
+        await peer.send(b"late")
+        await peer.closed_by_client()
+
+    url = await server.start(script)
+    _, duplex = (await client.send("it", "GET", url, UPGRADE)).upgrade()
+    assert await duplex.read() == b"late"
+    duplex.close()
+    await client.close()
+
+
 async def test_upgraded_connection_ends_orderly_or_broken(server: Server, client: Client) -> None:
     async def reset(peer: Peer) -> None:
         await peer.head()
