@@ -84,7 +84,12 @@ def prepare_folder(root: Path) -> list[str]:
     if is_unsure or not is_changes_file_whole(root):
         # Data in the page cache may be lost when power fails, so each chunk is checked.
         number, is_unsure = number + 1, True
-    repairs += prepare_changes(root, number, is_unsure=is_unsure)
+    repaired_changes = prepare_changes(root, number, is_unsure=is_unsure)
+    if repaired_changes and not is_unsure:
+        # Writes may be lost, as when power fails: only a new era is above all earlier values.
+        number += 1
+        prepare_changes(root, number, is_unsure=True)
+    repairs += repaired_changes
     write_era(root, Era(number, is_clean=False, boot_id=boot_id))
     repaired = prepare_usage(root)
     if repaired is not None:

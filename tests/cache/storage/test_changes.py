@@ -155,6 +155,19 @@ def test_lost_or_short_file_counts_as_a_power_failure(
     assert again.trusted_from == again.number
 
 
+def test_repaired_file_counts_as_a_power_failure(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    changes = ChangeCounter(tmp_path)
+    for _each in range(5):
+        changes.announce("a")
+    last = changes.number
+    changes.word[1000] = last + 2  # more than a killed process leaves
+    assert len(prepare_folder(tmp_path)) == 1
+    again = ChangeCounter(tmp_path)
+    assert again.number > last
+    assert again.trusted_from == again.number
+
+
 # --- one worker acts between any two stores of another ----------------------------------------
 
 
