@@ -3,7 +3,7 @@
 A reader that finds no bytes ready adds a ``Waiter``; ``demand`` starts the fills for it
 (``fill_plan`` decides which), and arriving bytes wake waiters. Fills do not know their readers.
 Bytes from other workers show in the mapped headers of the extents; ``tick`` checks these while
-there are waiters.
+there are waiters. A small object has the file of its record in the place of its one extent.
 """
 
 from __future__ import annotations
@@ -494,7 +494,7 @@ class OpenObject:
         if memory is not None:
             return memory
         extent = self._extents.get(index)
-        if not isinstance(extent, Extent):
+        if not isinstance(extent, Extent):  # an inline body is whole, and never written again
             self._drop_passed_memory()
             extent = self._context.store.make_extent(*self._identity(index))
             self._keep(index, extent)
@@ -642,6 +642,8 @@ class OpenObject:
 
     def inline_body(self) -> bytes | None:
         """A copy of the body, if it is in the file of its record; None: it is not, or damaged."""
+        if not self.is_inline and not isinstance(self._extents.get(0), InlineBody):
+            return None  # without a look at the disk
         if self.ready(0, 1) is None or not isinstance(self._extents.get(0), InlineBody):
             return None
         body = self.copy(Span(0, self.version.size_bytes))

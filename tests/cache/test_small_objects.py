@@ -323,3 +323,23 @@ async def test_body_of_a_small_object_stays_stored_when_a_validation_cannot_be(
         assert await fetch(worker, location.asset(default_ttl_s=0.0), ALL) == BODY
     assert await fetch(location.worker(), location.asset(), ALL) == BODY
     assert location.server.body_bytes_sent == PAGE.size_bytes
+
+
+async def test_record_of_a_large_object_is_saved_without_a_look_for_its_body(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A HEAD stores a record; none of its extents is looked for."""
+    worker = location.worker()
+    opened: list[str] = []
+    find_extent = worker.store.find_extent
+
+    def find(digest: bytes, body_bytes: int) -> object:
+        opened.append(digest.hex())
+        return find_extent(digest, body_bytes)
+
+    monkeypatch.setattr(worker.store, "find_extent", find)
+    reader = await worker.open(location.asset())
+    reader.close()
+    assert [request.method for request in location.server.requests] == ["HEAD"]
+    assert location.record_path().exists()
+    assert opened == []
