@@ -74,7 +74,7 @@ REQUEST_BYTES = 6144  # about the size of a remembered request, beside three tim
 # Fields that make a request not plain.
 _NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
 # Fields of requests that are not remembered: more than the head belongs to them.
-_MORE_THAN_HEAD = frozenset({"content-length", "transfer-encoding", "expect", "te", "upgrade"})
+_MORE_THAN_HEAD = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
 _DIRECTIVES = frozenset({"cache-control", "pragma"})
 
 Key = TypeVar("Key")

@@ -384,33 +384,40 @@ class Http2Connection(asyncio.Protocol):
             self.loop.call_exception_handler(context)
             self.transport.abort()
 
-    def _process(self) -> None:
-        """Handles what the engine reports."""
+    def _process(self) -> bool:
+        """Handles what the engine reports; returns whether the engine may have more to send now."""
         loop_s = self.loop.time()
         events = self._engine.events(loop_s)
         if not events or self._engine.ended is not None:
-            return
+            return False
+        may_send = False
         now_s = time.time()
         hits: list[SentHit] = []
         for event in events:
             if type(event) is RequestReceived:
                 self._request_received(event, hits, now_s, loop_s)
+            elif type(event) is StreamClosed:
+                self._stream_closed(event.stream_id)
+                continue
             else:
                 self._other_received(event, loop_s)
+            may_send = True
         if hits:
             self.quiet_since_s = loop_s
             self._handler.hits_finished(hits)
         if self._engine.requests >= REQUESTS_MAX:
             self.shutdown()
+        return may_send
+
+    def _stream_closed(self, stream_id: int) -> None:
+        is_refused = self._engine.was_refused(stream_id)
+        is_logged = stream_id in self._exchanges or stream_id in self._responses
+        self._close_stream(stream_id, "viewer left")
+        if is_refused and not is_logged:  # a malformed head, which the engine keeps to itself
+            self._handler.refused_connection(self.client, HTTPStatus.BAD_REQUEST)
 
     def _other_received(self, event: Event, loop_s: float) -> None:
-        if isinstance(event, StreamClosed):
-            is_refused = self._engine.was_refused(event.stream_id)
-            is_logged = event.stream_id in self._exchanges or event.stream_id in self._responses
-            self._close_stream(event.stream_id, "viewer left")
-            if is_refused and not is_logged:  # a malformed head, which the engine keeps to itself
-                self._handler.refused_connection(self.client, HTTPStatus.BAD_REQUEST)
-        elif isinstance(event, DataReceived):
+        if isinstance(event, DataReceived):
             self._data_received(event, loop_s)
         elif isinstance(event, WindowUpdated):
             self._window_opened(event.stream_id)
@@ -776,8 +783,8 @@ class Http2Connection(asyncio.Protocol):
         quantum_bytes = 0
         try:
             while self._blocked_since_s is None and self._engine.ended is None:
-                fed_bytes, is_written = self._write_round()
-                if not fed_bytes and not is_written:
+                fed_bytes, may_go_on = self._write_round()
+                if not may_go_on:
                     break  # nothing is left, or all that is left waits
                 quantum_bytes += fed_bytes
                 if quantum_bytes >= QUANTUM_BYTES:
@@ -791,16 +798,18 @@ class Http2Connection(asyncio.Protocol):
             self._close()
 
     def _write_round(self) -> tuple[int, bool]:
-        """Sends one round; returns the count of bytes of bodies, and whether anything was sent."""
+        """Sends one round; returns the count of bytes of bodies, and whether there may be more."""
         completed: list[StreamResponse] = []
         fed_bytes = self._feed(completed) if self._schedule else 0
         output = self._engine.to_send()
         if output:
             self.transport.write(output)
+        has_resets = False
         for sending in completed:
+            has_resets |= sending.exchange is not None and not sending.exchange.is_received
             self._finish(sending, None)
-        self._process()
-        return fed_bytes, bool(output)
+        may_send = self._process()
+        return fed_bytes, may_send or has_resets or (fed_bytes > 0 and len(self._schedule) > 0)
 
     def _feed(self, completed: list[StreamResponse]) -> int:
         """Gives the engine bytes of bodies, in turns; returns how many."""
