@@ -55,7 +55,7 @@ def many_descriptors() -> Iterator[None]:
 
 
 def pss_bytes(pid: int) -> int:
-    """The memory of a process, with its share of what it shares."""
+    """The memory of a process, with its part of the shared pages."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     match = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
     assert match is not None
