@@ -148,7 +148,7 @@ class Watch:
             self._beat = beat
             self.silent_s = 0.0
         else:
-            self.silent_s += max(0.0, min(elapsed_s, UPDATE_MAX_S) - waited_s)
+            self.silent_s += min(max(0.0, elapsed_s - waited_s), UPDATE_MAX_S)
 
     def is_hung(self, *, is_draining: bool) -> bool:
         """Whether the process has been silent for so long that it must be replaced."""

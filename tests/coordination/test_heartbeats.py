@@ -45,6 +45,15 @@ def test_silence_is_at_most_the_time_measured_by_the_supervisor(
     assert watch.silent_s <= min(len(checks) * UPDATE_MAX_S, sum(each[0] for each in checks))
 
 
+def test_silence_grows_between_checks_that_come_late() -> None:
+    """On an overloaded machine the supervisor and the process both wait for a processor."""
+    watch = Watch()
+    watch.update(1, 1.0)
+    for _check in range(10):
+        watch.update(1, 20.0, 15.0)
+    assert watch.is_hung(is_draining=False)
+
+
 def test_process_without_a_first_heartbeat_has_more_time() -> None:
     watch = Watch()
     for _second in range(round(STARTING_S) - 1):
