@@ -578,7 +578,8 @@ class Http2Connection(asyncio.Protocol):
         if not size and not body and not parts:
             engine.respond(stream_id, head, ends=True)
             return remembered, byte_range, status, self.client, 0, response
-        is_small = size <= ROUND_BYTES and not parts and (ready is not None or not size)
+        is_small = size + engine.unsent_bytes() <= ROUND_BYTES
+        is_small = is_small and not parts and (ready is not None or not size)
         if is_small and not self._schedule and self._blocked_since_s is None:
             if ready is not None:
                 # A rest is in another file; a short read means that bytes are missing.
@@ -809,12 +810,12 @@ class Http2Connection(asyncio.Protocol):
             has_resets |= sending.exchange is not None and not sending.exchange.is_received
             self._finish(sending, None)
         may_send = self._process()
-        return fed_bytes, may_send or has_resets or (fed_bytes > 0 and len(self._schedule) > 0)
+        return fed_bytes, may_send or has_resets or (bool(output) and len(self._schedule) > 0)
 
     def _feed(self, completed: list[StreamResponse]) -> int:
         """Gives the engine bytes of bodies, in turns; returns how many."""
-        fed_bytes = 0
-        while fed_bytes < ROUND_BYTES and (turn := self._schedule.next()) is not None:
+        fed_bytes, round_bytes = 0, ROUND_BYTES - self._engine.unsent_bytes()
+        while fed_bytes < round_bytes and (turn := self._schedule.next()) is not None:
             stream_id, turn_bytes = turn
             sending = self._responses[stream_id]
             room = self._engine.room(stream_id)
@@ -826,7 +827,7 @@ class Http2Connection(asyncio.Protocol):
                 sending.blocked_since_s = self.loop.time()
                 self._schedule.remove(stream_id)
                 continue
-            count = self._feed_stream(sending, min(room, turn_bytes, ROUND_BYTES - fed_bytes))
+            count = self._feed_stream(sending, min(room, turn_bytes, round_bytes - fed_bytes))
             fed_bytes += count
             if stream_id not in self._responses:
                 continue

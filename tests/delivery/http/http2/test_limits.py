@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.delivery.http.http2 import engine
-from streamedge.delivery.http.http2.connection import FIELDS_MAX, Http2Connection
+from streamedge.delivery.http.http2.connection import FIELDS_MAX, ROUND_BYTES, Http2Connection
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
@@ -257,6 +257,34 @@ async def test_zero_windows_on_all_streams_hold_no_bodies(cache_root: Path) -> N
         assert connection.stats().responses == 0
         lines = [line for line in edge.lines() if line.get("reason") == "viewer stalled"]
         assert len(lines) == engine.STREAMS_MAX
+
+
+async def test_hits_of_one_read_wait_for_their_round(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with attack(cache_root) as (edge, attacker, _other):
+        edge.origin.put("part", WHOLE[:200_000])
+        assert (await attacker.get("/part")).body == WHOLE[:200_000]
+        large = (2**30).to_bytes(4, "big")
+        await attacker.send(frame(SETTINGS, 0, 0, b"\x00\x04" + large))
+        await attacker.send(frame(WINDOW_UPDATE, 0, 0, large))
+        unsent, send = [], engine.Engine.to_send
+
+        def to_send(self: engine.Engine) -> bytes:
+            unsent.append(self.unsent_bytes())
+            return send(self)
+
+        monkeypatch.setattr(engine.Engine, "to_send", to_send)
+        streams = [attacker.new_stream() for _ in range(30)]
+        fields = head("/part")
+        await attacker.send(
+            b"".join(
+                attacker.head_frames(one, attacker.encode(fields), ends=True) for one in streams
+            )
+        )
+        for stream in streams:
+            assert (await attacker.receive(stream)).body == WHOLE[:200_000]
+        assert 0 < max(unsent) <= ROUND_BYTES
 
 
 async def test_viewer_that_reads_nothing_is_disconnected(cache_root: Path) -> None:
