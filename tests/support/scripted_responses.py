@@ -256,15 +256,26 @@ def _check_conditions(headers: dict[str, str], target: OriginObject) -> int:
     if "if-none-match" in headers:
         if headers["if-none-match"].removeprefix("W/") == target.etag.removeprefix("W/"):
             return 304
-    elif (since := headers.get("if-modified-since")) and not _is_before(
-        since, target.last_modified_s
+    elif (
+        (since := headers.get("if-modified-since"))
+        and _is_date(since)
+        and not _is_before(since, target.last_modified_s)
     ):
         return 304
     return 200
 
 
+def _is_date(text: str) -> bool:
+    """Whether a field has a date; others are ignored (RFC 9110 §13.1.3, §13.1.4)."""
+    try:
+        parsedate_to_datetime(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_before(date: str | None, last_modified_s: int | None) -> bool:
-    if date is None or last_modified_s is None:
+    if date is None or last_modified_s is None or not _is_date(date):
         return False
     return parsedate_to_datetime(date).timestamp() < last_modified_s
 
