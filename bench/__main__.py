@@ -19,9 +19,9 @@ from importlib import metadata
 
 from rich.console import Console
 
-from bench import (
+from bench import invalidation, packaging, report, restart, rounds
+from bench.http import (
     cold_http,
-    cold_rtmp,
     cold_throughput,
     http2_hits,
     http_hits,
@@ -29,19 +29,14 @@ from bench import (
     https_hits,
     https_requests,
     idle_connections,
-    invalidation,
-    packaging,
-    peers,
-    report,
     requests,
-    restart,
-    rounds,
-    rtmp_rows,
     signed_hits,
 )
 from bench.machine import LOAD_CORE, SERVER_CORE, Steal, description, has_two_cores, today
 from bench.options import Options
-from bench.server import BenchError
+from bench.rtmp import cold_rtmp, rtmp_rows
+from bench.servers import peers
+from bench.servers.server import BenchError
 
 
 @dataclass(frozen=True, slots=True)

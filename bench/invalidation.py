@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from bench.edge import STREAMEDGE, streamedge
 from bench.options import Options
 from bench.report import Figure, Target
-from bench.server import LOOPBACK, BenchError, Server, scratch_folder
+from bench.servers.edge import STREAMEDGE, streamedge
+from bench.servers.server import LOOPBACK, BenchError, Server, scratch_folder
 from streamedge.cache.storage.folder import WORKERS_MAX
 from streamedge.cache.storage.records import Record, decode_record
 from streamedge.cache.storage.store import Store

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import av
 
-from bench.edge import STREAMEDGE
-from bench.load import run_load
+from bench.loads.load import run_load
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.report import Figure, Target
-from bench.server import BenchError, Failure, pick
-from bench.titles import titles
+from bench.servers.edge import STREAMEDGE
+from bench.servers.server import BenchError, Failure, pick
+from bench.servers.titles import titles
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.mp4.moov import locate_moov, parse_moov
 from streamedge.media.mp4.title import build_title

@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.edge import STREAMEDGE
-from bench.server import Failure, Value
+from bench.servers.edge import STREAMEDGE
+from bench.servers.server import Failure, Value
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _TITLE = "# Results\n"

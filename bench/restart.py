@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench.edge import STREAMEDGE, streamedge
 from bench.machine import SERVER_CORE
 from bench.options import Options
-from bench.origin import Origin, origin
-from bench.peers import PROXY_CACHE, nginx_cache
 from bench.report import Figure, Target
-from bench.server import LOOPBACK, BenchError, Failure, Server, pick, scratch_folder
+from bench.servers.edge import STREAMEDGE, streamedge
+from bench.servers.origin import Origin, origin
+from bench.servers.peers import PROXY_CACHE, nginx_cache
+from bench.servers.server import LOOPBACK, BenchError, Failure, Server, pick, scratch_folder
 
 EXTENTS = 20_000
 OBJECT = "synthetic-1024.bin"

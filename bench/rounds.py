@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from statistics import median
 
-from bench.edge import STREAMEDGE
-from bench.load import LoadResult
+from bench.loads.load import LoadResult
 from bench.machine import Steal
 from bench.report import Figure, Target
-from bench.server import BenchError, Failure, Server, Value, pick
+from bench.servers.edge import STREAMEDGE
+from bench.servers.server import BenchError, Failure, Server, Value, pick
 
 ROUNDS = 5
 ROUNDS_MAX = 15

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 
 from streamedge.cache.storage.store import prepare_folder
-from tests.support.s3_server import S3Server, run_s3_server
+from tests.support.origins.s3_server import S3Server, run_s3_server
 
-pytest_plugins = ["tests.support.aws_cli", "tests.support.media_samples"]
+pytest_plugins = ["tests.support.origins.aws_cli", "tests.support.media.media_samples"]
 
 # The duration of an example says nothing while other tests run on the machine.
 settings.register_profile("untimed", deadline=None)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from streamedge.cli.main import app
-from tests.support.signers import custom_policy, ecdsa_signer, rsa_signer
+from tests.support.http.signers import custom_policy, ecdsa_signer, rsa_signer
 
 URL = "https://cdn.example.com/videos/film.mp4"
 UNTIL, UNTIL_S = "2100-01-01", 4_102_444_800

@@ -26,8 +26,8 @@ from streamedge.config.load import load
 from streamedge.config.schema.config import WebDistributionConfig
 from streamedge.delivery.http.policy.behaviors import choose_behavior
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.http.signers import rsa_signer
 from tests.support.mmdb_file import country, mmdb
-from tests.support.signers import rsa_signer
 from tests.test_project import top_level_imports
 
 ROOT = Path(__file__).parents[1]

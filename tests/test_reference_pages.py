@@ -44,7 +44,7 @@ from streamedge.media.mp4.moov import TRACKS_MAX
 from streamedge.media.mp4.sample_table import SAMPLES_MAX
 from streamedge.ops.log import FIELD_CHARACTERS_MAX, FIELD_ITEMS_MAX
 from streamedge.ops.metrics import LABELS_MAX, Counter, Gauge
-from tests.support.api_operations import OFFERED_OPERATIONS
+from tests.support.api.api_operations import OFFERED_OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"

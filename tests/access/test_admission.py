@@ -24,7 +24,7 @@ from streamedge.access.admission import (
     verify,
 )
 from streamedge.access.keys import HashName, PublicKey
-from tests.support.signers import Signer, custom_policy, ecdsa_signer, rsa_signer, url_safe
+from tests.support.http.signers import Signer, custom_policy, ecdsa_signer, rsa_signer, url_safe
 
 URL = "https://d111111abcdef8.cloudfront.net/videos/film.mp4"
 NOW_S = 1_700_000_000

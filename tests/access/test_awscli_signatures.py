@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from streamedge.access.admission import Denied, Grant, SignatureCache, verify
-from tests.support.signers import rsa_signer
+from tests.support.http.signers import rsa_signer
 
 SIGNER = rsa_signer("K1")
 NOW_S = 1_700_000_000

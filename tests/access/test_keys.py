@@ -18,7 +18,7 @@ from streamedge.access.keys import (
     PublicKey,
     load_public_key,
 )
-from tests.support.signers import Signer, ecdsa_signer, rsa_signer
+from tests.support.http.signers import Signer, ecdsa_signer, rsa_signer
 
 MESSAGE = b"message"
 

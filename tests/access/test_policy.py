@@ -20,7 +20,7 @@ from streamedge.access.policy import (
     canned_policy,
     parse_policy,
 )
-from tests.support.signers import custom_policy
+from tests.support.http.signers import custom_policy
 
 URL = "https://d111111abcdef8.cloudfront.net/film.mp4"
 UNTIL_S = 1_357_034_400

@@ -8,7 +8,7 @@ from typing import cast
 
 from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from streamedge.access.keys import HashName, PublicKey
-from tests.support.signers import Signer, custom_policy, rsa_signer
+from tests.support.http.signers import Signer, custom_policy, rsa_signer
 
 NOW_S = 1_700_000_000
 UNTIL_S = NOW_S + 60

@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.process.control import create_admin_app
-from tests.support.asgi_call import call
-from tests.support.shared_memory import make_shared
+from tests.support.http.asgi_call import call
+from tests.support.process.shared_memory import make_shared
 
 
 async def request(

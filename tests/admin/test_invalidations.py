@@ -20,8 +20,8 @@ from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import WorkerStatus
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 from streamedge.process.control import create_admin_app
-from tests.support.asgi_call import call
-from tests.support.shared_memory import make_shared
+from tests.support.http.asgi_call import call
+from tests.support.process.shared_memory import make_shared
 
 
 @dataclass(slots=True)

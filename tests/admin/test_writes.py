@@ -16,9 +16,9 @@ from streamedge.origin.writing import HeaderFields, Write
 from streamedge.process.control import create_admin_app
 from streamedge.write_back.queue import LISTED_ROWS_MAX, WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
-from tests.support.asgi_call import call
-from tests.support.scripted_writer import REPLICATOR
-from tests.support.shared_memory import make_shared
+from tests.support.http.asgi_call import call
+from tests.support.origins.scripted_writer import REPLICATOR
+from tests.support.process.shared_memory import make_shared
 
 LIMIT_BYTES = 1 << 20
 FILM = "directory /media \nfilm"

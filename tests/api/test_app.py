@@ -24,8 +24,8 @@ from streamedge.api.app import UNVERIFIED_BODIES_MAX
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.service import Call, Handlers, Output
-from tests.support.api_operations import OFFERED_OPERATIONS, example
-from tests.support.api_server import BODY_MAX_BYTES, ApiServer, run_api
+from tests.support.api.api_operations import OFFERED_OPERATIONS, example
+from tests.support.api.api_server import BODY_MAX_BYTES, ApiServer, run_api
 
 NAMESPACE = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_operations import OFFERED_OPERATIONS
-from tests.support.api_server import ApiServer, run_api
-from tests.support.cloudfront_api import (
+from tests.support.api.api_operations import OFFERED_OPERATIONS
+from tests.support.api.api_server import ApiServer, run_api
+from tests.support.api.cloudfront_api import (
     Api,
     behavior,
     bucket,

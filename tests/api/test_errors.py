@@ -7,7 +7,7 @@ from botocore.session import get_session
 
 from streamedge.api.errors import STATUS_BY_CODE, ApiError
 from streamedge.api.protocol.model import cloudfront
-from tests.support.api_operations import OFFERED_OPERATIONS
+from tests.support.api.api_operations import OFFERED_OPERATIONS
 
 # AWS's common errors, which are in no service model, and errors of the server.
 COMMON = {

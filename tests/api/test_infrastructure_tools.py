@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_server import ApiServer, run_api
-from tests.support.cloudfront_api import Api, listing
+from tests.support.api.api_server import ApiServer, run_api
+from tests.support.api.cloudfront_api import Api, listing
 
 FIRST_POLL = {"MaxAttempts": 1}
 
@@ -269,7 +269,7 @@ def test_terraform_creates_changes_and_removes_a_distribution(client: Any) -> No
 def test_endpoint_with_a_trailing_slash_works(running: ApiServer) -> None:
     import boto3
 
-    from tests.support.api_server import KEYS
+    from tests.support.api.api_server import KEYS
 
     key, secret = next(iter(KEYS.items()))
     client = boto3.client(

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.h2load import H2LoadOutput, parse
-from bench.server import BenchError
+from bench.loads.h2load import H2LoadOutput, parse
+from bench.servers.server import BenchError
 
 REPORT = """\
 starting benchmark...

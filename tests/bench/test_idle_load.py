@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.idle_load import kernel_bytes
-from bench.server import BenchError
+from bench.loads.idle_load import kernel_bytes
+from bench.servers.server import BenchError
 
 MEMINFO = "MemTotal:       25165824 kB\nSlab:             131072 kB\nSReclaimable:      65536 kB\n"
 SOCKSTAT = "sockets: used 20312\nTCP: inuse 20 orphan 0 tw 12 alloc 20 mem 100\nUDP: inuse 1\n"

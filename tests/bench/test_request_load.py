@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.request_load import complete
-from bench.server import BenchError
+from bench.loads.request_load import complete
+from bench.servers.server import BenchError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 

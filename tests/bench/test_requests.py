@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from bench import http_requests, https_requests
-from bench.requests import Kind, checked_fields
-from bench.server import BenchError, Failure
-from bench.site import site
+from bench.http import http_requests, https_requests
+from bench.http.requests import Kind, checked_fields
+from bench.servers.server import BenchError, Failure
+from bench.servers.site import site
 
 KINDS = [
     *http_requests.MISSES,

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from bench import rounds
-from bench.edge import STREAMEDGE
-from bench.load import LoadResult
+from bench.loads.load import LoadResult
 from bench.rounds import ratio_figures, rounds_of
-from bench.server import BenchError, Failure, Server
+from bench.servers.edge import STREAMEDGE
+from bench.servers.server import BenchError, Failure, Server
 
 PEER = "nginx"
 OURS = Server(STREAMEDGE, 1)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.server import BenchError
-from bench.wrk import WrkOutput, parse
+from bench.loads.wrk import WrkOutput, parse
+from bench.servers.server import BenchError
 
 REPORT = """\
 Running 2s test @ http://127.0.0.1:8080/gone/page.html

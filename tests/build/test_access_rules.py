@@ -17,7 +17,7 @@ from streamedge.config.schema.countries import ALL_COUNTRIES, CountryList
 from streamedge.delivery.rtmp.streams import RtmpDistribution
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
-from tests.support.rtmp_signer import ecdsa_signer, rsa_signer
+from tests.support.rtmp.rtmp_signer import ecdsa_signer, rsa_signer
 
 OLD, NEW = rsa_signer("KOLD"), ecdsa_signer("KNEW")
 KEYS: dict[str, Any] = {

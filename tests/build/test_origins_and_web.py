@@ -20,7 +20,7 @@ from streamedge.origin.group.origin import OriginGroup
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.s3.origin import S3Origin
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin, read_all
 
 DIRECTORY = {"type": "directory", "path": "/media"}
 HTTP = {"type": "http", "url": "https://media.example.org"}

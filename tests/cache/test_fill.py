@@ -23,7 +23,7 @@ from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Counter, Gauge
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
-from tests.support.location import (
+from tests.support.http.location import (
     LAST_MODIFIED_S,
     Location,
     fetch,
@@ -32,7 +32,7 @@ from tests.support.location import (
     set_word,
     words_of,
 )
-from tests.support.scripted_origin import Pattern, Reply
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 FILM = Pattern(10 * CHUNK_BYTES + 777, seed=2)
 ALL = Span(0, FILM.size_bytes)

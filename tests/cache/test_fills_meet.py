@@ -14,8 +14,8 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.spans import Span
-from tests.support.location import Location, fetch, fills_ended, run_location
-from tests.support.scripted_origin import Pattern, Reply
+from tests.support.http.location import Location, fetch, fills_ended, run_location
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 FILM = Pattern(60 * CHUNK_BYTES + 777, seed=21)
 ALL = Span(0, FILM.size_bytes)

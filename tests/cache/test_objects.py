@@ -23,8 +23,8 @@ from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.location import Location, fetch, fills_ended, run_location
-from tests.support.scripted_origin import Pattern, Reply
+from tests.support.http.location import Location, fetch, fills_ended, run_location
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 HOUR = TtlRules(default_ttl_s=3600.0)
 FILM = Pattern(4 * CHUNK_BYTES + 777, seed=5)

@@ -15,8 +15,8 @@ from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.errors import OriginError
 from streamedge.ops.metrics import Gauge
 from streamedge.spans import Span
-from tests.support.location import Location, fetch, fills_ended, run_location
-from tests.support.scripted_origin import Pattern
+from tests.support.http.location import Location, fetch, fills_ended, run_location
+from tests.support.origins.scripted_origin import Pattern
 
 FILM = Pattern(8 * CHUNK_BYTES + 777, seed=12)
 ALL = Span(0, FILM.size_bytes)

@@ -26,8 +26,8 @@ from streamedge.origin import OriginRequest
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.location import PATIENCE_S, Location, fills_ended, run_location
-from tests.support.scripted_origin import Pattern, Reply
+from tests.support.http.location import PATIENCE_S, Location, fills_ended, run_location
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 FILM = Pattern(300_000, seed=3)
 BYTES = FILM.read(Span(0, FILM.size_bytes))

@@ -20,8 +20,8 @@ from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginRequest
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.location import Location, fetch, fills_ended, run_location
-from tests.support.scripted_origin import Pattern, Reply
+from tests.support.http.location import Location, fetch, fills_ended, run_location
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 PAGE = Pattern(5000, seed=9)
 ALL = Span(0, PAGE.size_bytes)

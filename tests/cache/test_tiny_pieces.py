@@ -17,8 +17,8 @@ from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http_client.connection import CHUNKS_MAX, Connection
 from streamedge.origin.http_client.request import make_request
 from streamedge.spans import Span
-from tests.support.location import run_location
-from tests.support.scripted_origin import Reply, ScriptedOrigin
+from tests.support.http.location import run_location
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
 
 COUNT = 60_000
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

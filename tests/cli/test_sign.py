@@ -27,8 +27,8 @@ from streamedge.cli.sign import (
     signature_json,
     signed_name,
 )
-from tests.support.signers import Signer as Publisher
-from tests.support.signers import custom_policy, ecdsa_signer, rsa_signer
+from tests.support.http.signers import Signer as Publisher
+from tests.support.http.signers import custom_policy, ecdsa_signer, rsa_signer
 
 NOW_S = 1_700_000_000
 UNTIL_S = NOW_S + 3_600

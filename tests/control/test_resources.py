@@ -13,7 +13,7 @@ from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.position import epoch_of
 from streamedge.control.resources import Kind, Resource, ResourceStore, read_resources
-from tests.support import resource_process
+from tests.support.process import resource_process
 
 POLICY = Resource(
     Kind.CACHE_POLICY, "one", "E1", "name", {"Name": "name", "List": [1]}, 1.5, 2.5, {"k": "v"}

@@ -14,10 +14,10 @@ from streamedge.media.flv import tags as flv
 from streamedge.media.flv.medium import FlvMedium, medium_head
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.medium import RUN_MS, End, Run, Skip
-from tests.support.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
-from tests.support.flv_corpus import Variant, damaged, edited, mixed
-from tests.support.media_oracle import feed
-from tests.support.memory_reader import MemoryReader
+from tests.support.media.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
+from tests.support.media.flv_corpus import Variant, damaged, edited, mixed
+from tests.support.media.media_oracle import feed
+from tests.support.media.memory_reader import MemoryReader
 
 SEED = (
     "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"

@@ -21,9 +21,9 @@ from streamedge.media.medium import End, Medium, NeedData, Run
 from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.origin.http.origin import HttpOrigin
 from tests.media.test_packager import edge_of
-from tests.support.rtmp_client import PATIENCE_S
-from tests.support.rtmp_media import avc_mp4, keyframe
-from tests.support.scripted_origin import Reply
+from tests.support.origins.scripted_origin import Reply
+from tests.support.rtmp.rtmp_client import PATIENCE_S
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe
 
 Media = Callable[[str], bytes]
 MOOV_BYTES = 1 << 20

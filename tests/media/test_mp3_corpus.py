@@ -15,10 +15,10 @@ from streamedge.media.mp3 import frames as mp3
 from streamedge.media.mp3 import head as mp3_head
 from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.media.sniffing import FileKind, sniff
-from tests.support.ffmpeg_packets import Packet, add_tag, ffmpeg_packets
-from tests.support.media_oracle import feed
-from tests.support.memory_reader import MemoryReader
-from tests.support.mp3_corpus import variants
+from tests.support.media.ffmpeg_packets import Packet, add_tag, ffmpeg_packets
+from tests.support.media.media_oracle import feed
+from tests.support.media.memory_reader import MemoryReader
+from tests.support.media.mp3_corpus import variants
 
 SEEDS = {
     "constant rate": "-b:a 128k",

@@ -10,9 +10,9 @@ import pytest
 
 from streamedge.errors import MediaError
 from streamedge.media.flv.layout import FlvLayout
-from tests.support.ffmpeg_packets import Played, differences, ffmpeg_packets, flv_packets
-from tests.support.media_oracle import flv_of, title_of
-from tests.support.mp4_corpus import Variant, edited, mixed
+from tests.support.media.ffmpeg_packets import Played, differences, ffmpeg_packets, flv_packets
+from tests.support.media.media_oracle import flv_of, title_of
+from tests.support.media.mp4_corpus import Variant, edited, mixed
 
 SEEDS = {
     "in order": "-c:v libx264 -preset ultrafast -g 12 -bf 0 -c:a aac -b:a 32k",

@@ -23,9 +23,9 @@ from streamedge.ops.metrics import Counts
 from streamedge.origin import PrioritizedRead
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.media_oracle import flv_of, title_of
-from tests.support.rtmp_media import avc_mp4, keyframe
-from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
+from tests.support.media.media_oracle import flv_of, title_of
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin, read_all
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe
 
 Media = Callable[[str], bytes]
 

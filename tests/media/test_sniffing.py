@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from streamedge.errors import MediaError
 from streamedge.media.sniffing import FileKind, sniff
-from tests.support.media_oracle import feed
-from tests.support.mp4_writer import box, words
+from tests.support.media.media_oracle import feed
+from tests.support.media.mp4_writer import box, words
 
 Media = Callable[[str], bytes]
 FTYP = box("ftyp", b"isom")

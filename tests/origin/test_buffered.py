@@ -12,7 +12,7 @@ from streamedge.origin.buffered import buffered_body
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.objects import ObjectUpstream
-from tests.support.scripted_origin import Reply, ScriptedOrigin
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
 
 BODY = b"a small body"
 GET = OriginRequest("GET", "page")

@@ -9,7 +9,7 @@ import pytest
 
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 FILM = Pattern(1_000_000, seed=7)
 

@@ -33,12 +33,12 @@ from streamedge.process.apply_config import ConfigApplier, WorkerComponents, wat
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.http_viewer import Viewer, open_viewer
+from tests.support.http.http_viewer import Viewer, open_viewer
 from tests.support.mmdb_file import country, mmdb
-from tests.support.rtmp_client import frames, open_client
-from tests.support.rtmp_media import tags_flv
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin
-from tests.support.shared_memory import make_shared
+from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin
+from tests.support.process.shared_memory import make_shared
+from tests.support.rtmp.rtmp_client import frames, open_client
+from tests.support.rtmp.rtmp_media import tags_flv
 
 LARGE_BYTES = 8 << 20  # more than sockets hold
 

@@ -22,8 +22,8 @@ from streamedge.coordination import heartbeats
 from streamedge.coordination.heartbeats import LATE_S, End
 from streamedge.coordination.shared_state import SharedState
 from streamedge.process.control import create_admin_app, run_control
-from tests.support.asgi_call import call
-from tests.support.shared_memory import close_shared, make_shared
+from tests.support.http.asgi_call import call
+from tests.support.process.shared_memory import close_shared, make_shared
 
 
 @pytest.fixture

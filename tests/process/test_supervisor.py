@@ -23,7 +23,7 @@ from streamedge.process import child as child_module
 from streamedge.process import supervisor as supervisor_module
 from streamedge.process.child import ABORT_TIMEOUT_S, EARLY_S, RESTART_BACKOFF_S, Child
 from streamedge.process.supervisor import CHECK_INTERVAL_S, START_POLL_S, Supervisor
-from tests.support.shared_memory import close_shared, make_shared
+from tests.support.process.shared_memory import close_shared, make_shared
 
 KILLED = signal.SIGKILL  # a wait status: ended by this signal
 PID = 4242

@@ -19,7 +19,7 @@ from streamedge.origin.writing import Write
 from streamedge.spans import Span
 from streamedge.write_back.overlay import PendingWritesOrigin, PendingWritesUpstream
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
-from tests.support.scripted_writer import REPLICATOR, body_of, put
+from tests.support.origins.scripted_writer import REPLICATOR, body_of, put
 
 TYPED = ("Content-Type", "text/plain")
 

@@ -20,7 +20,7 @@ from streamedge.write_back.bodies import ORPHAN_AGE_S, create_body, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.rows import ROW_BYTES, Row, open_database
 from streamedge.write_back.states import State
-from tests.support.scripted_writer import REPLICATOR, body_of, put
+from tests.support.origins.scripted_writer import REPLICATOR, body_of, put
 
 LIMIT_BYTES = 1 << 20
 

@@ -15,9 +15,9 @@ import pytest
 from streamedge.write_back.bodies import sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
-from tests.support.scripted_writer import PATIENCE_S, REPLICATOR, body_of, put
+from tests.support.origins.scripted_writer import PATIENCE_S, REPLICATOR, body_of, put
 
-PROGRAM = "tests.support.queue_process"
+PROGRAM = "tests.support.process.queue_process"
 
 
 class Worker:

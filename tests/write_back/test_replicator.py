@@ -22,7 +22,7 @@ from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.replicator import SENDS_MAX, Replicator
 from streamedge.write_back.rows import WriteQueueError
 from streamedge.write_back.states import BACK_OFF_MAX_S, State
-from tests.support.scripted_writer import (
+from tests.support.origins.scripted_writer import (
     REPLICATOR,
     RecordingGauges,
     RecordingLog,

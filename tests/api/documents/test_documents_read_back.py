@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config.translation import combine
-from tests.support.cloudfront_api import (
+from tests.support.api.cloudfront_api import (
     OPTIMIZED,
     Api,
     behavior,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cloudfront_api import (
+from tests.support.api.cloudfront_api import (
     DISABLED,
     OPTIMIZED,
     Api,

@@ -13,7 +13,7 @@ from streamedge.api.operations.handlers import api_handlers
 from streamedge.api.protocol.service import Call
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog, RowKind
-from tests.support.cloudfront_api import (
+from tests.support.api.cloudfront_api import (
     NOW_S,
     Api,
     behavior,

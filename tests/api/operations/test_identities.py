@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cloudfront_api import Api, bucket, listing, streaming, web
+from tests.support.api.cloudfront_api import Api, bucket, listing, streaming, web
 
 CALL = "CloudFrontOriginAccessIdentity"
 CONFIG = f"{CALL}Config"

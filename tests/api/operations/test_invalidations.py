@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamedge.control.log import ITEMS_MAX, ControlLog, RowKind
-from tests.support.cloudfront_api import FILE_CONFIG, Api, listing
+from tests.support.api.cloudfront_api import FILE_CONFIG, Api, listing
 
 
 @pytest.fixture(name="api")

@@ -13,7 +13,7 @@ import pytest
 
 from streamedge.api.to_config.translation import combine
 from streamedge.config.schema.config import HttpOriginConfig
-from tests.support.cloudfront_api import Api, behavior, listing, server, web
+from tests.support.api.cloudfront_api import Api, behavior, listing, server, web
 
 YEAR_S, DAY_S = 31_536_000, 86_400
 METHOD_OVERRIDES = ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")

@@ -29,7 +29,7 @@ from streamedge.config.schema.config import (
     ResponseHeadersPolicyConfig,
 )
 from streamedge.config.schema.selection import ALL, Selection, SelectionMode
-from tests.support.cloudfront_api import Api, behavior, bucket, ec_pem, listing, rsa_pem, web
+from tests.support.api.cloudfront_api import Api, behavior, bucket, ec_pem, listing, rsa_pem, web
 
 CACHE = {
     "Name": "mine",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.to_config.translation import combine
-from tests.support.api_operations import OFFERED_OPERATIONS, values
-from tests.support.cloudfront_api import Api, web
+from tests.support.api.api_operations import OFFERED_OPERATIONS, values
+from tests.support.api.cloudfront_api import Api, web
 
 # Other operations use only a marker and a number of their input.
 CHANGING_OPERATIONS = [

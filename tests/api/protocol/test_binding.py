@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.binding import read_input, read_path, read_query, write_output
 from streamedge.api.protocol.model import OperationMatch, cloudfront
-from tests.support.api_operations import OFFERED_OPERATIONS, example, values
+from tests.support.api.api_operations import OFFERED_OPERATIONS, example, values
 
 EXAMPLES_PER_OPERATION = 8
 

@@ -9,7 +9,7 @@ import pytest
 from botocore.model import ListShape, Shape, StructureShape
 
 from streamedge.api.protocol.model import cloudfront
-from tests.support.api_operations import OFFERED_OPERATIONS
+from tests.support.api.api_operations import OFFERED_OPERATIONS
 
 
 @pytest.mark.parametrize(

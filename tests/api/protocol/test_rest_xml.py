@@ -13,7 +13,7 @@ from streamedge.api.errors import ApiError
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.rest_xml import QUOTED_MAX_CHARACTERS, parse, serialize
 from streamedge.api.protocol.xml_tree import NAMESPACE, Element, write_tree
-from tests.support.api_operations import OFFERED_OPERATIONS, example
+from tests.support.api.api_operations import OFFERED_OPERATIONS, example
 
 
 def input_shape(operation: str, member: str) -> StructureShape:

@@ -23,7 +23,7 @@ from streamedge.config.schema.config import (
 )
 from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
-from tests.support.cloudfront_api import (
+from tests.support.api.cloudfront_api import (
     DISABLED,
     FILE_CONFIG,
     NOW_S,

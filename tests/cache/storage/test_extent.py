@@ -24,8 +24,8 @@ from streamedge.cache.storage.extent import (
     new_header,
 )
 from streamedge.spans import Span
-from tests.support.location import set_word, words_of
-from tests.support.scripted_origin import Pattern
+from tests.support.http.location import set_word, words_of
+from tests.support.origins.scripted_origin import Pattern
 
 DIGEST = bytes(range(32))
 BODY = Pattern(3 * CHUNK_BYTES + 1000, seed=1)

@@ -16,10 +16,10 @@ from streamedge.ops.metrics import Counter
 from streamedge.process.certificates import CertificateFiles, Certificates
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
-from tests.support.http_viewer import Response, Viewer, fetch, open_viewer, request
+from tests.support.http.http_viewer import Response, Viewer, fetch, open_viewer, request
+from tests.support.http.proxy_headers import proxy_v1, proxy_v2
+from tests.support.http.web_edge import WebEdge, connections, serve_web
 from tests.support.mmdb_file import country, mmdb
-from tests.support.proxy_headers import proxy_v1, proxy_v2
-from tests.support.web_edge import WebEdge, connections, serve_web
 
 # Proxies have private addresses; viewers have addresses for documentation (RFC 5737).
 TRUSTING: dict[str, Any] = {"listen": {"proxies": ["127.0.0.1/32", "10.0.0.0/8"]}}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_viewer import Response, fetch, open_viewer
-from tests.support.scripted_origin import Reply
-from tests.support.signers import rsa_signer
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.http.http_viewer import Response, fetch, open_viewer
+from tests.support.http.signers import rsa_signer
+from tests.support.http.web_edge import WebEdge, serve_web
+from tests.support.origins.scripted_origin import Reply
 
 PAGE = "https://page.example"
 SIGNER = rsa_signer("K1")

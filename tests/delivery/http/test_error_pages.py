@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.http_viewer import fetch, open_viewer
-from tests.support.scripted_origin import Reply
-from tests.support.web_edge import serve_web
+from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.http.web_edge import serve_web
+from tests.support.origins.scripted_origin import Reply
 
 FRESH = (("Cache-Control", "max-age=60"),)
 PAGE = b"<h1>Sorry</h1>"

@@ -9,9 +9,9 @@ import pytest
 
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
-from tests.support.http_viewer import fetch, open_viewer
-from tests.support.scripted_origin import Pattern, Reply
-from tests.support.web_edge import serve_web
+from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.http.web_edge import serve_web
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))

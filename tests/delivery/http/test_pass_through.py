@@ -11,9 +11,9 @@ import pytest
 from streamedge.origin.http_client.connection import UNREAD_MAX_BYTES
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
-from tests.support.scripted_origin import Pattern, Reply
-from tests.support.web_edge import connections, descriptors, serve_web
+from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer, request
+from tests.support.http.web_edge import connections, descriptors, serve_web
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 WRITES: dict[str, Any] = {
     "rules": {

@@ -23,17 +23,17 @@ from streamedge.cache.storage.store import prepare_folder
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.http2_viewer import (
+from tests.support.http.http2_viewer import (
     Head,
     Http2Viewer,
     StreamResetError,
     head,
     open_http2_viewer,
 )
-from tests.support.http_viewer import Response, open_viewer
-from tests.support.scripted_origin import Pattern
-from tests.support.signers import custom_policy, rsa_signer
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.http.http_viewer import Response, open_viewer
+from tests.support.http.signers import custom_policy, rsa_signer
+from tests.support.http.web_edge import WebEdge, serve_web
+from tests.support.origins.scripted_origin import Pattern
 
 FILM = Pattern(3000, seed=3).read(Span(0, 3000))
 TEXT = b"All work and no play makes Jack a dull boy. " * 60

@@ -10,9 +10,9 @@ import pytest
 from streamedge.ops.metrics import Gauge
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
-from tests.support.scripted_origin import Pattern
-from tests.support.web_edge import WebEdge, connections, descriptors, serve_web
+from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer, request
+from tests.support.http.web_edge import WebEdge, connections, descriptors, serve_web
+from tests.support.origins.scripted_origin import Pattern
 
 SMALL = Pattern(1000, seed=1)
 LARGE = Pattern(16 << 20, seed=2)  # more than the buffers of a connection hold

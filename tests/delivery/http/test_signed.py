@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from streamedge.spans import Span
-from tests.support.fake_bucket import BUCKET, FakeBucket
-from tests.support.http_viewer import fetch, open_viewer
+from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.http.signers import custom_policy, rsa_signer
+from tests.support.http.web_edge import WebEdge, serve_web
 from tests.support.mmdb_file import country, mmdb
-from tests.support.scripted_origin import Pattern
-from tests.support.signers import custom_policy, rsa_signer
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.origins.fake_bucket import BUCKET, FakeBucket
+from tests.support.origins.scripted_origin import Pattern
 
 FILM = Pattern(300_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))

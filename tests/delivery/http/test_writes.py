@@ -20,9 +20,9 @@ from streamedge.delivery.http.writes import Writes
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Upstream
 from streamedge.origin.writing import Write, WriteResponse
-from tests.support.http_viewer import open_viewer
-from tests.support.scripted_origin import Reply
-from tests.support.web_edge import serve_web
+from tests.support.http.http_viewer import open_viewer
+from tests.support.http.web_edge import serve_web
+from tests.support.origins.scripted_origin import Reply
 
 LINGERS_S = 0.001
 

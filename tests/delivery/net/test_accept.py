@@ -17,7 +17,7 @@ import pytest
 from streamedge.delivery.net.accept import PROXY_HEADER_S, Acceptor, AcceptRules, OnClose, Peer
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
-from tests.support.proxy_headers import V2_SIGNATURE, proxy_v1, proxy_v2
+from tests.support.http.proxy_headers import V2_SIGNATURE, proxy_v1, proxy_v2
 
 PATIENCE_S = 20.0
 LOOPBACK = (ip_network("127.0.0.0/8"),)

@@ -16,7 +16,7 @@ from streamedge.delivery.net.proxy_protocol import (
     ProxyHeaderError,
     parse_proxy_header,
 )
-from tests.support.proxy_headers import V2_SIGNATURE, proxy_v2
+from tests.support.http.proxy_headers import V2_SIGNATURE, proxy_v2
 
 # The worst cases and examples of the specification's §2.1.
 LONGEST_V1 = (

@@ -26,7 +26,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.partial_file import PartialFile
+from tests.support.media.partial_file import PartialFile
 
 PATIENCE_S = 20.0
 NAME = "edge.example"

@@ -22,7 +22,7 @@ from streamedge.delivery.rtmp.session import (
 )
 from streamedge.ops.metrics import Counter, Gauge
 from tests.support.event_loop import until
-from tests.support.rtmp_client import (
+from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
     COMMAND,
     VIDEO,
@@ -33,8 +33,8 @@ from tests.support.rtmp_client import (
     open_raw_client,
     samples,
 )
-from tests.support.rtmp_edge import serve_rtmp
-from tests.support.rtmp_media import avc_mp4, keyframe, sample_file
+from tests.support.rtmp.rtmp_edge import serve_rtmp
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, sample_file
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"

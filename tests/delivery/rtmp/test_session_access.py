@@ -13,7 +13,7 @@ from streamedge.access.wildcards import compile_pattern
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.rtmp.stream_access import NOT_ALLOWED
 from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
-from tests.support.rtmp_client import (
+from tests.support.rtmp.rtmp_client import (
     RtmpClient,
     frames,
     information,
@@ -22,9 +22,9 @@ from tests.support.rtmp_client import (
     open_raw_client,
     samples,
 )
-from tests.support.rtmp_edge import RtmpEdge, serve_rtmp
-from tests.support.rtmp_media import avc_mp4, keyframe, sample_file
-from tests.support.rtmp_signer import changed, rsa_signer
+from tests.support.rtmp.rtmp_edge import RtmpEdge, serve_rtmp
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, sample_file
+from tests.support.rtmp.rtmp_signer import changed, rsa_signer
 
 START, STOP = "NetStream.Play.Start", "NetStream.Play.Stop"
 FAILED, NOTIFY = "NetStream.Play.Failed", "NetStream.Seek.Notify"

@@ -38,7 +38,7 @@ from streamedge.delivery.rtmp.stream_names import (
     choose_application,
     stream_names,
 )
-from tests.support.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
+from tests.support.rtmp.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
 
 NOW_S = 1_800_000_000.0
 LATER_S = NOW_S + 60

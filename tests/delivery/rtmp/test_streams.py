@@ -38,8 +38,8 @@ from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.http.origin import HttpOrigin
 from tests.support.event_loop import until
-from tests.support.rtmp_media import sample_file
-from tests.support.scripted_origin import Reply, ScriptedOrigin
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
+from tests.support.rtmp.rtmp_media import sample_file
 
 OPEN = AccessRules()
 

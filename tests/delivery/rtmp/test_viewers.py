@@ -10,10 +10,10 @@ import pytest
 
 from streamedge.ops.metrics import Counter
 from tests.support.event_loop import until
-from tests.support.proxy_headers import proxy_v1, proxy_v2, relay
-from tests.support.rtmp_client import ClosedError, open_client, open_raw_client, samples
-from tests.support.rtmp_edge import serve_rtmp
-from tests.support.rtmp_media import sample_file
+from tests.support.http.proxy_headers import proxy_v1, proxy_v2, relay
+from tests.support.rtmp.rtmp_client import ClosedError, open_client, open_raw_client, samples
+from tests.support.rtmp.rtmp_edge import serve_rtmp
+from tests.support.rtmp.rtmp_media import sample_file
 
 PROXIES = (ip_network("127.0.0.0/8"),)
 VIEWER, OTHER = "192.0.2.1", "192.0.2.2"

@@ -6,9 +6,9 @@ import asyncio
 import json
 from pathlib import Path
 
-from tests.support.aws_cli import ACCESS_KEY_ID, SECRET_ACCESS_KEY, AwsCli
-from tests.support.edge_process import run_edge
-from tests.support.http_viewer import fetch
+from tests.support.http.http_viewer import fetch
+from tests.support.origins.aws_cli import ACCESS_KEY_ID, SECRET_ACCESS_KEY, AwsCli
+from tests.support.process.edge_process import run_edge
 
 CONFIG = """
 [origins.main]

@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.media_samples import SAMPLES
-from tests.support.rtmp_players import duration_s
-from tests.support.s3_server import S3Server
+from tests.support.media.media_samples import SAMPLES
+from tests.support.origins.s3_server import S3Server
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_players import duration_s
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "moving-from-cloudfront.md").read_text()
 FILM = SAMPLES / "film.mp4"

@@ -13,9 +13,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.support.edge_process import run_edge
-from tests.support.s3_server import IDENTITIES, S3Server
-from tests.support.signers import rsa_signer
+from tests.support.http.signers import rsa_signer
+from tests.support.origins.s3_server import IDENTITIES, S3Server
+from tests.support.process.edge_process import run_edge
 
 THREAT_MODEL = (Path(__file__).parents[3] / "docs" / "security" / "threat-model.md").read_text()
 ACCOUNT = "000000000000"  # the account of the test server's identities

@@ -10,9 +10,9 @@ from typing import Any
 
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.chromium import load_page
-from tests.support.edge_process import run_edge
-from tests.support.scripted_responses import Pattern
+from tests.support.http.chromium import load_page
+from tests.support.origins.scripted_responses import Pattern
+from tests.support.process.edge_process import run_edge
 
 HOST = "www.edge.test"
 FILM_BYTES = 300_000

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import run_edge
-from tests.support.http_viewer import open_viewer
-from tests.support.system_calls import LOOP_CALLS, count_calls
+from tests.support.http.http_viewer import open_viewer
+from tests.support.process.edge_process import run_edge
+from tests.support.process.system_calls import LOOP_CALLS, count_calls
 
 BODY = b"x" * 1000
 CONNECTIONS = 100

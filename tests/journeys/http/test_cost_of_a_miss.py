@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.support.edge_process import run_edge
-from tests.support.http_viewer import open_viewer
-from tests.support.scripted_origin import ScriptedOrigin
-from tests.support.system_calls import LOOP_CALLS, count_calls
+from tests.support.http.http_viewer import open_viewer
+from tests.support.origins.scripted_origin import ScriptedOrigin
+from tests.support.process.edge_process import run_edge
+from tests.support.process.system_calls import LOOP_CALLS, count_calls
 
 BODY = b"x" * 1000
 MISSES = 100

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificate_authority import CertificateAuthority, Pair
-from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
-from tests.support.http3_client import open_http3
+from tests.support.http.http3_client import open_http3
+from tests.support.process.edge_process import EdgeProcess, free_ports, pause, run_edge
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "http3.md"
 NAME = "www.example.org"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from streamedge.spans import Span
-from tests.support.http_viewer import TruncatedError, open_viewer, request
-from tests.support.s3_server import S3Server
-from tests.support.scripted_origin import Pattern, ScriptedOrigin
-from tests.support.viewer_edge import HTTP1, HTTP2, VERSIONS, ViewerEdge, run_viewer_edge
+from tests.support.http.http_viewer import TruncatedError, open_viewer, request
+from tests.support.http.viewer_edge import HTTP1, HTTP2, VERSIONS, ViewerEdge, run_viewer_edge
+from tests.support.origins.s3_server import S3Server
+from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

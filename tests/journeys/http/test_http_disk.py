@@ -10,9 +10,9 @@ from pathlib import Path
 
 from streamedge.cache.storage.extent import CHUNK_BYTES, HEADER_BYTES
 from streamedge.spans import Span
-from tests.support.edge_process import run_edge
-from tests.support.http_viewer import fetch, open_viewer
-from tests.support.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.process.edge_process import run_edge
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

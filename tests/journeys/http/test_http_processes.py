@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from streamedge.spans import Span
-from tests.support.edge_process import EdgeProcess, free_ports, pause, run_edge
-from tests.support.http_viewer import TruncatedError, Viewer, fetch, open_viewer
-from tests.support.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.http.http_viewer import TruncatedError, Viewer, fetch, open_viewer
+from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, free_ports, pause, run_edge
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

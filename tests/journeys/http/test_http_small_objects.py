@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.http.test_http_disk import http_toml, pretend_power_failure
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.http_viewer import TruncatedError, fetch, open_viewer
-from tests.support.scripted_origin import ScriptedOrigin
+from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer
+from tests.support.origins.scripted_origin import ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BODIES = {f"/page-{number}": f"page {number} ".encode() * (1 + number * 7) for number in range(600)}
 VIEWERS = 8

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, free_ports, run_edge
-from tests.support.http_viewer import fetch
+from tests.support.http.http_viewer import fetch
+from tests.support.http.proxy_headers import proxy_v1, proxy_v2, relay
 from tests.support.mmdb_file import country, mmdb
-from tests.support.proxy_headers import proxy_v1, proxy_v2, relay
-from tests.support.rtmp_client import open_client, samples
-from tests.support.rtmp_media import sample_file
+from tests.support.process.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.rtmp.rtmp_client import open_client, samples
+from tests.support.rtmp.rtmp_media import sample_file
 
 GERMAN, FRENCH = "192.0.2.1", "198.51.100.7"
 FILM = sample_file("film.mp4")

@@ -13,9 +13,9 @@ import pytest
 
 from streamedge.origin.group.breaker import FAILURES_MAX
 from streamedge.spans import Span
-from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.http_viewer import open_viewer
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin
+from tests.support.http.http_viewer import open_viewer
+from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=21)

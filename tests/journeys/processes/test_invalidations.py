@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.rtmp.protocol.chunks import Message
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.http_viewer import TruncatedError, Viewer, open_viewer
-from tests.support.rtmp_client import VIDEO, RtmpClient, open_client, samples
-from tests.support.rtmp_media import tags_flv
-from tests.support.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.http.http_viewer import TruncatedError, Viewer, open_viewer
+from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_client import VIDEO, RtmpClient, open_client, samples
+from tests.support.rtmp.rtmp_media import tags_flv
 
 WORKERS = 2
 CONNECTIONS = 12  # enough for each worker to have some

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.http_viewer import fetch
-from tests.support.scripted_origin import ScriptedOrigin
+from tests.support.http.http_viewer import fetch
+from tests.support.origins.scripted_origin import ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
 CACHED = (("Cache-Control", "max-age=3600"),)
 SQLITE_PENDING_BYTE = 0x40000000  # blocks new locks on the file, not those that are held

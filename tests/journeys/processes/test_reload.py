@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from streamedge.spans import Span
-from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.http_viewer import Viewer, fetch, open_viewer
-from tests.support.rtmp_client import frames, open_client
-from tests.support.rtmp_media import tags_flv
-from tests.support.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.http.http_viewer import Viewer, fetch, open_viewer
+from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.rtmp.rtmp_client import frames, open_client
+from tests.support.rtmp.rtmp_media import tags_flv
 
 FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 EWEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\naliases = ["a.example"]\n'

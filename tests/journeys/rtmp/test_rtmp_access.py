@@ -9,17 +9,17 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, pause, run_edge
 from tests.support.mmdb_file import country, mmdb
-from tests.support.rtmp_client import (
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.rtmp.rtmp_client import (
     PATIENCE_S,
     await_line,
     information,
     open_client,
     open_raw_client,
 )
-from tests.support.rtmp_media import expected, sample_file
-from tests.support.rtmp_players import (
+from tests.support.rtmp.rtmp_media import expected, sample_file
+from tests.support.rtmp.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
     expected_packets,
@@ -28,7 +28,7 @@ from tests.support.rtmp_players import (
     packets,
     rtmpdump,
 )
-from tests.support.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
+from tests.support.rtmp.rtmp_signer import StreamSigner, changed, ecdsa_signer, rsa_signer
 
 RSA, ECDSA = rsa_signer(), ecdsa_signer()
 FILM = "dir/film.mp4"

@@ -14,8 +14,9 @@ import pytest
 
 from streamedge.delivery.rtmp.protocol.chunks import Message
 from streamedge.spans import Span
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.rtmp_client import (
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_client import (
     MEDIA,
     RtmpClient,
     await_line,
@@ -26,8 +27,7 @@ from tests.support.rtmp_client import (
     open_client,
     samples,
 )
-from tests.support.rtmp_media import avc_mp4, keyframe, sample_file, tags_flv
-from tests.support.scripted_origin import Reply, ScriptedOrigin
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, sample_file, tags_flv
 
 FAILED = "NetStream.Play.Failed"
 START = "NetStream.Play.Start"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.rtmp.protocol.chunks import Message
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.rtmp_client import (
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
     AUDIO,
     COMMAND,
@@ -24,7 +24,7 @@ from tests.support.rtmp_client import (
     open_client,
     samples,
 )
-from tests.support.rtmp_media import expected, sample_file, tags_flv
+from tests.support.rtmp.rtmp_media import expected, sample_file, tags_flv
 
 FILMS = ["film.mp4", "film-moov-last.mp4", "film.flv", "film-keyframes.flv"]
 STOP = "NetStream.Play.Stop"

@@ -12,8 +12,8 @@ import pytest
 from streamedge.delivery.rtmp.protocol import amf0
 from streamedge.delivery.rtmp.protocol.chunks import Message, encode_message
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.rtmp_client import (
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
     COMMAND,
     HANDSHAKE_BYTES,
@@ -28,7 +28,7 @@ from tests.support.rtmp_client import (
     open_raw_client,
     samples,
 )
-from tests.support.rtmp_media import avc_mp4, keyframe, moov_first, sample_file, tags_flv
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, moov_first, sample_file, tags_flv
 
 START = "NetStream.Play.Start"
 STOP = "NetStream.Play.Stop"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.rtmp_client import open_client, samples
-from tests.support.rtmp_media import (
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_client import open_client, samples
+from tests.support.rtmp.rtmp_media import (
     avc_mp4,
     demux,
     expected,
@@ -23,7 +23,7 @@ from tests.support.rtmp_media import (
     tags_flv,
     tiny_frame,
 )
-from tests.support.rtmp_players import (
+from tests.support.rtmp.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
     PlayedPacket,

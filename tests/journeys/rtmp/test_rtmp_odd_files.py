@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import flv_corpus, mp3_corpus, mp4_corpus
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
-from tests.support.rtmp_client import frames, message_name, open_client
+from tests.support.media import flv_corpus, mp3_corpus, mp4_corpus
+from tests.support.media.ffmpeg_packets import Packet, Played, add_tag, differences, ffmpeg_packets
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.rtmp.rtmp_client import frames, message_name, open_client
 
 EDITS_A_FILE = 3  # every third edit of an MP4: the others are compared without an edge
 PICTURES = "-c:v libx264 -preset veryfast -g 12 -bf 2 -c:a aac -b:a 32k"

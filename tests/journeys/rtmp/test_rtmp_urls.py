@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, free_ports, run_edge
-from tests.support.rtmp_media import avc_mp4, expected, keyframe, sample_file
-from tests.support.rtmp_players import (
+from tests.support.process.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.rtmp.rtmp_media import avc_mp4, expected, keyframe, sample_file
+from tests.support.rtmp.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
     PlayedPacket,
@@ -26,7 +26,7 @@ from tests.support.rtmp_players import (
     rtmpdump,
     run,
 )
-from tests.support.rtmp_signer import ecdsa_signer
+from tests.support.rtmp.rtmp_signer import ecdsa_signer
 
 SIGNER = ecdsa_signer()
 NAMES = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.http_viewer import open_viewer, request
-from tests.support.s3_server import S3Server
+from tests.support.http.http_viewer import open_viewer, request
+from tests.support.origins.s3_server import S3Server
+from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BUCKET = "abandoned"
 MIB = 1 << 20

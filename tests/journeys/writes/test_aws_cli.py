@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.support.aws_cli import AwsCli
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.s3_server import S3Server
+from tests.support.origins.aws_cli import AwsCli
+from tests.support.origins.s3_server import S3Server
+from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BUCKET = "copied"
 PIECE_BYTES = 1 << 20

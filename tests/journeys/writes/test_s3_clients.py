@@ -22,9 +22,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.support.aws_cli import AwsCli
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.s3_server import S3Server
+from tests.support.origins.aws_cli import AwsCli
+from tests.support.origins.s3_server import S3Server
+from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BUCKET = "clients"
 PREFIX = "site/a+b"

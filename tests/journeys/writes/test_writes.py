@@ -20,11 +20,11 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.http_viewer import Response, Viewer, open_viewer, request
-from tests.support.rtmp_client import VIDEO, open_client, samples
-from tests.support.rtmp_media import tags_flv
-from tests.support.s3_server import S3Server
+from tests.support.http.http_viewer import Response, Viewer, open_viewer, request
+from tests.support.origins.s3_server import S3Server
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.rtmp.rtmp_client import VIDEO, open_client, samples
+from tests.support.rtmp.rtmp_media import tags_flv
 
 BUCKET = "written"
 PART_BYTES = 5 << 20

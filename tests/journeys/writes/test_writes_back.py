@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, pause, run_edge
-from tests.support.http_viewer import Response, open_viewer, request
-from tests.support.rtmp_client import VIDEO, metric, open_client, samples
-from tests.support.rtmp_media import tags_flv
-from tests.support.s3_server import S3Server
-from tests.support.scripted_origin import Reply, ScriptedOrigin
+from tests.support.http.http_viewer import Response, open_viewer, request
+from tests.support.origins.s3_server import S3Server
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.rtmp.rtmp_client import VIDEO, metric, open_client, samples
+from tests.support.rtmp.rtmp_media import tags_flv
 
 BUCKET = "queued"
 FRAME_HEADER_BYTES = 13  # of a frame of tags_flv, before its filler

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.edge_process import EdgeProcess, run_edge
-from tests.support.http_viewer import TruncatedError, fetch, open_viewer, request
+from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer, request
+from tests.support.process.edge_process import EdgeProcess, run_edge
 
 NAMES = ("a", "b")
 ROUNDS = 40

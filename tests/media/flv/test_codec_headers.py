@@ -7,8 +7,8 @@ from streamedge.media.flv import tags as flv
 from streamedge.media.flv.codec_headers import COLD_BYTES_MAX, CodecHeaders
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.flv.tags import TagType
-from tests.support.media_oracle import feed
-from tests.support.memory_reader import MemoryReader
+from tests.support.media.media_oracle import feed
+from tests.support.media.memory_reader import MemoryReader
 
 VIDEO_ONLY = flv.file_header(has_audio=False, has_video=True)
 

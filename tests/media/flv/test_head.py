@@ -16,7 +16,7 @@ from streamedge.media.flv.scan import scan_tags
 from streamedge.media.flv.tags import TagType
 from streamedge.media.script_data import ScriptObject, encode_on_metadata
 from streamedge.spans import Span
-from tests.support.media_oracle import feed
+from tests.support.media.media_oracle import feed
 
 Media = Callable[[str], bytes]
 

@@ -20,9 +20,9 @@ from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.scan import scan_tags
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.medium import RUN_BYTES_MAX, RUN_MS, End, NeedData, Position, Skip
-from tests.support.media_oracle import feed, flv_of, title_of
-from tests.support.memory_reader import MemoryReader
-from tests.support.rtmp_media import avc_mp4, keyframe, tags_flv
+from tests.support.media.media_oracle import feed, flv_of, title_of
+from tests.support.media.memory_reader import MemoryReader
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, tags_flv
 
 Media = Callable[[str], bytes]
 

@@ -22,8 +22,8 @@ from streamedge.media.mp4.codecs import CodecConfiguration, TrackKind
 from streamedge.media.mp4.moov import parse_moov
 from streamedge.media.mp4.title import Title, build_title
 from streamedge.spans import Span
-from tests.support.media_oracle import demux, feed, flv_of, sources_of, title_of
-from tests.support.mp4_writer import (
+from tests.support.media.media_oracle import demux, feed, flv_of, sources_of, title_of
+from tests.support.media.mp4_writer import (
     AVC_CONFIGURATION,
     TrackRecipe,
     avc1,

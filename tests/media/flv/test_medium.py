@@ -14,9 +14,9 @@ from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.flv.tags import TagType
 from streamedge.media.medium import RUN_MS, End, NeedData, Position, Run
 from streamedge.spans import Span
-from tests.support.media_oracle import feed
-from tests.support.memory_reader import MemoryReader
-from tests.support.rtmp_media import tags_flv
+from tests.support.media.media_oracle import feed
+from tests.support.media.memory_reader import MemoryReader
+from tests.support.rtmp.rtmp_media import tags_flv
 
 Media = Callable[[str], bytes]
 

@@ -17,7 +17,7 @@ from streamedge.media.mp3 import frames as mp3
 from streamedge.media.mp3.frames import FRAME_SIZE_MAX_BYTES, as_tags, frames, parse_frame_header
 from streamedge.media.mp3.head import read_head
 from streamedge.spans import Span
-from tests.support.media_oracle import demux, feed
+from tests.support.media.media_oracle import demux, feed
 
 Media = Callable[[str], bytes]
 

@@ -15,7 +15,7 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media.mp3.frames import resynchronise
 from streamedge.media.mp3.head import FIRST_READ_BYTES, SEARCH_LIMIT_BYTES, Mp3Head, read_head
 from streamedge.spans import Span
-from tests.support.media_oracle import feed
+from tests.support.media.media_oracle import feed
 
 Media = Callable[[str], bytes]
 

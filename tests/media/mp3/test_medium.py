@@ -10,8 +10,8 @@ from streamedge.media.flv.scan import scan_tags
 from streamedge.media.medium import RUN_MS, End, NeedData, Position, Run
 from streamedge.media.mp3 import head as mp3_head
 from streamedge.media.mp3.medium import Mp3Medium
-from tests.support.media_oracle import demux, feed
-from tests.support.memory_reader import MemoryReader
+from tests.support.media.media_oracle import demux, feed
+from tests.support.media.memory_reader import MemoryReader
 
 Media = Callable[[str], bytes]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streamedge.errors import MediaError
 from streamedge.media.mp4 import boxes
-from tests.support.mp4_writer import box, words
+from tests.support.media.mp4_writer import box, words
 
 
 def test_walk_returns_types_and_contents() -> None:

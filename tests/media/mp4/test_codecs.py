@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streamedge.errors import MediaError
 from streamedge.media.mp4.codecs import CodecConfiguration, TrackKind, UnsupportedCodec, parse_stsd
 from streamedge.media.mp4.esds import parse_audio_specific_config
-from tests.support.mp4_writer import (
+from tests.support.media.mp4_writer import (
     AVC_CONFIGURATION,
     avc1,
     box,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamedge.errors import MediaError
 from streamedge.media.mp4.edit_list import EDITS_MAX, Edit, Edited, apply_edits, parse_elst
 from streamedge.media.mp4.sample_table import SampleTable
-from tests.support.mp4_writer import words
+from tests.support.media.mp4_writer import words
 
 
 def table(count: int = 20, *, key_every: int = 5, composition: int = 0) -> SampleTable:

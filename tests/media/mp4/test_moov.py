@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.mp4.moov import FIRST_READ_BYTES, locate_moov, parse_moov
 from streamedge.spans import Span
-from tests.support.media_oracle import MOOV_LIMIT_BYTES, feed, title_of
-from tests.support.mp4_writer import TrackRecipe, box, moov, table, words
+from tests.support.media.media_oracle import MOOV_LIMIT_BYTES, feed, title_of
+from tests.support.media.mp4_writer import TrackRecipe, box, moov, table, words
 
 Media = Callable[[str], bytes]
 FTYP = box("ftyp", b"isom", bytes(4))

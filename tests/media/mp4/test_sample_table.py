@@ -9,7 +9,7 @@ import pytest
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.mp4.moov import parse_moov
 from streamedge.media.mp4.sample_table import SampleTable, read_sample_table
-from tests.support.mp4_writer import TrackRecipe, box, moov, table, words
+from tests.support.media.mp4_writer import TrackRecipe, box, moov, table, words
 
 
 def read(recipe: TrackRecipe, *, always_sync: bool = False) -> SampleTable:

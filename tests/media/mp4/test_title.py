@@ -12,8 +12,8 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.mp4.moov import parse_moov
 from streamedge.media.mp4.title import SAMPLE_MEMORY_BYTES, Title, build_title
-from tests.support.media_oracle import demux, title_of
-from tests.support.mp4_writer import (
+from tests.support.media.media_oracle import demux, title_of
+from tests.support.media.mp4_writer import (
     AVC_CONFIGURATION,
     TrackRecipe,
     avc1,

@@ -15,7 +15,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
 from streamedge.origin.directory.origin import PIECE_MAX_BYTES, DirectoryOrigin
 from streamedge.spans import Span
-from tests.support.scripted_origin import read_all
+from tests.support.origins.scripted_origin import read_all
 
 FILM = bytes(range(256)) * 4000
 

@@ -20,7 +20,7 @@ from streamedge.origin.directory import writing as directory_writing
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
 from streamedge.origin.writing import Write, WriteResponse
-from tests.support.scripted_origin import read_all
+from tests.support.origins.scripted_origin import read_all
 
 FILM = os.urandom(1 << 20)
 

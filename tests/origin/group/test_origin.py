@@ -22,7 +22,7 @@ from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.objects import ObjectUpstream, RequestedObject
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.spans import Span
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 FAILOVER: frozenset[int | str] = frozenset({500, 502, 503, 504, "connect", "timeout"})
 FILM = Pattern(300_000, seed=3)

@@ -8,7 +8,7 @@ import pytest
 
 from streamedge.origin.http.origin import HttpOrigin
 from tests.origin.http.film import FILM
-from tests.support.scripted_origin import ScriptedOrigin
+from tests.support.origins.scripted_origin import ScriptedOrigin
 
 
 @pytest.fixture

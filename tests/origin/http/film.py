@@ -7,7 +7,7 @@ import pytest
 from streamedge.errors import OriginError
 from streamedge.origin import Origin, Version
 from streamedge.spans import Span
-from tests.support.scripted_origin import Pattern, read_all
+from tests.support.origins.scripted_origin import Pattern, read_all
 
 FILM = Pattern(1_000_000, seed=7)
 FILM_VERSION = Version('"v1"', FILM.size_bytes, 1_700_000_000)

@@ -11,7 +11,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
 from tests.origin.http.film import FILM, failure_of
-from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin, read_all
 
 # --- failures -------------------------------------------------------------------------------
 

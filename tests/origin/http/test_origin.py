@@ -13,7 +13,7 @@ from streamedge.origin.http.exchange import parse_base_url
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
 from tests.origin.http.film import FILM, FILM_VERSION, failure_of
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 # --- successful responses
 # ---------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from streamedge.origin import OriginRequest
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http_client.redirects import redirect_url
 from streamedge.origin.http_client.request import split_url
-from tests.support.scripted_origin import Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin, read_all
 
 URL = "https://www.example.org:8443/base/a?q=1"
 ELSEWHERE = [

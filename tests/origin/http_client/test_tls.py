@@ -15,7 +15,7 @@ from streamedge.origin import OriginRequest
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http_client.tls import TlsRules, system_tls
 from tests.support.certificate_authority import CertificateAuthority, Pair
-from tests.support.scripted_origin import ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import ScriptedOrigin, read_all
 
 
 @pytest.fixture

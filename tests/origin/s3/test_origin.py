@@ -10,8 +10,8 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Version
 from streamedge.origin.s3.origin import S3Origin, bucket_url
 from streamedge.spans import Span
-from tests.support.s3_server import S3Server
-from tests.support.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
+from tests.support.origins.s3_server import S3Server
+from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin, read_all
 
 BUCKET = "videos"
 PART_BYTES = 5 << 20  # S3's smallest part

@@ -31,8 +31,8 @@ from streamedge.origin.s3.signing import GivenCredentials, Signer
 from streamedge.origin.s3.writing import SINGLE_PUT_BYTES, S3Writer
 from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import Write
-from tests.support.s3_bridge import S3Bridge
-from tests.support.s3_server import S3Server
+from tests.support.origins.s3_bridge import S3Bridge
+from tests.support.origins.s3_server import S3Server
 
 BUCKET = "videos"
 MIB = 1 << 20

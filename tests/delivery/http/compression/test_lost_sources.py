@@ -6,8 +6,8 @@ import contextlib
 import gzip
 from pathlib import Path
 
-from tests.support.http_viewer import TruncatedError, open_viewer
-from tests.support.web_edge import serve_web
+from tests.support.http.http_viewer import TruncatedError, open_viewer
+from tests.support.http.web_edge import serve_web
 
 PAGE = b"a { color: red }\n" * 6000  # two chunks
 

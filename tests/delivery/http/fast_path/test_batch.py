@@ -16,8 +16,8 @@ from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
 from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.http1.connection import Http1Connection
 from tests.support.event_loop import until
-from tests.support.http_viewer import Viewer, open_viewer, request
-from tests.support.web_edge import WebEdge, connections, serve_web
+from tests.support.http.http_viewer import Viewer, open_viewer, request
+from tests.support.http.web_edge import WebEdge, connections, serve_web
 
 NOTE = b"remember the milk"
 REQUEST = request("/note.txt")

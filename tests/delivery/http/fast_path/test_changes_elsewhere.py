@@ -12,9 +12,9 @@ import pytest
 
 from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.policy.response_headers import Field
-from tests.support.http_viewer import Viewer, open_viewer
-from tests.support.scripted_origin import Reply
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.http.http_viewer import Viewer, open_viewer
+from tests.support.http.web_edge import WebEdge, serve_web
+from tests.support.origins.scripted_origin import Reply
 
 DISK_EVENTS = {"open", "os.utime", "os.rename", "os.remove", "os.link", "os.mkdir", "os.truncate"}
 RULES = {

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.delivery.http.http1.connection import Http1Connection
 from tests.support.event_loop import until
-from tests.support.http_viewer import fetch, open_viewer
-from tests.support.scripted_origin import Pattern
-from tests.support.web_edge import WebEdge, connections, serve_web
+from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.http.web_edge import WebEdge, connections, serve_web
+from tests.support.origins.scripted_origin import Pattern
 
 RULES = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
 FRESH = (("Cache-Control", "max-age=600"),)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX, HOST_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
-from tests.support.http_viewer import Response, Viewer, fetch, open_viewer, request
-from tests.support.scripted_origin import Pattern, Reply
-from tests.support.web_edge import WebEdge, connections, serve_web
+from tests.support.http.http_viewer import Response, Viewer, fetch, open_viewer, request
+from tests.support.http.web_edge import WebEdge, connections, serve_web
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 PACKET_MAX_BYTES = 256 << 10  # the size of asyncio's reads
 FILM = Pattern(300_000, seed=1)

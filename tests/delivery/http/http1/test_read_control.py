@@ -11,9 +11,9 @@ import pytest
 
 from streamedge.cache.reader import CacheResult
 from streamedge.ops.metrics import Counter
-from tests.support.http_viewer import open_viewer, request
-from tests.support.scripted_origin import Reply
-from tests.support.web_edge import connections, serve_web
+from tests.support.http.http_viewer import open_viewer, request
+from tests.support.http.web_edge import connections, serve_web
+from tests.support.origins.scripted_origin import Reply
 
 FRESH = (("Cache-Control", "max-age=60"),)
 FEW = 1500  # of 8000

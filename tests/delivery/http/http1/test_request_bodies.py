@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.http.exchange import Exchange
-from tests.support.http_viewer import open_viewer, request
-from tests.support.scripted_origin import Reply
-from tests.support.web_edge import connections, serve_web
+from tests.support.http.http_viewer import open_viewer, request
+from tests.support.http.web_edge import connections, serve_web
+from tests.support.origins.scripted_origin import Reply
 
 WRITES: dict[str, Any] = {
     "rules": {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]},

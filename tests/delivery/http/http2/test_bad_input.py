@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http2_client import secure_contexts
-from tests.support.http2_viewer import (
+from tests.support.http.http2_client import secure_contexts
+from tests.support.http.http2_viewer import (
     DATA,
     END_STREAM,
     PROTOCOL_ERROR,
@@ -21,7 +21,7 @@ from tests.support.http2_viewer import (
     head,
     open_http2_viewer,
 )
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.http.web_edge import WebEdge, serve_web
 
 PSEUDO = head("/small")
 

@@ -12,15 +12,15 @@ import pytest
 from streamedge.delivery.http.http2.engine import ErrorCode
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http2_client import (
+from tests.support.http.http2_client import (
     HOST,
     StreamResetError,
     http2_connections,
     open_http2,
     serve_http2,
 )
-from tests.support.scripted_origin import Pattern, Reply
-from tests.support.web_edge import WebEdge
+from tests.support.http.web_edge import WebEdge
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 FILM = Pattern(3_000_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))

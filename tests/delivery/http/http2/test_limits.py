@@ -19,8 +19,8 @@ from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http2_client import http2_connections, secure_contexts
-from tests.support.http2_viewer import (
+from tests.support.http.http2_client import http2_connections, secure_contexts
+from tests.support.http.http2_viewer import (
     CANCEL,
     CONTINUATION,
     DATA,
@@ -43,8 +43,8 @@ from tests.support.http2_viewer import (
     head,
     open_http2_viewer,
 )
-from tests.support.scripted_origin import Pattern
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.http.web_edge import WebEdge, serve_web
+from tests.support.origins.scripted_origin import Pattern
 
 FILM = Pattern(3_000_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))

@@ -10,9 +10,9 @@ from typing import Any
 
 from streamedge.delivery.http.request.body_buffer import BUFFERED_BYTES_MAX, BodyBuffer
 from tests.support.event_loop import until
-from tests.support.http_viewer import fetch, open_viewer
-from tests.support.scripted_origin import Reply
-from tests.support.web_edge import connections, serve_web
+from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.http.web_edge import connections, serve_web
+from tests.support.origins.scripted_origin import Reply
 
 WRITES: dict[str, Any] = {
     "rules": {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]},

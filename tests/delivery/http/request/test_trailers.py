@@ -16,9 +16,9 @@ from streamedge.delivery.http.request.trailers import (
 )
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http_viewer import Response, fetch, open_viewer, request
-from tests.support.scripted_origin import Pattern, Reply
-from tests.support.web_edge import WebEdge, serve_web
+from tests.support.http.http_viewer import Response, fetch, open_viewer, request
+from tests.support.http.web_edge import WebEdge, serve_web
+from tests.support.origins.scripted_origin import Pattern, Reply
 
 FILM = Pattern(100_000, seed=3)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))

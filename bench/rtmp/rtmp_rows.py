@@ -1,0 +1,117 @@
+"""RTMP from a warm cache: the CPU time of a gigabyte, and the number of viewers of one worker.
+
+``rtmp_viewers`` runs the viewers, ``media_clock`` decides which are late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from bench.loads.rtmp_client import BUFFER_MS, play_whole
+from bench.machine import SERVER_CORE
+from bench.options import Options
+from bench.report import Figure, Target, ratio
+from bench.rtmp.rtmp_viewers import Plan, Result, watch
+from bench.servers.edge import STREAMEDGE, streamedge
+from bench.servers.origin import origin
+from bench.servers.peers import APPLICATION, RTMP, nginx_rtmp
+from bench.servers.server import Server, Start, measure_each, pick
+from bench.servers.titles import MOOV_FIRST, Titles, titles
+
+NAME = f"mp4:{MOOV_FIRST}"
+RAMP_PER_S = 500.0
+SETTLE_S = 4.0
+"""After the last viewer's start; then its buffer is full and the load is steady."""
+MARGIN_S = 60
+"""A viewer starts at least this long plus the run before the title's end."""
+COST_VIEWERS = 200
+KIB = 1024
+
+
+def cost(options: Options) -> list[Figure]:
+    """CPU-seconds of the server per GB that 200 viewers receive in real time."""
+    results = measure_each(_starts(), lambda server: _watch(server, COST_VIEWERS, options.seconds))
+    per_gb = pick(results, lambda result: result.server_cpu_s / (result.bytes / 1e9))
+    return [
+        Figure("server CPU per GB delivered", "s", per_gb),
+        Figure("ratio to nginx-rtmp", "", ratio(per_gb, RTMP), Target(0.15)),
+        Figure(
+            "delivered", "MB/s", pick(results, lambda result: result.bytes / result.seconds / 1e6)
+        ),
+        Figure("late viewers", "", pick(results, _late)),
+    ]
+
+
+def capacity(options: Options) -> list[Figure]:
+    """Viewers that one worker serves in real time: none may be late."""
+    counts = {STREAMEDGE: options.viewers, RTMP: options.peer_viewers}
+    results = measure_each(
+        _starts(), lambda server: _watch(server, counts[server.name], options.seconds)
+    )
+    viewers = pick(results, lambda result: result.viewers)
+    return [
+        Figure("viewers", "", viewers),
+        Figure("late or lost viewers", "", pick(results, _late), Target(0)),
+        Figure(
+            "worst lag (below 0: media in hand)",
+            "s",
+            pick(results, lambda result: result.worst_lag_s),
+        ),
+        Figure("median viewer's worst lag", "s", pick(results, lambda result: result.median_lag_s)),
+        Figure(
+            "delivered", "MB/s", pick(results, lambda result: result.bytes / result.seconds / 1e6)
+        ),
+        Figure("server CPU", "% of its core", pick(results, _share(lambda r: r.server_cpu_s))),
+        Figure(
+            "load generator CPU", "% of its core", pick(results, _share(lambda r: r.load_cpu_s))
+        ),
+        Figure("server memory per viewer (PSS)", "KiB", pick(results, _memory_kib), Target(40)),
+    ]
+
+
+def _starts() -> dict[str, Start]:
+    films = titles()
+    return {
+        STREAMEDGE: lambda: _warm_edge(films),
+        RTMP: lambda: nginx_rtmp(films.folder, core=SERVER_CORE),
+    }
+
+
+@contextmanager
+def _warm_edge(films: Titles) -> Iterator[Server]:
+    """An edge that has sent the complete title once."""
+    with origin(films.folder) as source, streamedge(source.port, core=SERVER_CORE) as server:
+        play_whole(server.rtmp_port, APPLICATION, NAME)
+        yield server
+
+
+def _watch(server: Server, viewers: int, seconds: float) -> Result:
+    run_s = viewers / RAMP_PER_S + SETTLE_S + seconds
+    films = titles()
+    return watch(
+        Plan(
+            port=server.rtmp_port,
+            application=APPLICATION,
+            name=NAME,
+            viewers=viewers,
+            ramp_per_s=RAMP_PER_S,
+            settle_s=SETTLE_S,
+            seconds=seconds,
+            latest_start_ms=int((films.duration_s - run_s - MARGIN_S) * 1000),
+            buffer_ms=BUFFER_MS,
+            server_pid=server.pid,
+        )
+    )
+
+
+def _late(result: Result) -> int:
+    return result.late + result.broken
+
+
+def _memory_kib(result: Result) -> float:
+    return (result.loaded_pss_bytes - result.idle_pss_bytes) / result.viewers / KIB
+
+
+def _share(seconds: Callable[[Result], float]) -> Callable[[Result], float]:
+    return lambda result: 100 * seconds(result) / result.seconds

@@ -1,0 +1,1 @@
+"""Clients and servers of CloudFront's API for tests."""

@@ -1,0 +1,1 @@
+"""Viewers, servers and edges for tests over HTTP."""

@@ -1,0 +1,1 @@
+"""Media files and what other programs read in them."""

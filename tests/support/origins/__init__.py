@@ -1,0 +1,1 @@
+"""Origins for tests: scripted ones and real S3 servers."""

@@ -1,0 +1,1 @@
+"""Processes that tests run, and what they see of them."""

@@ -1,0 +1,1 @@
+"""Clients, media and edges for tests over RTMP."""

@@ -1,0 +1,115 @@
+"""Runs real RTMP players, and parses the packets that they received.
+
+The players are FFmpeg (the distribution's and the current one), ffprobe and rtmpdump. Each reads
+media as fast as the edge sends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import imageio_ffmpeg
+
+from tests.support.rtmp.rtmp_media import Demuxed, demux
+
+BUFFER_MS = 36_000_000
+TIMEOUT_S = 60.0
+FFMPEG_5, FFMPEG_9 = "ffmpeg", imageio_ffmpeg.get_ffmpeg_exe()
+
+
+class PlayedPacket(NamedTuple):
+    """A packet's times in ms, as the player saw them, and its hash."""
+
+    dts_ms: int
+    pts_ms: int
+    digest: str
+
+
+class ProcessResult(NamedTuple):
+    """The result of a process that has ended."""
+
+    code: int
+    output: bytes
+    stderr: str
+
+
+async def run(*command: str) -> ProcessResult:
+    """Runs a player to its end. Raises TimeoutError after TIMEOUT_S, and ends it."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return ProcessResult(process.returncode, output, errors.decode(errors="replace"))
+
+
+async def ffmpeg(
+    url: str, *, exe: str = FFMPEG_5, options: Sequence[str] = (), buffer_ms: int = BUFFER_MS
+) -> ProcessResult:
+    """Runs FFmpeg, which writes every packet's hash to its output."""
+    return await run(
+        exe, "-hide_banner", "-loglevel", "warning", "-copyts",
+        "-rtmp_buffer", str(buffer_ms), *options, "-i", url,
+        "-map", "0:v?", "-map", "0:a?", "-c", "copy", "-f", "framehash", "-hash", "sha256", "-",
+    )  # fmt: skip
+
+
+def packets(report: bytes) -> dict[str, list[PlayedPacket]]:
+    """The packets in a framehash report by kind of stream; its times must be milliseconds."""
+    kinds: dict[int, str] = {}
+    packets_by_kind: dict[str, list[PlayedPacket]] = {}
+    for line in report.decode().splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if line.startswith("#media_type"):
+            kind = fields[0].partition(" ")[2]
+            number, _, name = kind.partition(": ")
+            kinds[int(number)] = name
+            packets_by_kind[name] = []
+        elif line.startswith("#tb"):
+            assert line.partition(": ")[2] == "1/1000", line
+        elif line and not line.startswith("#"):
+            packet = PlayedPacket(int(fields[1]), int(fields[2]), fields[5])
+            packets_by_kind[kinds[int(fields[0])]].append(packet)
+    return packets_by_kind
+
+
+def expected_packets(media: Demuxed) -> dict[str, list[PlayedPacket]]:
+    """The packets that a player must receive from a file, in the same form."""
+    return {
+        kind: [PlayedPacket(packet.dts_ms, packet.pts_ms, packet.digest) for packet in stream]
+        for kind, stream in media.packets.items()
+    }
+
+
+async def rtmpdump(url: str, target: Path, *options: str) -> ProcessResult:
+    """Runs rtmpdump, which writes an FLV."""
+    return await run("rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options)
+
+
+def flv_packets(path: Path) -> dict[str, list[PlayedPacket]]:
+    """The packets in an FLV file."""
+    return expected_packets(demux(path.read_bytes()))
+
+
+async def duration_s(url: str) -> float:
+    """A stream's duration according to ffprobe."""
+    result = await run(
+        "ffprobe", "-hide_banner", "-loglevel", "error", "-show_entries", "format=duration",
+        "-of", "json", url,
+    )  # fmt: skip
+    assert result.code == 0, result.stderr
+    return float(json.loads(result.output)["format"]["duration"])
