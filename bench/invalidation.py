@@ -159,7 +159,8 @@ def _cached_key(cache: Path) -> str:
     """The key of a cached object, as the prefix of other keys."""
     for path in (cache / "assets").glob("*/*"):
         data = path.read_bytes()
-        record = decode_record(data, str(json.loads(data)["key"]))
+        line = data.partition(b"\n")[0]  # the body of a small object is behind it
+        record = decode_record(data, str(json.loads(line)["key"]))
         if record is not None and not record.is_marker:
             return record.key
     raise BenchError("no fetched object is in the cache")

@@ -31,7 +31,7 @@ def digest_to(end: int) -> str:
 
 
 WHOLE = {"size_bytes": FILM.size_bytes, "digest": digest_to(FILM.size_bytes)}
-PROGRAM = Path(__file__).parents[1] / "support" / "worker_process.py"
+PROGRAM = Path(__file__).parents[1] / "support" / "process" / "worker_process.py"
 
 
 @pytest.fixture

@@ -376,7 +376,7 @@ def test_idle_connections_leave_descriptors_for_files(tmp_path: Path) -> None:
     with run_edge(tmp_path, DIRECTORY, prelude=shrink) as edge, ExitStack() as stack:
         (line,) = edge.log("descriptors_limited")
         assert line["limit"] == 256
-        assert line["needed"] > 40_000
+        assert line["needed"] > 20_000  # one for each connection, and those of files
         idle = []
         for _viewer in range(300):
             idle.append(socket.create_connection(("127.0.0.1", edge.http_port)))

@@ -181,7 +181,7 @@ class RequestParser:
         parser = self._parser
         version = parser.get_http_version()
         method = parser.get_method()
-        status = self._head_error(version)
+        status = self._head_error(version, method)
         self._header_bytes = 0
         if status is None and parser.should_upgrade():
             self._upgrade = upgrade_of(method, self._fields)
@@ -215,16 +215,17 @@ class RequestParser:
         self._header_bytes = 0
         self._owner.request_received()
 
-    def _head_error(self, http_version: str) -> HTTPStatus | None:
+    def _head_error(self, http_version: str, method: bytes) -> HTTPStatus | None:
         """The error status for a head that httptools accepts but the edge must not; else None."""
         if (
             self._header_bytes > HEAD_BYTES_MAX
             and request_size_bytes(self._target, self._fields) > HEAD_BYTES_MAX
         ):
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        if not has_unambiguous_length(self._fields, http_version):
-            return request_line_error(http_version, self._target) or HTTPStatus.BAD_REQUEST
-        return request_line_error(http_version, self._target)
+        status = request_line_error(http_version, method, self._target)
+        if status is None and not has_unambiguous_length(self._fields, http_version):
+            return HTTPStatus.BAD_REQUEST
+        return status
 
 
 class _RefusedError(Exception):

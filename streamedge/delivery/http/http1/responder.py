@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from streamedge.cache.open_object import Failure
+from streamedge.cache.open_object import Failure, OpenObject
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
@@ -29,6 +29,7 @@ from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.states import ExchangeState
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.net.sender import Sender
+from streamedge.delivery.net.writers import COPIED_BYTES_MAX
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
 
@@ -127,8 +128,13 @@ class Responder:
             response = message.response
             head += response.message.body
             has_parts = bool(response.message.parts)
+            if has_parts and opened is not None:
+                # Short parts are copied: a system call for each would take longer.
+                body = _copy_parts(opened, response.message.parts)
+                if body:
+                    head, has_parts = head + body, False
         sent = 0
-        if ready is not None or start == end:
+        if not has_parts and (ready is not None or start == end):
             sent = self.sender.send_at_once(head, ready)
         if sent == len(head) + end - start and not has_parts and self.sender.idle:
             return remembered, byte_range, status, self._client, sent, response
@@ -146,7 +152,7 @@ class Responder:
             closes=closes,
             provenance=provenance,
         )
-        if reader is None:
+        if reader is None or (start == end and not has_parts):
             self.sender.push(head[sent:])
         elif response is not None and has_parts:
             self._push_parts(head[sent:], reader, response.message.parts)
@@ -321,6 +327,19 @@ class Responder:
     ) -> None:
         hit = remembered, byte_range, status, self._client, sent_bytes, response
         self._handler.hits_finished([hit], duration_s, cut)
+
+
+def _copy_parts(opened: OpenObject, parts: tuple[bytes | Span, ...]) -> bytes:
+    """The bytes of parts of a cached object; b"" if they are too many, or some are not there."""
+    if sum(part.size if isinstance(part, Span) else len(part) for part in parts) > COPIED_BYTES_MAX:
+        return b""
+    pieces = [opened.copy(part) if isinstance(part, Span) else part for part in parts]
+    is_whole = all(
+        len(piece) == part.size
+        for part, piece in zip(parts, pieces, strict=True)
+        if isinstance(part, Span)
+    )
+    return b"".join(pieces) if is_whole else b""
 
 
 async def close_response(response: Response) -> None:

@@ -58,7 +58,7 @@ def decode_request(fields: Iterable[RawField]) -> RequestHead | None:
         return None
     if pseudo.get(b":scheme") not in {b"https", b"http"} or pseudo.keys() - _PSEUDO_FIELDS:
         return None
-    if not (target.startswith(b"/") or target == b"*") or not is_valid_target(target):
+    if not (target.startswith(b"/") or target == b"*") or not is_valid_target(method, target):
         return None
     return RequestHead(method, target, rest)
 

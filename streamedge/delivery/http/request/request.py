@@ -64,21 +64,23 @@ class WebRequest:
         return "transfer-encoding" in self.headers or length != "0" or self.has_unstated_length
 
 
-def request_line_error(http_version: str, target: bytes) -> HTTPStatus | None:
+def request_line_error(http_version: str, method: bytes, target: bytes) -> HTTPStatus | None:
     """The error status for a request line that the parser accepts but the edge must not; else None.
 
     A request line without a version is HTTP/0.9, which RFC 9112 §3 does not allow. HTTP/2 starts
-    with another preface (RFC 9113 §3.4). A target is printable ASCII and has no fragment (RFC 9112
-    §3.2).
+    with another preface (RFC 9113 §3.4).
     """
     if http_version not in {"1.0", "1.1"}:
         is_later = http_version > "1.1"
         return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED if is_later else HTTPStatus.BAD_REQUEST
-    return None if is_valid_target(target) else HTTPStatus.BAD_REQUEST
+    return None if is_valid_target(method, target) else HTTPStatus.BAD_REQUEST
 
 
-def is_valid_target(target: bytes) -> bool:
-    """Whether a target is printable ASCII without a fragment (RFC 9112 §3.2)."""
+def is_valid_target(method: bytes, target: bytes) -> bool:
+    """Whether a target is printable ASCII without a fragment, and "*" only for OPTIONS (RFC 9112
+    §3.2)."""
+    if target == b"*":
+        return method == b"OPTIONS"
     return _TARGET.fullmatch(target) is not None
 
 

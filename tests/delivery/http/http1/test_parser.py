@@ -113,6 +113,7 @@ def test_bytes_behind_a_refusal_are_ignored() -> None:
     [
         (b"GET / HTTP/2.0\r\nHost: edge\r\n\r\n", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED),
         (b"CONNECT edge:80 HTTP/1.1\r\nHost: edge\r\n\r\n", HTTPStatus.BAD_REQUEST),
+        (b"GET * HTTP/1.1\r\nHost: edge\r\n\r\n", HTTPStatus.BAD_REQUEST),
         (
             b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             HTTPStatus.BAD_REQUEST,
