@@ -154,6 +154,7 @@ class Log:
     def finish(self, timeout_s: float = 1.0) -> None:
         """Writes the rest before the process ends; waits at most ``timeout_s`` for it."""
         deadline_s = time.monotonic() + timeout_s
+        self._loop = self._gathering = None  # the loop may have ended; this waits by itself
         self.flush()
         while self._unwritten and time.monotonic() < deadline_s:
             time.sleep(RETRY_S[0])

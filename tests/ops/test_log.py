@@ -152,6 +152,28 @@ def test_line_longer_than_a_pipe_is_written_in_parts_without_lines_of_others_bet
     assert json.loads(second)["event"] == "short"
 
 
+def test_last_lines_wait_for_another_process_after_the_loop_has_ended(
+    pipe: tuple[int, int],
+) -> None:
+    target = LogTarget("stdout")
+    one, other = open_log(target, "worker-0"), open_log(target, "worker-1")
+    other.line(json.dumps({"text": "x" * (1 << 20)}))
+    other.flush()  # it keeps the lock, because its line is not complete
+    loop = asyncio.new_event_loop()
+    one.write_on(loop)
+    loop.close()
+    one.event("worker_down")
+    one.finish(timeout_s=0.05)
+    assert one.unwritten_bytes > 0
+    received = b""
+    while other.unwritten_bytes:
+        received += read(pipe[0])
+        other.flush()
+    one.finish()
+    received += read(pipe[0])
+    assert json.loads(received.splitlines()[-1])["event"] == "worker_down"
+
+
 def test_incomplete_line_of_a_killed_process_is_ended_by_the_next_writer(
     pipe: tuple[int, int],
 ) -> None:

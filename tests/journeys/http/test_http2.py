@@ -14,7 +14,8 @@ import pytest
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.origins.scripted_origin import Pattern
-from tests.support.process.edge_process import EdgeProcess, free_ports, pause, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.process.ports import free_ports
 
 FILM = Pattern(4_000_001, seed=11)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))

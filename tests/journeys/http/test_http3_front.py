@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.http.http3_client import open_http3
-from tests.support.process.edge_process import EdgeProcess, free_ports, pause, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.process.ports import free_ports
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "http3.md"
 NAME = "www.example.org"

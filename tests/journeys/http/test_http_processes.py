@@ -19,7 +19,8 @@ import pytest
 from streamedge.spans import Span
 from tests.support.http.http_viewer import TruncatedError, Viewer, fetch, open_viewer
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
-from tests.support.process.edge_process import EdgeProcess, free_ports, pause, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.process.ports import free_ports
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)

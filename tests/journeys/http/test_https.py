@@ -18,7 +18,8 @@ from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.http.http_viewer import TruncatedError, Viewer, request
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
-from tests.support.process.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.ports import free_ports
 
 FILM_BYTES = 9_000_001
 FILM = Pattern(FILM_BYTES, seed=11)

@@ -12,7 +12,8 @@ import pytest
 from tests.support.http.http_viewer import fetch
 from tests.support.http.proxy_headers import proxy_v1, proxy_v2, relay
 from tests.support.mmdb_file import country, mmdb
-from tests.support.process.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_client import open_client, samples
 from tests.support.rtmp.rtmp_media import sample_file
 

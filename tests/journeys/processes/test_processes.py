@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.support.http.http_viewer import fetch, open_viewer
-from tests.support.process.edge_process import EdgeProcess, free_ports, pause, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.process.ports import free_ports
 
 DIRECTORY = '[origins.main]\ntype = "directory"\npath = "media"\n'
 

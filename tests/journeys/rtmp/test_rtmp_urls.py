@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process.edge_process import EdgeProcess, free_ports, run_edge
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_media import avc_mp4, expected, keyframe, sample_file
 from tests.support.rtmp.rtmp_players import (
     FFMPEG_5,

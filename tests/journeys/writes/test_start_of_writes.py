@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process.edge_process import free_ports
+from tests.support.process.ports import free_ports
 
 PATIENCE_S = 60.0
 

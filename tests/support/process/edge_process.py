@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.certificate_authority import Pair
+from tests.support.process.ports import free_ports
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
@@ -113,15 +113,6 @@ class EdgeProcess:
 def pause() -> None:
     """Sleeps for a moment; only for loops that poll another process."""
     time.sleep(PAUSE_S)  # a process polled from outside has no event to wait for
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are not in use now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @contextlib.contextmanager
