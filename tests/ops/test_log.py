@@ -161,8 +161,8 @@ def test_last_lines_wait_for_another_process_after_the_loop_has_ended(
     other.flush()  # it keeps the lock, because its line is not complete
     loop = asyncio.new_event_loop()
     one.write_on(loop)
-    loop.close()
     one.event("worker_down")
+    loop.close()
     one.finish(timeout_s=0.05)
     assert one.unwritten_bytes > 0
     received = b""
