@@ -64,7 +64,7 @@ from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Peer
-from streamedge.delivery.net.tls import TlsConnection
+from streamedge.delivery.net.tls import LINGER_S, TlsConnection
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
 
@@ -175,6 +175,7 @@ class Http2Connection(asyncio.Protocol):
         "_is_parse_due",
         "_is_refusing",
         "_is_writing",
+        "_linger_timer",
         "_next_quantum",
         "_on_close",
         "_responses",
@@ -225,6 +226,7 @@ class Http2Connection(asyncio.Protocol):
         self._is_refusing = False  # another one has named the last stream
         self._is_lost = False
         self._drain_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._next_quantum: asyncio.Handle | None = None
         self._blocked_since_s: float | None = None  # since when the kernel takes no bytes
         self._window_closed_since_s: float | None = None  # since when the peer takes none
@@ -265,7 +267,7 @@ class Http2Connection(asyncio.Protocol):
             return
         self._is_lost = True
         self._unparsed = b""
-        for timer in (self._drain_timer, self._next_quantum):
+        for timer in (self._drain_timer, self._linger_timer, self._next_quantum):
             if timer is not None:
                 timer.cancel()
         for exchange in list(self._exchanges.values()):
@@ -936,6 +938,13 @@ class Http2Connection(asyncio.Protocol):
             self._finish(response, "viewer left")
         if ended.code:
             self._failed(self.client, ended)
+        elif self._is_refusing:
+            # The viewer still sends window updates. Behind a close the kernel would answer them
+            # with a reset and drop what it has not sent, so the viewer closes first.
+            if self._linger_timer is None:
+                self.transport.write_eof()
+                self._linger_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+            return
         self.transport.close()
 
 
