@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamedge.access.client_address import IpNetwork
 from streamedge.access.geo import CountryDatabase
@@ -37,8 +37,17 @@ from streamedge.delivery.http.compression.negotiation import (
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.remembered import SentHit, hit_log_lines
-from streamedge.delivery.http.fast_path.request_memo import BytesMemo, FieldsMemo, RawFields
+from streamedge.delivery.http.fast_path.remembered import (
+    RememberedRequest,
+    SentHit,
+    hit_log_lines,
+)
+from streamedge.delivery.http.fast_path.request_memo import (
+    ByteRange,
+    BytesMemo,
+    FieldsMemo,
+    RawFields,
+)
 from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads
 from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
@@ -183,6 +192,24 @@ class HttpHandler:
         """The route and grant of a request, or its refusal."""
         return self._dispatcher.dispatch(request)
 
+    def admits(
+        self,
+        remembered: RememberedRequest[Any, Any],
+        serves: Callable[[str], bool] | None,
+        address: str,
+        now_s: float,
+    ) -> bool:
+        """Whether what was decided for an equal request holds for this viewer, now.
+
+        ``serves``: which hosts the viewer's connection was made for; None: any.
+        """
+        if serves is not None and not serves(remembered.request.host):
+            return False
+        admitted = remembered.admitted
+        return admitted is None or self.authorizer.still_allows(
+            admitted, remembered.address or address, now_s
+        )
+
     async def respond(self, exchange: Exchange) -> Response | Upgraded:
         """The response to any request. Failures become error responses."""
         request, outcome = exchange.request, exchange.outcome
@@ -296,10 +323,7 @@ class HttpHandler:
         outcome = await self._page(page_route, page_request)
         if outcome is None:
             return response
-        if response.reader is not None:
-            response.reader.close()
-        if response.stream is not None:
-            await response.stream.aclose()
+        await response.close()
         shown = self._builder.stored(page_route, page_request, outcome, status=page.response_status)
         return shown._replace(
             reason=response.reason, error=response.error, provenance=outcome.reader.provenance
@@ -454,6 +478,21 @@ class HttpHandler:
         log.lines(
             len(hits), partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut)
         )
+
+    def hit_finished(
+        self,
+        remembered: RememberedRequest[Any, Any],
+        byte_range: ByteRange | None,
+        status: int,
+        client: str,
+        response: Response | None,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        """Logs and counts a hit that was not sent at once."""
+        hit = remembered, byte_range, status, client, sent_bytes, response
+        self.hits_finished([hit], duration_s, cut)
 
     def refused_connection(
         self, client: str, status: HTTPStatus, request: WebRequest | None = None

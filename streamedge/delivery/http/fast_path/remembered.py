@@ -106,7 +106,10 @@ class PreparedResponse(Generic[Tail]):
 
     def provenance(self) -> Callable[[], Provenance] | None:
         """The provenance of a response that begins now; built only when it is called."""
-        return _provenance(self.stored, self)
+        stored, subject = self.stored, self.subject
+        if stored is None:
+            return None
+        return lambda: Provenance(subject, stored.record.position, stored.record.head.headers)
 
 
 class PreparedMessage(Generic[Head]):
@@ -155,6 +158,12 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     address: str
     admitted: CachedGrant | None
 
+    def provenance(self, response: Response | None) -> Callable[[], Provenance] | None:
+        """The provenance of a hit: of its prepared ``response``, or of the target's object."""
+        if response is not None:
+            return response.provenance
+        return None if self.target is None else self.target.provenance()
+
     def for_viewer(self, client: str, address: str, started_s: float) -> WebRequest:
         """The request as it comes now over a connection with ``client``."""
         request = self.request
@@ -188,14 +197,6 @@ No bytes are ready while the first one is still on its way from the origin, or w
 SentHit = tuple[RememberedRequest, ByteRange | None, int, str, int, Response | None]  # type: ignore[type-arg]
 """A hit that was sent completely: request, range, status, client, bytes sent; the response if it
 was a prepared message."""
-
-
-def _provenance(
-    stored: OpenObject | None, target: PreparedResponse[Tail]
-) -> Callable[[], Provenance] | None:
-    if stored is None:
-        return None
-    return lambda: Provenance(target.subject, stored.record.position, stored.record.head.headers)
 
 
 def hit_log_lines(

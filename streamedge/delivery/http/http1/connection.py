@@ -33,7 +33,6 @@ from streamedge.delivery.http.http1.responder import (
     Remembered,
     Responder,
     ResponseInFlight,
-    close_response,
 )
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
@@ -301,7 +300,7 @@ class Http1Connection(asyncio.Protocol):
             return None
         # The parser has parsed equal bytes before, and is between two requests now.
         remembered, byte_range = match
-        if not self._admits(remembered, now_s):
+        if not self._handler.admits(remembered, self._serves, self.peer.address, now_s):
             self._feed(data)
             return None
         hit = self._fast_path.decide(remembered, byte_range, now_s)
@@ -346,20 +345,11 @@ class Http1Connection(asyncio.Protocol):
         self.loop.call_exception_handler(context)
         self.transport.abort()
 
-    def _admits(self, remembered: Remembered, now_s: float) -> bool:
-        """Whether what was decided for equal bytes holds for this viewer, now."""
-        if self._serves is not None and not self._serves(remembered.request.host):
-            return False
-        admitted = remembered.admitted
-        return admitted is None or self._handler.authorizer.still_allows(
-            admitted, remembered.address or self.peer.address, now_s
-        )
-
     def _answer(self, match: RequestMatch) -> bool:
         """Answers a request if the fast path can; whether it could."""
         remembered, byte_range = match
         now_s = time.time()
-        if not self._admits(remembered, now_s):
+        if not self._handler.admits(remembered, self._serves, self.peer.address, now_s):
             return False
         hit = self._fast_path.decide(remembered, byte_range, now_s)
         if hit is None:
@@ -551,9 +541,9 @@ class Http1Connection(asyncio.Protocol):
         if isinstance(response, Upgraded):
             await self._switch_protocols(exchange, response)
         elif exchange.is_refused:
-            await close_response(response)  # its error response is sent and logged
+            await response.close()  # its error response is sent and logged
         elif exchange.state is ExchangeState.CUT:
-            await close_response(response)
+            await response.close()
             duration_s = self.loop.time() - exchange.request.started_s
             self._handler.finished(exchange.request, response, 0, duration_s, "viewer left")
         else:

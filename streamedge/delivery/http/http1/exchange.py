@@ -12,8 +12,6 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.origin import Fields
 
-CONTINUE = ResponseHead(100, ())
-
 
 class Http1Exchange:
     """A request from its head on. ``send`` sends an interim response.

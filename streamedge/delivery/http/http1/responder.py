@@ -27,6 +27,7 @@ from streamedge.delivery.http.http1.encoding import (
 )
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.states import ExchangeState
+from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import COPIED_BYTES_MAX
@@ -140,17 +141,16 @@ class Responder:
             return remembered, byte_range, status, self._client, sent, response
         # The kernel did not take all of it, or bytes are still being filled.
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
-        provenance = None if remembered.target is None else remembered.target.provenance()
-        if response is not None:
-            provenance = response.provenance
         self.in_flight = ResponseInFlight(
             None,
             reader,
-            partial(self._hit_ended, remembered, byte_range, status, response),
+            partial(
+                self._handler.hit_finished, remembered, byte_range, status, self._client, response
+            ),
             started_s=loop_s,
             started_bytes=self.sender.sent_bytes - sent,
             closes=closes,
-            provenance=provenance,
+            provenance=remembered.provenance(response),
         )
         if reader is None or (start == end and not has_parts):
             self.sender.push(head[sent:])
@@ -256,11 +256,12 @@ class Responder:
         message = hit[6]
         response = None if message is None else message.response
         duration_s = self._loop.time() - started_s
-        self._hit_ended(remembered, byte_range, hit[0], response, 0, duration_s, "viewer left")
+        self._handler.hit_finished(
+            remembered, byte_range, hit[0], self._client, response, 0, duration_s, "viewer left"
+        )
 
     def _push_parts(self, head: bytes, reader: Reader, parts: tuple[bytes | Span, ...]) -> None:
-        pieces = [(reader, part) if isinstance(part, Span) else part for part in parts]
-        self.sender.push(head, *pieces)
+        self.sender.push(head, *with_reader(reader, parts))
 
     async def _send_stream(
         self, in_flight: ResponseInFlight, head: bytes, framing: Framing, response: Response
@@ -315,19 +316,6 @@ class Responder:
     def _failed(self, cause: Failure | None) -> None:
         self.abort("viewer left" if cause is None else str(cause))
 
-    def _hit_ended(
-        self,
-        remembered: Remembered,
-        byte_range: ByteRange | None,
-        status: int,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None:
-        hit = remembered, byte_range, status, self._client, sent_bytes, response
-        self._handler.hits_finished([hit], duration_s, cut)
-
 
 def _copy_parts(opened: OpenObject, parts: tuple[bytes | Span, ...]) -> bytes:
     """The bytes of parts of a cached object; b"" if they are too many, or some are not there."""
@@ -340,11 +328,3 @@ def _copy_parts(opened: OpenObject, parts: tuple[bytes | Span, ...]) -> bytes:
         if isinstance(part, Span)
     )
     return b"".join(pieces) if is_whole else b""
-
-
-async def close_response(response: Response) -> None:
-    """Closes a response that is not sent."""
-    if response.reader is not None:
-        response.reader.close()
-    if response.stream is not None:
-        await response.stream.aclose()

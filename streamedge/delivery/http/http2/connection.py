@@ -61,6 +61,7 @@ from streamedge.delivery.http.request.request import (
     web_request,
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
+from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Peer
@@ -442,7 +443,7 @@ class Http2Connection(asyncio.Protocol):
         match = self._fast_path.memo.get(fields) if event.end_stream else None
         if match is not None:
             remembered, byte_range = match
-            if self._admits(remembered, now_s):
+            if self._handler.admits(remembered, self._serves, self.peer.address, now_s):
                 hit = self._fast_path.decide(remembered, byte_range, now_s)
                 if hit is not None:
                     sent = self._send_hit(stream_id, remembered, byte_range, hit, loop_s)
@@ -480,7 +481,7 @@ class Http2Connection(asyncio.Protocol):
             if match is not None:
                 self._fast_path.remember(event.headers, *match)
                 hit = None
-                if self._admits(match[0], now_s):
+                if self._handler.admits(match[0], self._serves, self.peer.address, now_s):
                     hit = self._fast_path.decide(*match, now_s)
                 if hit is not None:
                     sent = self._send_hit(stream_id, *match, hit, loop_s)
@@ -543,15 +544,6 @@ class Http2Connection(asyncio.Protocol):
             self._engine.consumed(stream_id, count)
             self._write_soon()
 
-    def _admits(self, remembered: Remembered, now_s: float) -> bool:
-        """Whether what was decided for an equal request holds for this viewer, now."""
-        if self._serves is not None and not self._serves(remembered.request.host):
-            return False
-        admitted = remembered.admitted
-        return admitted is None or self._handler.authorizer.still_allows(
-            admitted, remembered.address or self.peer.address, now_s
-        )
-
     def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
         """Answers a request that no route is looked for."""
         head = ResponseHead(status, [("content-length", "0")])
@@ -592,41 +584,25 @@ class Http2Connection(asyncio.Protocol):
             if ready is not None:
                 body = b""
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
-        provenance: Callable[[], Provenance] | None
-        if response is not None:
-            provenance = response.provenance
-        else:
-            provenance = None if remembered.target is None else remembered.target.provenance()
         sending = StreamResponse(
             stream_id,
             None,
             reader,
-            partial(self._hit_ended, remembered, byte_range, status, response),
+            partial(
+                self._handler.hit_finished, remembered, byte_range, status, self.client, response
+            ),
             started_s=loop_s,
-            provenance=provenance,
+            provenance=remembered.provenance(response),
         )
         sending.is_ending = True
         if reader is None or body:
             sending.body.push(body)
         elif parts:
-            sending.body.push(*_with_reader(reader, parts))
+            sending.body.push(*with_reader(reader, parts))
         else:
             sending.body.push((reader, Span(start, end)))
         self._begin(sending, head)
         return None
-
-    def _hit_ended(
-        self,
-        remembered: Remembered,
-        byte_range: ByteRange | None,
-        status: int,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None:
-        hit = remembered, byte_range, status, self.client, sent_bytes, response
-        self._handler.hits_finished([hit], duration_s, cut)
 
     # --- handling -----------------------------------------------------------------------------
 
@@ -649,7 +625,7 @@ class Http2Connection(asyncio.Protocol):
             response.response.close()
             self._send_failure(exchange)
         elif exchange.is_cut:
-            await _close(response)
+            await response.close()
             duration_s = self.loop.time() - exchange.request.started_s
             self._handler.finished(exchange.request, response, 0, duration_s, "viewer left")
         else:
@@ -678,7 +654,7 @@ class Http2Connection(asyncio.Protocol):
         elif message.span is not None:
             sending.body.push((reader, message.span))
         else:
-            sending.body.push(*_with_reader(reader, message.parts))
+            sending.body.push(*with_reader(reader, message.parts))
         sending.is_ending = True
         self._begin(sending, head)
         self._write()
@@ -948,23 +924,9 @@ class Http2Connection(asyncio.Protocol):
         self.transport.close()
 
 
-def _with_reader(
-    reader: Reader, parts: Sequence[bytes | Span]
-) -> list[bytes | tuple[Reader, Span]]:
-    return [(reader, part) if isinstance(part, Span) else part for part in parts]
-
-
 def _is_too_slow(exchange: Http2Exchange, now_s: float, stall_s: float, body_rate: int) -> bool:
     """Whether the rest of a request comes too slowly for the handler that waits for it."""
     if exchange.owes_body:
         return exchange.pace.is_too_slow(now_s, stall_s, body_rate)
     exchange.pace.excuse(now_s)
     return False
-
-
-async def _close(response: Response) -> None:
-    """Closes a response that is not sent."""
-    if response.reader is not None:
-        response.reader.close()
-    if response.stream is not None:
-        await response.stream.aclose()

@@ -5,13 +5,18 @@ A piece is bytes, or a span of an object in the cache, which the sender sends fr
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from streamedge.cache.reader import Reader
 from streamedge.origin import OriginResponse
 from streamedge.spans import Span
 
 Piece = bytes | tuple[Reader, Span]
+
+
+def with_reader(reader: Reader, parts: Sequence[bytes | Span]) -> list[Piece]:
+    """Parts of a response as pieces; ``reader`` has the bytes of the spans."""
+    return [(reader, part) if isinstance(part, Span) else part for part in parts]
 
 
 async def reader_pieces(reader: Reader) -> AsyncGenerator[Piece, None]:

@@ -66,6 +66,13 @@ class Response(NamedTuple):
     error: str = ""
     provenance: Callable[[], Provenance] | None = None
 
+    async def close(self) -> None:
+        """Closes a response that is not sent."""
+        if self.reader is not None:
+            self.reader.close()
+        if self.stream is not None:
+            await self.stream.aclose()
+
 
 class Representation(NamedTuple):
     """A representation of a stored response other than the stored one."""
