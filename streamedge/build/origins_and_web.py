@@ -187,6 +187,7 @@ def _distributions(
                 section.default_root_object,
                 error_pages(section),
                 section.cache_tag_header.lower(),
+                section.http2,
             )
 
 

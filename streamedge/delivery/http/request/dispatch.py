@@ -1,9 +1,9 @@
 """Decides whether a request is served, and by which rules.
 
-The checks come in this order: URL length, host, behavior of the path, connection's host, loop,
-scheme, access, method, body. The handler calls it for each request. The fast path calls it once and
-remembers the outcome with the request's bytes, so a request that is refused on a miss is also
-refused on a hit.
+The checks come in this order: URL length, host, behavior of the path, connection's host and HTTP
+version, loop, scheme, access, method, body. The handler calls it for each request. The fast path
+calls it once and remembers the outcome with the request's bytes, so a request that is refused on a
+miss is also refused on a hit.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ class Dispatcher:
         if request.misdirected:
             misdirected = refused(421, "this connection is for another host: open a new one")
             return misdirected._replace(is_personal=True)
+        if request.http_version == "2" and not route.distribution.http2 and not request.from_proxy:
+            # The viewer has reused a connection that was made for another host (RFC 9113 §9.1.1).
+            return refused(421, "this host has no HTTP/2: open a new connection")
         if is_looping(request, self._edge_name):
             return refused(
                 508,

@@ -33,7 +33,8 @@ class WebRequest:
     missing, invalid or ambiguous. ``client``: address and port of the connection. ``address``: the
     viewer's address, from a trusted proxy's X-Forwarded-For (then also ``forwarded_client``) or
     from the connection; ``secure`` comes from X-Forwarded-Proto or the connection likewise.
-    ``misdirected``: the connection was made for another host.
+    ``misdirected``: the connection was made for another host. ``from_proxy``: it is a trusted
+    proxy's.
     """
 
     method: str
@@ -52,6 +53,7 @@ class WebRequest:
     misdirected: bool = False
     forwarded_client: str = ""
     has_unstated_length: bool = False  # it has a body, and HTTP/2 needs no field to frame it
+    from_proxy: bool = False
 
     @property
     def viewer(self) -> str | None:
@@ -148,6 +150,7 @@ def web_request(
         serves is not None and not serves(host),
         forwarded_client,
         has_unstated_length,
+        bool(proxies),
     )
 
 

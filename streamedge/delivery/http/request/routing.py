@@ -75,6 +75,7 @@ class WebDistribution:
     root_object: str = ""
     error_pages: Mapping[int, ErrorPage] = field(default_factory=dict)
     cache_tag_header: str = ""  # in lower case
+    http2: bool = True
 
     def rule(self, path: str) -> Rule:
         """The rule for a path, decoded once and without query."""

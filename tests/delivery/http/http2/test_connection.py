@@ -299,6 +299,30 @@ async def test_host_of_another_certificate_is_misdirected_on_its_stream(cache_ro
             assert (await other.get("/small", host="other.test")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("listen", "status"), [({}, 421), ({"proxies": ["127.0.0.1/32"]}, 200)], ids=["viewer", "proxy"]
+)
+async def test_host_without_http2_is_misdirected_on_its_stream(
+    cache_root: Path, listen: dict[str, Any], status: int
+) -> None:
+    """The viewer has reused a connection for another host of the certificate.
+
+    A trusted proxy may do so: its HTTP version is not its viewers'.
+    """
+    old = {"id": "EOLD", "type": "web", "origin": "main", "aliases": ["old.test"], "http2": False}
+    new = {"id": "EWEB", "type": "web", "origin": "main", "aliases": [HOST]}
+    tables = {"distributions": [new, old], "listen": listen}
+    async with (
+        serve_http2(cache_root, names=((HOST, "old.test"),), tables=tables) as served,
+        open_http2(served) as viewer,
+    ):
+        put(served[0])
+        for _cold_then_warm in range(3):
+            misdirected = await viewer.send_head([*HEAD[:3], (b":authority", b"old.test")])
+            assert (await viewer.receive(misdirected)).status == status
+            assert (await viewer.receive(await viewer.send_head(HEAD))).status == 200
+
+
 async def test_cookies_are_joined(cache_root: Path) -> None:
     """RFC 9113 §8.2.3"""
     async with serve_http2(cache_root, **WRITES) as served, open_http2(served) as viewer:
