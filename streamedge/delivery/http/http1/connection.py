@@ -25,10 +25,10 @@ from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler, Upgraded
-from streamedge.delivery.http.http1.body import ReadControl
 from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
+from streamedge.delivery.http.http1.read_control import ReadControl
 from streamedge.delivery.http.http1.responder import (
     Remembered,
     Responder,

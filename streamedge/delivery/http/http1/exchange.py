@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from streamedge.delivery.http.http1.body import ReadControl, RequestBody
 from streamedge.delivery.http.http1.encoding import encode_head
+from streamedge.delivery.http.http1.read_control import ReadControl
 from streamedge.delivery.http.http1.states import EXCHANGE_TRANSITIONS, ExchangeState
+from streamedge.delivery.http.request.body import RequestBody
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.origin import Fields
+
+UNREAD_BYTES_MAX = 64 << 10
+"""Bytes of a body that wait for the handler; beyond it the socket is not read."""
 
 
 class Http1Exchange:
@@ -21,6 +25,7 @@ class Http1Exchange:
 
     __slots__ = (
         "_body",
+        "_control",
         "_raw_trailers",
         "_send",
         "is_received",
@@ -46,11 +51,12 @@ class Http1Exchange:
         self.keep_alive = request.keep_alive
         self.is_received = False  # the whole request
         self.is_refused = False  # its body was not HTTP: the connection answers it, not the handler
+        self._control = control
         self._raw_trailers = raw_trailers
         self._send = send
         expectation = request.headers.get("expect", "").lower()
         self.waits_for_continue = request.has_body and expectation == "100-continue"
-        self._body = RequestBody(control, self._continue) if request.has_body else None
+        self._body = RequestBody(self._needs_more, _consumed) if request.has_body else None
 
     # What the handler calls (``Exchange``).
 
@@ -82,6 +88,8 @@ class Http1Exchange:
         """More of the body."""
         if self._body is not None and not self.is_over:
             self._body.received(data)
+            if self._body.unread_bytes > UNREAD_BYTES_MAX:
+                self._control.pause()
 
     def end(self) -> None:
         """The request is complete."""
@@ -107,8 +115,13 @@ class Http1Exchange:
         9110 §10.1.1)."""
         return self._body is not None and not self._body.is_begun and not self.is_received
 
-    def _continue(self) -> None:
+    def _needs_more(self) -> None:
+        self._control.resume()
         if self.waits_for_continue:
             self.waits_for_continue = False
             if not self.is_received:
                 self.interim(100, [])
+
+
+def _consumed(_count: int) -> None:
+    """The socket is read again when the handler wants more than it has read."""

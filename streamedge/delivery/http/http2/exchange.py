@@ -2,81 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from streamedge.delivery.http.http2.encoding import encode_head
 from streamedge.delivery.http.http2.engine import RawField
+from streamedge.delivery.http.request.body import RequestBody
 from streamedge.delivery.http.request.body_pace import BodyPace
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.origin import Fields
-
-
-class StreamBody:
-    """A request's body as it arrives. Raises ConnectionResetError if the viewer leaves early.
-
-    Cancelling a read loses nothing. ``begin`` is called before the first read, ``consumed`` with
-    the count of bytes that were read: only then may the viewer send as many again, so that at most
-    a window of bytes waits here.
-    """
-
-    __slots__ = ("_arrived", "_begin", "_consumed", "_has_ended", "_is_cut", "_unread", "is_begun")
-
-    def __init__(self, begin: Callable[[], None], consumed: Callable[[int], None]) -> None:
-        self._begin = begin
-        self._consumed = consumed
-        self._unread = bytearray()
-        self._has_ended = False
-        self._is_cut = False
-        self._arrived = asyncio.Event()
-        self.is_begun = False
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether the handler has read all that has come, and wants more."""
-        return self.is_begun and not self._unread and not self._has_ended
-
-    def received(self, data: bytes) -> None:
-        if self._is_cut:
-            self._consumed(len(data))
-            return
-        self._unread += data
-        self._arrived.set()
-
-    def end(self) -> None:
-        """All of the body has been received."""
-        self._has_ended = True
-        self._arrived.set()
-
-    def cut(self) -> None:
-        """The rest of the body will not come, or is not needed."""
-        self._is_cut = True
-        if self._unread:
-            self._consumed(len(self._unread))
-            self._unread.clear()
-        self._arrived.set()
-
-    def __aiter__(self) -> StreamBody:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self.is_begun:
-            self.is_begun = True
-            self._begin()
-        while True:
-            if self._is_cut:
-                raise ConnectionResetError("the viewer left before its request was complete")
-            if self._unread:
-                data = bytes(self._unread)
-                self._unread.clear()
-                self._consumed(len(data))
-                return data
-            if self._has_ended:
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
 
 
 class Http2Exchange:
@@ -123,11 +58,11 @@ class Http2Exchange:
         self.waits_for_continue = not is_received and expectation == "100-continue"
         self._body = None
         if not is_received:
-            self._body = StreamBody(self._continue, lambda count: consumed(stream_id, count))
+            self._body = RequestBody(self._needs_more, lambda count: consumed(stream_id, count))
 
     # What the handler calls (``Exchange``).
 
-    def body(self) -> StreamBody | None:
+    def body(self) -> RequestBody | None:
         return self._body
 
     def trailers(self) -> Fields:
@@ -167,7 +102,7 @@ class Http2Exchange:
         """Whether the handler waits for more of the request."""
         return self._body is not None and self._body.is_waited_for and not self.waits_for_continue
 
-    def _continue(self) -> None:
+    def _needs_more(self) -> None:
         if self.waits_for_continue:
             self.waits_for_continue = False
             if not self.is_received:
