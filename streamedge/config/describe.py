@@ -42,6 +42,8 @@ from streamedge.config.schema.units import (
     format_size_bytes,
     parse_address,
     parse_duration_s,
+    parse_ip_address,
+    parse_location,
     parse_network,
     parse_path,
     parse_size_bytes,
@@ -92,6 +94,14 @@ _BY_PARSER: dict[object, Notation] = {
     parse_size_bytes: Notation("a size", "sizes", format_size_bytes, '"20GiB"'),
     parse_duration_s: Notation("a duration", "durations", format_duration_s, '"90s"'),
     parse_address: Notation("an address", "addresses", format_address, '"127.0.0.1:8080"'),
+    parse_ip_address: Notation("an IP address", "IP addresses", str, '"192.0.2.10"'),
+    parse_location: Notation(
+        "[latitude, longitude]",
+        "locations",
+        lambda value: f"[{value[0]:g}, {value[1]:g}]",
+        "[50.11, 8.68]",
+        is_string=False,
+    ),
     parse_network: Notation("a network", "networks", str, '"10.0.0.0/8"'),
     parse_path: Notation("a path", "paths", str, '"var/cache"'),
     parse_failover: Notation(
@@ -234,6 +244,8 @@ def _words(annotation: object, metadata: tuple[object, ...]) -> Notation:
             return Notation(choices, choices)
         case origin if origin is tuple:
             return _list_words(notation(arguments[0]))
+        case origin if origin is dict:
+            return _TABLE
         case _ if is_section(annotation):
             return _TABLE
         case _:

@@ -165,7 +165,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
     ("text", "expected"),
     [
         # Unknown keys, at every depth.
-        ("zzz = 1", "1: zzz: unknown key; known here: edge, listen, limits, certificates, "),
+        ("zzz = 1", "1: zzz: unknown key; known here: edge, listen, fleet, limits, certificates, "),
         ("\n[edg]\nname = 1", '2: edg: unknown key; did you mean "edge"?'),
         ("[edge]\n\nworker = 1", '3: edge.worker: unknown key; did you mean "workers"?'),
         (S3 + 'regoin = "x"', '4: origins.bucket.regoin: unknown key; did you mean "region"?'),
@@ -179,7 +179,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ),
         (
             '"a\\nb" = 1',
-            '1: "a\\nb": unknown key; known here: edge, listen, limits, certificates, ',
+            '1: "a\\nb": unknown key; known here: edge, listen, fleet, limits, certificates, ',
         ),
         # Types: nothing is coerced.
         (

@@ -20,6 +20,7 @@ from streamedge.config.schema.access import (
     KeyGroupConfig,
     PublicKeyConfig,
 )
+from streamedge.config.schema.fleet import FleetConfig
 from streamedge.config.schema.limits import LimitsConfig
 from streamedge.config.schema.origins import (
     AnyOriginConfig,
@@ -47,7 +48,9 @@ from streamedge.config.schema.values import (
     FieldName,
     HeaderValue,
     HostPatterns,
+    IpAddresses,
     LocalPath,
+    Location,
     Methods,
     Name,
     Networks,
@@ -78,6 +81,7 @@ __all__ = [
     "DistributionConfig",
     "EdgeConfig",
     "ErrorPageConfig",
+    "FleetConfig",
     "HttpOriginConfig",
     "KeyGroupConfig",
     "LimitsConfig",
@@ -119,6 +123,22 @@ class EdgeConfig(Section):
         union_mode="left_to_right",
         description="Where log lines go: stdout, stderr or a file's path.",
     )
+    location: Annotated[Location | None, RESTART] = Field(
+        default=None,
+        description="Latitude and longitude of this edge, for the choice of the nearest one.",
+        examples=["[50.11, 8.68]"],
+    )
+    addresses: Annotated[IpAddresses, RESTART] = Field(
+        default=(),
+        description="IP addresses that viewers reach this edge by, for DNS.",
+        examples=["192.0.2.10"],
+    )
+    weight: Annotated[float, RESTART] = Field(
+        default=1.0,
+        description="This edge's share of the objects of its tiers, relative to other edges.",
+        gt=0,
+        le=1000,
+    )
 
 
 class ListenConfig(Section):
@@ -152,6 +172,12 @@ class ListenConfig(Section):
         default=(),
         description="Addresses of http, https and rtmp on which each connection begins with a PROXY"
         " header, version 1 or 2.",
+    )
+    fleet: Annotated[Address | None, RESTART] = Field(
+        default=None,
+        description="Address that serves the other edges of the fleet, over TLS with client"
+        " certificates; default: none.",
+        examples=["10.0.0.1:7443"],
     )
     admin: Annotated[Address, RESTART] = Field(
         default=("127.0.0.1", 9090),
@@ -295,6 +321,17 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
         default=(), description="Pages that replace errors.", max_length=200
     )
 
+    nearest: bool = Field(
+        default=False,
+        description="Whether GET and HEAD of large objects are redirected (302) to the nearest edge"
+        " of the fleet, at its name below the alias.",
+    )
+    nearest_from: SizeBytes = Field(
+        default=1 << 20,
+        description="Size from which objects are redirected by nearest.",
+        ge=0,
+    )
+
     def rules_for(self, behavior: BehaviorConfig | None = None) -> BehaviorRules:
         """The rules of ``behavior`` with those it inherits; without one, the distribution's own."""
         own_keys = behavior.model_fields_set if behavior else frozenset[str]()
@@ -346,6 +383,7 @@ class Config(Section):
 
     edge: EdgeConfig = EdgeConfig()
     listen: ListenConfig = ListenConfig()
+    fleet: FleetConfig = FleetConfig()
     limits: LimitsConfig = LimitsConfig()
     certificates: Annotated[tuple[CertificateConfig, ...], Strict(False)] = Field(
         default=(),

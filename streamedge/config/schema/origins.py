@@ -32,6 +32,12 @@ class RemoteOriginConfig(OriginConfig):
     read_timeout: DurationS = Field(
         default=15.0, description="Longest silence of the origin, before or within a body.", gt=0
     )
+    tier: str = Field(
+        default="",
+        description="Name of a tier under [fleet.tiers]: other edges ask it for the objects of this"
+        " origin, so the fleet reads each byte once; default: every edge asks the origin.",
+        examples=["eu"],
+    )
     connections: int = Field(
         default=256, description="Open connections to the origin, each worker.", ge=1, le=65536
     )
@@ -140,6 +146,11 @@ class OriginGroupConfig(Section):
         examples=["site", "backup"],
         min_length=2,
         max_length=8,
+    )
+    tier: str = Field(
+        default="",
+        description="Name of a tier under [fleet.tiers], as for an origin.",
+        examples=["eu"],
     )
     failover: Annotated[tuple[Failover, ...], Strict(False)] = Field(
         default=(500, 502, 503, 504, "connect", "timeout"),

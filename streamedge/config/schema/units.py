@@ -55,6 +55,8 @@ _ADDRESS_EXPECTED = (
 _NETWORK_EXPECTED = (
     'expected a network or an address such as "10.0.0.0/8", "fd00::/8" or "10.1.2.3"'
 )
+_IP_ADDRESS_EXPECTED = 'expected an IP address such as "192.0.2.10" or "2001:db8::10"'
+_LOCATION_EXPECTED = "expected [latitude, longitude] in degrees, such as [50.11, 8.68]"
 _PATH_EXPECTED = 'expected a path such as "var/cache"'
 
 
@@ -130,6 +132,27 @@ def parse_network(value: object) -> IpNetwork:
         if "host bits" in str(exc):
             text += ", which has bits set beyond its prefix"
         raise ValueError(text) from exc
+
+
+def parse_ip_address(value: object) -> str:
+    """The shortest form of the IP address ``value``."""
+    try:
+        if not isinstance(value, str):
+            raise ValueError("not text")  # noqa: TRY004  # pydantic reports ValueError only
+        return ip_address(value).compressed
+    except ValueError as exc:
+        raise ValueError(f"{_IP_ADDRESS_EXPECTED}, found {name_type(value)}") from exc
+
+
+def parse_location(value: object) -> tuple[float, float]:
+    """The latitude and longitude in degrees of ``[50.11, 8.68]``."""
+    if isinstance(value, list | tuple) and len(value) == 2:
+        latitude, longitude = value
+        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in value) and (
+            -90 <= latitude <= 90 and -180 <= longitude <= 180
+        ):
+            return float(latitude), float(longitude)
+    raise ValueError(f"{_LOCATION_EXPECTED}, found {name_type(value)}")
 
 
 def parse_path(value: object) -> Path:

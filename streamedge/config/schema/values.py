@@ -26,6 +26,8 @@ from streamedge.config.schema.units import (
     IpNetwork,
     parse_address,
     parse_duration_s,
+    parse_ip_address,
+    parse_location,
     parse_network,
     parse_path,
     parse_size_bytes,
@@ -35,6 +37,7 @@ SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes)]
 DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
 Network = Annotated[IpNetwork, BeforeValidator(parse_network)]
+IpAddressText = Annotated[str, BeforeValidator(parse_ip_address)]
 LocalPath = Annotated[Path, BeforeValidator(parse_path)]
 Selected = Annotated[Selection, BeforeValidator(parse_selection)]
 SelectedHeaders = Annotated[Selection, BeforeValidator(parse_header_selection)]
@@ -72,6 +75,11 @@ Url = Annotated[
     str,
     Text(pattern=r"^https?://[^/?#\s]+[^?#\s]*$", max_length=2048),
     Shape("http:// or https://, at most 2048 characters, no query"),
+]
+EngineUrl = Annotated[
+    str,
+    Text(pattern=r"^$|^rediss?://[^?#\s]+$", max_length=2048),
+    Shape("redis:// or rediss://, at most 2048 characters, no query"),
 ]
 HostPattern = Annotated[
     str,
@@ -130,6 +138,10 @@ PagePattern = Annotated[
 ]
 # TOML has lists, not tuples: only the entries are checked strictly.
 Addresses = Annotated[tuple[Address, ...], Strict(False), Field(max_length=64)]
+Location = Annotated[
+    tuple[float, float], BeforeValidator(parse_location), Shape("[latitude, longitude] in degrees")
+]
+IpAddresses = Annotated[tuple[IpAddressText, ...], Strict(False), Field(max_length=64)]
 Networks = Annotated[tuple[Network, ...], Strict(False), Field(max_length=1024)]
 HostPatterns = Annotated[tuple[HostPattern, ...], Strict(False), Field(max_length=1024)]
 Applications = Annotated[tuple[Application, ...], Strict(False), Field(max_length=256)]
