@@ -6,6 +6,7 @@ so that neither hides a bug of the other. Networks may overlap; the narrower one
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 
@@ -23,6 +24,7 @@ def mmdb(
     ip_version: int = 6,
     record_bits: int = 24,
     built: int = 1_700_000_000,
+    database_type: str = "Test-Country",
 ) -> bytes:
     """A file with records by network; in a file of IP version 6, IPv4 is under ::/96."""
     root: Node = [None, None]
@@ -46,7 +48,7 @@ def mmdb(
                 "binary_format_major_version": (_UINT16, 2),
                 "binary_format_minor_version": (_UINT16, 0),
                 "build_epoch": (_UINT64, built),
-                "database_type": "Test-Country",
+                "database_type": database_type,
                 "description": {"en": "Written by a test"},
                 "ip_version": (_UINT16, ip_version),
                 "languages": ["en"],
@@ -67,6 +69,12 @@ def country(code: str, *, registered: str = "") -> dict[str, object]:
     return record
 
 
+def city(latitude: float, longitude: float) -> dict[str, object]:
+    """A record of a city database in MaxMind's schema."""
+    radius = (_UINT16, 20)  # in kilometres; PowerDNS uses no location without it
+    return {"location": {"accuracy_radius": radius, "latitude": latitude, "longitude": longitude}}
+
+
 def encode(value: object) -> bytes:
     """Encodes a value of the data section; a pair is a type's number and an unsigned integer."""
     match value:
@@ -76,6 +84,8 @@ def encode(value: object) -> bytes:
             return _control(_BOOLEAN, int(value))
         case int():
             return encode((_UINT32, value))
+        case float():
+            return _control(_DOUBLE, 8) + struct.pack(">d", value)
         case dict():
             parts = [encode(name) + encode(one) for name, one in value.items()]
             return _control(_MAP, len(parts)) + b"".join(parts)
