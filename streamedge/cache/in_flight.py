@@ -1,14 +1,14 @@
 """The table of lookups in flight: at most one for each key, from either entry point of the cache.
 
-A lookup leaves the table before it ends, so a request cannot join a lookup that has ended: a
-request that joins always suspends. A request joins at most ``ROUNDS_MAX`` lookups before it sends
-its own. A lookup runs as a task of its own, so a viewer's disconnect does not cancel it.
+A lookup runs in the task of the request that began it. The waiting list is made when a second
+request joins. A lookup leaves the table before its waiters wake, so a request cannot join a lookup
+that has ended: a request that joins always suspends. A request joins at most ``ROUNDS_MAX`` lookups
+before it sends its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from streamedge.cache.open_object import OpenObject
@@ -33,16 +33,17 @@ class CacheStatus:
 
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """A running lookup of a key at the origin, and how many requests wait for it.
+    """A running lookup of a key at the origin, and how many requests use it.
 
     One outcome is set: ``open_object``, a version to read; ``response``, for the first request that
     claims it; ``refusal``, status and fields of an object origin's error, the same for all
-    requests. ``withheld``: fields of the origin's response for its own request only.
-    ``is_shared``: whether requests that joined may read the version.
+    requests; ``failure``. None is set if the lookup was cancelled. ``withheld``: fields of the
+    origin's response for its own request only. ``is_shared``: whether requests that joined may read
+    the version.
     """
 
-    cache_status: CacheStatus = field(default_factory=CacheStatus)
-    waiting: int = 0
+    cache_status: CacheStatus
+    requests: int = 1  # the one that began it, and those that joined
     is_cold: bool = False  # nothing was stored when it began
     open_object: OpenObject | None = None
     is_shared: bool = True
@@ -50,9 +51,25 @@ class Lookup:
     withheld: dict[str, str] = field(default_factory=dict)
     response: OriginResponse | None = None
     refusal: tuple[int, Fields] | None = None
+    failure: Exception | None = None
     sent_at: SentAt = NOT_SENT  # the last request for it
     position: int = 0  # counts as a reader, so the version stays open until the waiters arrive
     want_end: int = UNKNOWN_BYTES
+    _waiters: list[asyncio.Future[None]] | None = None
+
+    def ended(self) -> asyncio.Future[None]:
+        """A future that is done when the lookup has ended, of the caller's own."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        return waiter
+
+    def wake(self) -> None:
+        """Wakes the requests that wait for its end."""
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
 
     def claim_response(self) -> OriginResponse:
         """The response, for one request: the caller closes it.
@@ -64,9 +81,10 @@ class Lookup:
             raise LookupError("the response of a lookup is for one request only")
         return response
 
-    def release_unclaimed(self) -> None:
-        """Releases an unclaimed response once there are no waiters."""
-        if self.waiting:
+    def leave(self) -> None:
+        """Called once by each request; the last one releases what was not claimed."""
+        self.requests -= 1
+        if self.requests:
             return
         if self.open_object is not None:
             self.open_object.leave(self)
@@ -76,49 +94,24 @@ class Lookup:
 
 
 class InFlight:
-    """A worker's table. ``track_task`` is called with each task, so the cache can cancel it."""
+    """A worker's table."""
 
-    def __init__(self, track_task: Callable[[asyncio.Task[None]], None]) -> None:
-        self._track_task = track_task
-        self._running: dict[str, tuple[Lookup, asyncio.Task[None]]] = {}
+    def __init__(self) -> None:
+        self._running: dict[str, Lookup] = {}
 
-    def find(self, key: str) -> tuple[Lookup, asyncio.Task[None]] | None:
-        """The lookup of a key that has not ended, and its task."""
-        entry = self._running.get(key)
-        return None if entry is None or entry[1].done() else entry
+    def find(self, key: str) -> Lookup | None:
+        """The lookup of a key that has not ended."""
+        return self._running.get(key)
 
-    def begin(
-        self, key: str, lookup: Lookup, work: Callable[[], Coroutine[None, None, None]]
-    ) -> asyncio.Task[None]:
-        """Runs ``work`` as the lookup of a key that has none."""
-        task = asyncio.get_running_loop().create_task(self._run(key, lookup, work), name="lookup")
-        self._running[key] = lookup, task
-        self._track_task(task)
-        task.add_done_callback(lambda done: self._ended(key, lookup, done))
-        return task
+    def begin(self, key: str, lookup: Lookup) -> None:
+        """Adds the lookup of a key that has none."""
+        self._running[key] = lookup
+
+    def end(self, key: str, lookup: Lookup) -> None:
+        """Removes a lookup, if it is still there, and then wakes its waiters."""
+        if self._running.get(key) is lookup:
+            del self._running[key]
+            lookup.wake()
 
     def __len__(self) -> int:
         return len(self._running)
-
-    def tasks(self) -> list[asyncio.Task[None]]:
-        """The lookups' tasks."""
-        return [task for _lookup, task in self._running.values()]
-
-    async def _run(
-        self, key: str, lookup: Lookup, work: Callable[[], Coroutine[None, None, None]]
-    ) -> None:
-        try:
-            await work()
-        finally:
-            self._remove(key, lookup)  # before the waiters wake
-
-    def _ended(self, key: str, lookup: Lookup, task: asyncio.Task[None]) -> None:
-        self._remove(key, lookup)  # cancelled before it began, it has not done so itself
-        lookup.release_unclaimed()
-        if not task.cancelled():
-            task.exception()  # retrieved, even if every viewer has left
-
-    def _remove(self, key: str, lookup: Lookup) -> None:
-        entry = self._running.get(key)
-        if entry is not None and entry[0] is lookup:
-            del self._running[key]

@@ -2,7 +2,8 @@
 
 ``Cache`` keeps the open versions of a worker and limits their files and memory. ``responses`` looks
 up an asset's present version and decides what is stored and for how long, for ``open`` as for HTTP
-requests. Cancelling a reader cancels neither a lookup nor a fill: both run as tasks of the cache.
+requests. Cancelling ``open`` or a reader cancels neither a lookup nor a fill: both run as tasks of
+the cache.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import OrderedDict
 from http import HTTPStatus
 from itertools import islice
+from typing import Any
 
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill import FillState
@@ -21,9 +23,9 @@ from streamedge.cache.in_flight import InFlight
 from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
-from streamedge.cache.origin_requests import object_request
+from streamedge.cache.origin_requests import CacheRequest, object_request
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import ResponseCache, Stored, Unavailable
+from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.records import (
@@ -83,8 +85,8 @@ class Cache:
         self._sizes: dict[str, int] = {}  # of the open versions' records, by key
         self._versions_bytes = 0
         self._records_bytes = records_bytes
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.in_flight = InFlight(self.track_task)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.in_flight = InFlight()
         self.hit_for_miss = HitForMiss()
         self.varying: BoundedMap[tuple[str, ...]] = BoundedMap(VARYING_BYTES)
         self._responses = ResponseCache(self)
@@ -134,7 +136,7 @@ class Cache:
             and not open_object.is_lost(want.end)
         ):
             return self.reader(open_object, want, CacheResult.HIT, asset.subject)
-        outcome = await self._responses.respond(object_request(asset, want))
+        outcome = await self._outcome(object_request(asset, want))
         subject = f"{asset.origin_name} {asset.name!a}"
         if isinstance(outcome, Stored):
             reader = outcome.reader
@@ -155,6 +157,18 @@ class Cache:
             status=status,
             fields=fields,
         )
+
+    async def _outcome(self, request: CacheRequest) -> Outcome:
+        """As ``ResponseCache.respond``, which goes on if the caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(
+            self._responses.respond(request), name="lookup"
+        )
+        self.track_task(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_close_outcome)
+            raise
 
     def find_open(self, key: str, subject: InvalidationTarget = NO_TARGET) -> OpenObject | None:
         """The version that is open here, fresh or stale, unless it was refused."""
@@ -229,13 +243,13 @@ class Cache:
         return tuple(self._versions.values())
 
     @property
-    def running_tasks(self) -> tuple[asyncio.Task[None], ...]:
-        """The lookups and fills that have not ended."""
+    def running_tasks(self) -> tuple[asyncio.Task[Any], ...]:
+        """The opens, validations and fills that have not ended."""
         return tuple(self._tasks)
 
     # ObjectContext: called by open versions
 
-    def track_task(self, task: asyncio.Task[None]) -> None:
+    def track_task(self, task: asyncio.Task[Any]) -> None:
         """Keeps a reference to a task until it ends, and cancels it in ``close``."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -461,3 +475,14 @@ class Cache:
             max(open_extents, len(self._versions)) > self._open_extents
             or self._versions_bytes > self._records_bytes
         )
+
+
+def _close_outcome(task: asyncio.Task[Outcome]) -> None:
+    """Closes an outcome whose caller was cancelled."""
+    if task.cancelled() or task.exception() is not None:
+        return
+    outcome = task.result()
+    if isinstance(outcome, Stored):
+        outcome.reader.close()
+    elif isinstance(outcome, Passed):
+        outcome.response.close()

@@ -139,6 +139,8 @@ class Versions(Protocol):
 
     def sent_now(self) -> SentAt: ...
 
+    def track_task(self, task: asyncio.Task[None]) -> None: ...
+
     def reader(
         self,
         open_object: OpenObject,
@@ -156,12 +158,16 @@ class ResponseCache:
         self._in_flight = cache.in_flight
 
     async def respond(self, request: CacheRequest) -> Outcome:
-        """Returns the response to a request. Raises OriginError, CacheFullError."""
+        """Returns the response to a request. Raises OriginError, CacheFullError.
+
+        If it is cancelled, so is its request to the origin, and those that wait for it go on to
+        send their own. ``Cache.open`` is for callers that may be cancelled at any time.
+        """
         rounds = 0
         while True:
             now_s = time.time()
             running = self._in_flight.find(request.asset.key)
-            if running is not None and running[0].is_cold and not rounds:
+            if running is not None and running.is_cold and not rounds:
                 # Another request already found the cache empty; skip the disk lookup.
                 selected = Selected(request.asset, None, "uri-miss")
             else:
@@ -173,7 +179,7 @@ class ResponseCache:
                 open_object = self._cache.activate(asset, record)
                 if not self._is_lost(open_object, request):
                     if reuse is Reuse.STALE_WHILE_REVALIDATE and running is None:
-                        self._start_lookup(_in_background(request), selected)
+                        self._start_validation(_in_background(request), selected)
                     return self._hit(open_object, request, collapsed=rounds > 0)
                 self._cache.forget(open_object)
                 selected = Selected(asset, None, "uri-miss")
@@ -184,30 +190,18 @@ class ResponseCache:
                 request, asset, now_s, running is not None
             ):
                 return await self._fetch_alone(request, selected)
+            if running is None:
+                lookup = self._begin_lookup(request, selected)
+                return await self._own_lookup(lookup, request, selected)
             rounds += 1
-            is_own = running is None
-            lookup, task = running or self._start_lookup(request, selected)
-            # The task has not ended, or it would not be in the table: this suspends.
-            lookup.waiting += 1
-            try:
-                await asyncio.shield(task)
-                outcome = (
-                    self._own_outcome(lookup, request)
-                    if is_own
-                    else self._joined_outcome(lookup, request)
-                )
-            except OriginError as exc:
-                raise exc.clone() from exc
-            finally:
-                lookup.waiting -= 1
-                lookup.release_unclaimed()
+            outcome = await self._join(running, request)
             if outcome is not None:
                 return outcome
 
-    def in_flight_fetch(self, key: str) -> asyncio.Task[None] | None:
-        """The task that fetches a key with nothing stored, or None."""
+    def in_flight_fetch(self, key: str) -> asyncio.Future[None] | None:
+        """A future for the end of the fetch of a key with nothing stored; None if none runs."""
         running = self._in_flight.find(key)
-        return running[1] if running is not None and running[0].is_cold else None
+        return running.ended() if running is not None and running.is_cold else None
 
     def refuse_older(self, *primary_keys: str) -> None:
         """After a write: no worker uses a response whose request was sent before."""
@@ -288,18 +282,53 @@ class ResponseCache:
             return True
         return request.origin_request.method == "HEAD" and not request.is_object and not is_running
 
-    def _start_lookup(
-        self, request: CacheRequest, selected: Selected
-    ) -> tuple[Lookup, asyncio.Task[None]]:
+    def _begin_lookup(self, request: CacheRequest, selected: Selected) -> Lookup:
         lookup = Lookup(
             CacheStatus(forwarded=selected.why),
             position=request.want.start,
             is_cold=selected.record is None,
         )
-        task = self._in_flight.begin(
-            selected.asset.key, lookup, lambda: self._run_lookup(lookup, request, selected)
+        self._in_flight.begin(selected.asset.key, lookup)
+        return lookup
+
+    async def _own_lookup(
+        self, lookup: Lookup, request: CacheRequest, selected: Selected
+    ) -> Stored | Passed:
+        """Runs a lookup for the request that began it."""
+        try:
+            await self._run_lookup(lookup, request, selected)
+            return self._own_outcome(lookup, request)
+        finally:
+            lookup.leave()
+
+    async def _join(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed | None:
+        """Waits for another request's lookup. None if its outcome is of no use to this one."""
+        lookup.requests += 1
+        try:
+            await lookup.ended()
+            failure = lookup.failure
+            if failure is not None:
+                raise failure.clone() if isinstance(failure, OriginError) else failure
+            return self._joined_outcome(lookup, request)
+        finally:
+            lookup.leave()
+
+    def _start_validation(self, request: CacheRequest, selected: Selected) -> None:
+        """Begins a lookup in a task of its own: no request waits for its outcome."""
+        lookup = self._begin_lookup(request, selected)
+        task = asyncio.get_running_loop().create_task(
+            self._run_lookup(lookup, request, selected), name="validation"
         )
-        return lookup, task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # Cancelled before it began, it has not done so itself.
+            self._in_flight.end(selected.asset.key, lookup)
+            lookup.leave()
+            if not task.cancelled():
+                task.exception()  # retrieved: the stale response was sent
+
+        task.add_done_callback(ended)
+        self._cache.track_task(task)
 
     def _own_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed:
         """The outcome of a lookup for the request that began it."""
@@ -356,7 +385,7 @@ class ResponseCache:
 
     async def _fetch_alone(self, request: CacheRequest, selected: Selected) -> Outcome:
         """Sends the request without waiting for others and without making them wait."""
-        lookup = Lookup(CacheStatus(forwarded=selected.why), waiting=1)
+        lookup = Lookup(CacheStatus(forwarded=selected.why))
         try:
             await self._fetch(
                 lookup,
@@ -367,10 +396,19 @@ class ResponseCache:
             )
             return self._own_outcome(lookup, request)
         finally:
-            lookup.waiting = 0
-            lookup.release_unclaimed()
+            lookup.leave()
 
     async def _run_lookup(self, lookup: Lookup, request: CacheRequest, selected: Selected) -> None:
+        """Sets the outcome of a lookup, and ends it."""
+        try:
+            await self._look_up(lookup, request, selected)
+        except Exception as exc:
+            lookup.failure = exc
+            raise
+        finally:
+            self._in_flight.end(selected.asset.key, lookup)
+
+    async def _look_up(self, lookup: Lookup, request: CacheRequest, selected: Selected) -> None:
         """Fetches the key, or waits for another worker that is fetching it and uses its result.
 
         After ``ROUNDS_MAX`` lookups of other workers without a usable result it fetches anyway:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache.in_flight import ROUNDS_MAX, InFlight, Lookup
+from streamedge.cache.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest, object_request
 from streamedge.cache.reader import Reader
@@ -40,6 +40,7 @@ HANG_S = 5
 RESPONSES = {
     "stored": (200, [("cache-control", "max-age=60"), ("etag", '"1"')]),
     "stale": (200, [("cache-control", "max-age=0"), ("etag", '"1"')]),
+    "outdated": (200, [("cache-control", "max-age=0, stale-while-revalidate=60"), ("etag", '"1"')]),
     "private": (200, [("cache-control", "private")]),
     "varies": (200, [("cache-control", "max-age=60"), ("vary", "accept"), ("etag", '"1"')]),
     "missing": (404, []),
@@ -213,44 +214,30 @@ NUMBERS = count()
 
 
 async def test_ended_lookup_is_not_joined_by_the_requests_it_wakes() -> None:
-    tasks: set[asyncio.Task[None]] = set()
-    in_flight = InFlight(tasks.add)
-    go_on = asyncio.Event()
-
-    async def work() -> None:
-        await go_on.wait()
-
-    task = in_flight.begin("key", Lookup(), work)
+    in_flight, lookup = InFlight(), Lookup(CacheStatus())
+    in_flight.begin("key", lookup)
     seen: list[object] = []
-    task.add_done_callback(lambda _done: seen.append(in_flight.find("key")))
 
     async def wait() -> None:
-        await asyncio.shield(task)
+        await lookup.ended()
         seen.append(in_flight.find("key"))
 
-    waiting = asyncio.create_task(wait())
+    waiting = [asyncio.create_task(wait()) for _ in range(3)]
     await asyncio.sleep(0)
-    assert in_flight.find("key") is not None
-    go_on.set()
-    await waiting
+    waiting.pop().cancel()
+    assert in_flight.find("key") is lookup
+    in_flight.end("key", lookup)
+    await asyncio.gather(*waiting)
     assert seen == [None, None]
 
 
-@pytest.mark.parametrize("turns", [0, 1])
-async def test_cancelled_lookup_leaves_the_table(turns: int) -> None:
-    in_flight = InFlight(lambda _task: None)
-
-    async def work() -> None:
-        await asyncio.Event().wait()
-
-    task = in_flight.begin("key", Lookup(), work)
-    for _turn in range(turns):
-        await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert in_flight.find("key") is None
-    await asyncio.sleep(0)
-    assert len(in_flight) == 0
+def test_lookup_that_ends_does_not_remove_its_successor() -> None:
+    in_flight, lookups = InFlight(), [Lookup(CacheStatus()), Lookup(CacheStatus())]
+    in_flight.begin("key", lookups[0])
+    in_flight.end("key", lookups[0])
+    in_flight.begin("key", lookups[1])
+    in_flight.end("key", lookups[0])
+    assert in_flight.find("key") is lookups[1]
 
 
 @pytest.fixture
@@ -259,6 +246,42 @@ async def worker(cache_root: Path) -> AsyncIterator[Cache]:
     cache = Cache(Store(cache_root, 0, log), log, Counts(), open_extents=64, retries=1)
     yield cache
     await cache.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_cancelled_validation_leaves_the_table(worker: Cache, turns: int) -> None:
+    responses, origin = ResponseCache(worker), HeldOrigin()
+    origin.release("outdated")
+    for _stored_and_stale in range(2):
+        await view(responses, request(origin, "get", "site\nfilm"))
+    assert len(worker.in_flight) == 1
+    for _turn in range(turns):
+        await asyncio.sleep(0)
+    await worker.close()
+    await asyncio.sleep(0)
+    assert len(worker.in_flight) == 0
+
+
+@pytest.mark.parametrize("kind", ["get", "open"])
+async def test_requests_that_wait_for_a_cancelled_one_share_another(
+    worker: Cache, kind: str
+) -> None:
+    responses, origin = ResponseCache(worker), HeldOrigin()
+    first, *others = [
+        asyncio.create_task(responses.respond(request(origin, kind, "site\nfilm")))
+        for _ in range(4)
+    ]
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    first.cancel()
+    for _turn in range(5):
+        await asyncio.sleep(0)
+    assert len(origin.requests) == 2
+    origin.release("stored")
+    for outcome in await asyncio.gather(*others):
+        assert isinstance(outcome, Stored)
+        outcome.reader.close()
+    assert len(origin.requests) == 2
 
 
 @pytest.mark.parametrize("kind", ["head", "conditional", "get"])

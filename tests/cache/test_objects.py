@@ -465,9 +465,9 @@ async def test_open_continues_when_all_readers_have_left(location: Location) -> 
     for each in opens:
         each.cancel()
     await asyncio.wait(opens)
-    (lookup,) = worker.in_flight.tasks()
+    lookups = worker.running_tasks
     location.server.release_responses()
-    await lookup
+    await asyncio.gather(*lookups)
     await fills_ended(worker)
     sent = location.server.body_bytes_sent
     assert sent == FILM.size_bytes

@@ -176,8 +176,10 @@ class FastPath(Generic[Key, Head, Tail]):
         texts_bytes = len(remembered.named) + len(remembered.logged)
         self.memo.put(key, remembered, byte_range, TARGET_BYTES + REQUEST_BYTES + texts_bytes)
 
-    def running_fetch(self, remembered: RememberedRequest[Head, Tail]) -> asyncio.Task[None] | None:
-        """The task that fetches the object, if its origin request is running."""
+    def running_fetch(
+        self, remembered: RememberedRequest[Head, Tail]
+    ) -> asyncio.Future[None] | None:
+        """A future for the end of the object's fetch, if its origin request is running."""
         target = remembered.target
         if target is None or remembered.kind is not Kind.PLAIN:
             return None

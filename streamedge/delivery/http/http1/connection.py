@@ -366,7 +366,7 @@ class Http1Connection(asyncio.Protocol):
         exchange.end()
         self._begin(exchange)
 
-    def _wait_for(self, data: bytes, running: asyncio.Task[None]) -> None:
+    def _wait_for(self, data: bytes, running: asyncio.Future[None]) -> None:
         """Holds a request until the origin has answered another request for the same key.
 
         So all but the first of many simultaneous requests for a new object are answered as hits.

@@ -161,6 +161,16 @@ async def test_waiting_viewer_that_leaves_is_removed(cache_root: Path) -> None:
         assert (left["status"], left["bytes"]) == (200, 0)
 
 
+async def test_request_continues_for_the_others_when_its_viewer_leaves(cache_root: Path) -> None:
+    async with waiting_viewers(cache_root) as (edge, viewers):
+        viewers[0].reset()
+        await until(lambda: len(connections(edge)) == HELD)
+        edge.origin.release_responses()
+        for viewer in viewers[1:]:
+            assert (await viewer.receive()).body == WHOLE
+        assert len(edge.origin.requests) == 1
+
+
 async def test_waiting_requests_are_answered_before_the_edge_stops(cache_root: Path) -> None:
     async with waiting_viewers(cache_root) as (edge, viewers):
         draining = asyncio.create_task(edge.server.drain(20))
