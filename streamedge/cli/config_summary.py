@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from rich.table import Table
 
@@ -23,7 +22,12 @@ from streamedge.config.schema.config import (
     WebDistributionConfig,
 )
 from streamedge.config.schema.countries import format_country_list
-from streamedge.config.schema.units import format_address, format_size_bytes
+from streamedge.config.schema.units import (
+    format_address,
+    format_duration_s,
+    format_size_bytes,
+    without_password,
+)
 
 
 def summary(config: Config) -> Iterator[Table]:
@@ -42,6 +46,9 @@ def summary(config: Config) -> Iterator[Table]:
     for name, origin in config.origins.items():
         origins.add_row(name, origin.type, *_place(origin))
     yield origins
+
+    if config.fleet.engine or config.fleet.tiers:
+        yield _fleet(config)
 
     edge = config.edge
     cache = _table("Cache", "Folder", "Size")
@@ -64,8 +71,19 @@ def _listeners(config: Config) -> Table:
         for address in getattr(config.listen, scheme):
             place = f"{scheme}://{format_address(address)}"
             listeners.add_row(f"{kind} distributions", place)
+    if config.listen.fleet is not None:
+        listeners.add_row("edges of the fleet", f"https://{format_address(config.listen.fleet)}")
     listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")
     return listeners
+
+
+def _fleet(config: Config) -> Table:
+    fleet = _table("Fleet", "Edge", "Engine", "Lease", "When lost", "Tiers")
+    tiers = "; ".join(f"{name}: {', '.join(names)}" for name, names in config.fleet.tiers.items())
+    engine = without_password(config.fleet.engine)
+    lease = format_duration_s(config.fleet.lease)
+    fleet.add_row(config.edge.name, engine, lease, config.fleet.when_lost, tiers)
+    return fleet
 
 
 def _web(config: Config) -> Iterator[Table]:
@@ -160,9 +178,7 @@ def _place(origin: AnyOriginConfig) -> tuple[str, str]:
     if isinstance(origin, DirectoryOriginConfig):
         return str(origin.path / origin.prefix), ""
     if isinstance(origin, HttpOriginConfig):
-        parts = urlsplit(origin.url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}/{origin.prefix}".rstrip("/"), ""
+        return f"{without_password(origin.url)}/{origin.prefix}".rstrip("/"), ""
     server = origin.endpoint or f"AWS {origin.region}"
     signed = "no" if origin.anonymous else "AWS credential chain"
     if origin.access_key_id:

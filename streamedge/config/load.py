@@ -54,7 +54,9 @@ def load(path: Path) -> Config:
     try:
         config = Config.model_validate(document)
     except ValidationError as exc:
-        mistakes = [*_schema_mistakes(exc, document), *mistakes]
+        checked = {mistake.key for mistake in mistakes}  # in words that fit better
+        schema = (one for one in _schema_mistakes(exc, document) if one.key not in checked)
+        mistakes = [*schema, *mistakes]
     if config is None or mistakes:
         raise ConfigError(_problems(path, text, mistakes))
     return with_absolute_paths(config, folder)

@@ -25,6 +25,7 @@ from pathlib import Path
 from aiofiles.os import wrap
 from cryptography import x509
 
+from streamedge.config.checks.files import dns_names
 from streamedge.config.schema.config import Config, WebDistributionConfig
 from streamedge.delivery.hosts import HostTable, host_name
 from streamedge.delivery.net.tls import NamedTls
@@ -213,20 +214,11 @@ def _load(files: CertificateFiles) -> _LoadedCertificate:
             # With a password callback, OpenSSL does not prompt on the terminal.
             one.load_cert_chain(files.certificate, files.key, password=lambda: "")
         leaf = x509.load_pem_x509_certificate(files.certificate.read_bytes())
-        names = _names(leaf)
+        names = tuple(name.lower() for name in dns_names(leaf))
     except Exception as exc:  # parser errors have no common base class
         reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
         raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
     return _LoadedCertificate(context, http1_context, names, leaf.not_valid_after_utc)
-
-
-def _names(leaf: x509.Certificate) -> tuple[str, ...]:
-    """The certificate's DNS names in lower case; none without a subjectAltName."""
-    try:
-        extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
 
 
 def _context(protocols: Sequence[str] = PROTOCOLS) -> ssl.SSLContext:

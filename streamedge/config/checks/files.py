@@ -10,9 +10,10 @@ import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-from streamedge.config.errors.mistakes import Mistake, entries, named, string
+from streamedge.config.checks.fleet import FILES, edge_name
+from streamedge.config.errors.mistakes import Mistake, entries, named, short, string, table
 from streamedge.config.errors.schema_location import value_at
 from streamedge.config.errors.toml_lines import Key
 from streamedge.config.schema.access import PEM_LIMIT_CHARACTERS
@@ -23,6 +24,9 @@ from streamedge.config.schema.config import (
     PublicKeyConfig,
     Section,
 )
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _PATHS: dict[type[Section], tuple[str, ...]] = {
     DirectoryOriginConfig: ("path",),
@@ -49,6 +53,7 @@ def path_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake
         elif origin.get("type") == "http":
             yield from _authority_mistakes((*key, "ca"), string(origin, "ca"), folder)
             yield from _pair_mistakes(key, origin, "client_certificate", "client_key", folder)
+    yield from _fleet_mistakes(document, folder)
 
 
 def with_absolute_paths(config: Config, folder: Path) -> Config:
@@ -60,6 +65,7 @@ def with_absolute_paths(config: Config, folder: Path) -> Config:
                 _absolute(certificate, folder, "certificate", "key")
                 for certificate in config.certificates
             ),
+            "fleet": _absolute(config.fleet, folder, *FILES),
             "countries": _absolute(config.countries, folder, "database"),
             "public_keys": {
                 name: _with_text(_absolute(key, folder, "file"))
@@ -142,6 +148,58 @@ def _authority_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mi
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / path)
     except (OSError, ValueError) as exc:
         yield Mistake(key, f"no certificate can be read in {folder / path}: {_reason(exc)}")
+
+
+def _fleet_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake]:
+    """Mistakes of the fleet's certificate files; the certificate must have this edge's name."""
+    fleet = table(document.get("fleet"))
+    mistakes = [
+        *_authority_mistakes(("fleet", "ca"), string(fleet, "ca"), folder),
+        *_pair_mistakes(("fleet",), fleet, "certificate", "key", folder),
+    ]
+    yield from mistakes
+    certificate, authority = string(fleet, "certificate"), string(fleet, "ca")
+    if mistakes or not _is_path(certificate):
+        return
+    from cryptography import x509  # noqa: PLC0415  # slow, only fleets need it
+
+    key = ("fleet", "certificate")
+    try:
+        leaf, *chain = x509.load_pem_x509_certificates((folder / certificate).read_bytes())
+        names = {one.lower() for one in dns_names(leaf)}
+    except (OSError, ValueError):
+        yield Mistake(key, f"no certificate can be read in {folder / certificate}")
+        return
+    name = edge_name(document)
+    if name.lower() not in names:
+        advice = f"streamedge fleet certificate {name} --ca fleet-ca.pem makes one"
+        yield Mistake(key, f"expected a certificate for the DNS name {short(name)}; {advice}")
+    if _is_path(authority):
+        authorities = x509.load_pem_x509_certificates((folder / authority).read_bytes())
+        if not any(_has_issued(one, leaf) for one in (*authorities, *chain)):
+            text = f"the CA in {folder / authority} has not signed this certificate"
+            yield Mistake(key, text)
+
+
+def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The certificate's DNS names; none without a subjectAltName."""
+    from cryptography import x509  # noqa: PLC0415  # slow, only fleets need it
+
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(extension.value.get_values_for_type(x509.DNSName))
+
+
+def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _public_key_mistakes(

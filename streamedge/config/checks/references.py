@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from streamedge.config.checks.access import access_mistakes
+from streamedge.config.checks.fleet import fleet_mistakes
 from streamedge.config.checks.web import web_mistakes
 from streamedge.config.errors.mistakes import (
     Mistake,
@@ -40,6 +41,7 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
     yield from _buckets_unreachable(document)
     yield from web_mistakes(document)
     yield from access_mistakes(document)
+    yield from fleet_mistakes(document)
 
 
 def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:
@@ -133,8 +135,9 @@ def _addresses(listen: dict[str, object]) -> Iterator[tuple[Key, tuple[str, int]
         value = listen.get(name, ListenConfig.model_fields[name].default)
         if isinstance(value, list | tuple):
             places += [(("listen", name, index), entry) for index, entry in enumerate(value)]
-    admin = listen.get("admin", ListenConfig.model_fields["admin"].default)
-    for key, entry in (*places, (("listen", "admin"), admin)):
+    for name in ("admin", "fleet"):
+        places.append((("listen", name), listen.get(name, ListenConfig.model_fields[name].default)))
+    for key, entry in places:
         try:
             yield key, parse_address(entry)
         except ValueError:

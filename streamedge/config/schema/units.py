@@ -188,6 +188,13 @@ def format_duration_s(duration_s: float) -> str:
     return f"{exact.normalize():f}s"
 
 
+def without_password(url: str) -> str:
+    """A URL without user name and password, for operators and logs."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def format_address(address: tuple[str, int]) -> str:
     """``host:port``, with brackets around an IPv6 host."""
     host, port = address

@@ -14,6 +14,7 @@ names = st.sampled_from(
         *("aliases", "application", "s3", "web", "access_key_id", "secret_access_key", ":80", "*"),
         *("origin_groups", "cache_policies", "origin_request_policies", "certificates"),
         *("response_headers_policies", "behaviors", "error_pages", "path", "methods", "PATCH"),
+        *("fleet", "tiers", "tier", "engine", "ca", "name", "edge"),
         *("cors", "credentials", "headers", "remove", "min_ttl", "viewer_protocol", "status"),
         *("response_status", "default_ttl", "cache_policy", "client_key", "url", "https"),
     ]
