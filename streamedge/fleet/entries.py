@@ -47,11 +47,12 @@ class Entry:
 class PlacedEntry(NamedTuple):
     """An entry at its position in the shared log (see ``position``).
 
-    ``entry`` is None if it cannot be read, because another version of the program wrote it; it then
-    counts as an invalidation of everything.
+    ``id`` is the entry's id. ``entry`` is None if it cannot be read, because another version of the
+    program wrote it; it then counts as an invalidation of everything.
     """
 
     position: int
+    id: str
     entry: Entry | None
 
 
