@@ -112,8 +112,9 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self._read()
 
     def eof_received(self) -> None:
-        # Without close_notify: the peer has left, or the connection was cut on the way.
-        self._raw.close()
+        # The peer has left, or the connection was cut on the way: close_notify alone would leave
+        # its other direction open (RFC 8446 §6.1).
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._linger is not None:
@@ -285,8 +286,9 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         if pieces:
             self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if ended and not self._raw.is_closing():
-            self._protocol.eof_received()
-            self.close()
+            keeps_open = self._protocol.eof_received()
+            if not keeps_open:
+                self.close()
 
     def _flush(self) -> None:
         if self._outgoing.pending:

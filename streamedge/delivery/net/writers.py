@@ -206,6 +206,15 @@ def writer_to(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop)
     return SocketWriter(transport, loop)
 
 
+def is_reset(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has reset the connection.
+
+    An event loop does not report that once it has reported the end of the peer's data.
+    """
+    connected = transport.get_extra_info("socket")
+    return connected is not None and bool(connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
 _buffer = memoryview(bytearray())
 
 

@@ -51,6 +51,7 @@ class ViewerProtocol(asyncio.Protocol):
         self.received = b""
         self.opened = asyncio.Event()
         self.eof_seen = asyncio.Event()
+        self.keeps_open = False  # after it
         self.lost = asyncio.Event()
         self.drained = asyncio.Event()
         self.drains = 0
@@ -68,8 +69,9 @@ class ViewerProtocol(asyncio.Protocol):
         self.received += data
         self.arrived.set()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         self.eof_seen.set()
+        return self.keeps_open
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self.sender.close()
@@ -619,3 +621,20 @@ async def test_handshakes_are_limited_and_can_be_failed(context: ssl.SSLContext)
         assert await peer.fetch() == 0
         assert failures == ["it took too long"]
         assert not peer.acceptor.handshakes
+
+
+async def test_close_notify_of_the_peer_leaves_the_other_direction_open(
+    context: ssl.SSLContext, authority: CertificateAuthority
+) -> None:
+    """RFC 8446 §6.1. The end of the TCP connection's data ends both directions."""
+    async with connect(context, authority) as peer:
+        peer.near.keeps_open = True
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.ssl.unwrap()
+        await peer.flush()
+        await within(peer.near.eof_seen.wait())
+        peer.sender.push(content(1000))
+        assert await peer.read(1000) == content(1000)
+        assert not peer.near.transport.is_closing()
+        peer.far.shutdown(socket.SHUT_WR)
+        await within(peer.near.lost.wait())

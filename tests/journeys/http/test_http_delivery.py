@@ -277,3 +277,37 @@ async def test_viewer_that_sends_half_a_request_is_disconnected(tmp_path: Path) 
         async with open_viewer(edge.process.http_port) as viewer:
             await viewer.send(request("/film.mp4")[:-2])
             assert await viewer.receive_rest() == b""
+
+
+async def test_half_closed_viewer_gets_its_responses(tmp_path: Path) -> None:
+    """Both a miss and a hit. When it resets its connection, the edge notices."""
+    async with ScriptedOrigin() as origin:
+        origin.put("film.mp4", FILM, etag='"v1"')
+        with run_viewer_edge(HTTP1, tmp_path, http_toml(origin.url)) as edge:
+
+            def open_connections() -> int:
+                metrics = edge.process.admin("/metrics").decode()
+                lines = re.findall(r"^streamedge_http_connections\S* (\d+)", metrics, re.MULTILINE)
+                return sum(map(int, lines))
+
+            async def until_open(count: int) -> None:
+                async with asyncio.timeout(20):
+                    while await asyncio.to_thread(open_connections) != count:
+                        pass
+
+            for result in ("Miss", "Hit"):
+                async with open_viewer(edge.process.http_port) as viewer:
+                    await viewer.send_request("/film.mp4")
+                    await viewer.end_input()
+                    response = await viewer.receive()
+                    assert (response.cache, response.body) == (result, WHOLE)
+                    assert await viewer.receive_rest() == b""
+            origin.hold_responses()
+            async with open_viewer(edge.process.http_port) as viewer:
+                await viewer.send_request("/other.mp4")
+                await origin.wait_for_requests(2)
+                await viewer.end_input()
+                await until_open(1)
+                viewer.reset()
+                await until_open(0)
+            origin.release_responses()

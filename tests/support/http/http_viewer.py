@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -156,8 +157,15 @@ class Viewer:
                 pass  # a reset also ends the connection
         return bytes(received)
 
+    async def end_input(self) -> None:
+        """Closes the sending direction alone (half-close)."""
+        self._writer.write_eof()
+        await self._writer.drain()
+
     def reset(self) -> None:
         """Resets the connection."""
+        connected = self._writer.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
 

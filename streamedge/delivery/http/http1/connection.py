@@ -42,6 +42,7 @@ from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
+from streamedge.delivery.net.writers import is_reset
 
 PIECE_BYTES = 4096
 """Parsed before the clock is read again: 150 of the smallest requests, some milliseconds."""
@@ -64,7 +65,8 @@ class Http1Stats(NamedTuple):
 
     ``queued``: requests behind the current one. ``held``: received bytes that wait for the batch
     or, if ``is_waiting``, for the response to another request. ``header_bytes``: of a head that is
-    not complete. ``is_handling``: whether a request is being handled or answered.
+    not complete. ``is_handling``: whether a request is being handled or answered. ``has_ended``:
+    whether the viewer sends no more.
     ``blocked_since_s``: the loop's time since which the peer accepts nothing, or None.
     ``quiet_since_s``: since when it has been idle.
     """
@@ -76,6 +78,7 @@ class Http1Stats(NamedTuple):
     is_paused: bool
     header_bytes: int
     is_handling: bool
+    has_ended: bool
     blocked_since_s: float | None
     quiet_since_s: float
 
@@ -93,6 +96,7 @@ class Http1Connection(asyncio.Protocol):
         "_current",
         "_fast_path",
         "_handler",
+        "_has_ended",
         "_held",
         "_is_deferred",
         "_is_draining",
@@ -154,6 +158,7 @@ class Http1Connection(asyncio.Protocol):
         self._tunnel: ViewerDuplex | None = None
         self._quiet_since_s = 0.0
         self._is_draining = False
+        self._has_ended = False  # the viewer sends no more; it may still read
 
     def stats(self) -> Http1Stats:
         """Its present state."""
@@ -165,6 +170,7 @@ class Http1Connection(asyncio.Protocol):
             self._control.is_paused,
             self._parser.header_bytes,
             self._current is not None,
+            self._has_ended,
             self._responder.sender.blocked_since_s,
             self._quiet_since_s,
         )
@@ -205,8 +211,14 @@ class Http1Connection(asyncio.Protocol):
         self._connections.remove(self)
         self._on_close()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
+        """The viewer sends no more, but may still read: it gets its responses (RFC 9112 §9.6).
+
+        Returns whether any is due. The loop calls it again when reading is resumed.
+        """
         self._batch.finish()
+        self._has_ended = True
+        return self._parser.state is not Input.TUNNEL and self._end_input()
 
     def data_received(self, data: bytes) -> None:
         state = self._parser.state
@@ -244,6 +256,9 @@ class Http1Connection(asyncio.Protocol):
         """
         if self.transport.is_closing():
             return
+        if self._has_ended and is_reset(self.transport):  # the loop reads no more, so it is silent
+            self.transport.abort()
+            return
         blocked_since_s = self._responder.sender.blocked_since_s
         if blocked_since_s is not None:
             if now_s - blocked_since_s > stall_s:
@@ -275,6 +290,29 @@ class Http1Connection(asyncio.Protocol):
             and exchange.state in {ExchangeState.QUEUED, ExchangeState.HANDLING}
             and not exchange.waits_for_continue
         )
+
+    @property
+    def _ends_behind_next(self) -> bool:
+        """Whether the connection ends behind the next response."""
+        is_last = self._has_ended and not self._queue and not self._unparsed
+        return self._is_draining or is_last
+
+    def _end_input(self) -> bool:
+        """Drops a request whose rest will not come. Returns whether earlier ones get responses."""
+        if self._unparsed:
+            return True
+        exchange, self._receiving = self._receiving, None
+        if exchange is not None and exchange in self._queue:
+            self._queue.remove(exchange)
+            exchange.cut()
+        elif exchange is not None:
+            return False
+        return not self.is_idle or bool(self._queue)
+
+    def _close_if_ended(self) -> None:
+        """Closes the connection of a viewer that sends no more and has all its responses."""
+        if self._has_ended and not self._end_input():
+            self.transport.close()
 
     # --- the fast path (called by the batch) -------------------------------------------------
 
@@ -391,6 +429,7 @@ class Http1Connection(asyncio.Protocol):
             self._feed(data)
         if self._is_draining and self.is_idle:
             self.transport.close()
+        self._close_if_ended()
 
     # --- received bytes -----------------------------------------------------------------------
 
@@ -426,6 +465,7 @@ class Http1Connection(asyncio.Protocol):
             self._control.release()
         else:
             self._control.hold()
+        self._close_if_ended()
         return False
 
     def _parse_soon(self) -> None:
@@ -547,12 +587,13 @@ class Http1Connection(asyncio.Protocol):
             duration_s = self.loop.time() - exchange.request.started_s
             self._handler.finished(exchange.request, response, 0, duration_s, "viewer left")
         else:
-            closes = not exchange.keep_alive or self._is_draining
+            closes = not exchange.keep_alive or self._ends_behind_next
             await self._responder.send(exchange, response, closes=closes)
 
     async def _switch_protocols(self, exchange: Http1Exchange, upgraded: Upgraded) -> None:
         early, origin = upgraded.response.upgrade()
-        if exchange.state is ExchangeState.CUT or self._parser.state is not Input.WAITING:
+        is_left = exchange.state is ExchangeState.CUT or self._has_ended
+        if is_left or self._parser.state is not Input.WAITING:
             origin.close()
             self.transport.abort()
             return
@@ -591,6 +632,7 @@ class Http1Connection(asyncio.Protocol):
             self._parse_soon()
         elif self._may_parse():
             self._control.release()
+        self._close_if_ended()
 
     def _begin_next(self) -> None:
         """Handles the next request of the queue; with an empty one, what ends the connection."""
