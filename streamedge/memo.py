@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 ENTRY_BYTES = 256  # Python's overhead for an entry, beside what its owner counts
+
+_used_bytes = attrgetter("used_bytes")
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -39,7 +42,7 @@ class MemoryBudget:
     def evict(self) -> None:
         """Removes entries until the rest fits."""
         while self.used_bytes > self.bytes_max:
-            max(self._memos, key=lambda memo: memo.used_bytes).drop_oldest()
+            max(self._memos, key=_used_bytes).drop_oldest()
 
 
 class Memo(Generic[Key, Value]):

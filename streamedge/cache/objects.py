@@ -96,6 +96,7 @@ class Cache:
         self._is_closing = False
         self._evicted_timer: asyncio.TimerHandle | None = None
         self._ticks = 0
+        self._complete_fills = counts.tally(Counter.FILLS, FillState.COMPLETE.value)
         counts.gauges[Gauge.OPEN_EXTENTS] = 0
         counts.gauges[Gauge.RUNNING_FILLS] = 0
 
@@ -286,6 +287,11 @@ class Cache:
             self._forget(version)
         self._look_for_too_many()
 
+    @property
+    def log_position(self) -> int:
+        """The end of the control log: a response requested now is newer than all rows up to it."""
+        return self.invalidation_checker.position
+
     # Versions: called by lookups
 
     def sent_now(self) -> SentAt:
@@ -324,7 +330,7 @@ class Cache:
         if saved is None:
             return None
         self.counts.add(Counter.ORIGIN_BYTES, asset.origin_name, len(body))
-        self.counts.add(Counter.FILLS, FillState.COMPLETE.value)
+        self._complete_fills.amount += 1
         record, body_file = saved
         open_object = self.activate(asset, record)
         open_object.use_body(body_file)

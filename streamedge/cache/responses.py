@@ -418,9 +418,10 @@ class ResponseCache:
         store, asset, record = self._cache.store, selected.asset, selected.record
         has_lock = await self._lock_key(asset.key)
         try:
-            lookup.sent_at = self._cache.sent_now()
-            is_last = has_lock and selected.lookups_ended == store.changes.lookups_ended(asset.key)
-            present = None if is_last else store.load_record(asset.key)
+            present = None
+            if not has_lock or selected.lookups_ended != store.changes.lookups_ended(asset.key):
+                lookup.sent_at = self._cache.sent_now()
+                present = store.load_record(asset.key)
             if (
                 present is not None
                 and not present.is_marker
@@ -444,13 +445,15 @@ class ResponseCache:
     async def _lock_key(self, key: str) -> bool:
         """Waits for the lock of a key; False after ROUNDS_MAX other lookups or LOCK_WAIT_S."""
         store = self._cache.store
+        if store.lock_asset(key):
+            return True
         ended = store.changes.lookups_ended(key)
         for _tick in range(int(LOCK_WAIT_S / LOCK_TICK_S)):
+            await asyncio.sleep(LOCK_TICK_S)
             if store.lock_asset(key):
                 return True
             if store.changes.lookups_ended(key) - ended >= ROUNDS_MAX:
                 break
-            await asyncio.sleep(LOCK_TICK_S)
         return False
 
     async def _fetch(
@@ -594,7 +597,7 @@ class ResponseCache:
 
         None: neither disk nor memory has space, so the response has to be passed through.
         """
-        base, varies_by = request.asset, parse_vary(stored_fields(record.head))
+        base, varies_by = request.asset, parse_vary(record.head.headers)
         if is_shared:
             self._note_vary(base.key, varies_by)
         asset = _variant(base, varies_by, request.selected_by) if varies_by else base

@@ -70,6 +70,8 @@ class Counter(Enum):
 class Gauge(Enum):
     """The gauges: current values, summed over running processes."""
 
+    __hash__ = object.__hash__  # Enum's is a call of Python code for each use as a key
+
     def __init__(self, metric: str, description: str) -> None:
         self.metric = metric
         self.description = description

@@ -113,7 +113,7 @@ class Record:
     def memory_bytes(self) -> int:
         """A rough estimate of the memory that it uses: its texts and the objects around them."""
         pairs = [*self.head.headers.items(), *self.trailers]
-        texts = sum(len(name) + len(value) + 150 for name, value in pairs)
+        texts = sum([len(name) + len(value) + 150 for name, value in pairs])
         return 2000 + 3 * len(self.key) + texts
 
     def with_body(self, crc: int) -> Record:

@@ -116,6 +116,7 @@ class Store:
 
     def __init__(self, root: Path, slot: int, log: Log) -> None:
         self.root = root
+        self._root = str(root)
         self._slot = slot
         self._log = log
         self._serial = itertools.count()
@@ -348,10 +349,10 @@ class Store:
             unlock(self._locks, _lock_number(key))
 
     def _path(self, part: str, digest: str) -> str:
-        return f"{self.root}/{part}/{digest[:2]}/{digest}"
+        return f"{self._root}/{part}/{digest[:2]}/{digest}"
 
     def _new_path(self) -> str:
-        return f"{self.root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
+        return f"{self._root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
 
     def _take_loaded(self, record: Record) -> InlineBody | None:
         """The body that ``load_record`` opened with ``record``, once."""
@@ -376,10 +377,12 @@ class Store:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError:
             return None
-        with contextlib.suppress(OSError):
+        try:
             if os.write(fd, data) == len(data):
                 self._count_record(data)
                 return fd
+        except OSError:
+            pass  # ``_replace_record`` logs it
         _unlink_if_same(path, fd)
         os.close(fd)
         return None

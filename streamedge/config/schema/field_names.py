@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from streamedge.http_fields import HOP_BY_HOP
+from streamedge.memo import cache_short_texts
 
 CONDITIONS = frozenset(
     {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
@@ -56,6 +57,7 @@ def is_plain_name(name: str) -> bool:
     return _PLAIN.fullmatch(name) is not None
 
 
+@cache_short_texts(1024, 128)
 def dashed_name(name: str) -> str:
     """The field name as read by servers that replace all other characters with a dash."""
     return re.sub("[^a-z0-9]", "-", name.lower())

@@ -260,12 +260,12 @@ class HttpHandler:
         encoding = _encoding(route, request)
         lookup = dispatched.lookup.cache_request(
             request,
-            lambda: build_cache_request(
-                route, request, _miss_span(request), self.edge_name, _suffix_bytes(request)
+            lambda interim: build_cache_request(
+                route, request, self.edge_name, *_first_read(request), interim
             ),
             interim,
         )
-        position = self._cache.sent_now().position
+        position = self._cache.log_position
         try:
             outcome = await self.responses.respond(lookup)
             if isinstance(outcome, Stored):
@@ -334,7 +334,7 @@ class HttpHandler:
         fetched = replace(request, method="GET")
         try:
             outcome = await self.responses.respond(
-                build_cache_request(route, fetched, WHOLE, self.edge_name)
+                build_cache_request(route, fetched, self.edge_name, WHOLE)
             )
         except (OriginError, CacheFullError):
             return None
@@ -524,22 +524,20 @@ class HttpHandler:
             self._counts.add(Counter.ERRORS, error)
 
 
-def _miss_span(request: WebRequest) -> Span:
-    """The span to request from the origin on a miss."""
+def _first_read(request: WebRequest) -> tuple[Span, int]:
+    """The span to request from the origin on a miss, and the size of a suffix range, for an object
+    whose size may not be known; else 0.
+    """
     # A precondition may make the body unnecessary: fetch the object's head first.
-    if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
-        return VERSION_ONLY
+    if request.method == "HEAD" or not PRECONDITIONS.isdisjoint(request.headers):
+        return VERSION_ONLY, 0
     value = request.headers.get("range")
-    if value is None or _suffix_bytes(request) >= UNKNOWN_BYTES:
-        return WHOLE
-    return first_span(value) or VERSION_ONLY
-
-
-def _suffix_bytes(request: WebRequest) -> int:
-    """The size of a suffix range, for an object whose size may not be known; else 0."""
-    if request.method == "HEAD" or PRECONDITIONS & request.headers.keys():
-        return 0
-    return leading_suffix_bytes(request.headers.get("range", ""))
+    if value is None:
+        return WHOLE, 0
+    suffix_bytes = leading_suffix_bytes(value)
+    if suffix_bytes >= UNKNOWN_BYTES:
+        return WHOLE, suffix_bytes
+    return first_span(value) or VERSION_ONLY, suffix_bytes
 
 
 def _encoding(route: Route, request: WebRequest) -> ContentCoding | None:

@@ -37,10 +37,9 @@ class Writes:
         binding = route.rule.binding
         if binding.is_site:
             is_back = route.rule.behavior.write is WriteMode.BACK
-            # The queue identifies an object by its name: only paths in the usual encoding work.
-            is_usual = route.path == site_path(route.name)
             is_object = request.method in _OF_OBJECTS and not request.query
-            return is_back and is_object and is_usual
+            # The queue identifies an object by its name: only paths in the usual encoding work.
+            return is_back and is_object and route.path == site_path(route.name)
         return request.method not in {"GET", "HEAD", "OPTIONS"} or (
             bool(binding.bucket) and "uploadId=" in request.query
         )

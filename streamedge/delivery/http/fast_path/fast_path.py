@@ -153,12 +153,13 @@ class FastPath(Generic[Key, Head, Tail]):
             logged += f',"agent":{quoted_and_cut(agent)}'
         if request.forwarded_client:
             logged += f',"viewer":"{request.forwarded_client}"'
+        message: PreparedMessage[Head] = PreparedMessage()  # [Head]() is slow
         remembered = RememberedRequest(
             kind,
             request,
             outcome,
             target,
-            PreparedMessage[Head](),
+            message,
             target_fields(request.host, request.path, distribution),
             logged,
             request.forwarded_client,

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol, TypeVar
 from urllib.parse import unquote_plus
 
 from streamedge.access.admission import OPEN_TO_ALL, AccessRules
@@ -131,7 +132,14 @@ class ErrorPage:
     ttl_s: float
 
 
-def choose_behavior(behaviors: Sequence[Behavior], path: str) -> Behavior:
+class _Matching(Protocol):
+    def matches(self, path: str) -> bool: ...
+
+
+_Rule = TypeVar("_Rule", bound=_Matching)
+
+
+def choose_behavior(behaviors: Sequence[_Rule], path: str) -> _Rule:
     """The first behavior whose pattern matches ``path``, decoded once and without query.
 
     If the encoded path were matched, "%61dmin" would bypass the rules of "admin*". The last
@@ -193,12 +201,14 @@ def forwarded_fields(
     removed, allowed = _REMOVED_FROM_SAFE, frozenset(cache.headers)
     if method not in SAFE_METHODS:
         removed, allowed = EDGE_OWNED, allowed | WRITE_FIELDS
-    forwarded = [
-        sent
-        for sent in fields
-        if dashed_name(name := sent[0].lower()) not in removed
-        and (name in allowed or _forwards(request.headers, name))
-    ]
+    forwarded = []
+    if allowed or request.headers.mode is not SelectionMode.NONE:
+        forwarded = [
+            sent
+            for sent in fields
+            if dashed_name(name := sent[0].lower()) not in removed
+            and (name in allowed or _forwards(request.headers, name))
+        ]
     cookies = _selected_cookies(fields, (cache.cookies, request.cookies))
     return [*forwarded, ("Cookie", cookies)] if cookies else forwarded
 
@@ -242,15 +252,15 @@ def _forwards(selection: Selection, name: str) -> bool:
 
 
 def _selected_query(query: str, selections: tuple[Selection, ...]) -> str:
-    if ALL in selections:
+    if not query or ALL in selections:
         return query
-    if all(selection.mode is SelectionMode.NONE for selection in selections):
+    if _select_nothing(selections):
         return ""
     return "&".join(_selected(query.split("&"), selections, ";"))
 
 
 def _selected_cookies(fields: Iterable[Field], selections: tuple[Selection, ...]) -> str:
-    if all(selection.mode is SelectionMode.NONE for selection in selections):
+    if _select_nothing(selections):
         return ""
     pairs = [
         pair
@@ -260,6 +270,10 @@ def _selected_cookies(fields: Iterable[Field], selections: tuple[Selection, ...]
         if (pair := part.strip(" \t"))
     ]
     return "; ".join(_selected(pairs, selections, ","))
+
+
+def _select_nothing(selections: tuple[Selection, ...]) -> bool:
+    return all(selection.mode is SelectionMode.NONE for selection in selections)
 
 
 def _selected(

@@ -51,6 +51,7 @@ _BUCKET_FIELDS = frozenset(
     {"origin", "access-control-request-headers", "access-control-request-method"}
 )
 NO_HEADERS: Mapping[str, str] = {}
+Interim = Callable[[int, Fields], None]  # called for 1xx responses
 _SLASHES = re.compile("/+")
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 _PARAMETERS = re.compile(";[^/]*")  # of a segment, as Java servers read them
@@ -63,6 +64,10 @@ class Rule:
     behavior: Behavior
     binding: OriginBinding
     rules: TtlRules
+
+    def matches(self, path: str) -> bool:
+        """As ``Behavior.matches``."""
+        return self.behavior.matches(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,7 @@ class WebDistribution:
         """The rule for a path, decoded once and without query."""
         if len(self.rules) == 1:
             return self.rules[0]
-        behaviors = [rule.behavior for rule in self.rules]
-        return self.rules[behaviors.index(choose_behavior(behaviors, path))]
+        return choose_behavior(self.rules, path)
 
 
 class Route(NamedTuple):
@@ -263,9 +267,10 @@ def route_to_object(distribution: WebDistribution, name: str, query: str, path: 
 def build_cache_request(
     route: Route,
     request: WebRequest,
-    want: Span,
     edge_name: str,
+    want: Span,
     suffix_bytes: int = 0,
+    interim: Interim | None = None,
 ) -> CacheRequest:
     """The cache request of a GET or HEAD."""
     rule = route.rule
@@ -290,7 +295,7 @@ def build_cache_request(
     return CacheRequest(
         asset,
         binding.upstream,
-        to_origin,
+        _with_interim(to_origin, interim),  # the asset's fills are not this request's
         request.headers,
         want,
         applies_request_directives=applies,
@@ -321,8 +326,8 @@ class PreparedLookup:
     def cache_request(
         self,
         request: WebRequest,
-        build: Callable[[], CacheRequest],
-        interim: Callable[[int, Fields], None] | None,
+        build: Callable[[Interim | None], CacheRequest],
+        interim: Interim | None,
     ) -> CacheRequest:
         """What ``build`` returns or has returned for an equal request, with ``interim``.
 
@@ -332,38 +337,35 @@ class PreparedLookup:
         if request.address != self._address or range_field != self._range_field:
             self._address, self._range_field = request.address, range_field
             self._cache_request = None
-            return with_interim(build(), interim)
+            return build(interim)
         if self._cache_request is None:
-            self._cache_request = build()
-        return with_interim(self._cache_request, interim)
+            self._cache_request = build(None)
+        lookup = self._cache_request
+        return CacheRequest(
+            lookup.asset,
+            lookup.upstream,
+            _with_interim(lookup.origin_request, interim),
+            lookup.fields,
+            lookup.want,
+            lookup.applies_request_directives,
+            lookup.is_object,
+            lookup.selected_by,
+            lookup.needs_version,
+            lookup.suffix_bytes,
+        )
 
 
-def with_interim(
-    lookup: CacheRequest, interim: Callable[[int, Fields], None] | None
-) -> CacheRequest:
-    """The request to the cache with another callback for interim responses."""
-    sent = lookup.origin_request
-    return CacheRequest(
-        lookup.asset,
-        lookup.upstream,
-        # Three times as fast as dataclasses.replace.
-        OriginRequest(
-            sent.method,
-            sent.name,
-            sent.query,
-            sent.fields,
-            sent.body,
-            interim,
-            sent.trailers,
-            sent.path,
-        ),
-        lookup.fields,
-        lookup.want,
-        lookup.applies_request_directives,
-        lookup.is_object,
-        lookup.selected_by,
-        lookup.needs_version,
-        lookup.suffix_bytes,
+def _with_interim(sent: OriginRequest, interim: Interim | None) -> OriginRequest:
+    """The request to the origin with another callback for interim responses."""
+    return OriginRequest(  # three times as fast as dataclasses.replace
+        sent.method,
+        sent.name,
+        sent.query,
+        sent.fields,
+        sent.body,
+        interim,
+        sent.trailers,
+        sent.path,
     )
 
 

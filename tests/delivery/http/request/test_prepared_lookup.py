@@ -8,7 +8,7 @@ from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset
 from streamedge.delivery.http.request.request import WebRequest, web_request
-from streamedge.delivery.http.request.routing import PreparedLookup
+from streamedge.delivery.http.request.routing import Interim, PreparedLookup
 from streamedge.origin import Fields, Origin, OriginRequest, Upstream
 
 
@@ -36,13 +36,13 @@ class Builder:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> CacheRequest:
+    def __call__(self, interim: Interim | None) -> CacheRequest:
         self.count += 1
         asset = Asset(f"key {self.count}", "film", cast(Origin, None), "main", TtlRules())
         return CacheRequest(
             asset,
             cast(Upstream, None),
-            OriginRequest("GET", "film", "q=1", (("accept", "1"),), path="film"),
+            OriginRequest("GET", "film", "q=1", (("accept", "1"),), interim=interim, path="film"),
             {"host": "a.example"},
             WHOLE,
             applies_request_directives=True,
@@ -82,7 +82,7 @@ def test_each_request_has_its_own_callback_for_interim_responses() -> None:
     for interim in (first, second, first, None):
         cache_request = lookup.cache_request(request(), build, interim)
         assert cache_request.origin_request.interim is interim
-        plain = build()
+        plain = build(None)
         assert cache_request.origin_request.fields == plain.origin_request.fields
         assert cache_request.origin_request.path == "film"
         assert (cache_request.want, cache_request.suffix_bytes) == (WHOLE, 7)
