@@ -20,7 +20,7 @@ from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
 from streamedge.cli import reference
 from streamedge.delivery.http.compression.compressor import COMPRESSIONS_MAX
 from streamedge.delivery.http.compression.negotiation import COMPRESSED_BYTES_MAX
-from streamedge.delivery.http.http2.connection import FIELDS_MAX, ROUND_BYTES
+from streamedge.delivery.http.http2.connection import FIELDS_MAX
 from streamedge.delivery.http.http2.engine import (
     CONNECTION_WINDOW_BYTES,
     CONTINUATIONS_MAX,
@@ -35,6 +35,7 @@ from streamedge.delivery.http.http2.engine import (
     STREAM_WINDOW_BYTES,
     STREAMS_MAX,
 )
+from streamedge.delivery.http.http2.responder import ROUND_BYTES
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX

@@ -28,7 +28,6 @@ from streamedge.delivery.http.handler import HttpHandler, Upgraded
 from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
-from streamedge.delivery.http.http1.read_control import ReadControl
 from streamedge.delivery.http.http1.responder import (
     Remembered,
     Responder,
@@ -36,6 +35,7 @@ from streamedge.delivery.http.http1.responder import (
 )
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
+from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest, web_request

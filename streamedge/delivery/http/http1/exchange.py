@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from streamedge.delivery.http.http1.encoding import encode_head
-from streamedge.delivery.http.http1.read_control import ReadControl
 from streamedge.delivery.http.http1.states import EXCHANGE_TRANSITIONS, ExchangeState
+from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body import RequestBody
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from streamedge.delivery.http.http1.read_control import ReadControl
+from streamedge.delivery.http.read_control import ReadControl
 from streamedge.origin import Duplex
 
 QUEUED_BYTES_MAX = 256 << 10  # of the viewer's bytes; then its socket is not read

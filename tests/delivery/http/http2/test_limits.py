@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from streamedge.delivery.http.http2 import engine
-from streamedge.delivery.http.http2.connection import FIELDS_MAX, ROUND_BYTES, Http2Connection
+from streamedge.delivery.http.http2.connection import FIELDS_MAX, Http2Connection
+from streamedge.delivery.http.http2.responder import ROUND_BYTES
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span

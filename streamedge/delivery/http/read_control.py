@@ -1,4 +1,4 @@
-"""When the socket of an HTTP/1.1 connection is read."""
+"""When the socket of a viewer's connection is read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import asyncio
 class ReadControl:
     """Decides whether a socket is read. There are two independent reasons not to read it.
 
-    ``pause``: the handler does not take a body, or a pipelined request waits. ``hold``: received
-    bytes wait to be parsed.
+    ``pause``: the handler does not take a body, or a pipelined request waits (HTTP/1.1). ``hold``:
+    received bytes wait to be parsed.
     """
 
     __slots__ = ("_is_held", "_transport", "is_paused")
