@@ -58,6 +58,39 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE log_id (id INTEGER NOT NULL);
     INSERT INTO log_id VALUES (1 + abs(random() % 16777215));
     """,
+    # The replica of a fleet's shared log (see ``fleet_entries``, ``replica``).
+    """
+    CREATE TABLE fleet_entries (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        position INTEGER UNIQUE,
+        is_given_up INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        has_row INTEGER NOT NULL,
+        applied_s REAL NOT NULL,
+        entry TEXT NOT NULL,
+        bytes_to_here INTEGER NOT NULL
+    );
+    CREATE INDEX fleet_entries_unpublished ON fleet_entries (number)
+        WHERE position IS NULL AND is_given_up = 0;
+    CREATE TABLE fleet_members (
+        name TEXT PRIMARY KEY,
+        body TEXT NOT NULL,
+        first_position INTEGER NOT NULL
+    );
+    CREATE TABLE fleet_state (
+        position INTEGER NOT NULL,
+        entry_id TEXT NOT NULL,
+        line INTEGER NOT NULL,
+        resources_position INTEGER NOT NULL,
+        is_reconciled INTEGER NOT NULL,
+        settled_position INTEGER,
+        pruned_position INTEGER NOT NULL,
+        pruned_epoch INTEGER NOT NULL,
+        is_engine_up INTEGER NOT NULL
+    );
+    """,
 )
 """Scripts that update the schema by one version each; ``PRAGMA user_version`` is their number."""
 

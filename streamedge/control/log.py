@@ -11,10 +11,14 @@ The newest rows are kept one by one, up to ITEMS_KEPT items in all. Older invali
 compacted to one row for each distribution, which invalidates everything in it as of the newest of
 them. So a reader that was away for long never misses an invalidation, in bounded time.
 Configuration rows only announce a new configuration; old ones are deleted.
+
+In a fleet an invalidation is also an entry of the shared log (see ``fleet_entries``): one of this
+edge is a row first and is published afterwards, one of another edge becomes a row when it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import sqlite3
@@ -25,8 +29,11 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from streamedge.control.database import ControlDatabase, ControlError
+from streamedge.control.fleet_entries import add_entry, find_place
 from streamedge.control.invalidations import EVERYTHING, Invalidation, ItemError, parse_item
 from streamedge.control.position import epoch_of, log_of, new_log_id, position_at
+from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
+from streamedge.keys import join_key, key_bytes
 from streamedge.sqlite import insert
 
 ITEMS_KEPT = 10_000
@@ -83,7 +90,7 @@ class Row:
             tuple(str(item) for item in self.body["items"]),
             soft=bool(self.body["soft"]),
             revoke=bool(self.body["revoke"]),
-            at_s=self.created_s,
+            at_s=float(self.body.get("applied_s", self.created_s)),
         )
 
 
@@ -95,7 +102,11 @@ class NewRows(NamedTuple):
 
 
 class ControlLog:
-    """The log in a database. Raises ControlError."""
+    """The log in a database. Raises ControlError.
+
+    ``edge``: the name of this edge in a fleet, whose invalidations are published; "" in a fleet of
+    one.
+    """
 
     def __init__(
         self,
@@ -103,10 +114,12 @@ class ControlLog:
         *,
         items_kept: int = ITEMS_KEPT,
         clock: Callable[[], float] = time.time,
+        edge: str = "",
     ) -> None:
         self._database = database
         self._items_kept = items_kept
         self._clock = clock
+        self._edge = edge
 
     def append(self, kind: RowKind, scope: str, body: Mapping[str, Any]) -> int:
         """Adds a row and returns its epoch."""
@@ -138,21 +151,69 @@ class ControlLog:
         body = {"items": list(items), "soft": soft, "revoke": revoke}
         with self._database.transaction() as connection:
             if caller_reference:
-                earlier = _one(
-                    connection,
-                    "scope = ? AND kind = ? AND caller_reference = ?",
-                    (scope, RowKind.INVALIDATION.value, caller_reference),
-                )
+                earlier = _with_reference(connection, scope, caller_reference)
                 if earlier is not None:
-                    if earlier.body != body:
+                    if {name: earlier.body.get(name) for name in body} != body:
                         raise CallerReferenceError(
                             f"the caller reference {caller_reference!a} belongs to"
                             f" the invalidation {earlier.id}, which has other items or options"
                         )
                     return earlier
-            id_ = "I" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
-            row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, id_, caller_reference)
-            return self._insert(connection, row)
+            if not self._edge:
+                row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, new_row_id())
+                return self._insert(connection, replace(row, caller_reference=caller_reference))
+            entry = self._entry(connection, scope, body, caller_reference)
+            row = self._insert(connection, _row_of(entry, entry.created_s))
+            add_entry(connection, entry, epoch=row.epoch, has_row=True, applied_s=entry.created_s)
+            return row
+
+    def add_from_fleet(self, connection: sqlite3.Connection, entry: Entry) -> int:
+        """Adds the row of an INVALIDATION entry of the shared log; returns its epoch.
+
+        If another invalidation has its caller reference, because two edges took them at the same
+        time, both stay in effect and this row goes without it.
+        """
+        row = _row_of(entry, self._clock())
+        if row.caller_reference and _with_reference(connection, row.scope, row.caller_reference):
+            row = replace(row, caller_reference="")
+        return self._insert(connection, row).epoch
+
+    def last_epoch_within(self, connection: sqlite3.Connection) -> int:
+        """The epoch of the newest row, within a transaction of the database."""
+        return epoch_of(_head(connection))
+
+    def _entry(
+        self,
+        connection: sqlite3.Connection,
+        scope: str,
+        body: Mapping[str, Any],
+        caller_reference: str,
+    ) -> Entry:
+        """The entry of a new invalidation of this edge.
+
+        Equal ones with the same caller reference are the same entry on all edges.
+        """
+        entry_id, row_id = new_entry_id(), new_row_id()
+        if caller_reference:
+            digest = hashlib.sha256(
+                key_bytes(join_key(scope, caller_reference, json.dumps(body, sort_keys=True)))
+            ).digest()
+            if find_place(connection, digest[:16].hex()) is None:
+                entry_id = digest[:16].hex()
+                row_id = (
+                    "I"
+                    + "".join(_ID_ALPHABET[byte % len(_ID_ALPHABET)] for byte in digest[16:])[
+                        :_ID_CHARACTERS
+                    ]
+                )
+        return Entry(
+            entry_id,
+            EntryKind.INVALIDATION,
+            self._edge,
+            self._clock(),
+            scope,
+            {**body, "id": row_id, "caller_reference": caller_reference},
+        )
 
     def read_after(self, position: int) -> NewRows:
         """All rows after a position; all rows of the log if the position is in another log.
@@ -216,7 +277,8 @@ class ControlLog:
 
     def _insert(self, connection: sqlite3.Connection, row: Row) -> Row:
         last = connection.execute("SELECT MAX(items_to_here) FROM log").fetchone()[0] or 0
-        items_to_here = last + len(row.body.get("items", ("",)))
+        items = row.body.get("items")
+        items_to_here = last + (len(items) if isinstance(items, list) else 1)
         epoch = insert(
             connection,
             f"INSERT INTO log ({_COLUMNS}, items_to_here) VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
@@ -238,6 +300,29 @@ class ControlLog:
                 (row.kind.value, epoch - CONFIGURATIONS_KEPT),
             )
         return replace(row, epoch=epoch)
+
+
+def new_row_id() -> str:
+    """An id of an invalidation in CloudFront's form."""
+    return "I" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
+
+
+def _row_of(entry: Entry, applied_s: float) -> Row:
+    """The row of an INVALIDATION entry; what is no invalidation is read as UNREADABLE later."""
+    body = dict(entry.body)
+    row_id, reference = str(body.pop("id", "")), str(body.pop("caller_reference", ""))
+    body["applied_s"] = applied_s  # by the clock of this edge
+    return Row(0, RowKind.INVALIDATION, entry.scope, entry.created_s, body, row_id, reference)
+
+
+def _with_reference(
+    connection: sqlite3.Connection, scope: str, caller_reference: str
+) -> Row | None:
+    return _one(
+        connection,
+        "scope = ? AND kind = ? AND caller_reference = ?",
+        (scope, RowKind.INVALIDATION.value, caller_reference),
+    )
 
 
 def _head(connection: sqlite3.Connection) -> int:

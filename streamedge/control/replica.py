@@ -1,0 +1,400 @@
+"""An edge's replica of the shared log of its fleet, in the control database.
+
+Applying an entry makes a row of the control log (an invalidation), changes documents (resources) or
+members, or reports written keys; see ``fleet.entries``. Rows, documents and the new position are
+one transaction, so after a crash the follower goes on where it was. Workers read the control log
+as in a fleet of one.
+
+All methods block and may be called from any thread. They raise ControlError.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamedge.control import fleet_entries
+from streamedge.control.database import ControlDatabase
+from streamedge.control.fleet_view import FleetView, fleet_view, members
+from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind
+from streamedge.control.position import epoch_of
+from streamedge.control.resources import ResourceStore, decode_resource, encode_resource
+from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry
+from streamedge.fleet.history import AppliedEntry, to_republish
+from streamedge.fleet.members import Member, member_of
+from streamedge.fleet.position import START, line_of
+
+_STATE_COLUMNS = (
+    "position, entry_id, line, resources_position, is_reconciled, settled_position,"
+    " pruned_position, pruned_epoch"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """How far the shared log has been applied.
+
+    ``position`` and ``entry_id``: of the last entry; START and "" if the log has none of ours.
+    ``line``: the newest line that this edge knows. ``resources_position``: the documents are as of
+    this entry. ``is_reconciled``: False after lost history, until they were compared with the
+    engine's. ``settled_position``: rows of the control log that are older than the fleet are older
+    than the request of any answer as of this position; None: not known yet. ``pruned_position``
+    and ``pruned_epoch``: the highest of the entries that are no longer here.
+    """
+
+    position: int = START
+    entry_id: str = ""
+    line: int = 0
+    resources_position: int = START
+    is_reconciled: bool = True
+    settled_position: int | None = None
+    pruned_position: int = START
+    pruned_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Resources by "KIND/ID" as JSON, and members by name: their order, and their body as JSON."""
+
+    resources: Mapping[str, str]
+    resources_position: int
+    members: Mapping[str, tuple[int, str]]
+
+
+class Replica:
+    """The replica of the edge ``edge``.
+
+    ``on_written`` is called with keys that were written through other edges, before the entry
+    counts as applied; it must make older cached data of these keys invalid in all workers.
+    """
+
+    def __init__(
+        self,
+        database: ControlDatabase,
+        edge: str,
+        on_written: Callable[..., None],
+        *,
+        items_kept: int = ITEMS_KEPT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.edge = edge
+        self.database = database
+        self._on_written = on_written
+        self._clock = clock
+        self._log = ControlLog(database, items_kept=items_kept, clock=clock)
+        self._resources = ResourceStore(database)
+
+    # What is here
+
+    def state(self) -> ReplicaState | None:
+        """The state; None before the edge has joined a fleet."""
+        with self.database.read() as connection:
+            return _state(connection)
+
+    def view(self) -> FleetView:
+        with self.database.read() as connection:
+            return fleet_view(connection)
+
+    def local_position(self) -> int:
+        """The position of the newest row of the control log."""
+        return self._log.position()
+
+    def documents(self) -> Documents:
+        """The documents here, for an engine that has none."""
+        with self.database.read() as connection:
+            state = _state(connection) or ReplicaState()
+            return Documents(
+                self._resource_texts(connection),
+                state.resources_position,
+                {
+                    name: (member.order, json.dumps(member.body()))
+                    for name, member in members(connection).items()
+                },
+            )
+
+    def unpublished(self, count: int) -> list[Entry]:
+        """The oldest entries that wait to be published."""
+        with self.database.read() as connection:
+            return fleet_entries.unpublished(connection, count)
+
+    def has_unpublished(self, kind: EntryKind) -> bool:
+        with self.database.read() as connection:
+            return fleet_entries.count_unpublished(connection, kind) > 0
+
+    def has_waiting_member(self, name: str) -> bool:
+        """Whether a description of an edge waits to be published."""
+        with self.database.read() as connection:
+            waiting = fleet_entries.unpublished(connection, -1, EntryKind.MEMBER)
+        return any(entry.body.get("name") == name for entry in waiting)
+
+    def newest_placed(self, up_to: int, count: int) -> list[tuple[int, str]]:
+        """Positions and ids of applied entries up to a position, the newest first."""
+        with self.database.read() as connection:
+            return fleet_entries.newest_placed(connection, up_to, count)
+
+    def place_of(self, entry_id: str) -> fleet_entries.EntryPlace | None:
+        with self.database.read() as connection:
+            return fleet_entries.find_place(connection, entry_id)
+
+    # Own entries
+
+    def add_own(self, entry: Entry) -> None:
+        """Keeps an entry of this edge until it is published. Invalidations: see ``ControlLog``.
+
+        A member takes effect here when the follower reads it; written keys have done so already.
+        """
+        with self.database.transaction() as connection:
+            if fleet_entries.find_place(connection, entry.id) is None:
+                fleet_entries.add_entry(
+                    connection,
+                    entry,
+                    epoch=self._log.last_epoch_within(connection),
+                    has_row=False,
+                    applied_s=self._clock(),
+                )
+
+    def give_up(self, entry_id: str) -> None:
+        """Ends the attempts to publish an entry."""
+        with self.database.transaction() as connection:
+            connection.execute(
+                "UPDATE fleet_entries SET is_given_up = 1 WHERE id = ? AND position IS NULL",
+                (entry_id,),
+            )
+
+    def renew_id(self, entry: Entry, new: Entry) -> None:
+        """Replaces an entry that waits by an equal one with another id."""
+        with self.database.transaction() as connection:
+            fleet_entries.replace_waiting(connection, entry.id, new)
+
+    def note_engine(self, *, is_up: bool) -> None:
+        """Notes for other processes whether the engine answers."""
+        with self.database.transaction() as connection:
+            connection.execute("UPDATE fleet_state SET is_engine_up = ?", (is_up,))
+
+    # Following
+
+    def join(self, snapshot: Documents, position: int, entry_id: str, *, is_first: bool) -> bool:
+        """Begins to follow after ``position``, whose entry has ``entry_id``.
+
+        Takes the snapshot's documents; returns whether resources here were replaced. Everything
+        cached is invalid afterwards, unless this edge is the first one: other edges may have
+        invalidated it before.
+        """
+        with self.database.transaction() as connection:
+            is_replaced = self._take_documents(connection, snapshot)
+            connection.execute("DELETE FROM fleet_state")
+            connection.execute(
+                f"INSERT INTO fleet_state ({_STATE_COLUMNS}, is_engine_up)"  # noqa: S608
+                " VALUES (?, ?, ?, ?, 1, NULL, ?, ?, 1)",
+                (
+                    position,
+                    entry_id,
+                    line_of(position),
+                    snapshot.resources_position,
+                    START,
+                    0,
+                ),
+            )
+            if not is_first:
+                self._log.append_within(connection, RowKind.UNREADABLE, "", {})
+        return is_replaced
+
+    def rejoin(self, snapshot: Documents, position: int, entry_id: str) -> bool:
+        """As ``join``, because entries between were trimmed before this edge has read them."""
+        with self.database.transaction() as connection:
+            is_replaced = self._take_documents(connection, snapshot)
+            self._log.append_within(connection, RowKind.UNREADABLE, "", {})
+            connection.execute(
+                "UPDATE fleet_state SET position = ?, entry_id = ?, line = ?,"
+                " resources_position = ?, is_reconciled = 1, settled_position ="
+                " CASE WHEN settled_position IS NULL THEN NULL ELSE ? END",
+                (position, entry_id, line_of(position), snapshot.resources_position, position),
+            )
+        return is_replaced
+
+    def apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
+        """Applies one or more entries that follow the applied position; returns the new state."""
+        with self.database.transaction() as connection:
+            state = _state(connection)
+            if state is None or entries[0].position <= state.position:
+                raise ValueError("these entries do not follow the applied ones")
+            resources_position, settled = state.resources_position, state.settled_position
+            for position, entry_id, entry in entries:
+                if entry is None:
+                    self._apply_unreadable(connection, position, entry_id)
+                    continue
+                place = fleet_entries.find_place(connection, entry.id)
+                is_resources = entry.kind is EntryKind.RESOURCES
+                if is_resources and position > resources_position:
+                    self._apply_resources(connection, entry)
+                    resources_position = position
+                if place is not None:
+                    fleet_entries.place_entry(connection, entry.id, position)
+                else:
+                    self._apply_new(connection, entry, position)
+                if entry.kind is EntryKind.MEMBER:
+                    _apply_member(connection, entry, position)
+                if settled is None and entry.edge == self.edge:
+                    settled = position
+            pruned = fleet_entries.prune_entries(connection)
+            position = entries[-1].position
+            connection.execute(
+                "UPDATE fleet_state SET position = ?, entry_id = ?, line = ?,"
+                " resources_position = ?, settled_position = ?",
+                (
+                    position,
+                    entries[-1].id,
+                    line_of(position),
+                    resources_position,
+                    settled,
+                ),
+            )
+            if pruned is not None:
+                connection.execute(
+                    "UPDATE fleet_state SET pruned_position = ?, pruned_epoch = ?", pruned
+                )
+            return _state(connection) or state
+
+    def rewind(self, position: int, entry_id: str, line: int) -> int:
+        """Goes back to the last entry that the shared log still has; returns how many it has lost.
+
+        Lost entries stay applied here and wait to be published again (see ``to_republish``).
+        ``line``: the line that was begun after the loss.
+        """
+        with self.database.transaction() as connection:
+            lost = fleet_entries.placed_after(connection, position)
+            ids = to_republish(
+                (AppliedEntry(one.id, one.kind, one.applied_s) for one in lost), self._clock()
+            )
+            fleet_entries.unplace_after(connection, position, republished=ids)
+            connection.execute(
+                "UPDATE fleet_state SET position = ?, entry_id = ?, line = ?, is_reconciled = 0,"
+                " resources_position = MIN(resources_position, ?)",
+                (position, entry_id, line, position),
+            )
+        return len(lost)
+
+    def reconcile(self, snapshot: Documents) -> bool:
+        """Takes the engine's documents after lost history; returns whether any was replaced."""
+        with self.database.transaction() as connection:
+            is_replaced = self._take_documents(connection, snapshot)
+            connection.execute(
+                "UPDATE fleet_state SET is_reconciled = 1, resources_position = ?",
+                (snapshot.resources_position,),
+            )
+        return is_replaced
+
+    # Applying
+
+    def _apply_new(self, connection: sqlite3.Connection, entry: Entry, position: int) -> None:
+        has_row = entry.kind is EntryKind.INVALIDATION
+        if has_row:
+            epoch = self._log.add_from_fleet(connection, entry)
+        else:
+            epoch = self._log.last_epoch_within(connection)
+        if entry.kind is EntryKind.WRITTEN and entry.edge != self.edge:
+            keys = entry.body.get("keys")
+            if isinstance(keys, list):
+                self._on_written(*(str(key) for key in keys))
+        fleet_entries.add_entry(
+            connection,
+            entry,
+            epoch=epoch,
+            has_row=has_row,
+            applied_s=self._clock(),
+            position=position,
+        )
+
+    def _apply_unreadable(
+        self, connection: sqlite3.Connection, position: int, entry_id: str
+    ) -> None:
+        """Everything counts as invalidated, once."""
+        if fleet_entries.find_place(connection, entry_id) is not None:
+            fleet_entries.place_entry(connection, entry_id, position)
+            return
+        epoch = epoch_of(self._log.append_within(connection, RowKind.UNREADABLE, "", {}))
+        entry = Entry(entry_id, EntryKind.LINE, "", self._clock())  # never published again
+        fleet_entries.add_entry(
+            connection,
+            entry,
+            epoch=epoch,
+            has_row=True,
+            applied_s=self._clock(),
+            position=position,
+        )
+
+    def _apply_resources(self, connection: sqlite3.Connection, entry: Entry) -> None:
+        changes = entry.body.get("resources")
+        if not isinstance(changes, dict):
+            return
+        for key, change in changes.items():
+            after = change.get("after") if isinstance(change, dict) else None
+            self._put_document(connection, key, None if after is None else json.dumps(after))
+
+    def _take_documents(self, connection: sqlite3.Connection, snapshot: Documents) -> bool:
+        """Makes resources and members those of a snapshot; returns whether resources changed."""
+        before = self._resource_texts(connection)
+        is_changed = False
+        for key in before.keys() - snapshot.resources.keys():
+            self._put_document(connection, key, None)
+            is_changed = True
+        for key, text in snapshot.resources.items():
+            if decode_resource(text) != decode_resource(before.get(key, "")):
+                self._put_document(connection, key, text)
+                is_changed = is_changed or key in before
+        connection.execute("DELETE FROM fleet_members")
+        for order, text in snapshot.members.values():
+            try:
+                member = member_of(json.loads(text), order)
+            except (ValueError, RecursionError):
+                continue
+            if member is not None:
+                _put_member(connection, member)
+        return is_changed
+
+    def _put_document(self, connection: sqlite3.Connection, key: str, text: str | None) -> None:
+        """Puts or removes a document; a row of the log makes all processes read it."""
+        kind, _slash, identifier = key.partition("/")
+        resource = None if text is None else decode_resource(text)
+        if resource is not None and (resource.kind, resource.id) == (kind, identifier):
+            self._resources.put_within(connection, resource)
+        else:
+            self._resources.remove_within(connection, kind, identifier)
+        self._log.append_within(connection, RowKind.CONFIGURATION, identifier, {})
+
+    def _resource_texts(self, connection: sqlite3.Connection) -> dict[str, str]:
+        return {
+            f"{one.kind.value}/{one.id}": json.dumps(encode_resource(one))
+            for one in self._resources.resources_within(connection)
+        }
+
+
+def _state(connection: sqlite3.Connection) -> ReplicaState | None:
+    row: tuple[Any, ...] | None = connection.execute(
+        f"SELECT {_STATE_COLUMNS} FROM fleet_state"  # noqa: S608
+    ).fetchone()
+    if row is None:
+        return None
+    position, entry_id, line, resources, is_reconciled, settled, pruned, pruned_epoch = row
+    return ReplicaState(
+        position, entry_id, line, resources, bool(is_reconciled), settled, pruned, pruned_epoch
+    )
+
+
+def _apply_member(connection: sqlite3.Connection, entry: Entry, position: int) -> None:
+    member = member_of(entry.body, position)
+    if member is not None:
+        _put_member(connection, member)
+
+
+def _put_member(connection: sqlite3.Connection, member: Member) -> None:
+    """Creates or replaces a member; its order stays."""
+    connection.execute(
+        "INSERT INTO fleet_members (name, body, first_position) VALUES (?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET body = excluded.body",
+        (member.name, json.dumps(member.body()), member.order),
+    )

@@ -1,0 +1,93 @@
+"""Whether the shared log still has the history that an edge has applied, and what to do if not.
+
+Pure. An engine may lose its newest entries (a failover to a replica that was behind) or all of them
+(it was emptied), and it trims its oldest ones. The edge compares the id of the entry that it has
+applied last with the id that the log has at that position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from streamedge.fleet.entries import EntryKind
+from streamedge.fleet.position import START, line_of, position_at, sequence_of
+
+REPUBLISHED_S = 3600.0
+"""Lost entries that were applied longer ago count as applied by all edges."""
+
+
+class History(Enum):
+    """How the shared log relates to the history that an edge has applied."""
+
+    CONTINUES = "continues"  # the log goes on after the edge's last entry
+    LOST = "lost"  # the log no longer has that entry, or another one in its place
+    TRIMMED = "trimmed"  # the log begins after that entry
+
+
+class AppliedEntry(NamedTuple):
+    """An entry that this edge has applied, ``applied_s`` by its own clock."""
+
+    id: str
+    kind: str
+    applied_s: float
+
+
+def compare_history(
+    position: int, line: int, id_here: str, id_there: str | None, first: int, last: int
+) -> History:
+    """Compares an edge's last entry with the log.
+
+    ``position`` and ``id_here``: of the edge's last entry, START and "" if the log has none of its
+    entries. ``line``: the line that then comes next. ``id_there``: the id in the log at that
+    position. ``first`` and ``last``: the ends of the log.
+    """
+    if last == START:
+        return History.LOST
+    if position == START:
+        return History.CONTINUES if first == position_at(line, 0) else History.TRIMMED
+    if id_there is not None and id_there == id_here:
+        return History.CONTINUES
+    return History.TRIMMED if id_there is None and position < first else History.LOST
+
+
+def is_next(position: int, following: int) -> bool:
+    """Whether no entry is between two positions: numbers have no gaps, and a line begins at 0."""
+    if line_of(position) == line_of(following):
+        return sequence_of(following) == sequence_of(position) + 1
+    return line_of(following) > line_of(position) and sequence_of(following) == 0
+
+
+def are_consecutive(position: int, following: Iterable[int]) -> bool:
+    """Whether no entry is missing between a position and those that follow."""
+    for one in following:
+        if not is_next(position, one):
+            return False
+        position = one
+    return True
+
+
+def newest_common(here: Sequence[tuple[int, str]], there: Sequence[str | None]) -> int | None:
+    """The index of the first entry (of the newest first) that the log has, too; None if none is.
+
+    ``here``: positions and ids of this edge; ``there``: the ids in the log at these positions.
+    """
+    for index, ((_position, id_here), id_there) in enumerate(zip(here, there, strict=True)):
+        if id_there == id_here:
+            return index
+    return None
+
+
+def to_republish(lost: Iterable[AppliedEntry], now_s: float) -> list[str]:
+    """The ids of lost entries that are published again.
+
+    Changes of resources always are: the newest documents are theirs, however old. The entry that
+    began a line never is.
+    """
+    return [
+        entry.id
+        for entry in lost
+        if entry.kind == EntryKind.RESOURCES
+        or (entry.kind != EntryKind.LINE and now_s - entry.applied_s <= REPUBLISHED_S)
+    ]

@@ -1,0 +1,227 @@
+"""Following the shared log: one step after the other, each of which a test can call by itself.
+
+``synchronize`` compares the history of this edge with the log's and mends what differs; then
+``step`` reads and applies the next entries. The position moves by entries that were read, never by
+silence; the engine verifies with each read that nothing is missing between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from streamedge.control.replica import Documents, Replica, ReplicaState
+from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
+from streamedge.fleet.history import (
+    History,
+    are_consecutive,
+    compare_history,
+    newest_common,
+)
+from streamedge.fleet.position import START, format_position, line_of
+from streamedge.ops.log import Log
+from streamedge.shared_log.engine import Engine, HistoryError, MemberDocument, Snapshot
+
+BATCH_ENTRIES = 1000
+WAIT_S = 1.0  # for new entries; then the histories are compared
+_COMPARED_AT_ONCE = 256
+_ATTEMPTS = 8  # to reach a log that others change, too
+
+
+class Applied(NamedTuple):
+    """What a step has done: the position it reached, and the entries it read."""
+
+    position: int
+    entries: list[PlacedEntry]
+
+
+class Follower:
+    """Follows the log of ``engine`` into ``replica``.
+
+    ``copy_aside`` copies the control database before its documents are replaced by the fleet's; it
+    returns the name of the copy. It and the replica are called in threads.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        replica: Replica,
+        log: Log,
+        copy_aside: Callable[[], str],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._replica = replica
+        self._log = log
+        self._copy_aside = copy_aside
+        self._clock = clock
+        self.position = START
+        self.entry_id = ""
+        self.line = 0
+        self.is_reconciled = False
+
+    async def synchronize(self) -> None:
+        """Makes the history of this edge a part of the log's. Raises EngineError, ControlError."""
+        for _attempt in range(_ATTEMPTS):
+            state = await asyncio.to_thread(self._replica.state)
+            if state is None:
+                await self._join()
+            elif await self._mend(state):
+                bounds = await self._engine.bounds()
+                self.position, self.entry_id = state.position, state.entry_id
+                self.is_reconciled = state.is_reconciled
+                self.line = line_of(bounds.last)
+                return
+        raise HistoryError("the shared log changed while this edge compared it")
+
+    async def step(self, wait_s: float = WAIT_S) -> Applied:
+        """Reads and applies the next entries. Raises EngineError, ControlError.
+
+        After an error ``synchronize`` comes first.
+        """
+        if not self.is_reconciled:
+            await self._reconcile()
+        entries = await self._engine.read_after(
+            self.position, self.entry_id, count=BATCH_ENTRIES, wait_s=wait_s
+        )
+        if not entries:
+            return Applied(self.position, [])
+        if not are_consecutive(self.position, [one.position for one in entries]):
+            raise HistoryError(f"the shared log has a gap after {format_position(self.position)}")
+        unreadable = [format_position(one.position) for one in entries if one.entry is None]
+        if unreadable:
+            effect = "everything cached is invalid"
+            self._log.event("fleet_entries_unreadable", positions=unreadable, effect=effect)
+        state = await asyncio.to_thread(self._replica.apply, entries)
+        self.position, self.entry_id = state.position, state.entry_id
+        self.line = max(self.line, line_of(self.position))
+        return Applied(self.position, entries)
+
+    async def _compare(self, state: ReplicaState) -> History:
+        id_there = None
+        if state.position != START:
+            (id_there,) = await self._engine.entry_ids([state.position])
+        bounds = await self._engine.bounds()
+        return compare_history(
+            state.position, state.line, state.entry_id, id_there, bounds.first, bounds.last
+        )
+
+    async def _mend(self, state: ReplicaState) -> bool:
+        """Whether the log goes on after this edge's last entry; if not, a step towards that."""
+        history = await self._compare(state)
+        if history is History.LOST:
+            await self._go_back(state)
+        elif history is History.TRIMMED:
+            await self._rejoin(state)
+        return history is History.CONTINUES
+
+    async def _join(self) -> None:
+        """The first connection of this edge to its fleet."""
+        bounds = await self._engine.bounds()
+        is_first = False
+        if bounds.last == START:
+            is_first = await self._begin_line(1)
+        snapshot = await self._engine.snapshot()
+        here = await asyncio.to_thread(self._replica.documents)
+        is_copied = bool(here.resources) and _differ(here.resources, snapshot.resources)
+        copy = await asyncio.to_thread(self._copy_aside) if is_copied else ""
+        await asyncio.to_thread(
+            self._replica.join,
+            _documents(snapshot),
+            snapshot.position,
+            snapshot.entry_id,
+            is_first=is_first,
+        )
+        self._log.event(
+            "fleet_joined",
+            position=format_position(snapshot.position),
+            members=sorted(snapshot.members),
+            resources=len(snapshot.resources),
+            is_first=is_first,
+        )
+        if copy:
+            self._log.event(
+                "fleet_resources_replaced",
+                reason="this edge had resources of its own when it joined; the fleet's count now",
+                copy=copy,
+            )
+
+    async def _rejoin(self, state: ReplicaState) -> None:
+        snapshot = await self._engine.snapshot()
+        await asyncio.to_thread(
+            self._replica.rejoin, _documents(snapshot), snapshot.position, snapshot.entry_id
+        )
+        self._log.event(
+            "fleet_log_trimmed",
+            applied=format_position(state.position),
+            position=format_position(snapshot.position),
+            effect="everything cached is validated, because invalidations may have been missed",
+        )
+
+    async def _go_back(self, state: ReplicaState) -> None:
+        """The log has lost entries that this edge has applied: begins a line behind the rest."""
+        line = max(line_of(state.position), state.line if state.position == START else 0) + 1
+        is_begun_here = await self._begin_line(line)
+        position, entry_id = await self._newest_common(state.position)
+        bounds = await self._engine.bounds()
+        next_line = line_of(bounds.first) if position == START else line_of(position)
+        lost = await asyncio.to_thread(self._replica.rewind, position, entry_id, next_line)
+        self._log.event(
+            "fleet_history_lost",
+            applied=format_position(state.position),
+            common=format_position(position),
+            lost_entries=lost,
+            line=line_of(bounds.last),
+            effect="entries of the last hour that the shared log lacks are published again",
+        )
+        if is_begun_here:
+            self._log.event("fleet_line_began", line=line, edge=self._replica.edge)
+
+    async def _newest_common(self, position: int) -> tuple[int, str]:
+        """The newest entry that is here and in the log; START and "" without one."""
+        up_to = position
+        while True:
+            here = await asyncio.to_thread(self._replica.newest_placed, up_to, _COMPARED_AT_ONCE)
+            if not here:
+                return START, ""
+            there = await self._engine.entry_ids([one for one, _id in here])
+            index = newest_common(here, there)
+            if index is not None:
+                return here[index]
+            up_to = here[-1][0] - 1
+
+    async def _begin_line(self, line: int) -> bool:
+        edge = self._replica.edge
+        entry = Entry(new_entry_id(), EntryKind.LINE, edge, self._clock(), "", {"line": line})
+        here = await asyncio.to_thread(self._replica.documents)
+        members = {name: MemberDocument(*one) for name, one in here.members.items()}
+        documents = Snapshot(
+            resources_position=here.resources_position, resources=here.resources, members=members
+        )
+        return await self._engine.begin_line(line, entry, documents)
+
+    async def _reconcile(self) -> None:
+        """After lost history, once this edge's lost changes of resources are published again."""
+        if await asyncio.to_thread(self._replica.has_unpublished, EntryKind.RESOURCES):
+            return
+        documents = _documents(await self._engine.snapshot())
+        if await asyncio.to_thread(self._replica.reconcile, documents):
+            self._log.event(
+                "fleet_resources_replaced",
+                reason="the shared log lost changes, and other edges have made others since",
+            )
+        self.is_reconciled = True
+
+
+def _documents(snapshot: Snapshot) -> Documents:
+    return Documents(snapshot.resources, snapshot.resources_position, snapshot.members)
+
+
+def _differ(here: Mapping[str, str], there: Mapping[str, str]) -> bool:
+    return {key: json.loads(text) for key, text in here.items()} != {
+        key: json.loads(text) for key, text in there.items()
+    }

@@ -1,0 +1,149 @@
+"""Publishing this edge's entries: appends those that wait until the follower reads them.
+
+An append may be repeated as often as needed, because the shared log keeps an id once. That it was
+acknowledged ends nothing: only an entry that the follower has read has its position for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from streamedge.control.replica import Replica
+from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
+from streamedge.fleet.position import line_of
+from streamedge.ops.log import Log
+from streamedge.shared_log.engine import ConflictError, Engine, Snapshot
+
+BATCH_ENTRIES = 256
+REPEATED_S = 5.0  # after an acknowledged append that the follower does not read
+
+
+class Publisher:
+    """Publishes the entries that wait in ``replica``."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        replica: Replica,
+        log: Log,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._replica = replica
+        self._log = log
+        self._monotonic = monotonic
+        self._appended: dict[str, float] = {}  # when, by id
+
+    def forget(self) -> None:
+        """The log has lost entries: what was acknowledged may be missing."""
+        self._appended.clear()
+
+    async def step(self, line: int, applied: int) -> int:
+        """Appends waiting entries to a line; returns how many. Raises EngineError, ControlError.
+
+        ``applied``: the position up to which this edge has followed.
+        """
+        waiting = await asyncio.to_thread(self._replica.unpublished, BATCH_ENTRIES)
+        now_s = self._monotonic()
+        ids = {entry.id for entry in waiting}
+        self._appended = {
+            id_: at_s
+            for id_, at_s in self._appended.items()
+            if id_ in ids and now_s - at_s < REPEATED_S
+        }
+        entries = [entry for entry in waiting if entry.id not in self._appended]
+        batch: list[Entry] = []
+        for entry in entries:
+            if entry.kind in {EntryKind.MEMBER, EntryKind.RESOURCES}:
+                await self._append_many(batch, line, applied)
+                batch = []
+                await self._append_documents(entry, line)
+            else:
+                batch.append(entry)
+        await self._append_many(batch, line, applied)
+        return len(entries)
+
+    async def _append_many(self, batch: list[Entry], line: int, applied: int) -> None:
+        if not batch:
+            return
+        positions = await self._engine.append_many(batch, line=line)
+        for entry, position in zip(batch, positions, strict=True):
+            self._appended[entry.id] = self._monotonic()
+            if line_of(position) == line_of(applied) and position <= applied:
+                await self._renew_if_older(entry)
+
+    async def _renew_if_older(self, entry: Entry) -> None:
+        """Publishes an entry under another id, if its id is that of an earlier, forgotten one.
+
+        Ids are derived from caller references. This edge has applied the log up to the earlier
+        entry, but the entry waits: the earlier one came long before it.
+        """
+        place = await asyncio.to_thread(self._replica.place_of, entry.id)
+        if place is not None and place.position is None:
+            new = replace(entry, id=new_entry_id())
+            await asyncio.to_thread(self._replica.renew_id, entry, new)
+
+    async def _append_documents(self, entry: Entry, line: int) -> None:
+        if entry.kind is EntryKind.MEMBER:
+            documents = {str(entry.body.get("name")): json.dumps(dict(entry.body))}
+            await self._engine.append(entry, line=line, documents=documents)
+            self._appended[entry.id] = self._monotonic()
+            return
+        snapshot = await self._engine.snapshot()
+        changes, lost = still_valid(entry.body.get("resources", {}), snapshot)
+        if lost:
+            self._log.event(
+                "fleet_change_lost",
+                resources=sorted(lost),
+                edge=entry.edge,
+                reason="the shared log lost this change, and others have been made since",
+            )
+        if not changes:
+            await asyncio.to_thread(self._replica.give_up, entry.id)
+            return
+        try:
+            await self._engine.append(
+                replace(entry, body={"resources": changes}),
+                line=line,
+                documents=documents_of(changes),
+                expected_resources_position=snapshot.resources_position,
+            )
+        except ConflictError:
+            return  # another edge was faster: decided again at the next step
+        self._appended[entry.id] = self._monotonic()
+
+
+def documents_of(changes: Mapping[str, Any]) -> dict[str, str | None]:
+    """The documents that a RESOURCES entry's changes leave, as texts by "KIND/ID"."""
+    return {
+        key: None if change["after"] is None else json.dumps(change["after"])
+        for key, change in changes.items()
+    }
+
+
+def still_valid(
+    changes: Mapping[str, Any], snapshot: Snapshot
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divides lost changes: those that still fit the engine's documents, and the others.
+
+    A change fits where the document is the one that it was made from, or its own result, and no
+    other resource has its name.
+    """
+    documents = {key: json.loads(text) for key, text in snapshot.resources.items()}
+    names = {(one["kind"], one["name"]): key for key, one in documents.items()}
+    valid: dict[str, Any] = {}
+    lost: dict[str, Any] = {}
+    for key, change in changes.items():
+        after = change["after"]
+        etag = documents.get(key, {}).get("etag")
+        fits = etag in {change["before"], None if after is None else after["etag"]}
+        if fits and after is not None:
+            fits = names.get((after["kind"], after["name"]), key) == key
+        (valid if fits else lost)[key] = change
+    return valid, lost

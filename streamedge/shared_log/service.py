@@ -1,0 +1,250 @@
+"""This edge's part in its fleet, in the control process: follower, publisher, and their state.
+
+``FleetService`` runs on the event loop of the control process; SQLite runs in threads. Other parts
+read ``position``, ``line``, ``is_engine_up`` and ``is_caught_up``, wait at ``change_event``, and
+publish with ``publish_member``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from streamedge.control.database import ControlError
+from streamedge.control.fleet_view import FleetView
+from streamedge.control.replica import Replica
+from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
+from streamedge.fleet.members import Member, Role
+from streamedge.fleet.position import START, format_position
+from streamedge.ops.background import Services
+from streamedge.ops.log import Log
+from streamedge.shared_log.engine import Engine, EngineError, HistoryError
+from streamedge.shared_log.follower import Applied, Follower
+from streamedge.shared_log.publisher import Publisher
+
+PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # after failures in a row, each up to twice as long
+PUBLISHED_INTERVAL_S = 1.0  # between looks for waiting entries without a wake-up
+
+
+class FleetService:
+    """Follows and publishes for the edge described by ``member``.
+
+    ``publish_rows(local_position)`` puts rows of the control log into effect in all workers; it
+    blocks, and is called in a thread. ``copy_aside``: see ``Follower``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        replica: Replica,
+        member: Member,
+        publish_rows: Callable[[int], None],
+        copy_aside: Callable[[], str],
+        log: Log,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = engine
+        self.replica = replica
+        self.member = member
+        self.change_event = ChangeEvent()
+        """Notified after each batch and each change of state."""
+        self.is_engine_up = False
+        self.is_caught_up = False
+        """Whether the log's head was reached since the engine is up."""
+        self.local_position = 0
+        """In the control log: a worker that has applied it has applied all up to ``position``."""
+        self.changes_refused = ""
+        """Why the API's changes are refused now, as a sentence; "" where they are not."""
+        self.view = FleetView()
+        """As of the last batch."""
+        self._follower = Follower(engine, replica, log, copy_aside, clock=clock)
+        self._publisher = Publisher(engine, replica, log, monotonic=monotonic)
+        self._publish_rows = publish_rows
+        self._log = log
+        self._clock = clock
+        self._monotonic = monotonic
+        self._unpublished = asyncio.Event()
+        self._failed_event: str | None = None  # the log line of the failure that lasts
+        self._down_since_s = monotonic()
+
+    @property
+    def position(self) -> int:
+        """This edge has applied the shared log up to here."""
+        return self._follower.position
+
+    @property
+    def line(self) -> int:
+        """The line that entries are appended to; 0 before the log was read."""
+        return self._follower.line
+
+    def start(self, services: Services) -> None:
+        """Starts the tasks that follow and publish."""
+        services.start("fleet_follower", self.follow)
+        services.start("fleet_publisher", self.publish)
+
+    def notify_unpublished(self) -> None:
+        """There may be new entries that wait to be published. Called on the event loop."""
+        self._unpublished.set()
+
+    async def publish_member(self, member: Member) -> str:
+        """Publishes the description of an edge; returns the id of its entry.
+
+        It is on disk here when this returns, and appended when the engine answers.
+        """
+        entry = Entry(
+            new_entry_id(), EntryKind.MEMBER, self.replica.edge, self._clock(), "", member.body()
+        )
+        await asyncio.to_thread(self.replica.add_own, entry)
+        self.notify_unpublished()
+        return entry.id
+
+    async def wait_published(self, entry_id: str, timeout_s: float) -> int | None:
+        """Waits until an entry has come back in the shared log; its position, None on a timeout."""
+        deadline_s = self._monotonic() + timeout_s
+        while True:
+            seen = self.position
+            place = await asyncio.to_thread(self.replica.place_of, entry_id)
+            if place is not None and place.position is not None:
+                return place.position
+            left_s = deadline_s - self._monotonic()
+            if left_s <= 0:
+                return None
+
+            def has_moved(seen: int = seen) -> bool:
+                return self.position != seen
+
+            await self.change_event.wait_for(has_moved, left_s)
+
+    async def wait_applied(self, position: int, timeout_s: float) -> bool:
+        """Waits until this edge has applied the shared log up to a position."""
+        return await self.change_event.wait_for(lambda: self.position >= position, timeout_s)
+
+    async def follow(self) -> None:
+        """Follows the shared log until cancelled; goes on after failures of the engine."""
+        failures = 0
+        while True:
+            try:
+                await self._synchronize()
+                failures = 0
+                while True:
+                    await self._step()
+            except HistoryError:
+                failures = 1  # ``_synchronize`` logs what was lost
+            except (EngineError, ControlError) as exc:
+                failures += 1
+                await self._note_failure(exc)
+            await asyncio.sleep(_pause_s(failures))
+
+    async def publish(self) -> None:
+        """Publishes waiting entries until cancelled."""
+        failures = 0
+        while True:
+            if self.line == 0 or not self.is_engine_up:
+                await self.change_event.wait_for(
+                    lambda: self.line != 0 and self.is_engine_up, PUBLISHED_INTERVAL_S
+                )
+                continue
+            self._unpublished.clear()
+            try:
+                count = await self._publisher.step(self.line, self.position)
+            except (EngineError, ControlError):
+                failures += 1  # the follower logs the engine's state
+                await asyncio.sleep(_pause_s(failures))
+                continue
+            failures = 0
+            if count == 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PUBLISHED_INTERVAL_S):
+                        await self._unpublished.wait()
+
+    async def _synchronize(self) -> None:
+        await self._follower.synchronize()
+        self._publisher.forget()
+        await asyncio.to_thread(self.replica.note_engine, is_up=True)
+        await self._publish_applied()
+        if not self.is_engine_up:
+            self.is_engine_up = True
+            down_s = self._monotonic() - self._down_since_s
+            self._log.event(
+                "fleet_engine_up",
+                position=format_position(self.position),
+                line=self.line,
+                after_s=round(down_s, 3),
+            )
+        self._failed_event = None
+        await self._publish_own_member()
+        self._unpublished.set()
+        self.change_event.notify()
+
+    async def _step(self) -> None:
+        head = START if self.is_caught_up else (await self.engine.bounds()).last
+        if self.position >= head:
+            self._note_caught_up()
+        applied = await self._follower.step()
+        if applied.entries:
+            await self._publish_applied(applied)
+            self._unpublished.set()
+            self.change_event.notify()
+
+    def _note_caught_up(self) -> None:
+        if not self.is_caught_up:
+            self.is_caught_up = True
+            self._log.event("fleet_caught_up", position=format_position(self.position))
+            self.change_event.notify()
+
+    async def _publish_applied(self, applied: Applied | None = None) -> None:
+        """Makes the workers apply what was applied here."""
+        local_position, self.view = await asyncio.to_thread(self._read_applied)
+        await asyncio.to_thread(self._publish_rows, local_position)
+        self.local_position = local_position
+
+    def _read_applied(self) -> tuple[int, FleetView]:
+        view = self.replica.view()
+        return self.replica.local_position(), view
+
+    async def _publish_own_member(self) -> None:
+        """Publishes this edge's own description where the fleet has none or another one.
+
+        An edge that has just joined always does: see ``ReplicaState.settled_position``.
+        """
+        if await asyncio.to_thread(self.replica.has_waiting_member, self.member.name):
+            return
+        here = self.view.members.get(self.member.name)
+        state = await asyncio.to_thread(self.replica.state)
+        is_settled = state is not None and state.settled_position is not None
+        role = Role.SERVING if here is None or here.role is Role.REMOVED else here.role
+        member = replace(self.member, role=role)
+        if not is_settled or here is None or here.body() != member.body():
+            await self.publish_member(member)
+
+    async def _note_failure(self, exc: Exception) -> None:
+        """Logs the first of several failures in a row; what failed is tried again."""
+        self.is_caught_up = False
+        if self._failed_event is None:
+            is_engine = isinstance(exc, EngineError)
+            self._failed_event = "fleet_engine_down" if is_engine else "fleet_replica_failed"
+            self._down_since_s = self._monotonic()
+            self._log.event(
+                self._failed_event,
+                error=str(exc),
+                position=format_position(self.position),
+                effect="invalidations apply here and are sent later; the API changes nothing",
+            )
+        if self.is_engine_up:
+            self.is_engine_up = False
+            with contextlib.suppress(ControlError):
+                await asyncio.to_thread(self.replica.note_engine, is_up=False)
+        self.change_event.notify()
+
+
+def _pause_s(failures: int) -> float:
+    """The pause after failures in a row, with jitter, so that edges do not come back at once."""
+    base_s = PAUSES_S[min(failures, len(PAUSES_S)) - 1]
+    return base_s * (1 + random.random())
