@@ -1,4 +1,4 @@
-"""Parses the three forms of an HTTP date (RFC 9110 §5.6.7), strictly.
+"""Formats HTTP dates, and parses their three forms (RFC 9110 §5.6.7), strictly.
 
 Pure: text in, seconds since 1970 out. Names of days and months and "GMT" may have any case, as
 other caches allow. A value with any other deviation is not a date: a cache that estimates an expiry
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from email.utils import formatdate
 from functools import lru_cache
 
 _DAY = "(?:mon|tue|wed|thu|fri|sat|sun)"
@@ -79,3 +80,9 @@ def _full_year(two_digits: int, now_s: float) -> int:
     elif year <= this_year - _YEARS_AHEAD_MAX:
         year += 100
     return year
+
+
+@lru_cache(maxsize=1024)
+def format_http_date(seconds: int) -> str:
+    """Seconds since 1970 as an IMF-fixdate."""
+    return formatdate(seconds, usegmt=True)

@@ -84,8 +84,10 @@ class InvalidationChecker:
         """As ``check_record``, but without the writes."""
         if record.sent_change < self._store.changes.trusted_from:
             return self._unconfirmed(asset.subject, record)
-        if self._index is None or not asset.scope:
+        if self._index is None or not asset.subject.scope:
             return FRESH
+        if record.position == self._head.position != UNKNOWN:
+            return FRESH  # as after most misses: no invalidation came since its request
         self._refresh_index(self._index)
         return self._validity(self._index, asset.subject, record)
 

@@ -547,7 +547,7 @@ class ResponseCache:
             return True
         storable = (origin_request.method == "GET" or request.is_object) and is_storable(
             "GET",
-            fold_fields(origin_request.fields) | directives(request),
+            {**_sent_fields(request, origin_request), **directives(request)},
             status,
             fields,
             asset.rules,
@@ -646,6 +646,13 @@ class ResponseCache:
     def _update_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         if self._cache.varying.get(key) != varies_by:
             self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
+
+
+def _sent_fields(request: CacheRequest, origin_request: OriginRequest) -> Mapping[str, str]:
+    """The fields of a request to the origin, by lower-case name."""
+    if origin_request is request.origin_request:
+        return request.selected_by
+    return fold_fields(origin_request.fields)
 
 
 def _in_background(request: CacheRequest) -> CacheRequest:

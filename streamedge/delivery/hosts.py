@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.storage.records import Asset
+from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.control.invalidations import target_of
 from streamedge.keys import join_key
 from streamedge.origin import Origin, Upstream
@@ -75,8 +75,7 @@ class Distribution:
             origin=self.binding.origin,
             origin_name=self.binding.name,
             rules=self.rules,
-            scope=self.id,
-            target=target_of(name),
+            subject=InvalidationTarget(self.id, target_of(name)),
         )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
 from urllib.parse import urlsplit
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.http_date import parse_http_date_s
+from streamedge.http_date import format_http_date, parse_http_date_s
 from streamedge.http_fields import HOP_BY_HOP, parse_connection, parse_content_range
 from streamedge.origin import OriginHead, Version
 from streamedge.origin.media_types import guess_media_type
@@ -80,16 +79,12 @@ def request_fields(request: ObjectRequest) -> dict[str, str]:
         if request.if_match.is_strong and request.if_match.etag.isascii():
             fields["If-Match"] = request.if_match.etag
         elif request.if_match.last_modified_s is not None:
-            fields["If-Unmodified-Since"] = formatdate(
-                request.if_match.last_modified_s, usegmt=True
-            )
+            fields["If-Unmodified-Since"] = format_http_date(request.if_match.last_modified_s)
     if request.if_none_match is not None:
         if request.if_none_match.etag and request.if_none_match.etag.isascii():
             fields["If-None-Match"] = request.if_none_match.etag
         elif request.if_none_match.last_modified_s is not None:
-            fields["If-Modified-Since"] = formatdate(
-                request.if_none_match.last_modified_s, usegmt=True
-            )
+            fields["If-Modified-Since"] = format_http_date(request.if_none_match.last_modified_s)
     return fields
 
 

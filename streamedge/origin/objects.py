@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from typing import Generic, TypeVar
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.http_date import parse_http_date_s
+from streamedge.http_date import format_http_date, parse_http_date_s
 from streamedge.ops.background import run_detached
 from streamedge.origin import (
     Duplex,
@@ -321,7 +320,7 @@ def _fields(head: OriginHead) -> Fields:
     if version.etag:
         fields.append(("etag", version.etag))
     if version.last_modified_s is not None:
-        fields.append(("last-modified", formatdate(version.last_modified_s, usegmt=True)))
+        fields.append(("last-modified", format_http_date(version.last_modified_s)))
     return fields
 
 

@@ -52,7 +52,8 @@ def request(
     fields: dict[str, str] | None = None,
 ) -> CacheRequest:
     origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
-    asset = Asset("site\nfilm", "film", origin, "main", TtlRules(), (), scope, target, tag_field)
+    subject = InvalidationTarget(scope, target, tag_field)
+    asset = Asset("site\nfilm", "film", origin, "main", TtlRules(), (), subject)
     sent = fields or {}
     origin_request = OriginRequest("GET", "film")
     return CacheRequest(asset, location.origin, origin_request, sent, WHOLE, selected_by=sent)
@@ -79,7 +80,7 @@ def bytes_of(pattern: Pattern) -> bytes:
 
 def asset_of(location: Location, scope: str = "E") -> Asset:
     """The same object as players open it."""
-    return replace(location.asset(), scope=scope, target="/film")
+    return replace(location.asset(), subject=InvalidationTarget(scope, "/film"))
 
 
 # HTTP requests

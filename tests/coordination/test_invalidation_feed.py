@@ -134,7 +134,8 @@ def test_worker_without_a_database_uses_no_cached_data(tmp_path: Path) -> None:
     )
     assert not apply_invalidations(invalidation_checker, ()).is_current
     record = Record("k", OriginHead(Version('"1"', 1), ""), 1.0)
-    asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
+    subject = InvalidationTarget("E", "/k")
+    asset = Asset("k", "k", None, "main", TtlRules(), subject=subject)  # type: ignore[arg-type]
     assert invalidation_checker.invalidated(asset, record).verdict is Verdict.REFUSED
 
 
@@ -154,7 +155,8 @@ def test_write_does_not_make_workers_read_the_log(
         return read(position)
 
     monkeypatch.setattr(log, "read_after", counted)
-    asset = Asset("k", "k", None, "main", TtlRules(), scope="E", target="/k")  # type: ignore[arg-type]
+    subject = InvalidationTarget("E", "/k")
+    asset = Asset("k", "k", None, "main", TtlRules(), subject=subject)  # type: ignore[arg-type]
 
     def new_record() -> Record:
         head = OriginHead(Version('"1"', 1), "")

@@ -101,4 +101,4 @@ def test_asset_key_depends_on_the_origins_identity_not_on_its_name() -> None:
     assert asset.rules is rules
     assert renamed.origin_name == "new"
     spelled = distribution("old", "http https://a.example").asset("50%20off?.mp4")
-    assert parse_item("/50%2520off%3F.mp4").text == comparable(spelled.target)
+    assert parse_item("/50%2520off%3F.mp4").text == comparable(spelled.subject.target)

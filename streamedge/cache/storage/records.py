@@ -12,14 +12,13 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from typing import NamedTuple
 
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.control.invalidation_index import Revocation
 from streamedge.control.invalidations import tags_of
 from streamedge.control.position import UNKNOWN
-from streamedge.http_date import parse_http_date_s
+from streamedge.http_date import format_http_date, parse_http_date_s
 from streamedge.keys import join_key, key_bytes
 from streamedge.memo import cache_short_texts
 from streamedge.origin import Origin, OriginHead, Version
@@ -50,8 +49,8 @@ class Asset:
     ``key`` begins with the origin's identity, so objects of two origins never share a key.
     ``origin_name`` is the origin's name in the config, for metrics. ``parent_keys``: the keys that
     this one was made from; an object that is refused under one of them is refused under this one
-    too. ``scope``, ``target`` and ``tag_field`` make an ``InvalidationTarget``; an object made from
-    a version has none, because it is reached through that version alone.
+    too. ``subject``: the values that invalidations of this asset are matched against; an object
+    made from a version has none, because it is reached through that version alone.
     """
 
     key: str
@@ -60,14 +59,7 @@ class Asset:
     origin_name: str
     rules: TtlRules
     parent_keys: tuple[str, ...] = ()
-    scope: str = ""
-    target: str = ""
-    tag_field: str = ""
-
-    @property
-    def subject(self) -> InvalidationTarget:
-        """The values that invalidations of this asset are matched against."""
-        return InvalidationTarget(self.scope, self.target, self.tag_field)
+    subject: InvalidationTarget = NO_TARGET
 
 
 class SentAt(NamedTuple):
@@ -161,7 +153,7 @@ def stored_fields(head: OriginHead) -> dict[str, str]:
     if head.version.etag:
         fields["etag"] = head.version.etag
     if head.version.last_modified_s is not None and "last-modified" not in fields:
-        fields["last-modified"] = formatdate(head.version.last_modified_s, usegmt=True)
+        fields["last-modified"] = format_http_date(head.version.last_modified_s)
     return fields
 
 

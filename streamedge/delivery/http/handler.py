@@ -57,6 +57,7 @@ from streamedge.delivery.http.request.body_buffer import BodyBuffer
 from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Refused
 from streamedge.delivery.http.request.request import WebRequest, error_page_request
 from streamedge.delivery.http.request.routing import (
+    RequestTarget,
     Route,
     WebDistribution,
     build_cache_request,
@@ -261,7 +262,7 @@ class HttpHandler:
         lookup = dispatched.lookup.cache_request(
             request,
             lambda interim: build_cache_request(
-                route, request, self.edge_name, *_first_read(request), interim
+                dispatched.lookup, request, self.edge_name, *_first_read(request), interim
             ),
             interim,
         )
@@ -334,7 +335,7 @@ class HttpHandler:
         fetched = replace(request, method="GET")
         try:
             outcome = await self.responses.respond(
-                build_cache_request(route, fetched, self.edge_name, WHOLE)
+                build_cache_request(RequestTarget(route), fetched, self.edge_name, WHOLE)
             )
         except (OriginError, CacheFullError):
             return None

@@ -54,6 +54,7 @@ from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest, error_page_request, without_field
 from streamedge.delivery.http.request.routing import (
+    PreparedLookup,
     Route,
     asset_key,
     invalidation_target,
@@ -146,7 +147,7 @@ class FastPath(Generic[Key, Head, Tail]):
                     # Not part of the remembered request: players request another range each time.
                     request = without_field(request, "range")
             if kind is not Kind.HANDLED:
-                target = self._target(route, request)
+                target = self._target(outcome.lookup, request)
         agent = headers.get("user-agent")
         logged = f',"http_version":"{request.http_version}"'
         if agent is not None:
@@ -418,12 +419,11 @@ class FastPath(Generic[Key, Head, Tail]):
             return head, None
         return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
 
-    def _target(self, route: Route, request: WebRequest) -> PreparedResponse[Tail]:
-        headers, coding = request.headers, None
-        policy = route.rule.behavior.cache
+    def _target(self, lookup: PreparedLookup, request: WebRequest) -> PreparedResponse[Tail]:
+        headers, coding, route = request.headers, None, lookup.route
         compress = route.rule.behavior.compress
         key = self._responses.variant(
-            asset_key(route, policy, request),
+            lookup.key(request),
             lambda: selecting_fields(route, request, self._edge_name),
         )
         if compress:
@@ -431,7 +431,7 @@ class FastPath(Generic[Key, Head, Tail]):
         memo_key = key, route.distribution.id, headers.get("origin"), coding, request.secure
         target = self._targets.get(memo_key)
         if target is None:
-            target = PreparedResponse(route, key, request, compress=compress)
+            target = PreparedResponse(lookup, key, request, compress=compress)
             # Python keeps a text that is not ASCII in up to four bytes a character.
             size_bytes = 2 * len(key) + len(memo_key[2] or "") + len(coding or "")
             self._targets.put(memo_key, target, TARGET_BYTES + size_bytes)

@@ -22,8 +22,8 @@ from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
+    PreparedLookup,
     Route,
-    invalidation_target,
 )
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.build import Response
@@ -83,7 +83,10 @@ class PreparedResponse(Generic[Tail]):
         "until_s",
     )
 
-    def __init__(self, route: Route, key: str, request: WebRequest, *, compress: bool) -> None:
+    def __init__(
+        self, lookup: PreparedLookup, key: str, request: WebRequest, *, compress: bool
+    ) -> None:
+        route = lookup.route
         self.distribution = route.distribution
         self.policy = route.rule.behavior.response_headers
         self.rules = route.rule.rules
@@ -92,7 +95,7 @@ class PreparedResponse(Generic[Tail]):
         self.compress = compress
         self.encoding = negotiate(request.headers.get("accept-encoding")) if compress else None
         self.key = key
-        self.subject = invalidation_target(route)
+        self.subject = lookup.subject()
         self.stored: OpenObject | None = None  # the stored form of ``opened``
         self.sources: Sources = ()
         self.changes = -1

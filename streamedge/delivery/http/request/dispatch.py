@@ -120,7 +120,7 @@ class Dispatcher:
             return refused(405, f"method not allowed: use {allowed}", ("allow", allowed))
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(403, "a GET or HEAD request must have no body")
-        return Dispatched(route, grant, PreparedLookup())
+        return Dispatched(route, grant, PreparedLookup(route))
 
 
 def _secure_url(request: WebRequest) -> str:

@@ -265,7 +265,7 @@ def route_to_object(distribution: WebDistribution, name: str, query: str, path: 
 
 
 def build_cache_request(
-    route: Route,
+    target: RequestTarget,
     request: WebRequest,
     edge_name: str,
     want: Span,
@@ -273,10 +273,11 @@ def build_cache_request(
     interim: Interim | None = None,
 ) -> CacheRequest:
     """The cache request of a GET or HEAD."""
+    route = target.route
     rule = route.rule
     policy = rule.behavior.cache
     to_origin = build_origin_request(route, request, edge_name)
-    key = asset_key(route, policy, request)
+    key = target.key(request)
     primary = key
     if policy.headers or policy.cookies != NONE:
         primary = asset_key(route, replace(policy, headers=(), cookies=NONE), request)
@@ -288,9 +289,7 @@ def build_cache_request(
         to_fill = to_origin if to_origin.method == "GET" else replace(to_origin, method="GET")
         origin = RequestedObject(binding.name, binding.upstream, to_fill)
     parent_keys = () if primary == key else (primary,)
-    asset = Asset(
-        key, route.name, origin, binding.name, rule.rules, parent_keys, *invalidation_target(route)
-    )
+    asset = Asset(key, route.name, origin, binding.name, rule.rules, parent_keys, target.subject())
     applies = policy.viewer_directives or policy.strict
     return CacheRequest(
         asset,
@@ -305,15 +304,39 @@ def build_cache_request(
     )
 
 
-class PreparedLookup:
-    """The cache request of a request that may come again with the same bytes.
+class RequestTarget:
+    """The cache key of a route's object and what invalidations of it match, computed once."""
 
-    It is kept from the second time on, so a request that comes once takes no memory.
+    __slots__ = ("_key", "_subject", "route")
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self._key = ""
+        self._subject: InvalidationTarget | None = None
+
+    def key(self, request: WebRequest) -> str:
+        """The cache key; ``request`` is any of those that have this target."""
+        if not self._key:
+            self._key = asset_key(self.route, self.route.rule.behavior.cache, request)
+        return self._key
+
+    def subject(self) -> InvalidationTarget:
+        """The values that invalidations are matched against."""
+        if self._subject is None:
+            self._subject = invalidation_target(self.route)
+        return self._subject
+
+
+class PreparedLookup(RequestTarget):
+    """The target and the cache request of a request that may come again with the same bytes.
+
+    The cache request is kept from the second time on, so a request that comes once takes no memory.
     """
 
     __slots__ = ("_address", "_cache_request", "_range_field")
 
-    def __init__(self) -> None:
+    def __init__(self, route: Route) -> None:
+        super().__init__(route)
         self._address = ""
         self._range_field: str | None = None
         self._cache_request: CacheRequest | None = None

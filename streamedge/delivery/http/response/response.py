@@ -10,8 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -32,6 +30,7 @@ from streamedge.delivery.http.response.ranges import (
     parse_ranges,
 )
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
+from streamedge.http_date import format_http_date
 from streamedge.origin import OriginHead
 from streamedge.origin.s3.protocol import error_code
 from streamedge.origin.writing import error_document
@@ -220,7 +219,7 @@ def stored_response_fields(head: OriginHead) -> Iterator[Field]:
     if version.etag:
         yield "etag", version.etag
     if version.last_modified_s is not None:
-        yield "last-modified", _http_date(version.last_modified_s)
+        yield "last-modified", format_http_date(version.last_modified_s)
     for name, value in head.headers.items():
         if name != "accept-ranges":
             for line in value.split("\n"):
@@ -251,7 +250,7 @@ def response_fields(
         cors=context.cors,
     )
     sent += (
-        ("date", date or _http_date(int(context.now_s))),
+        ("date", date or format_http_date(int(context.now_s))),
         ("via", ", ".join([*vias, f"1.1 {context.edge_name} ({PRODUCT})"])),
         ("x-cache", f"{context.result.value} from streamedge"),
     )
@@ -281,8 +280,3 @@ def reason_phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-@lru_cache(maxsize=1024)
-def _http_date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)

@@ -8,8 +8,10 @@ from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset
 from streamedge.delivery.http.request.request import WebRequest, web_request
-from streamedge.delivery.http.request.routing import Interim, PreparedLookup
+from streamedge.delivery.http.request.routing import Interim, PreparedLookup, Route
 from streamedge.origin import Fields, Origin, OriginRequest, Upstream
+
+ROUTE = cast(Route, None)  # the builder needs none
 
 
 def request(address: str = "192.0.2.1", range_field: str = "") -> WebRequest:
@@ -53,7 +55,7 @@ class Builder:
 
 def test_cache_request_is_built_twice_and_then_shared_by_equal_requests() -> None:
     """A request that comes once takes no memory."""
-    lookup, build = PreparedLookup(), Builder()
+    lookup, build = PreparedLookup(ROUTE), Builder()
     lookup.cache_request(request(), build, None)
     assert not lookup.is_prepared
     second = lookup.cache_request(request(), build, None)
@@ -63,7 +65,7 @@ def test_cache_request_is_built_twice_and_then_shared_by_equal_requests() -> Non
 
 
 def test_other_address_or_range_gets_another_cache_request() -> None:
-    lookup, build = PreparedLookup(), Builder()
+    lookup, build = PreparedLookup(ROUTE), Builder()
     for number in range(3):
         lookup.cache_request(request(), build, None)
         other = lookup.cache_request(request("192.0.2.2"), build, None)
@@ -73,7 +75,7 @@ def test_other_address_or_range_gets_another_cache_request() -> None:
 
 
 def test_each_request_has_its_own_callback_for_interim_responses() -> None:
-    lookup, build = PreparedLookup(), Builder()
+    lookup, build = PreparedLookup(ROUTE), Builder()
 
     def first(status: int, fields: Fields) -> None: ...
 
