@@ -496,9 +496,6 @@ class Http2Responder:
             self._next_quantum.cancel()
             self._next_quantum = None
         self.finish_all("viewer left")
-        # They refer to what refers to this object: without this, only the garbage collector could
-        # free the engine.
-        del self._process, self._ended, self._written
 
     def _finish(self, sending: ResponseInFlight, cut: str | None) -> None:
         """Ends a response in flight. ``cut``: why it ends early, or None."""
