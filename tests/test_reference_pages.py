@@ -20,18 +20,15 @@ from streamedge.cache.storage.store import MEMORY_EXTENTS_MAX
 from streamedge.cli import reference
 from streamedge.delivery.http.compression.compressor import COMPRESSIONS_MAX
 from streamedge.delivery.http.compression.negotiation import COMPRESSED_BYTES_MAX
-from streamedge.delivery.http.http2.connection import FIELDS_MAX
-from streamedge.delivery.http.http2.engine import (
+from streamedge.delivery.http.http2.limits import (
     CONNECTION_WINDOW_BYTES,
     CONTINUATIONS_MAX,
-    CONTROLS_AT_ONCE,
-    CONTROLS_PER_S,
-    GLITCHES_AT_ONCE,
-    GLITCHES_PER_S,
+    CONTROLS,
+    FIELDS_MAX,
+    GLITCHES,
     HEAD_LIST_BYTES_MAX,
     REQUESTS_MAX,
-    RESETS_AT_ONCE,
-    RESETS_PER_S,
+    RESETS,
     STREAM_WINDOW_BYTES,
     STREAMS_MAX,
 )
@@ -308,11 +305,11 @@ LIMITS = {
     "CONTINUATION frames of a head": f"{CONTINUATIONS_MAX}",
     "Body that the origin has not taken": f"{STREAM_WINDOW_BYTES >> 10} KiB of a request, "
     f"{CONNECTION_WINDOW_BYTES >> 20} MiB of all",
-    "Streams reset by the viewer, or by its errors": f"{RESETS_AT_ONCE} at once, "
-    f"{RESETS_PER_S} a second",
-    "SETTINGS, PING, PRIORITY_UPDATE and empty DATA": f"{CONTROLS_AT_ONCE} at once, "
-    f"{CONTROLS_PER_S} a second",
-    "Frames that look like an attack": f"{GLITCHES_AT_ONCE} at once, {GLITCHES_PER_S} a second",
+    "Streams reset by the viewer, or by its errors": f"{RESETS.at_once} at once, "
+    f"{RESETS.per_s} a second",
+    "SETTINGS, PING, PRIORITY_UPDATE and empty DATA": f"{CONTROLS.at_once} at once, "
+    f"{CONTROLS.per_s} a second",
+    "Frames that look like an attack": f"{GLITCHES.at_once} at once, {GLITCHES.per_s} a second",
     "Bytes read ahead of the viewer": f"{ROUND_BYTES >> 10} KiB",
     "Requests of a connection": f"{REQUESTS_MAX:,}",
     "Object that is compressed": f"{COMPRESSED_BYTES_MAX / 1e6:g} MB",

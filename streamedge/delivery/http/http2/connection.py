@@ -21,8 +21,6 @@ from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.handler import HttpHandler, Upgraded
 from streamedge.delivery.http.http2.encoding import RequestHead, decode_request, encode_head
 from streamedge.delivery.http.http2.engine import (
-    REQUESTS_MAX,
-    STREAMS_MAX,
     DataReceived,
     Ended,
     Engine,
@@ -37,6 +35,7 @@ from streamedge.delivery.http.http2.engine import (
     WindowUpdated,
 )
 from streamedge.delivery.http.http2.exchange import Http2Exchange
+from streamedge.delivery.http.http2.limits import FIELDS_MAX, REQUESTS_MAX, STREAMS_MAX
 from streamedge.delivery.http.http2.responder import Http2Responder
 from streamedge.delivery.http.http2.states import TRANSITIONS, Cause, Phase
 from streamedge.delivery.http.read_control import ReadControl
@@ -50,9 +49,6 @@ from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import LINGER_S, TlsConnection
-
-FIELDS_MAX: Final = 100
-"""Fields of a request's head."""
 
 PIECE_BYTES: Final = 16 << 10
 """Received bytes that are parsed before the clock is read again: at most ``STREAMS_MAX`` requests,

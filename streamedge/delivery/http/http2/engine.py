@@ -2,9 +2,9 @@
 
 It does no I/O and knows no clock: bytes, the time and commands go in; events and bytes come out.
 libnghttp2 (by ngh2) has the frames, HPACK, the states of streams and the windows; no other module
-imports it. The engine adds the limits that libnghttp2 does not have, and ends every connection that
-breaks the protocol or exceeds a limit with one GOAWAY: after it, ``ended`` says why, nothing is
-received any more, and commands do nothing.
+imports it. The engine adds the limits that libnghttp2 lacks (``limits``). It ends every connection
+that breaks the protocol or exceeds a limit with one GOAWAY: after it, ``ended`` says why, nothing
+is received any more, and commands do nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ from ngh2 import (
     StreamClosed,
     TrailersReceived,
     WindowUpdated,
+)
+
+from streamedge.delivery.http.http2.limits import (
+    CONNECTION_WINDOW_BYTES,
+    CONTINUATIONS_MAX,
+    CONTROLS,
+    GLITCHES,
+    HEAD_FIELDS_MAX,
+    HEAD_LIST_BYTES_MAX,
+    RESETS,
+    STREAM_WINDOW_BYTES,
+    STREAMS_MAX,
+    Allowance,
 )
 
 __all__ = [
@@ -44,40 +57,7 @@ __all__ = [
 RawField = tuple[bytes, bytes]
 ErrorCode = ngh2.ErrorCode
 
-STREAMS_MAX: Final = 128
-"""Streams that are open at once. One more is refused, or a connection error once the peer has
-acknowledged SETTINGS."""
-
-HEAD_LIST_BYTES_MAX: Final = 65_536
-"""Bytes of a decoded header section, each field with 32 bytes more (RFC 9113 §6.5.2). A larger one
-ends the connection, as does one with more than ``HEAD_FIELDS_MAX`` fields: few bytes on the wire
-can become many (HPACK). The connection answers smaller ones that it does not accept with 431."""
-
-HEAD_FIELDS_MAX: Final = 200
-CONTINUATIONS_MAX: Final = 8
-"""CONTINUATION frames of one header section."""
-
-STREAM_WINDOW_BYTES: Final = 256 << 10
-"""Bytes of a request's body that may wait for the handler."""
-
-CONNECTION_WINDOW_BYTES: Final = 1 << 20
-"""The same for all requests of a connection."""
-
-RESETS_AT_ONCE: Final = 100
-RESETS_PER_S: Final = 33
-"""Streams that the peer may reset, or cause to be reset by an error."""
-
-CONTROLS_AT_ONCE: Final = 200
-CONTROLS_PER_S: Final = 20
-"""Frames that cost work and carry nothing: SETTINGS, PING, PRIORITY_UPDATE, empty DATA."""
-
-GLITCHES_AT_ONCE: Final = 200
-GLITCHES_PER_S: Final = 20
-"""Frames that libnghttp2 counts as suspicious; PRIORITY_UPDATE and empty DATA are among them."""
-
 LAST_STREAM: Final = 2**31 - 1
-REQUESTS_MAX: Final = 100_000
-"""Requests on one connection; after them the viewer opens another."""
 
 _SETTINGS: Final = {
     ngh2.Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
@@ -86,10 +66,10 @@ _SETTINGS: Final = {
 }
 _CONFIGURATION: Final = ngh2.Configuration(
     auto_window_update=False,
-    max_outbound_ack=CONTROLS_AT_ONCE,
+    max_outbound_ack=CONTROLS.at_once,
     # The engine has its own limit for resets, with a better error code; this one is never reached.
-    stream_reset_rate_limit=(20 * RESETS_AT_ONCE, RESETS_PER_S),
-    glitch_rate_limit=(GLITCHES_AT_ONCE, GLITCHES_PER_S),
+    stream_reset_rate_limit=(20 * RESETS.at_once, RESETS.per_s),
+    glitch_rate_limit=GLITCHES,
     max_continuations=CONTINUATIONS_MAX,
     max_inbound_header_list_size=HEAD_LIST_BYTES_MAX,
     max_inbound_header_count=HEAD_FIELDS_MAX,
@@ -102,25 +82,6 @@ class Ended(NamedTuple):
 
     code: int
     reason: str
-
-
-class _Allowance:
-    """How often something may happen: ``at_once``, and ``per_s`` more each second."""
-
-    __slots__ = ("_at_once", "_left", "_per_s", "_updated_s")
-
-    def __init__(self, at_once: int, per_s: int) -> None:
-        self._at_once = at_once
-        self._per_s = per_s
-        self._left = float(at_once)
-        self._updated_s = 0.0
-
-    def take(self, count: int, now_s: float) -> bool:
-        """Whether it may happen ``count`` times more."""
-        gained = (now_s - self._updated_s) * self._per_s
-        self._left = min(self._at_once, self._left + gained) - count
-        self._updated_s = now_s
-        return self._left >= 0
 
 
 class Engine:
@@ -145,8 +106,8 @@ class Engine:
         self._connection.set_local_window_size(CONNECTION_WINDOW_BYTES)
         # Taken at once: SETTINGS come first, even before a GOAWAY (RFC 9113 §3.4).
         self._output = self._connection.data_to_send()
-        self._resets = _Allowance(RESETS_AT_ONCE, RESETS_PER_S)
-        self._controls = _Allowance(CONTROLS_AT_ONCE, CONTROLS_PER_S)
+        self._resets = Allowance(RESETS)
+        self._controls = Allowance(CONTROLS)
         self._reset_streams: set[int] = set()  # that the peer has reset, until they are closed
         self._refused_streams: set[int] = set()  # for a request that breaks the protocol
         self._own_resets: set[int] = set()  # that ``reset`` has reset

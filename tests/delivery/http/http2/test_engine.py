@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamedge.delivery.http.http2 import engine as limits
+from streamedge.delivery.http.http2 import limits
 from streamedge.delivery.http.http2.engine import (
     DataReceived,
     Engine,
@@ -256,11 +256,11 @@ def test_priority_is_that_of_the_request_and_its_updates() -> None:
 def test_allowance_for_resets_grows_with_time(waits_s: float) -> None:
     peer = Peer()
     now_s = 100.0
-    for number in range(limits.RESETS_AT_ONCE + limits.RESETS_PER_S - 3):
+    for number in range(limits.RESETS.at_once + limits.RESETS.per_s - 3):
         stream = peer.request()
         peer.client.reset_stream(stream)
         peer.engine.receive(peer.client.data_to_send())
-        if number == limits.RESETS_AT_ONCE - 1:
+        if number == limits.RESETS.at_once - 1:
             now_s += waits_s
         peer.engine.events(now_s)
         with contextlib.suppress(Exception):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.delivery.http.http2 import engine
-from streamedge.delivery.http.http2.connection import FIELDS_MAX, Http2Connection
+from streamedge.delivery.http.http2 import engine, limits
+from streamedge.delivery.http.http2.connection import Http2Connection
+from streamedge.delivery.http.http2.limits import FIELDS_MAX
 from streamedge.delivery.http.http2.responder import ROUND_BYTES
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
@@ -100,7 +101,7 @@ async def test_frames_without_content_end_the_connection(cache_root: Path, one: 
     async with attack(cache_root) as (edge, attacker, _other):
         edge.origin.pause_bodies()
         await attacker.send_head(head("/small", "POST"), ends=False)
-        await attacker.send(one * (engine.CONTROLS_AT_ONCE - 10))
+        await attacker.send(one * (limits.CONTROLS.at_once - 10))
         assert (await attacker.get("/small")).body == SMALL
         await attacker.send(one * 100)
         await assert_calmed(edge, attacker)
@@ -111,7 +112,7 @@ async def test_streams_that_are_reset_at_once_end_the_connection(cache_root: Pat
     async with attack(cache_root) as (edge, attacker, _other):
         raw, stream = frame(HEADERS, END_HEADERS | END_STREAM, 1, GET), 1
         attacker.new_stream()
-        for _ in range(engine.RESETS_AT_ONCE + 200):
+        for _ in range(limits.RESETS.at_once + 200):
             attacker.new_stream()
             raw += frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
             stream += 2
@@ -135,14 +136,14 @@ async def test_streams_that_the_edge_has_to_reset_end_the_connection(
     async with attack(cache_root) as (edge, attacker, _other):
         edge.origin.hold_responses()
         raw, payload = b"", bytes(4) if mistake[3] == WINDOW_UPDATE else b"x"
-        for stream in range(1, 2 * engine.RESETS_AT_ONCE + 400, 2):
+        for stream in range(1, 2 * limits.RESETS.at_once + 400, 2):
             attacker.new_stream()
             raw += frame(HEADERS, END_HEADERS | END_STREAM, stream, GET if stream == 1 else AGAIN)
             raw += mistake + stream.to_bytes(4, "big") + payload
         await attacker.send(raw)
         assert await attacker.receive_end() in {PROTOCOL_ERROR, ENHANCE_YOUR_CALM, 5}
         await until(lambda: len(http2_connections(edge)) == 1)
-        assert len(edge.origin.requests) <= engine.STREAMS_MAX
+        assert len(edge.origin.requests) <= limits.STREAMS_MAX
         edge.origin.release_responses()
 
 
@@ -154,7 +155,7 @@ async def test_malformed_requests_end_the_connection(cache_root: Path) -> None:
             with contextlib.suppress(StreamResetError, ConnectionEndedError):
                 await attacker.receive(stream)
             count += 1
-        assert engine.RESETS_AT_ONCE < count < engine.RESETS_AT_ONCE + 200
+        assert limits.RESETS.at_once < count < limits.RESETS.at_once + 200
         await assert_calmed(edge, attacker)
         assert len(edge.origin.requests) == 1
 
@@ -197,7 +198,7 @@ async def test_head_that_a_few_bytes_unpack_to_ends_the_connection(
 async def test_head_in_many_pieces_ends_the_connection(cache_root: Path) -> None:
     async with attack(cache_root) as (edge, attacker, _other):
         await attacker.send(frame(HEADERS, END_STREAM, 1, GET))
-        for _ in range(engine.CONTINUATIONS_MAX + 1):
+        for _ in range(limits.CONTINUATIONS_MAX + 1):
             await attacker.send(frame(CONTINUATION, 0, 1))
         await assert_calmed(edge, attacker)
 
@@ -216,9 +217,9 @@ async def test_head_that_never_ends_is_closed_as_idle(cache_root: Path) -> None:
 async def test_more_streams_than_allowed_end_the_connection(cache_root: Path) -> None:
     async with attack(cache_root) as (edge, attacker, _other):
         edge.origin.hold_responses()
-        for number in range(engine.STREAMS_MAX):
+        for number in range(limits.STREAMS_MAX):
             await attacker.send_request(f"/cold-{number}")
-        await edge.origin.wait_for_requests(1 + engine.STREAMS_MAX)
+        await edge.origin.wait_for_requests(1 + limits.STREAMS_MAX)
         await attacker.send_request("/cold")
         assert await attacker.receive_end() == PROTOCOL_ERROR
         assert edge.counts.gathered(Counter.ERRORS, "http2_protocol") == 1
@@ -228,13 +229,13 @@ async def test_more_streams_than_allowed_end_the_connection(cache_root: Path) ->
 async def test_requests_of_reset_streams_count_until_they_are_handled(cache_root: Path) -> None:
     async with attack(cache_root) as (edge, attacker, _other):
         edge.origin.hold_responses()
-        count = engine.RESETS_AT_ONCE - 10
+        count = limits.RESETS.at_once - 10
         for number in range(count):
             stream = await attacker.send_request(f"/a-{number}")
             await attacker.send_frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
         more = [
             await attacker.send_request(f"/b-{number}")
-            for number in range(engine.STREAMS_MAX - count + 5)
+            for number in range(limits.STREAMS_MAX - count + 5)
         ]
         for stream in more[-5:]:
             with pytest.raises(StreamResetError) as refused:
@@ -249,15 +250,15 @@ async def test_zero_windows_on_all_streams_hold_no_bodies(cache_root: Path) -> N
     async with attack(cache_root) as (edge, attacker, other):
         assert (await other.get("/film")).body == WHOLE
         await attacker.send(ZERO_WINDOWS)
-        for _ in range(engine.STREAMS_MAX):
+        for _ in range(limits.STREAMS_MAX):
             await attacker.send_request("/film")
         connection = connection_of(edge, attacker)
-        await until(lambda: connection.stats().blocked == engine.STREAMS_MAX)
+        await until(lambda: connection.stats().blocked == limits.STREAMS_MAX)
         assert connection.stats().unsent_bytes == 0
         sweep(connection, after_s=STALL_S + 1)
         assert connection.stats().responses == 0
         lines = [line for line in edge.lines() if line.get("reason") == "viewer stalled"]
-        assert len(lines) == engine.STREAMS_MAX
+        assert len(lines) == limits.STREAMS_MAX
 
 
 async def test_hits_of_one_read_wait_for_their_round(
