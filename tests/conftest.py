@@ -12,7 +12,11 @@ from hypothesis import settings
 from streamedge.cache.storage.store import prepare_folder
 from tests.support.origins.s3_server import S3Server, run_s3_server
 
-pytest_plugins = ["tests.support.origins.aws_cli", "tests.support.media.media_samples"]
+pytest_plugins = [
+    "tests.support.engine.redis_server",
+    "tests.support.media.media_samples",
+    "tests.support.origins.aws_cli",
+]
 
 # The duration of an example says nothing while other tests run on the machine.
 settings.register_profile("untimed", deadline=None)

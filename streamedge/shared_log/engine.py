@@ -171,8 +171,8 @@ class Engine(Protocol):
         """
         ...
 
-    async def trim(self, position: int) -> None:
-        """Removes entries before a position, but keeps the newest ENTRIES_KEPT."""
+    async def trim(self, position: int, *, keep: int = ENTRIES_KEPT) -> None:
+        """Removes entries before a position, but keeps the newest ``keep``."""
         ...
 
     async def problems(self) -> list[str]:

@@ -1,0 +1,71 @@
+"""The URL of an engine: where it listens, and how connections to it are made.
+
+Passwords are in ``arguments`` only, which no message and no representation shows.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio.connection import Connection, parse_url
+
+from streamedge.shared_log.engine import EngineError
+
+CONNECT_TIMEOUT_S = 1.5
+_RESP = 3  # replies and messages of channels on one connection
+# The kernel closes a connection whose other end is gone without a word.
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 1,
+    socket.TCP_KEEPINTVL: 1,
+    socket.TCP_KEEPCNT: 2,
+    socket.TCP_USER_TIMEOUT: 1500,  # ms
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``place``: the address without user and password, for messages."""
+
+    place: str
+    connection_class: type[Connection]
+    arguments: dict[str, Any] = field(repr=False)
+
+    def connection(self) -> Connection:
+        """A connection that is not open yet. It never tries anything twice."""
+        return self.connection_class(
+            **self.arguments,
+            protocol=_RESP,
+            retry=None,
+            retry_on_error=[],
+            # Calls have time limits of their own, which end them as a whole.
+            socket_timeout=None,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_keepalive=True,
+            socket_keepalive_options=_KEEPALIVE,
+            driver_info=None,
+        )
+
+
+def parse_address(url: str, client_name: str) -> Address:
+    """Parses redis://[USER:PASSWORD@]HOST[:PORT][/DB], or rediss:// for TLS.
+
+    ``client_name``: what CLIENT LIST shows. Raises EngineError.
+    """
+    try:
+        arguments: dict[str, Any] = {**parse_url(url)}
+    except ValueError:
+        # The cause may quote a part of the password.
+        raise EngineError(
+            'the URL of the engine is not valid; write redis://HOST:PORT/DB, and "/", "?", "#",'
+            ' "@" and ":" of a password as %2F, %3F, %23, %40 and %3A'
+        ) from None
+    connection_class = arguments.pop("connection_class", Connection)
+    if not issubclass(connection_class, Connection):
+        raise EngineError("the URL of the engine begins with redis:// or rediss://")
+    scheme = "redis" if connection_class is Connection else "rediss"
+    host = arguments.setdefault("host", "localhost")
+    port = arguments.setdefault("port", 6379)
+    place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{arguments.get('db', 0)}"
+    return Address(place, connection_class, arguments | {"client_name": client_name})

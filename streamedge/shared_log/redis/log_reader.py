@@ -1,0 +1,133 @@
+"""Reads the log without a delay: appended entries are pushed to a connection that also reads.
+
+A pushed entry names the entry that it follows. If that is the one that the reader has, nothing was
+missed; otherwise, and after a second of silence, the log itself is read, over the same connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamedge.fleet.entries import PlacedEntry, decode_entry
+from streamedge.fleet.position import START, format_position, parse_position
+from streamedge.shared_log.engine import EngineError, HistoryError
+from streamedge.shared_log.redis.address import Address
+from streamedge.shared_log.redis.connections import Subscription
+from streamedge.shared_log.redis.scripts import READ
+
+SILENCE_S = 1.0
+"""After this time without an entry the log is read, which also shows that the engine answers."""
+SILENCE_TIMEOUT_S = 0.5
+READ_TIMEOUT_S = 5.0  # for many entries over a slow path
+READ_BYTES_MAX = 8 << 20
+_OTHER_HISTORY = b"-"
+
+
+class LogReader:
+    """``read_after`` of the engine; one task at a time calls it."""
+
+    def __init__(self, address: Address, log: str, channel: str) -> None:
+        self._address = address
+        self._log = log
+        self._channel = channel
+        self._subscription: Subscription | None = None
+        self._at: tuple[int, str] | None = None
+        """The entry that messages of this subscription follow without a gap."""
+
+    async def read_after(
+        self, position: int, entry_id: str, count: int, wait_s: float
+    ) -> list[PlacedEntry]:
+        """See ``Engine.read_after``."""
+        subscription = await self._subscribed()
+        deadline_s = asyncio.get_running_loop().time() + wait_s
+        after = (position, entry_id)
+        fresh = self._at == after  # what comes next was, or will be, pushed
+        silent = False
+        while True:
+            if fresh:
+                entries = self._pushed(subscription, after, count)
+                if entries:
+                    return self._returned(entries)
+                fresh = entries is not None
+            left_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
+            if fresh:
+                fresh = await subscription.wait(min(left_s, SILENCE_S))
+                silent = not fresh
+                continue
+            timeout_s = SILENCE_TIMEOUT_S if silent else READ_TIMEOUT_S
+            entries = await self._read(subscription, after, count, timeout_s)
+            if entries or left_s == 0.0:
+                self._at = after
+                return self._returned(entries)
+            self._at = after
+            fresh = True
+
+    async def close(self) -> None:
+        subscription, self._subscription, self._at = self._subscription, None, None
+        if subscription is not None:
+            await subscription.close()
+
+    async def _subscribed(self) -> Subscription:
+        if self._subscription is None or not self._subscription.is_open:
+            await self.close()
+            subscription = Subscription(self._address)
+            await subscription.subscribe(self._channel)
+            self._subscription = subscription
+        return self._subscription
+
+    def _returned(self, entries: list[PlacedEntry]) -> list[PlacedEntry]:
+        if entries:
+            self._at = (entries[-1].position, entries[-1].id)
+        return entries
+
+    def _pushed(
+        self, subscription: Subscription, after: tuple[int, str], count: int
+    ) -> list[PlacedEntry] | None:
+        """What was pushed behind ``after``; None if something is missing in between."""
+        if subscription.overflowed:
+            subscription.clear()
+            return None
+        entries: list[PlacedEntry] = []
+        while len(entries) < count and (message := subscription.peek()) is not None:
+            line = message.split(b" ", 3)
+            position = parse_position(line[0].decode())
+            if position > after[0]:  # an older one was read before it was pushed
+                if len(line) < 4 or line[2].decode() != after[1]:
+                    break
+                after = (position, line[1].decode())
+                entries.append(PlacedEntry(*after, decode_entry(line[3])))
+            subscription.pop()
+        else:
+            return entries
+        if not entries:
+            subscription.clear()
+            return None
+        return entries
+
+    async def _read(
+        self, subscription: Subscription, after: tuple[int, str], count: int, timeout_s: float
+    ) -> list[PlacedEntry]:
+        """The entries behind ``after`` in the log."""
+        position, entry_id = after
+        reply: bytes = await subscription.run(
+            READ,
+            [self._log],
+            format_position(position),
+            entry_id,
+            count,
+            READ_BYTES_MAX,
+            timeout_s=timeout_s,
+        )
+        if reply == _OTHER_HISTORY:
+            place = "its beginning" if position == START else format_position(position)
+            raise HistoryError(f"the shared log does not go on from {place}")
+        try:
+            return [_placed_entry(line) for line in reply.split(b"\n") if line]
+        except (ValueError, IndexError):
+            raise EngineError("the engine holds something else under the key of the log") from None
+
+
+def _placed_entry(line: bytes) -> PlacedEntry:
+    """The entry of a line: position, id, id of the entry before it, JSON."""
+    position, entry_id, _previous, text = line.split(b" ", 3)
+    return PlacedEntry(parse_position(position.decode()), entry_id.decode(), decode_entry(text))

@@ -1,0 +1,108 @@
+"""The presences that last, kept up to date by the reports that are pushed.
+
+A presence is kept for its lease from when its report came, so at least as long as the engine keeps
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from streamedge.fleet.members import Presence, decode_presence
+from streamedge.shared_log.engine import Presences
+from streamedge.shared_log.redis.address import Address
+from streamedge.shared_log.redis.connections import Subscription
+from streamedge.shared_log.redis.log_reader import SILENCE_S, SILENCE_TIMEOUT_S
+from streamedge.shared_log.redis.scripts import PRESENCES
+
+
+class PresenceTable:
+    """``presence_after`` of the engine; one task at a time calls it."""
+
+    def __init__(
+        self, address: Address, *, state: str, names: str, key_prefix: str, channel: str
+    ) -> None:
+        self._address = address
+        self._keys = [state, names]
+        self._key_prefix = key_prefix
+        self._channel = channel
+        self._subscription: Subscription | None = None
+        self._lasting: dict[str, tuple[Presence, float]] = {}  # with the end of its lease
+        self._complete_at_s = 0.0
+
+    async def after(self, wait_s: float) -> Presences:
+        """See ``Engine.presence_after``."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + wait_s
+        if self._subscription is None or not self._subscription.is_open:
+            subscription = await self._subscribe()
+            await self._read(subscription)
+            return self._presences()
+        subscription = self._subscription
+        while True:
+            left_s = max(0.0, deadline_s - loop.time())
+            if await subscription.wait(min(left_s, SILENCE_S)):
+                if subscription.overflowed:
+                    subscription.clear()
+                    await self._read(subscription)
+                while (message := subscription.peek()) is not None:
+                    self._apply(message)
+                    subscription.pop()
+                return self._presences()
+            await self._read(subscription)
+            if left_s == 0.0:
+                return self._presences()
+
+    async def close(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.close()
+
+    async def _subscribe(self) -> Subscription:
+        await self.close()
+        subscription = Subscription(self._address)
+        await subscription.subscribe(self._channel)
+        self._subscription = subscription
+        return subscription
+
+    async def _read(self, subscription: Subscription) -> None:
+        """Reads all presences from the engine."""
+        reply: bytes = await subscription.run(
+            PRESENCES, self._keys, self._key_prefix, timeout_s=SILENCE_TIMEOUT_S
+        )
+        now_s = asyncio.get_running_loop().time()
+        complete_ms, lasting = parse_presences(reply)
+        self._complete_at_s = now_s + complete_ms / 1000
+        self._lasting = {
+            presence.name: (presence, now_s + left_ms / 1000) for left_ms, presence in lasting
+        }
+
+    def _apply(self, message: bytes) -> None:
+        """Applies a message: milliseconds until complete, name, lease in ms (0: ended), JSON."""
+        now_s = asyncio.get_running_loop().time()
+        complete_ms, name, lease_ms, text = message.split(b" ", 3)
+        self._complete_at_s = now_s + int(complete_ms) / 1000
+        presence = decode_presence(text)
+        if int(lease_ms) == 0:
+            self._lasting.pop(name.decode(), None)
+        elif presence is not None:
+            self._lasting[name.decode()] = (presence, now_s + int(lease_ms) / 1000)
+
+    def _presences(self) -> Presences:
+        now_s = asyncio.get_running_loop().time()
+        return Presences(
+            {name: presence for name, (presence, end_s) in self._lasting.items() if end_s > now_s},
+            now_s >= self._complete_at_s,
+        )
+
+
+def parse_presences(reply: bytes) -> tuple[int, list[tuple[int, Presence]]]:
+    """The reply of the scripts: milliseconds until complete; those left of each lease."""
+    first, *lines = reply.split(b"\n")
+    lasting = []
+    for line in lines:
+        left_ms, _, text = line.partition(b" ")
+        presence = decode_presence(text)
+        if presence is not None:
+            lasting.append((int(left_ms), presence))
+    return int(first), lasting
