@@ -19,7 +19,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from aiofiles.os import wrap
@@ -37,6 +37,8 @@ TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # OpenSSL's default is two; encrypting one takes as long as sending a response.
 SESSION_TICKETS = 1
 PROTOCOLS = ("h2", "http/1.1")
+HOSTS_MAX = 4096  # pairs of a certificate and a host for which it is remembered what it covers
+HOST_CHARACTERS_MAX = 260  # of such a host: a DNS name and a port
 
 
 class CertificateError(StreamEdgeError):
@@ -61,10 +63,11 @@ class CertificateChange:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _LoadedCertificate:
     """The content of a pair of files; ``http1_context`` does not offer HTTP/2."""
 
+    files: CertificateFiles
     context: ssl.SSLContext
     http1_context: ssl.SSLContext
     names: tuple[str, ...]
@@ -153,20 +156,26 @@ class Certificates:
         connection.context = self.context_for(name)
         if name is not None and isinstance(connection, NamedTls):
             number = self._number_for(name.lower())
-            connection.serves = partial(
-                self._serves, self._file_pairs[number], self._loaded[number]
-            )
+            connection.serves = partial(self._serves, self._loaded[number])
 
-    def _serves(self, files: CertificateFiles, certificate: _LoadedCertificate, host: str) -> bool:
-        """Whether a connection with this certificate may carry requests for ``host``.
+    def _serves(self, certificate: _LoadedCertificate, host: str) -> bool:
+        """Whether a connection with this certificate may carry requests for ``host``."""
+        if len(host) > HOST_CHARACTERS_MAX:
+            return self._covers(certificate, host)
+        return self._covers_remembered(certificate, host)
+
+    def _covers(self, certificate: _LoadedCertificate, host: str) -> bool:
+        """The answer of ``_serves``.
 
         The certificate may have been renewed since. Hosts without a certificate belong to the
         first one, as in the handshake.
         """
         name = host_name(host)
-        return self._file_pairs[self._number_for(name)] == files or certificate.has(name)
+        pair = self._file_pairs[self._number_for(name)]
+        return pair == certificate.files or certificate.has(name)
 
     def _index(self) -> None:
+        self._covers_remembered = lru_cache(HOSTS_MAX)(self._covers)  # each request calls it
         self._by_name = {}
         for number, loaded in enumerate(self._loaded):
             for name in loaded.names:
@@ -218,7 +227,7 @@ def _load(files: CertificateFiles) -> _LoadedCertificate:
     except Exception as exc:  # parser errors have no common base class
         reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
         raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from exc
-    return _LoadedCertificate(context, http1_context, names, leaf.not_valid_after_utc)
+    return _LoadedCertificate(files, context, http1_context, names, leaf.not_valid_after_utc)
 
 
 def _context(protocols: Sequence[str] = PROTOCOLS) -> ssl.SSLContext:

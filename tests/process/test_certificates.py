@@ -267,13 +267,13 @@ def test_connection_serves_its_hosts_after_a_renewal(authority: CertificateAutho
     certificates = certificates_of(first, second)
     serves = host_check(certificates, "two.example")
     assert serves is not None
+    hosts = ("two.example", "new.example", "one.example")
+    assert [serves(host) for host in hosts] == [True, False, False]
     authority.issue("new.example", into=second)
     assert len(reload_twice(certificates)) == 1
-    assert [serves(host) for host in ("two.example", "new.example", "one.example")] == [
-        True,
-        True,
-        False,
-    ]
+    assert [serves(host) for host in hosts] == [True, True, False]
+    long_host = f"{'x' * 1000}.example"
+    assert not serves(long_host)
 
 
 def test_changed_files_are_reloaded(authority: CertificateAuthority) -> None:
