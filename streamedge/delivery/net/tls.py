@@ -91,6 +91,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._protocol: asyncio.Protocol = self
         self._has_received = False
         self._writable: Callable[[], None] | None = None
+        self.is_blocked = False
+        """Whether encrypted bytes wait for the kernel."""
         self._linger: asyncio.TimerHandle | None = None
         self.began_s = loop.time()
 
@@ -104,12 +106,13 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self.fail_handshake("too many handshakes at once")
 
     def data_received(self, data: bytes) -> None:
-        phase = self._phase
-        if (phase is not _Phase.OPEN and phase is not _Phase.HANDSHAKE) or self._raw.is_closing():
-            return
-        self._incoming.write(data)
-        if phase is _Phase.OPEN or self._continue_handshake():
-            self._read()
+        if self._phase is _Phase.OPEN:
+            self._incoming.write(data)
+            self._read(len(data))
+        elif self._phase is _Phase.HANDSHAKE:
+            self._incoming.write(data)
+            if self._continue_handshake():
+                self._read(READ_BYTES)
 
     def eof_received(self) -> None:
         # The peer has left, or the connection was cut on the way: close_notify alone would leave
@@ -128,15 +131,18 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         else:  # port checks send nothing
             self._acceptor.handshakes.discard(self)
         self._phase = _Phase.LOST
+        self.is_blocked = False
         # The SSL object has 20 KB, and refers to what refers to this object: without this, only
         # the garbage collector could free it.
         del self._ssl, self._incoming, self._outgoing
 
     def pause_writing(self) -> None:
+        self.is_blocked = True
         if self._protocol is not self:
             self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
+        self.is_blocked = False
         if self._protocol is not self:
             self._protocol.resume_writing()
         self._call_writable()
@@ -160,19 +166,21 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview, *, more: bool = False) -> None:
         """Encrypts and writes ``data``; with ``more`` the records leave with the next call's."""
-        if self._phase is not _Phase.OPEN or self._raw.is_closing():
+        raw = self._raw
+        if self._phase is not _Phase.OPEN or raw.is_closing():
             return
         encrypt = self._ssl.write
         position = encrypt(data) if data else 0
         while position < len(data):  # one record of at most 16 KiB per call (RFC 8446 §5.1)
             position += encrypt(memoryview(data)[position:])
         if not more:
-            self._raw.write(self._outgoing.read())
+            raw.write(self._outgoing.read())
 
     def write_eof(self) -> None:
         """Closes this direction; data that the peer still sends is ignored."""
-        self._send_close_notify()
-        self._raw.write_eof()
+        if not self._raw.is_closing():
+            self._send_close_notify()
+            self._raw.write_eof()
 
     def can_write_eof(self) -> bool:
         return True
@@ -195,7 +203,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def when_writable(self, call: Callable[[], None] | None) -> None:
         """Calls ``call`` once, later, when the write buffer is empty; None cancels that."""
         self._writable = call
-        if call is not None and not self._raw.get_write_buffer_size():
+        if call is not None and not self.is_blocked:
             self._loop.call_soon(self._call_writable)
 
     def get_write_buffer_size(self) -> int:
@@ -262,15 +270,20 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._flush()
         self._raw.close()
 
-    def _read(self) -> None:
-        """Decrypts the received records and passes their data on in one piece."""
+    def _read(self, size_bytes: int) -> None:
+        """Decrypts the received records and passes their data on in one piece.
+
+        ``size_bytes``: of the buffer for the first record. A size near the record's takes least
+        time to allocate; whole records have less data than that.
+        """
         pieces: list[bytes] = []
-        ended = False
+        incoming, decrypt, ended = self._incoming, self._ssl.read, False
         try:
-            while piece := self._ssl.read(READ_BYTES):
+            while piece := decrypt(size_bytes):
                 pieces.append(piece)
-                if not self._incoming.pending and not self._ssl.pending():
+                if len(piece) < size_bytes and not incoming.pending:
                     break  # another read would raise SSLWantReadError, which takes longer
+                size_bytes = READ_BYTES
             else:
                 ended = True
         except ssl.SSLWantReadError:
@@ -279,10 +292,11 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self._flush()  # sends an alert: an invalid record arrived
             self._raw.close()
             return
-        self._flush()
-        if self._raw.get_write_buffer_size() > UNSENT_BYTES_MAX:
-            self._raw.abort()
-            return
+        if self._outgoing.pending:  # a reply of TLS itself
+            self._flush()
+            if self._raw.get_write_buffer_size() > UNSENT_BYTES_MAX:
+                self._raw.abort()
+                return
         if pieces:
             self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if ended and not self._raw.is_closing():

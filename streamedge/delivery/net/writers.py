@@ -148,25 +148,24 @@ class TlsWriter:
     def send(self, data: bytes | memoryview, *, more: bool) -> int:
         self._raise_if_blocked()
         piece = data if len(data) <= TLS_WRITE_BYTES else memoryview(data)[:TLS_WRITE_BYTES]
-        self._write(piece, more=more)
-        return len(piece)
+        return self._write(piece, more=more)
 
     def send_file(self, file: int, offset: int, count: int) -> int:
         self._raise_if_blocked()
         piece = _read(file, offset, count)
-        if piece:
-            self._write(piece)
-        return len(piece)
+        return self._write(piece) if piece else 0
 
     def send_together(self, head: bytes | memoryview, ready: Ready) -> int:
-        if len(head) >= TLS_WRITE_BYTES:
-            return 0
         file, offset, size = ready
-        left = min(size, SEND_QUANTUM_BYTES)
         accepted = 0
         try:
             self._raise_if_blocked()
-            together = _read(file, offset, left, head)  # a short response is one TLS record
+            if size <= COPIED_BYTES_MAX:  # a short response is one TLS record
+                return self._write(b"".join((head, os.pread(file, size, offset))))
+            if len(head) >= TLS_WRITE_BYTES:
+                return 0
+            left = min(size, SEND_QUANTUM_BYTES)
+            together = _read(file, offset, left, head)
             self._write(together)
             accepted, sent = len(head), len(together) - len(head)
             while sent:
@@ -177,7 +176,7 @@ class TlsWriter:
         return accepted
 
     def unsent_bytes(self) -> int:
-        return self._last_write_bytes if self._connection.get_write_buffer_size() else 0
+        return self._last_write_bytes if self._connection.is_blocked else 0
 
     def watch(self, writable: Callable[[], None]) -> None:
         self._connection.when_writable(writable)
@@ -188,14 +187,15 @@ class TlsWriter:
     def close(self) -> None:
         self.unwatch()
 
-    def _write(self, part: bytes | memoryview, *, more: bool = False) -> None:
+    def _write(self, part: bytes | memoryview, *, more: bool = False) -> int:
         if self._connection.is_closing():
             raise ConnectionResetError
         self._last_write_bytes = len(part)
         self._connection.write(part, more=more)
+        return len(part)
 
     def _raise_if_blocked(self) -> None:
-        if self._connection.get_write_buffer_size():
+        if self._connection.is_blocked:
             raise BlockingIOError
 
 
