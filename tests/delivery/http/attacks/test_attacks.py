@@ -10,6 +10,8 @@ get.
 from __future__ import annotations
 
 import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
 from tests.support.http.http_viewer import request
 from tests.support.http.signers import rsa_signer
-from tests.support.http.web_edge import connections
+from tests.support.http.undisturbed import undisturbed
+from tests.support.http.web_edge import WebEdge, connections
 from tests.support.http.web_versions import HTTP1_VERSIONS, VERSIONS, WebVersion
 from tests.support.origins.scripted_origin import Pattern, Reply
 
@@ -58,6 +61,13 @@ def http(request: pytest.FixtureRequest, authority: CertificateAuthority) -> Web
 def http1(request: pytest.FixtureRequest, authority: CertificateAuthority) -> WebVersion:
     """For what only HTTP/1.1 has, and for viewers that send any bytes."""
     return WebVersion(request.param, authority)
+
+
+@asynccontextmanager
+async def another_viewer(edge: WebEdge, version: WebVersion) -> AsyncIterator[None]:
+    """Another viewer is served meanwhile, and the process stays small."""
+    async with version.viewer(edge) as other, undisturbed(edge, other.get):
+        yield
 
 
 def post(fields: bytes, body: bytes, version: bytes = b"1.1") -> bytes:
@@ -255,7 +265,7 @@ async def test_encoded_path_bypasses_no_behavior(cache_root: Path, http: WebVers
 
 async def test_long_headers_and_urls_are_refused(cache_root: Path, http1: WebVersion) -> None:
     """CPDoS by HHO: a header that only the origin refuses would cache its error for all viewers."""
-    async with http1.serve(cache_root) as edge:
+    async with http1.serve(cache_root) as edge, another_viewer(edge, http1):
         edge.origin.put("a", b"one", headers=FRESH)
         for raw, status in (
             (request("/a", x_large="a" * HEAD_BYTES_MAX), 431),
@@ -412,7 +422,11 @@ async def test_error_that_a_viewer_provokes_is_not_cached(
 async def test_one_byte_of_ten_gigabytes_requests_one_chunk(
     cache_root: Path, http: WebVersion
 ) -> None:
-    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
+    async with (
+        http.serve(cache_root) as edge,
+        http.viewer(edge) as viewer,
+        another_viewer(edge, http),
+    ):
         large = Pattern(10 << 30, seed=2)
         edge.origin.put("large", large, headers=FRESH)
         for position in (0, 5 << 30, (10 << 30) - 1):
@@ -433,7 +447,11 @@ async def test_one_byte_of_ten_gigabytes_requests_one_chunk(
 async def test_overlapping_ranges_send_at_most_the_object(
     cache_root: Path, range_field: str, http: WebVersion
 ) -> None:
-    async with http.serve(cache_root) as edge, http.viewer(edge) as viewer:
+    async with (
+        http.serve(cache_root) as edge,
+        http.viewer(edge) as viewer,
+        another_viewer(edge, http),
+    ):
         film = Pattern(1 << 20, seed=2)
         edge.origin.put("film", film, headers=FRESH)
         for _cold_then_warm in range(2):
@@ -582,12 +600,14 @@ async def test_slow_reader_is_dropped(cache_root: Path, http1: WebVersion) -> No
     async with (
         http1.serve(cache_root, limits={"http_stall": "50ms"}) as edge,
         http1.http1_viewer(edge, receive_buffer_bytes=4096) as viewer,
+        another_viewer(edge, http1),
     ):
         edge.origin.put("film", Pattern(20 << 20), headers=FRESH)
         await viewer.send_request("/film")
-        await until(lambda: bool(connections(edge)))
-        await until(lambda: not connections(edge))
-        assert edge.lines()[-1]["reason"] == "viewer stalled"
+        await until(lambda: len(connections(edge)) == 2)
+        await until(lambda: len(connections(edge)) == 1)
+        (cut,) = [line for line in edge.lines() if "reason" in line]
+        assert (cut["path"], cut["reason"]) == ("/film", "viewer stalled")
 
 
 async def test_too_many_connections_are_refused(cache_root: Path, http1: WebVersion) -> None:

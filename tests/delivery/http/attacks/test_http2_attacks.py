@@ -32,6 +32,7 @@ from tests.support.http.http2_viewer import (
     head,
     open_http2_viewer,
 )
+from tests.support.http.undisturbed import undisturbed
 from tests.support.http.web_edge import WebEdge, serve_web
 from tests.support.origins.scripted_origin import Pattern, Reply
 
@@ -62,6 +63,12 @@ class Served:
     async def viewer(self, **more: Any) -> AsyncIterator[Http2Viewer]:
         async with open_http2_viewer(self.edge.port, self.authority.client(), **more) as viewer:
             yield viewer
+
+    @asynccontextmanager
+    async def undisturbed(self) -> AsyncIterator[None]:
+        """Another viewer is served meanwhile, and the process stays small."""
+        async with self.viewer() as other, undisturbed(self.edge, other.get):
+            yield
 
     async def fetch(self, path: str) -> bytes:
         """The body that another viewer gets."""
@@ -298,7 +305,11 @@ async def test_fields_of_viewers_are_no_fields_of_the_edge(cache_root: Path) -> 
     ],
 )
 async def test_large_head_is_refused(cache_root: Path, fields: Head, statuses: set[int]) -> None:
-    async with serve(cache_root, **ALL) as served, served.viewer() as viewer:
+    async with (
+        serve(cache_root, **ALL) as served,
+        served.viewer() as viewer,
+        served.undisturbed(),
+    ):
         stream = await viewer.send_head(fields, ends=True)
         assert await outcome(viewer, stream) in statuses
         assert served.edge.origin.requests == []
@@ -317,7 +328,7 @@ async def test_head_that_never_ends_is_closed(cache_root: Path) -> None:
 
 
 async def test_continuations_without_end_are_closed(cache_root: Path) -> None:
-    async with serve(cache_root) as served, served.viewer() as viewer:
+    async with serve(cache_root) as served, served.viewer() as viewer, served.undisturbed():
         stream = viewer.new_stream()
         raw = frame(HEADERS, END_STREAM, stream, viewer.encode(head("/a")))
         await viewer.send(raw + frame(CONTINUATION, 0, stream) * 10_000)
@@ -352,7 +363,11 @@ async def test_stream_that_is_not_read_is_reset_alone(cache_root: Path) -> None:
 
 async def test_reset_requests_leave_nothing_behind(cache_root: Path) -> None:
     """Rapid reset (CVE-2023-44487)."""
-    async with serve(cache_root, **ALL) as served, served.viewer() as viewer:
+    async with (
+        serve(cache_root, **ALL) as served,
+        served.viewer() as viewer,
+        served.undisturbed(),
+    ):
         served.edge.origin.hold_responses()
         raw = b""
         for _each in range(2000):
