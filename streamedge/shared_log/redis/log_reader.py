@@ -47,7 +47,8 @@ class LogReader:
             if fresh:
                 entries = self._pushed(subscription, after, count)
                 if entries:
-                    return self._returned(entries)
+                    self._at = (entries[-1].position, entries[-1].id)
+                    return entries
                 fresh = entries is not None
             left_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
             if fresh:
@@ -57,9 +58,7 @@ class LogReader:
             timeout_s = SILENCE_TIMEOUT_S if silent else READ_TIMEOUT_S
             entries = await self._read(subscription, after, count, timeout_s)
             if entries or left_s == 0.0:
-                self._at = after
-                return self._returned(entries)
-            self._at = after
+                return entries
             fresh = True
 
     async def close(self) -> None:
@@ -74,11 +73,6 @@ class LogReader:
             await subscription.subscribe(self._channel)
             self._subscription = subscription
         return self._subscription
-
-    def _returned(self, entries: list[PlacedEntry]) -> list[PlacedEntry]:
-        if entries:
-            self._at = (entries[-1].position, entries[-1].id)
-        return entries
 
     def _pushed(
         self, subscription: Subscription, after: tuple[int, str], count: int
@@ -107,7 +101,8 @@ class LogReader:
     async def _read(
         self, subscription: Subscription, after: tuple[int, str], count: int, timeout_s: float
     ) -> list[PlacedEntry]:
-        """The entries behind ``after`` in the log."""
+        """The entries behind ``after`` in the log; sets ``_at`` if these are all."""
+        self._at = None
         position, entry_id = after
         reply: bytes = await subscription.run(
             READ,
@@ -122,9 +117,12 @@ class LogReader:
             place = "its beginning" if position == START else format_position(position)
             raise HistoryError(f"the shared log does not go on from {place}")
         try:
-            return [_placed_entry(line) for line in reply.split(b"\n") if line]
-        except (ValueError, IndexError):
+            entries = [_placed_entry(line) for line in reply.split(b"\n") if line]
+        except ValueError:
             raise EngineError("the engine holds something else under the key of the log") from None
+        if len(entries) < count and len(reply) < READ_BYTES_MAX:
+            self._at = (entries[-1].position, entries[-1].id) if entries else after
+        return entries
 
 
 def _placed_entry(line: bytes) -> PlacedEntry:
