@@ -26,7 +26,6 @@ from bench.http import (
     http2_hits,
     http_hits,
     http_requests,
-    https_hits,
     https_requests,
     idle_connections,
     requests,
@@ -74,7 +73,7 @@ BENCHMARKS = {
         " rounds' ratios.",
     ),
     "https-hits": Benchmark(
-        https_hits.hits,
+        http_hits.secure_hits,
         "As http-hits, over TLS 1.3 with the same certificate for both. The load generator counts"
         " the records and decrypts only the first response, so that it costs less than any server.",
     ),

@@ -30,7 +30,10 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class HitsPlan:
-    """For ``seconds``, ``connections`` request random aligned ranges, each one at a time."""
+    """For ``seconds``, ``connections`` request random aligned ranges, each one at a time.
+
+    ``trusted``: over HTTPS the server's certificate, a PEM file.
+    """
 
     port: int
     path: str
@@ -39,6 +42,7 @@ class HitsPlan:
     connections: int
     seconds: float
     server_pid: int
+    trusted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ import socket
 import ssl
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
+from bench.loads.http_load import HitsPlan
 from bench.loads.load import LoadResult, run_load
 from bench.machine import cpu_s
 from bench.servers.certificate import NAME
@@ -30,24 +31,7 @@ RECORD_OVERHEAD_BYTES = 17  # content type and tag, for the ciphers of TLS 1.3
 _HEAD_END = b"\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class SecureHitsPlan:
-    """For ``seconds``, ``connections`` request random aligned ranges, each one at a time.
-
-    ``trusted``: the server's certificate, a PEM file.
-    """
-
-    port: int
-    path: str
-    object_bytes: int
-    range_bytes: int
-    connections: int
-    seconds: float
-    server_pid: int
-    trusted: str
-
-
-def secure_hit(plan: SecureHitsPlan) -> LoadResult:
+def secure_hit(plan: HitsPlan) -> LoadResult:
     """Runs the plan in a separate process, on the load generator's core."""
     return LoadResult(**run_load("bench.loads.https_load", asdict(plan), limit_s=plan.seconds))
 
@@ -55,7 +39,7 @@ def secure_hit(plan: SecureHitsPlan) -> LoadResult:
 class _Reader:
     """One connection. Only its first response is decrypted."""
 
-    def __init__(self, context: ssl.SSLContext, plan: SecureHitsPlan) -> None:
+    def __init__(self, context: ssl.SSLContext, plan: HitsPlan) -> None:
         self.socket = socket.create_connection((LOOPBACK, plan.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._plan = plan
@@ -131,7 +115,7 @@ class _Reader:
         self.socket.sendall(self._outgoing.read())
 
 
-def _hit(plan: SecureHitsPlan) -> LoadResult:
+def _hit(plan: HitsPlan) -> LoadResult:
     chosen = random.Random(1)
     count = (plan.object_bytes - FIRST_POSITION) // plan.range_bytes
     context = ssl.create_default_context(cafile=plan.trusted)
@@ -169,4 +153,4 @@ def _hit(plan: SecureHitsPlan) -> LoadResult:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_hit(SecureHitsPlan(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(_hit(HitsPlan(**json.loads(sys.argv[1]))))))
