@@ -102,6 +102,7 @@ class Http2Viewer:
         self.goaways: list[tuple[int, int]] = []  # last stream and code
         self.settings: dict[int, int] = {}  # the edge's
         self.pongs: list[bytes] = []
+        self.order: list[int] = []  # the stream of each DATA frame
         self.reads = reads
         self._reader = reader
         self._writer = writer
@@ -178,6 +179,10 @@ class Http2Viewer:
             if is_last:
                 return
 
+    def room(self, stream: int) -> int:
+        """How many bytes of a request's body the edge accepts now."""
+        return self._room(self._streams[stream])
+
     def _room(self, state: _Stream) -> int:
         return max(0, min(state.window_bytes, self._window_bytes))
 
@@ -194,6 +199,16 @@ class Http2Viewer:
         return await self.send_head(
             head(path, method, host=host, scheme=scheme, **fields), ends=True
         )
+
+    async def send_trailers(self, stream: int, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        """Ends a request with a trailer section."""
+        await self.send(self.head_frames(stream, self.encode(fields), ends=True))
+
+    async def open_windows(self, streams: Sequence[int], count: int = 20_000_000) -> None:
+        """Lets the edge send ``count`` bytes more, of each stream; ``reads`` from now on."""
+        self.reads = True
+        for stream in (0, *streams):
+            await self.send_frame(WINDOW_UPDATE, 0, stream, count.to_bytes(4, "big"))
 
     async def get(
         self, path: str, method: str = "GET", *, host: str = "edge", **fields: str
@@ -235,6 +250,16 @@ class Http2Viewer:
         if len(state.body) < count:
             raise StreamResetError(state.reset_code or 0, bytes(state.body))
         return bytes(state.body)
+
+    def received_bytes(self, stream: int) -> int:
+        """How many bytes of a body have come."""
+        return len(self._streams[stream].body)
+
+    async def receive_reset(self, stream: int) -> int:
+        """The error code with which the edge resets a stream."""
+        state = self._streams[stream]
+        await self._until(lambda: state.reset_code is not None, stream)
+        return state.reset_code or 0
 
     async def receive_interim(self, stream: int) -> Response:
         """The next 1xx response."""
@@ -325,6 +350,7 @@ class Http2Viewer:
         state = self._streams[stream]
         assert state.response is not None
         assert not state.has_ended
+        self.order.append(stream)
         state.body += payload
         state.has_ended = bool(flags & END_STREAM)
         if self.reads and payload:

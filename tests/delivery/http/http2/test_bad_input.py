@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http.http2_client import secure_contexts
+from tests.support.http.http2_edge import secure_contexts
 from tests.support.http.http2_viewer import (
     DATA,
     END_STREAM,

@@ -12,12 +12,13 @@ import pytest
 from streamedge.delivery.http.http2.engine import ErrorCode
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http.http2_client import (
-    HOST,
+from tests.support.http.http2_edge import HOST, http2_connections, open_http2, serve_http2
+from tests.support.http.http2_viewer import (
+    INITIAL_WINDOW_SIZE,
+    RST_STREAM,
+    SETTINGS,
     StreamResetError,
-    http2_connections,
-    open_http2,
-    serve_http2,
+    head,
 )
 from tests.support.http.web_edge import WebEdge
 from tests.support.origins.scripted_origin import Pattern, Reply
@@ -25,7 +26,6 @@ from tests.support.origins.scripted_origin import Pattern, Reply
 FILM = Pattern(3_000_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
 SMALL = b"small" * 200
-INITIAL_WINDOW = 4  # the number of the setting (RFC 9113 §6.5.2)
 WRITES: dict[str, Any] = {
     "rules": {
         "methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"],
@@ -38,10 +38,7 @@ WRITES: dict[str, Any] = {
     },
     "limits": {"origin_retries": 0},
 }
-HEAD = [
-    *((b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/small")),
-    (b":authority", HOST.encode()),
-]
+HEAD = head("/small", host=HOST)
 
 
 def put(edge: WebEdge) -> None:
@@ -107,10 +104,9 @@ async def test_body_and_trailers_reach_the_origin(cache_root: Path) -> None:
     async with serve_http2(cache_root, **WRITES) as served, open_http2(served) as viewer:
         edge = served[0]
         edge.origin.script(Reply(status=201, body=b"stored"))
-        stream = await viewer.send_request("/form", "POST", ends=False, te="trailers")
+        stream = await viewer.send_head(head("/form", "POST", te="trailers"), ends=False)
         await viewer.send_body(stream, WHOLE, ends=False)
-        viewer.connection.send_headers(stream, [("x-check", "sum")], end_stream=True)
-        await viewer.flush()
+        await viewer.send_trailers(stream, [(b"x-check", b"sum")])
         response = await viewer.receive(stream)
         assert (response.status, response.body) == (201, b"stored")
         (seen,) = edge.origin.requests
@@ -124,11 +120,11 @@ async def test_body_that_the_origin_does_not_read_stays_with_the_viewer(cache_ro
         edge = served[0]
         edge.origin.script(Reply(status=200))
         edge.origin.pause_bodies()
-        stream = await viewer.send_request("/form", "POST", ends=False)
+        stream = await viewer.send_head(head("/form", "POST"), ends=False)
         body = bytes(20 << 20)
         sending = asyncio.create_task(viewer.send_body(stream, body))
         await edge.origin.wait_for_requests(1)
-        await until(lambda: not viewer.connection.local_flow_control_window(stream))
+        await until(lambda: not viewer.room(stream))
         edge.origin.resume_bodies()
         await sending
         assert (await viewer.receive(stream)).status == 200
@@ -138,10 +134,9 @@ async def test_body_that_the_origin_does_not_read_stays_with_the_viewer(cache_ro
 async def test_expectation_is_answered_before_the_body_is_sent(cache_root: Path) -> None:
     async with serve_http2(cache_root, **WRITES) as served, open_http2(served) as viewer:
         served[0].origin.script(Reply(status=200, body=b"done"))
-        stream = await viewer.send_request("/form", "PUT", ends=False, expect="100-continue")
-        while not viewer.streams[stream].interim:
-            await viewer.receive_events()
-        assert viewer.streams[stream].interim == [{":status": "100"}]
+        stream = await viewer.send_head(head("/form", "PUT", expect="100-continue"), ends=False)
+        interim = await viewer.receive_interim(stream)
+        assert (interim.status, interim.fields) == (100, {})
         await viewer.send_body(stream, b"body")
         assert (await viewer.receive(stream)).body == b"done"
 
@@ -149,19 +144,18 @@ async def test_expectation_is_answered_before_the_body_is_sent(cache_root: Path)
 async def test_refusal_of_an_upload_ends_it_without_an_error(cache_root: Path) -> None:
     """RFC 9113 §8.1: a complete response, and then RST_STREAM with NO_ERROR."""
     async with serve_http2(cache_root) as served, open_http2(served) as viewer:
-        stream = await viewer.send_request("/film", "PUT", ends=False)
+        stream = await viewer.send_head(head("/film", "PUT"), ends=False)
         assert (await viewer.receive(stream)).status == 405
-        assert await viewer.until_reset(stream) == ErrorCode.NO_ERROR
+        assert await viewer.receive_reset(stream) == ErrorCode.NO_ERROR
 
 
 async def test_reset_upload_is_no_complete_request(cache_root: Path) -> None:
     async with serve_http2(cache_root, **WRITES) as served, open_http2(served) as viewer:
         edge = served[0]
-        stream = await viewer.send_request("/form", "POST", ends=False)
+        stream = await viewer.send_head(head("/form", "POST"), ends=False)
         await viewer.send_body(stream, bytes(2_000_000), ends=False)
         await edge.origin.wait_for_requests(1)
-        viewer.connection.reset_stream(stream, error_code=ErrorCode.CANCEL)
-        await viewer.flush()
+        await viewer.send_frame(RST_STREAM, 0, stream, ErrorCode.CANCEL.to_bytes(4, "big"))
         await until(lambda: not http2_connections(edge)[0].stats().handling)
         assert not edge.origin.requests[0].has_ended
 
@@ -189,35 +183,36 @@ async def test_interim_responses_of_the_origin_reach_the_viewer(cache_root: Path
         served[0].origin.script(Reply(interim=((103, (("Link", "</a.css>"),)),)))
         stream = await viewer.send_request("/small")
         assert (await viewer.receive(stream)).body == SMALL
-        assert viewer.streams[stream].interim == [{":status": "103", "link": "</a.css>"}]
+        interim = await viewer.receive_interim(stream)
+        assert (interim.status, interim.fields) == (103, {"link": "</a.css>"})
 
 
 # Windows and priorities
 
 
 async def test_blocked_stream_costs_no_memory_and_others_go_on(cache_root: Path) -> None:
-    settings = {INITIAL_WINDOW: 1000}
+    settings = [(INITIAL_WINDOW_SIZE, 1000)]
     async with (
         serve_http2(cache_root) as served,
         open_http2(served, settings=settings) as viewer,
     ):
         put(served[0])
         await viewer.get("/small")
-        viewer.acknowledges = False
+        viewer.reads = False
         blocked = [await viewer.send_request("/film") for _ in range(20)]
         assert (await viewer.get("/small", range="bytes=0-99")).body == SMALL[:100]
         (connection,) = http2_connections(served[0])
         await until(lambda: connection.stats().blocked == 20)
-        while any(len(viewer.streams[stream].body) < 1000 for stream in blocked):
-            await viewer.receive_events()
-        assert {len(viewer.streams[stream].body) for stream in blocked} == {1000}
+        for stream in blocked:
+            await viewer.receive_bytes(stream, 1000)
+        assert {viewer.received_bytes(stream) for stream in blocked} == {1000}
         await viewer.open_windows(blocked[:2])
         for stream in blocked[:2]:
             assert (await viewer.receive(stream)).body == WHOLE
 
 
 async def test_larger_initial_window_opens_all_streams(cache_root: Path) -> None:
-    settings = {INITIAL_WINDOW: 0}
+    settings = [(INITIAL_WINDOW_SIZE, 0)]
     async with (
         serve_http2(cache_root) as served,
         open_http2(served, settings=settings) as viewer,
@@ -225,8 +220,8 @@ async def test_larger_initial_window_opens_all_streams(cache_root: Path) -> None
         put(served[0])
         streams = [await viewer.send_request("/small") for _ in range(3)]
         await until(lambda: sum(one.stats().blocked for one in http2_connections(served[0])) == 3)
-        viewer.connection.update_settings({INITIAL_WINDOW: 65_535})
-        await viewer.flush()
+        setting = INITIAL_WINDOW_SIZE.to_bytes(2, "big") + (65_535).to_bytes(4, "big")
+        await viewer.send_frame(SETTINGS, 0, 0, setting)
         for stream in streams:
             assert (await viewer.receive(stream)).body == SMALL
 
@@ -236,7 +231,7 @@ async def test_urgent_response_overtakes_others(cache_root: Path) -> None:
         put(served[0])
         for path in ("/film", "/small"):
             await viewer.get(path)
-        viewer.acknowledges = False
+        viewer.reads = False
         films = [await viewer.send_request("/film") for _ in range(4)]
         (connection,) = http2_connections(served[0])
         await until(lambda: connection.stats().responses == 4)
@@ -257,7 +252,7 @@ async def test_only_incremental_responses_take_turns(
     async with serve_http2(cache_root) as served, open_http2(served) as viewer:
         put(served[0])
         await viewer.get("/film")
-        viewer.acknowledges = False
+        viewer.reads = False
         viewer.order.clear()
         films = [await viewer.send_request("/film", priority=priority) for _ in range(2)]
         (connection,) = http2_connections(served[0])
@@ -282,7 +277,7 @@ async def test_authority_and_host_must_agree(
     async with serve_http2(cache_root) as served, open_http2(served) as viewer:
         put(served[0])
         for _cold_then_warm in range(2):
-            stream = await viewer.send_head([*HEAD, extra])
+            stream = await viewer.send_head([*HEAD, extra], ends=True)
             assert (await viewer.receive(stream)).status == status
 
 
@@ -318,16 +313,16 @@ async def test_host_without_http2_is_misdirected_on_its_stream(
     ):
         put(served[0])
         for _cold_then_warm in range(3):
-            misdirected = await viewer.send_head([*HEAD[:3], (b":authority", b"old.test")])
+            misdirected = await viewer.send_head(head("/small", host="old.test"), ends=True)
             assert (await viewer.receive(misdirected)).status == status
-            assert (await viewer.receive(await viewer.send_head(HEAD))).status == 200
+            assert (await viewer.receive(await viewer.send_head(HEAD, ends=True))).status == 200
 
 
 async def test_cookies_are_joined(cache_root: Path) -> None:
     """RFC 9113 §8.2.3"""
     async with serve_http2(cache_root, **WRITES) as served, open_http2(served) as viewer:
         fields = [*HEAD, (b"cookie", b"a=1"), (b"cookie", b"b=2")]
-        await viewer.send_head(fields)
+        await viewer.send_head(fields, ends=True)
         await served[0].origin.wait_for_requests(1)
         assert served[0].origin.requests[0].headers["cookie"] == "a=1; b=2"
 
@@ -345,13 +340,12 @@ async def test_drain_lets_requests_on_their_way_finish(cache_root: Path) -> None
         await until(lambda: bool(edge.origin.requests))
         (connection,) = http2_connections(edge)
         connection.shutdown()
-        while not viewer.goaways:
-            await viewer.receive_events()
-        assert viewer.goaways[0].last_stream_id == 2**31 - 1
+        await viewer.until(lambda: bool(viewer.goaways))
+        assert viewer.goaways[0] == (2**31 - 1, ErrorCode.NO_ERROR)
         edge.origin.release_responses()
         assert (await viewer.receive(slow)).body == WHOLE
-        assert await viewer.until_ended() == ErrorCode.NO_ERROR
-        assert viewer.goaways[-1].last_stream_id == slow
+        assert await viewer.receive_end() == ErrorCode.NO_ERROR
+        assert viewer.goaways[-1] == (slow, ErrorCode.NO_ERROR)
 
 
 async def test_drain_does_not_wait_for_a_viewer_that_does_not_answer(cache_root: Path) -> None:

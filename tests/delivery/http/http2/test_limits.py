@@ -21,7 +21,7 @@ from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http.http2_client import http2_connections, secure_contexts
+from tests.support.http.http2_edge import http2_connections, secure_contexts
 from tests.support.http.http2_viewer import (
     CANCEL,
     CONTINUATION,
