@@ -64,12 +64,14 @@ class Memo(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value, size_bytes: int) -> None:
         """Stores ``value``; it and its key use ``size_bytes``."""
-        self.pop(key)
+        if key in self._sizes:
+            self.pop(key)
         size_bytes += ENTRY_BYTES
         self.entries[key] = value
         self._sizes[key] = size_bytes
         self._count(size_bytes)
-        self._budget.evict()
+        if self._budget.used_bytes > self._budget.bytes_max:
+            self._budget.evict()
 
     def pop(self, key: Key) -> Value | None:
         """Removes an entry and returns its value, or None."""

@@ -379,9 +379,10 @@ class Cache:
         subject: InvalidationTarget = NO_TARGET,
     ) -> Reader:
         """Returns a reader; its result is MISS if the first bytes of a hit are still to come."""
-        first = Span(want.start, min(want.start + 1, open_object.version.size_bytes))
-        if result is CacheResult.HIT and want.size and not open_object.is_covered(first):
-            result = CacheResult.MISS
+        if result is CacheResult.HIT and want.size:
+            first = Span(want.start, min(want.start + 1, open_object.version.size_bytes))
+            if not open_object.is_covered(first):
+                result = CacheResult.MISS
         return Reader(open_object, result, subject)
 
     # Periodic work and limits

@@ -43,6 +43,8 @@ def path_name(path: str | bytes) -> str | None:
     decoded = unquote_to_bytes(path).removeprefix(b"/")
     if _NEVER.search(decoded):
         return None
-    if any(segment.partition(b";")[0] in {b"..", b"."} for segment in decoded.split(b"/")):
+    if b"/." in b"/" + decoded and any(
+        segment.partition(b";")[0] in {b"..", b"."} for segment in decoded.split(b"/")
+    ):
         return None
     return decoded.decode("utf-8", "surrogateescape")

@@ -251,13 +251,18 @@ def without_no_codings(name: str, value: str) -> str | None:
 def representation_fields(fields: Mapping[str, str]) -> dict[str, str]:
     """The fields that ``OriginHead.headers`` holds."""
     nominated = parse_connection(fields.get("connection", ""))
-    return {
-        name: viewer_value
+    remaining = {
+        name: value
         for name, value in fields.items()
-        if name not in _DROPPED_FIELDS
-        and name not in nominated
-        and (viewer_value := without_no_codings(name, value)) is not None
+        if name not in _DROPPED_FIELDS and name not in nominated
     }
+    if "content-encoding" in remaining:
+        codings = content_codings(remaining["content-encoding"])
+        if codings:
+            remaining["content-encoding"] = codings
+        else:
+            del remaining["content-encoding"]
+    return remaining
 
 
 def _refusal(

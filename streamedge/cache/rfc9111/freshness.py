@@ -145,7 +145,9 @@ def initial_age_s(fields: Mapping[str, str], request_s: float, response_s: float
     several Ages the first counts; an Age that is no number is ignored (§5.1).
     """
     apparent_s = max(0.0, floor(response_s) - _date_s(fields, floor(response_s)))
-    age_s = delta_seconds(fields.get("age", "").partition(",")[0].strip(" \t")) or 0
+    age_s, age = 0, fields.get("age")
+    if age is not None:
+        age_s = delta_seconds(age.partition(",")[0].strip(" \t")) or 0
     return max(apparent_s, age_s + response_s - request_s)
 
 

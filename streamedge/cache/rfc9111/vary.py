@@ -15,12 +15,14 @@ from streamedge.keys import join_key
 
 def parse_vary(fields: Mapping[str, str]) -> tuple[str, ...]:
     """The request fields that a response was selected by: lower case, each once, sorted."""
-    return tuple(sorted(set(split_list(fields.get("vary", "").lower())) - {"", "*"}))
+    value = fields.get("vary")
+    return () if value is None else tuple(sorted(set(split_list(value.lower())) - {"", "*"}))
 
 
 def varies_by_everything(fields: Mapping[str, str]) -> bool:
     """Whether Vary has a member "*", so that no other request ever matches."""
-    return "*" in split_list(fields.get("vary", ""))
+    value = fields.get("vary")
+    return value is not None and "*" in split_list(value)
 
 
 def vary_slot_key(key: str) -> str:

@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamedge.cache.storage.records import asset_digest
+from streamedge.memo import cache_short_texts
 
 WRITE_SLOTS = 1 << 18
 _FIRST_SLOT = 512  # in words of 8 bytes: the slots begin on a page of their own
@@ -196,6 +197,7 @@ def _is_sound(words: memoryview) -> bool:
     return max(number, lookups, words[_INVALIDATIONS]) < _NUMBER_END and are_slots_sound
 
 
+@cache_short_texts(1024, 1024)  # a lookup needs it several times
 def _lookup_slot(key: str) -> int:
     return _FIRST_LOOKUP + int(asset_digest(key)[:8], 16) % _LOOKUP_SLOTS
 

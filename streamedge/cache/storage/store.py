@@ -45,6 +45,7 @@ from streamedge.cache.storage.inline_body import InlineBody
 from streamedge.cache.storage.locks import try_lock, unlock
 from streamedge.cache.storage.records import Record, asset_digest, decode_record, encode_record
 from streamedge.errors import CacheFullError
+from streamedge.memo import cache_short_texts
 from streamedge.ops.log import Log
 from streamedge.spans import Span
 
@@ -469,6 +470,7 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
+@cache_short_texts(1024, 1024)  # to lock and to unlock
 def _lock_number(key: str) -> Span:
     number = int(asset_digest(key)[:15], 16)
     return Span(number, number + 1)

@@ -116,7 +116,7 @@ def web_request(
     ``proxies``: the trusted proxies if the client is one of them, otherwise empty. ``serves``: says
     which hosts the connection was made for; None means any.
     """
-    sent = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+    sent = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields])
     headers: dict[str, str] = {}
     for name, value in sent:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value

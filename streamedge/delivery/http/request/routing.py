@@ -493,9 +493,11 @@ def wants_upgrade(route: Route, request: WebRequest) -> bool:
 
 def is_looping(request: WebRequest, edge_name: str) -> bool:
     """Whether the request has been through this edge before (RFC 8586 §2)."""
+    hops = request.headers.get("cdn-loop")
+    if hops is None:
+        return False
     own = loop_id(edge_name)
-    hops = request.headers.get("cdn-loop", "").split(",")
-    return any(hop.split(";")[0].strip() == own for hop in hops)
+    return any(hop.split(";")[0].strip() == own for hop in hops.split(","))
 
 
 def loop_id(edge_name: str) -> str:

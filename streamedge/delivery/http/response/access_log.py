@@ -7,6 +7,7 @@ from viewers are quoted as JSON; frequent values are quoted once and remembered.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 from streamedge.memo import cache_short_texts
 from streamedge.ops.log import FIELD_CHARACTERS_MAX
@@ -35,6 +36,7 @@ def _quoted(value: str) -> str:
     return json.dumps(value)
 
 
+@lru_cache(256)  # for the fast path and for the line
 def target_fields(host: bytes | str, path: bytes, distribution: str | None) -> str:
     """The fields for the target of a request; ``distribution`` is None where none matches."""
     fields = f'"host":{quoted(host)},"path":{quoted(path)}'

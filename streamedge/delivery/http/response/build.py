@@ -122,8 +122,11 @@ class ResponseBuilder:
             head = replace(head, headers={**head.headers, **stored.withheld})
         handling = cache_status(self._edge_name, stored.cache_status, ttl_s)
         # Trailer fields need a body without a stated length in HTTP/1.1 (RFC 9112 §7.1.2).
-        sends_trailers = request.http_version != "1.0" and accepts_trailers(request.headers)
-        has_trailers = bool(reader.trailers) and sends_trailers
+        has_trailers = (
+            bool(reader.trailers)
+            and request.http_version != "1.0"
+            and accepts_trailers(request.headers)
+        )
         if not head.version.has_ended:
             return self._read_along(route, request, head, reader, result, handling, age_s)
         response = self.from_head(route, request, head, result, handling, age_s, now_s, status)

@@ -8,7 +8,7 @@ boundary, which is random.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import NamedTuple
@@ -209,21 +209,24 @@ def stored_fields(head: OriginHead, age_s: float, context: ResponseContext) -> l
     return response_fields(stored_response_fields(head), age_s, context)
 
 
-def stored_response_fields(head: OriginHead) -> Iterator[Field]:
+def stored_response_fields(head: OriginHead) -> list[Field]:
     """The fields of a stored response, without those that the edge adds."""
     version = head.version
+    fields = []
     if head.content_type:
-        yield "content-type", head.content_type
+        fields.append(("content-type", head.content_type))
     if head.status == HTTPStatus.OK and version.has_ended:
-        yield "accept-ranges", "bytes"
+        fields.append(("accept-ranges", "bytes"))
     if version.etag:
-        yield "etag", version.etag
+        fields.append(("etag", version.etag))
     if version.last_modified_s is not None:
-        yield "last-modified", format_http_date(version.last_modified_s)
+        fields.append(("last-modified", format_http_date(version.last_modified_s)))
     for name, value in head.headers.items():
-        if name != "accept-ranges":
-            for line in value.split("\n"):
-                yield name, line
+        if "\n" in value:
+            fields += [(name, line) for line in value.split("\n")]
+        elif name != "accept-ranges":
+            fields.append((name, value))
+    return fields
 
 
 def response_fields(
