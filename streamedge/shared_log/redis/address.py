@@ -5,15 +5,19 @@ Passwords are in ``arguments`` only, which no message and no representation show
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection
 
 from streamedge.shared_log.engine import EngineError
 
 CONNECT_TIMEOUT_S = 1.5
+_CLASSES: dict[str, type[Connection]] = {"redis": Connection, "rediss": SSLConnection}
+_DATABASE = re.compile(r"/?|/(\d{1,6})")
 _RESP = 3  # replies and messages of channels on one connection
 # The kernel closes a connection whose other end is gone without a word.
 _KEEPALIVE = {
@@ -54,18 +58,24 @@ def parse_address(url: str, client_name: str) -> Address:
     ``client_name``: what CLIENT LIST shows. Raises EngineError.
     """
     try:
-        arguments: dict[str, Any] = {**parse_url(url)}
-    except ValueError:
-        # The cause may quote a part of the password.
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 6379
+    except ValueError:  # it may quote a part of the password
+        host = None
+    path = host and _DATABASE.fullmatch(parts.path)
+    if not host or not path or parts.query or parts.fragment or parts.scheme not in _CLASSES:
         raise EngineError(
             'the URL of the engine is not valid; write redis://HOST:PORT/DB, and "/", "?", "#",'
             ' "@" and ":" of a password as %2F, %3F, %23, %40 and %3A'
-        ) from None
-    connection_class = arguments.pop("connection_class", Connection)
-    if not issubclass(connection_class, Connection):
-        raise EngineError("the URL of the engine begins with redis:// or rediss://")
-    scheme = "redis" if connection_class is Connection else "rediss"
-    host = arguments.setdefault("host", "localhost")
-    port = arguments.setdefault("port", 6379)
-    place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{arguments.get('db', 0)}"
-    return Address(place, connection_class, arguments | {"client_name": client_name})
+        )
+    database = int(path[1] or 0)
+    arguments = {
+        "host": host,
+        "port": port,
+        "db": database,
+        "username": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "client_name": client_name,
+    }
+    place = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}/{database}"
+    return Address(place, _CLASSES[parts.scheme], arguments)
