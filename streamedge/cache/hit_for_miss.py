@@ -3,36 +3,52 @@
 Without the marks, requests for such a key would wait for each other one by one. Pure: ``now_s`` is
 seconds since 1970. A mark ends after ``HIT_FOR_MISS_S``, with a response that can be stored, or if
 the clock went backwards.
+
+A mark also keeps how many lookups of the key had ended (in all workers) when nothing was stored
+under it. While that number is the same, nothing is stored, and the disk need not be read.
 """
 
 from __future__ import annotations
 
 HIT_FOR_MISS_S = 60.0
-HIT_FOR_MISS_KEYS_MAX = 8192  # each takes about 200 bytes
+HIT_FOR_MISS_KEYS_MAX = 8192  # each takes about 250 bytes
 
 
 class HitForMiss:
-    """A worker's marks, by the hash of the key; another key with that hash only does not wait."""
+    """A worker's marks, by the hash of the key: a mark counts for another key with that hash."""
 
     def __init__(self) -> None:
-        self._until_s: dict[int, float] = {}  # in the order of their beginning
+        self._marks: dict[int, tuple[float, int | None]] = {}  # in the order of their beginning
 
     def __len__(self) -> int:
-        return len(self._until_s)
+        return len(self._marks)
 
     def holds(self, key: str, now_s: float) -> bool:
         """Whether requests for the key do not wait for each other now."""
-        if not self._until_s:
+        if not self._marks:
             return False
-        return now_s < self._until_s.get(hash(key), 0.0) <= now_s + HIT_FOR_MISS_S
+        mark = self._marks.get(hash(key))
+        return mark is not None and now_s < mark[0] <= now_s + HIT_FOR_MISS_S
 
-    def begin(self, key: str, now_s: float) -> None:
-        """Marks a key from now on; removes the oldest mark if there are too many."""
+    def is_empty(self, key: str, now_s: float, lookups_ended: int) -> bool:
+        """Whether the mark holds, and still shows that nothing is stored under the key."""
+        mark = self._marks.get(hash(key))
+        return (
+            mark is not None
+            and mark[1] == lookups_ended
+            and now_s < mark[0] <= now_s + HIT_FOR_MISS_S
+        )
+
+    def begin(self, key: str, now_s: float, lookups_ended: int | None = None) -> None:
+        """Marks a key from now on; removes the oldest mark if there are too many.
+
+        ``lookups_ended``: how many had ended when nothing was stored; None: something may be.
+        """
         self.end(key)
-        if len(self._until_s) >= HIT_FOR_MISS_KEYS_MAX:
-            del self._until_s[next(iter(self._until_s))]
-        self._until_s[hash(key)] = now_s + HIT_FOR_MISS_S
+        if len(self._marks) >= HIT_FOR_MISS_KEYS_MAX:
+            del self._marks[next(iter(self._marks))]
+        self._marks[hash(key)] = now_s + HIT_FOR_MISS_S, lookups_ended
 
     def end(self, key: str) -> None:
         """Removes the mark of a key, if it has one."""
-        self._until_s.pop(hash(key), None)
+        self._marks.pop(hash(key), None)

@@ -39,7 +39,8 @@ class Lookup:
     claims it; ``refusal``, status and fields of an object origin's error, the same for all
     requests; ``failure``. None is set if the lookup was cancelled. ``withheld``: fields of the
     origin's response for its own request only. ``is_shared``: whether requests that joined may read
-    the version.
+    the version. ``lookups_ended``: how many lookups of the key had ended when nothing was stored
+    under it; None: something may be.
     """
 
     cache_status: CacheStatus
@@ -55,6 +56,7 @@ class Lookup:
     sent_at: SentAt = NOT_SENT  # the last request for it
     position: int = 0  # counts as a reader, so the version stays open until the waiters arrive
     want_end: int = UNKNOWN_BYTES
+    lookups_ended: int | None = None
     _waiters: list[asyncio.Future[None]] | None = None
 
     def ended(self) -> asyncio.Future[None]:

@@ -41,6 +41,7 @@ from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.rfc9111.reuse import Reuse
 from streamedge.cache.rfc9111.storing import is_storable, withheld_fields
 from streamedge.cache.rfc9111.vary import parse_vary, variant_key
+from streamedge.cache.running_pass import RunningPass
 from streamedge.cache.storage.extent import EXTENT_BYTES
 from streamedge.cache.storage.inline_body import INLINE_BYTES_MAX
 from streamedge.cache.storage.records import (
@@ -53,7 +54,15 @@ from streamedge.cache.storage.records import (
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import Validity, Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import OriginHead, OriginRequest, OriginResponse, Upstream, Version
+from streamedge.origin import (
+    Fields,
+    ImmediateUpstream,
+    OriginHead,
+    OriginRequest,
+    OriginResponse,
+    Upstream,
+    Version,
+)
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
 from streamedge.spans import Span
@@ -197,6 +206,47 @@ class ResponseCache:
             outcome = await self._join(running, request)
             if outcome is not None:
                 return outcome
+
+    def begin_pass(
+        self,
+        request: CacheRequest,
+        upstream: ImmediateUpstream,
+        interim: Callable[[int, Fields], None] | None,
+    ) -> RunningPass | None:
+        """Sends a request to the origin at once, if ``respond`` would do so without waiting.
+
+        That is: the key is hit-for-miss, nothing is stored under it, and a connection is idle. When
+        the response comes, ``pass_at_once`` or ``finish_pass`` returns the outcome.
+        """
+        key, cache = request.asset.key, self._cache
+        ended = cache.store.changes.lookups_ended(key)
+        if not cache.hit_for_miss.is_empty(key, time.time(), ended) or directives(request):
+            return None
+        origin_request = build_origin_request(request, None, is_passed=True)
+        sent_at = cache.sent_now()
+        sent = upstream.send_at_once(origin_request, interim)
+        return None if sent is None else RunningPass(request, origin_request, sent_at, sent, ended)
+
+    def pass_at_once(self, running: RunningPass) -> Passed | None:
+        """The outcome of a pass whose response has come and can only be passed through; None:
+        ``finish_pass`` returns it.
+        """
+        running.response = response = running.sent.take_response()
+        if response is None:
+            return None
+        request, status, fields = running.request, response.status, fold_fields(response.fields)
+        if status == 416 or self._is_storable(request, running.origin_request, status, fields):
+            return None
+        if not may_pass(request, running.origin_request, status, fields):
+            return None
+        self._mark(request.asset, running.origin_request, status, running.lookups_ended)
+        return Passed(response, CacheStatus(forwarded="uri-miss", status=status))
+
+    async def finish_pass(self, running: RunningPass) -> Outcome:
+        """The outcome of a pass, whatever the origin answers; as ``respond``."""
+        request = running.request
+        selected = Selected(request.asset, None, "uri-miss", running.lookups_ended)
+        return await self._fetch_alone(request, selected, running)
 
     def in_flight_fetch(self, key: str) -> asyncio.Future[None] | None:
         """A future for the end of the fetch of a key with nothing stored; None if none runs."""
@@ -383,9 +433,16 @@ class ResponseCache:
             is not Verdict.FRESH
         )
 
-    async def _fetch_alone(self, request: CacheRequest, selected: Selected) -> Outcome:
-        """Sends the request without waiting for others and without making them wait."""
+    async def _fetch_alone(
+        self, request: CacheRequest, selected: Selected, running: RunningPass | None = None
+    ) -> Outcome:
+        """Sends the request without waiting for others and without making them wait.
+
+        ``running``: it was sent already.
+        """
         lookup = Lookup(CacheStatus(forwarded=selected.why))
+        if selected.record is None:
+            lookup.lookups_ended = selected.lookups_ended
         try:
             await self._fetch(
                 lookup,
@@ -393,7 +450,10 @@ class ResponseCache:
                 selected.asset,
                 selected.record,
                 is_passed=not request.needs_version,
+                running=running,
             )
+            if lookup.open_object is not None:  # other workers may remember that nothing is stored
+                self._cache.store.changes.lookup_ended(selected.asset.key)
             return self._own_outcome(lookup, request)
         finally:
             lookup.leave()
@@ -464,11 +524,12 @@ class ResponseCache:
         record: Record | None,
         *,
         is_passed: bool = False,
+        running: RunningPass | None = None,
     ) -> None:
         origin_request = build_origin_request(request, record, is_passed=is_passed)
-        lookup.sent_at = sent_at = self._cache.sent_now()
+        lookup.sent_at = sent_at = self._cache.sent_now() if running is None else running.sent_at
         try:
-            response = await self._send(request.upstream, origin_request)
+            response = await self._send(request.upstream, origin_request, running)
             if response.status == 416 and (request.is_object or request.suffix_bytes):
                 response.close()  # the size decides, for other ranges too
                 method = "HEAD" if request.is_object else origin_request.method
@@ -499,11 +560,21 @@ class ResponseCache:
             )
         await self._fetch(lookup, request, asset, None, is_passed=True)
 
-    async def _send(self, upstream: Upstream, origin_request: OriginRequest) -> OriginResponse:
-        """Sends a request that is safe to repeat, and retries it after temporary failures."""
+    async def _send(
+        self,
+        upstream: Upstream,
+        origin_request: OriginRequest,
+        running: RunningPass | None = None,
+    ) -> OriginResponse:
+        """Sends a request that is safe to repeat, and retries it after temporary failures.
+
+        ``running``: the first attempt, if it was sent already.
+        """
         attempt = 0
         while True:
             try:
+                if running is not None and not attempt:
+                    return await running.wait()
                 return await upstream.send(origin_request)
             except OriginError as exc:
                 if not exc.retryable or attempt == self._cache.retries:
@@ -545,16 +616,7 @@ class ResponseCache:
             response.close()
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return True
-        storable = (origin_request.method == "GET" or request.is_object) and is_storable(
-            "GET",
-            {**_sent_fields(request, origin_request), **directives(request)},
-            status,
-            fields,
-            asset.rules,
-            applies_request_directives=request.applies_request_directives,
-        )
-        if asset.rules is IMMUTABLE and status >= 400:
-            storable = False  # an error while an object is made from its source passes
+        storable = self._is_storable(request, origin_request, status, fields)
         if storable or (request.needs_version and status in (200, 206)):
             record_and_read = record_and_body(
                 asset, origin_request, response, fields, sent_at, now_s
@@ -578,10 +640,35 @@ class ResponseCache:
             response.close()
             lookup.refusal = status, response.fields
             return True
-        if origin_request.method == "GET" and status not in _OF_ONE_REQUEST:
-            self._cache.hit_for_miss.begin(asset.key, now_s)
+        self._mark(asset, origin_request, status, lookup.lookups_ended)
         lookup.response = response
         return True
+
+    @staticmethod
+    def _is_storable(
+        request: CacheRequest,
+        origin_request: OriginRequest,
+        status: int,
+        fields: Mapping[str, str],
+    ) -> bool:
+        """Whether the origin's response may be stored, for all requests of its key."""
+        rules = request.asset.rules
+        if rules is IMMUTABLE and status >= 400:
+            return False  # an error while an object is made from its source passes
+        if origin_request.method != "GET" and not request.is_object:
+            return False
+        request_fields = {**_sent_fields(request, origin_request), **directives(request)}
+        applies = request.applies_request_directives
+        return is_storable(
+            "GET", request_fields, status, fields, rules, applies_request_directives=applies
+        )
+
+    def _mark(
+        self, asset: Asset, origin_request: OriginRequest, status: int, lookups_ended: int | None
+    ) -> None:
+        """Marks the key of a response that was passed through as hit-for-miss."""
+        if origin_request.method == "GET" and status not in _OF_ONE_REQUEST:
+            self._cache.hit_for_miss.begin(asset.key, time.time(), lookups_ended)
 
     def _store(
         self,

@@ -210,3 +210,33 @@ class Upstream(Protocol):
     async def send(self, request: OriginRequest) -> OriginResponse:
         """Returns when the head of the response was received, of any status. Raises OriginError."""
         ...
+
+
+class SentRequest(Protocol):
+    """A request that was sent, and whose response is awaited by a callback or by a task."""
+
+    def when_answered(self, answered: Callable[[], None]) -> None:
+        """Calls ``answered`` once, when a head was received or the request has failed."""
+        ...
+
+    def take_response(self) -> OriginResponse | None:
+        """The response if its final head was received; None: ``response`` returns it or raises."""
+        ...
+
+    async def response(self) -> OriginResponse:
+        """As ``Upstream.send``, unless the response was taken."""
+        ...
+
+
+@runtime_checkable
+class ImmediateUpstream(Protocol):
+    """An ``Upstream`` that can often send a request without waiting for a connection."""
+
+    def send_at_once(
+        self, request: OriginRequest, interim: Callable[[int, Fields], None] | None
+    ) -> SentRequest | None:
+        """Sends a request without a body; None if that has to wait, and ``send`` sends it.
+
+        ``interim`` counts in place of the request's own.
+        """
+        ...

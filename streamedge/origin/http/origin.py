@@ -17,14 +17,16 @@ from streamedge.origin.http.exchange import (
     HttpObjects,
     parse_base_url,
 )
-from streamedge.origin.http_client.client import PreparedRequest
+from streamedge.origin.http_client.client import Interim, PreparedRequest, SentRequest
 from streamedge.origin.http_client.tls import system_tls
 from streamedge.origin.names import object_key, site_path, site_target
 
 PREPARED_BYTES_MAX = 1 << 20
 """Memory for encoded requests of one origin: those of pages that are passed through come again."""
 
-_Prepared = tuple[str, Fields, PreparedRequest]  # with the URL and the fields, for redirects
+_Prepared = tuple[str, str, Fields, PreparedRequest]
+"""The subject of errors; the URL and the fields, for redirects; the encoded request."""
+
 _Key = tuple[str, str, str, str, tuple[tuple[str, str], ...]]
 
 _DEFAULT_FIELDS = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
@@ -78,11 +80,11 @@ class HttpOrigin(HttpObjects):
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``. The origin's own fields replace the viewer's."""
         if request.body is None:
-            url, fields, prepared = self._prepared_before(request)
+            subject, url, fields, prepared = self._prepared_before(request)
         else:
-            url, fields, prepared = self._prepare(request)
+            subject, url, fields, prepared = self._prepare(request)
         return await self._follow(
-            self._subject(request.name),
+            subject,
             prepared,
             url,
             fields,
@@ -91,13 +93,22 @@ class HttpOrigin(HttpObjects):
             trailers=lambda: _without(self._replaced, request.trailers()),
         )
 
+    def send_at_once(
+        self, request: OriginRequest, interim: Interim | None
+    ) -> SentRequest | None:
+        """As ``ImmediateUpstream.send_at_once``; None too where redirects are followed."""
+        if request.body is not None or self._redirects_max:
+            return None
+        subject, _url, _fields, prepared = self._prepared_before(request)
+        return self.client.send_at_once(subject, prepared, interim)
+
     def _prepared_before(self, request: OriginRequest) -> _Prepared:
         """The encoded request, made now or for an equal one before."""
         key = request.method, request.path, request.name, request.query, request.fields
         prepared = self._memo.get(key)
         if prepared is None:
             prepared = self._prepare(request)
-            self._memo.put(key, prepared, 8 * len(prepared[2].head.data))
+            self._memo.put(key, prepared, 8 * len(prepared[3].head.data))
         return prepared
 
     def _prepare(self, request: OriginRequest) -> _Prepared:
@@ -111,7 +122,8 @@ class HttpOrigin(HttpObjects):
         sent = {name.lower() for name, _value in fields}
         fields += self._own.items()
         fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | self._replaced]
-        return url, fields, self.client.prepare(request.method, url, fields, request.body)
+        prepared = self.client.prepare(request.method, url, fields, request.body)
+        return self._subject(request.name), url, fields, prepared
 
     def _address(self, name: str) -> str:
         return f"{self._base}/{site_path(object_key(self._prefix, name))}"

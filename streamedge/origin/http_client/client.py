@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from streamedge.errors import OriginError, OriginFailure
@@ -130,6 +131,22 @@ class Client:
         endpoint, authority, target = split_url(url)
         return PreparedRequest(endpoint, make_request(method, authority, target, headers, body))
 
+    def send_at_once(
+        self, subject: str, prepared: PreparedRequest, interim: Interim | None = None
+    ) -> SentRequest | None:
+        """Sends a request without a body over an idle connection; None if there is none."""
+        connection = self._pool.lease_idle(prepared.endpoint)
+        if connection is None:
+            return None
+        limits = self._limits()
+        try:
+            _send_head(connection, prepared.head, limits, has_body=False)
+        except ConnectionLostError:
+            connection.abort()
+            self._pool.release(connection)
+            return None
+        return SentRequest(self, self._pool, subject, prepared, connection, limits, interim)
+
     async def send_prepared(
         self,
         subject: str,
@@ -138,6 +155,7 @@ class Client:
         body: Body = None,
         interim: Interim | None = None,
         trailers: Trailers = list,
+        sent: SentRequest | None = None,
     ) -> Response:
         """Sends a request; returns when the final head of the response was received, even if the
         body is not sent completely.
@@ -145,27 +163,32 @@ class Client:
         ``subject`` names the object in errors. With "Expect: 100-continue" the body waits for 100
         (Continue), for ``CONTINUE_S`` at most. A response before the end of the body stops the
         body; the caller closes it. ``interim`` gets status and fields of each 1xx response except
-        101, which is final. ``trailers`` is called at the end of a chunked body.
+        101, which is final. ``trailers`` is called at the end of a chunked body. ``sent``: the same
+        request, from ``send_at_once``; it is sent again only if its connection turns out closed.
 
         Raises OriginError; ValueError for a body of another length than announced; and what
         ``body`` raises.
         """
         endpoint, request = prepared
-        loop, total_s = asyncio.get_running_loop(), self._total_timeout_s
-        ends_at_s = loop.time() + total_s if total_s else None
-        limits = _TimeLimits(loop, self._read_timeout_s, ends_at_s)
+        limits = self._limits() if sent is None else sent.limits
         is_repeatable = request.method in _REPEATABLE and (body is None or isinstance(body, bytes))
         only_new = False
         while True:
             try:
-                connection, is_reused = await self._pool.lease(
-                    endpoint,
-                    limits.within_total_s(self._connect_timeout_s),
-                    only_new=only_new,
-                    streams_body=body is not None and not isinstance(body, bytes),
-                )
+                is_sent = sent is not None
+                if sent is not None:
+                    connection, is_reused, sent = sent.connection, True, None
+                else:
+                    connection, is_reused = await self._pool.lease(
+                        endpoint,
+                        limits.within_total_s(self._connect_timeout_s),
+                        only_new=only_new,
+                        streams_body=body is not None and not isinstance(body, bytes),
+                    )
                 try:
-                    head = await _exchange(connection, request, body, trailers, interim, limits)
+                    if not is_sent:
+                        _send_head(connection, request, limits, has_body=body is not None)
+                    head = await _final_head(connection, request, body, trailers, interim, limits)
                 except BaseException:
                     connection.abort()
                     self._pool.release(connection)
@@ -180,6 +203,11 @@ class Client:
             except (NoConnectionError, ResponseError) as exc:
                 raise connection_failure(subject, exc) from exc
 
+    def _limits(self) -> _TimeLimits:
+        """The time limits of a request that begins now."""
+        loop, total_s = asyncio.get_running_loop(), self._total_timeout_s
+        return _TimeLimits(loop, self._read_timeout_s, loop.time() + total_s if total_s else None)
+
     def stats(self) -> PoolStats:
         """The connections now."""
         return self._pool.stats()
@@ -191,6 +219,56 @@ class Client:
     async def close(self) -> None:
         """Drops all connections, for good; bodies that are being read end BROKEN."""
         self._pool.close()
+
+
+class SentRequest:
+    """A request without a body that was sent over an idle connection (``Client.send_at_once``).
+
+    Its response comes by a callback where it is complete and plain, and to a task otherwise.
+    """
+
+    __slots__ = ("_client", "_interim", "_pool", "_prepared", "_subject", "connection", "limits")
+
+    def __init__(
+        self,
+        client: Client,
+        pool: Pool,
+        subject: str,
+        prepared: PreparedRequest,
+        connection: Connection,
+        limits: _TimeLimits,
+        interim: Interim | None,
+    ) -> None:
+        self.connection = connection
+        self.limits = limits
+        self._client = client
+        self._pool = pool
+        self._subject = subject
+        self._prepared = prepared
+        self._interim = interim
+
+    def when_answered(self, answered: Callable[[], None]) -> None:
+        """As ``origin.SentRequest.when_answered``."""
+        self.connection.when_received(partial(self._received, answered))
+
+    def take_response(self) -> Response | None:
+        """As ``origin.SentRequest.take_response``."""
+        head = self.connection.take_final_head()
+        if head is None:
+            return None
+        return Response(self._subject, head, self.connection, self._pool, self.limits)
+
+    async def response(self) -> Response:
+        """As ``origin.SentRequest.response``."""
+        return await self._client.send_prepared(
+            self._subject, self._prepared, interim=self._interim, sent=self
+        )
+
+    def _received(self, answered: Callable[[], None], error: DeadlineError | None) -> None:
+        if error is None and self.connection.awaits_head:
+            self.when_answered(answered)
+        else:
+            answered()
 
 
 class Response:
@@ -384,7 +462,17 @@ def connection_failure(subject: str, exc: Exception) -> OriginError:
     return OriginError(failure, f"{subject}: {message}")
 
 
-async def _exchange(
+def _send_head(
+    connection: Connection, request: RequestHead, limits: _TimeLimits, *, has_body: bool
+) -> None:
+    """Starts a request, and ends it if it has no body. Raises ConnectionLostError."""
+    connection.limit_wait(limits.read_timeout_ends_s())
+    connection.send_head(request)
+    if not has_body:
+        connection.end_body()
+
+
+async def _final_head(
     connection: Connection,
     request: RequestHead,
     body: Body,
@@ -392,16 +480,13 @@ async def _exchange(
     interim: Interim | None,
     limits: _TimeLimits,
 ) -> ResponseHead:
-    """Sends a request and waits for the response; returns its final head, or that of a 101.
+    """Sends the body of a request and waits for the response; returns its final head, or that of
+    a 101.
 
     Raises ConnectionLostError, DeadlineError, ResponseError, and what ``body`` raises.
     """
-    connection.limit_wait(limits.read_timeout_ends_s())
-    connection.send_head(request)
     may_upload = upload = None
-    if body is None:
-        connection.end_body()
-    else:
+    if body is not None:
         may_upload = asyncio.Event()
         upload = asyncio.create_task(
             _upload(connection, request, body, trailers, may_upload, limits)

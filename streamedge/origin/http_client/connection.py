@@ -12,7 +12,9 @@ import asyncio
 import select
 import sys
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import NamedTuple, cast
 
 from streamedge.origin.http_client.request import RequestHead
@@ -49,6 +51,10 @@ class ConnectionLostError(Exception):
 
 class DeadlineError(Exception):
     """The expected data was not received before the deadline."""
+
+
+Receiver = Callable[[DeadlineError | None], None]
+"""Called when bytes were received or the connection has ended, or with an error at the deadline."""
 
 
 class _Next(Enum):
@@ -88,6 +94,7 @@ class Connection(asyncio.Protocol):
         "_missing_bytes",
         "_next",
         "_poll",
+        "_receiver",
         "_sends_chunks",
         "_timer",
         "_timer_at_s",
@@ -96,7 +103,6 @@ class Connection(asyncio.Protocol):
         "_unread",
         "_unread_bytes",
         "_unsent_bytes",
-        "_waiter",
         "_wants_upgrade",
         "deadline_s",
         "has_received",
@@ -134,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = False
         self._is_closing = False
         self._failure: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None  # of the task that waits for bytes
+        self._receiver: Receiver | None = None  # what waits for bytes
         self._timer: asyncio.TimerHandle | None = None  # not later than its deadline
         self._timer_at_s = 0.0
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -242,6 +248,22 @@ class Connection(asyncio.Protocol):
             except (TimeoutError, DeadlineError, ConnectionLostError, ResponseError):
                 return None  # the next read has the reason
         return b"".join(self._unread) if self._unread_bytes == size_bytes else None
+
+    def when_received(self, receiver: Receiver) -> None:
+        """Calls ``receiver`` once, in place of one that still waits. It must not raise."""
+        self._receiver = receiver
+        self._watch_deadline()
+
+    def take_final_head(self) -> ResponseHead | None:
+        """The final head if it is the next one and was received, without waiting; else None."""
+        if not self._heads or self._heads[0].is_interim:
+            return None
+        return self._heads.popleft()
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether no head was received since the last one, and one may still come."""
+        return not self._heads and self._failure is None
 
     @property
     def unread(self) -> UnreadBytes:
@@ -362,14 +384,14 @@ class Connection(asyncio.Protocol):
         if isinstance(self._failure, ResponseError):
             raise ResponseError(str(self._failure)) from self._failure
         self._open_transport()
-        self._waiter = self._loop.create_future()
-        self._watch_deadline()
-        await self._waiter
+        waiter = self._loop.create_future()
+        self.when_received(partial(_wake_task, waiter))
+        await waiter
 
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def _wake(self, error: DeadlineError | None = None) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver(error)
 
     def _wake_drain(self) -> None:
         waiter, self._drain_waiter = self._drain_waiter, None
@@ -388,17 +410,17 @@ class Connection(asyncio.Protocol):
 
     def _check_deadline(self) -> None:
         self._timer = None
-        if self._waiter is None or self._waiter.done() or self.deadline_s is None:
+        if self._receiver is None or self.deadline_s is None:
             return  # the next wait sets the timer
         if self._loop.time() < self.deadline_s:
             self._watch_deadline()
             return
-        self._waiter.set_exception(DeadlineError())
+        self._wake(DeadlineError())
 
     def limit_wait(self, deadline_s: float | None) -> None:
         """Sets ``deadline_s`` while another task may be waiting."""
         self.deadline_s = deadline_s
-        if self._waiter is not None:
+        if self._receiver is not None:
             self._watch_deadline()
 
     # --- receiving ------------------------------------------------------------------------
@@ -569,3 +591,12 @@ class Connection(asyncio.Protocol):
             self._failure = failure
         self._wake()
         self._wake_drain()
+
+
+def _wake_task(waiter: asyncio.Future[None], error: DeadlineError | None) -> None:
+    if waiter.done():
+        return  # its task was cancelled
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,50 @@ class PoolStats:
     is_full: bool
 
 
+class Slots:
+    """A fair semaphore whose free slots can also be taken without a coroutine."""
+
+    __slots__ = ("_free", "_waiting")
+
+    def __init__(self, count: int) -> None:
+        self._free = count  # above 0 only while nothing waits
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def are_taken(self) -> bool:
+        """Whether a further request waits."""
+        return not self._free
+
+    def take(self) -> bool:
+        """Takes a slot if one is free; whether it did."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def acquire(self) -> None:
+        """Waits for a slot, behind all that wait already."""
+        if self.take():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self.release()  # it was given the slot in the iteration in which it was cancelled
+            raise
+
+    def release(self) -> None:
+        """Gives a slot to the longest waiting request, or frees it."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free += 1
+
+
 class Pool:
     """At most ``connections_max`` connections in use at a time; ``tls`` makes the one TLS
     context, in a thread, when it is first needed.
@@ -46,11 +91,11 @@ class Pool:
     """
 
     def __init__(self, connections_max: int, tls: Callable[[], ssl.SSLContext]) -> None:
-        self._slots = asyncio.Semaphore(connections_max)
+        self._slots = Slots(connections_max)
         # A streamed body is as slow as its viewer, so requests with one may not use all
         # connections.
         reserved = max(1, connections_max // RESERVED_FRACTION)
-        self._body_slots = asyncio.Semaphore(max(1, connections_max - reserved))
+        self._body_slots = Slots(max(1, connections_max - reserved))
         self._streaming: set[Connection] = set()
         self._make_tls = tls
         self._tls: ssl.SSLContext | None = None
@@ -73,11 +118,10 @@ class Pool:
         before. The most recently used one is reused, because it is most likely still open, unless
         ``only_new``. ``streams_body``: the request has a streamed body. Raises NoConnectionError.
         """
-        if not only_new and not self._must_wait(streams_body):
-            idle = self._idle_connection(endpoint)
+        if not only_new:
+            idle = self.lease_idle(endpoint, streams_body=streams_body)
             if idle is not None:
-                await self._acquire(streams_body)  # which does not suspend
-                return self._lend(idle, endpoint, streams_body), True
+                return idle, True
         try:
             async with asyncio.timeout_at(until_s):
                 await self._acquire(streams_body)
@@ -101,6 +145,18 @@ class Pool:
             raise NoConnectionError(_CLOSED)
         return connection, is_reused
 
+    def lease_idle(self, endpoint: Endpoint, *, streams_body: bool = False) -> Connection | None:
+        """As ``lease``, without waiting: an idle connection; None if there is none, or no slot."""
+        if self._slots.are_taken or (streams_body and self._body_slots.are_taken):
+            return None
+        connection = self._idle_connection(endpoint)
+        if connection is not None:
+            self._slots.take()
+            if streams_body:
+                self._body_slots.take()
+            self._lend(connection, endpoint, streams_body)
+        return connection
+
     def release(self, connection: Connection) -> None:
         """Returns ``connection``: keeps it for another request if it is reusable, else drops it."""
         endpoint = self._leased.pop(connection, None)
@@ -117,15 +173,10 @@ class Pool:
             loop = asyncio.get_running_loop()
             self._sweep_timer = loop.call_later(IDLE_CONNECTION_S, self._sweep)
 
-    def _lend(self, connection: Connection, endpoint: Endpoint, streams_body: bool) -> Connection:
+    def _lend(self, connection: Connection, endpoint: Endpoint, streams_body: bool) -> None:
         self._leased[connection] = endpoint
         if streams_body:
             self._streaming.add(connection)
-        return connection
-
-    def _must_wait(self, streams_body: bool) -> bool:
-        """Whether all connections that the request may use are in use."""
-        return self._slots.locked() or (streams_body and self._body_slots.locked())
 
     async def _acquire(self, streams_body: bool) -> None:
         if not streams_body:
@@ -148,7 +199,7 @@ class Pool:
         return PoolStats(
             leased=len(self._leased),
             idle=sum(map(len, self._idle.values())),
-            is_full=self._slots.locked(),
+            is_full=self._slots.are_taken,
         )
 
     def retire(self) -> None:
