@@ -242,9 +242,8 @@ class ResponseCache:
         self._mark(request.asset, running.origin_request, status, running.lookups_ended)
         return Passed(response, CacheStatus(forwarded="uri-miss", status=status))
 
-    async def finish_pass(self, running: RunningPass) -> Outcome:
+    async def finish_pass(self, request: CacheRequest, running: RunningPass) -> Outcome:
         """The outcome of a pass, whatever the origin answers; as ``respond``."""
-        request = running.request
         selected = Selected(request.asset, None, "uri-miss", running.lookups_ended)
         return await self._fetch_alone(request, selected, running)
 

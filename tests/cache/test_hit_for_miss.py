@@ -47,3 +47,21 @@ def test_oldest_mark_makes_room() -> None:
     assert len(marks) == HIT_FOR_MISS_KEYS_MAX
     assert not marks.holds("page 0", NOW_S)
     assert marks.holds("page 1", NOW_S)
+
+
+def test_mark_shows_that_nothing_is_stored_until_another_lookup_ends() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S, 7)
+    assert marks.is_empty("page", NOW_S, 7)
+    assert not marks.is_empty("page", NOW_S, 8)
+    assert not marks.is_empty("page", NOW_S + HIT_FOR_MISS_S, 7)
+    assert not marks.is_empty("page", NOW_S - 3600, 7)
+    assert not marks.is_empty("other", NOW_S, 7)
+
+
+def test_mark_of_a_key_with_a_stored_response_does_not_show_that_nothing_is_stored() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S, 7)
+    marks.begin("page", NOW_S)
+    assert marks.holds("page", NOW_S)
+    assert not marks.is_empty("page", NOW_S, 7)

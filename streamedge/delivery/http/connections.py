@@ -37,6 +37,8 @@ class Connections:
         self.open: set[ViewerConnection] = set()
         self._connections_max = connections_max
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+        self.passing = 0  # requests that wait for the origin without a task
         self._closed = asyncio.Event()
 
     def add(self, connection: ViewerConnection) -> bool:
@@ -51,10 +53,16 @@ class Connections:
     @property
     def requests(self) -> int:
         """How many requests are being handled."""
-        return len(self._tasks)
+        return len(self._tasks) + self.passing
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs work for a request; a failure goes to the loop's exception handler."""
+        """Runs work for a request; a failure goes to the loop's exception handler.
+
+        After ``cancel_tasks`` it begins no more.
+        """
+        if self._is_stopped:
+            work.close()
+            return
         task = self.loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
@@ -67,6 +75,7 @@ class Connections:
 
     async def cancel_tasks(self) -> None:
         """Cancels the tasks that still run, and waits for their end."""
+        self._is_stopped = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

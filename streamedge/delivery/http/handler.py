@@ -20,10 +20,11 @@ from streamedge.access.geo import CountryDatabase
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.in_flight import CacheStatus
 from streamedge.cache.objects import VERSION_ONLY, Cache
-from streamedge.cache.origin_requests import WHOLE
+from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import Passed, ResponseCache, Stored
 from streamedge.cache.rfc9111.unsafe_methods import invalidated_targets
+from streamedge.cache.running_pass import RunningPass
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.compression.compressor import Compressor
@@ -211,6 +212,37 @@ class HttpHandler:
             admitted, remembered.address or address, now_s
         )
 
+    def begin_pass(self, exchange: Exchange) -> RunningPass | None:
+        """Sends a request to the origin without a task, if the cache only passes it through.
+
+        None: ``respond`` has to handle it. When the response comes, ``pass_at_once`` or
+        ``finish_pass`` returns it.
+        """
+        request, outcome = exchange.request, exchange.outcome
+        if isinstance(outcome, Refused) or outcome.lookup.immediate is None or outcome.route.is_s3:
+            return None
+        lookup = outcome.lookup.remembered_request(request)
+        if lookup is None:
+            return None
+        return self.responses.begin_pass(lookup, outcome.lookup.immediate, exchange.interim)
+
+    def pass_at_once(self, exchange: Exchange, running: RunningPass) -> Response | None:
+        """The response to a request of ``begin_pass``; None: ``finish_pass`` returns it."""
+        passed = self.responses.pass_at_once(running)
+        if passed is None or isinstance(exchange.outcome, Refused):
+            return None
+        route = exchange.outcome.route
+        if passed.response.status in route.distribution.error_pages:
+            return None
+        position = running.sent_at.position
+        return self._passed(route, exchange.request, passed, running.request, position)
+
+    async def finish_pass(self, exchange: Exchange, running: RunningPass) -> Response:
+        """The response to a request of ``begin_pass``, whatever the origin answers."""
+        if isinstance(exchange.outcome, Refused):
+            return self._builder.rejected(exchange.request, exchange.outcome)
+        return await self._serve(exchange.outcome, exchange.request, exchange.interim, running)
+
     async def respond(self, exchange: Exchange) -> Response | Upgraded:
         """The response to any request. Failures become error responses."""
         request, outcome = exchange.request, exchange.outcome
@@ -241,21 +273,29 @@ class HttpHandler:
         )
 
     async def _serve(
-        self, dispatched: Dispatched, request: WebRequest, interim: Callable[[int, Fields], None]
+        self,
+        dispatched: Dispatched,
+        request: WebRequest,
+        interim: Callable[[int, Fields], None],
+        running: RunningPass | None = None,
     ) -> Response:
         """The response to a GET or HEAD; failures become error responses.
 
         ``interim`` is called for 1xx responses if this request is the one sent to the origin.
         """
         route = dispatched.route
-        response = await self._respond(dispatched, request, interim)
+        response = await self._respond(dispatched, request, interim, running)
         page = route.distribution.error_pages.get(response.message.status)
         if page is None or not page.path or route.is_s3:
             return response
         return await self._error_page(route, request, page, response)
 
     async def _respond(
-        self, dispatched: Dispatched, request: WebRequest, interim: Callable[[int, Fields], None]
+        self,
+        dispatched: Dispatched,
+        request: WebRequest,
+        interim: Callable[[int, Fields], None],
+        running: RunningPass | None,
     ) -> Response:
         route = dispatched.route
         encoding = _encoding(route, request)
@@ -266,9 +306,12 @@ class HttpHandler:
             ),
             interim,
         )
-        position = self._cache.log_position
+        position = self._cache.log_position if running is None else running.sent_at.position
         try:
-            outcome = await self.responses.respond(lookup)
+            if running is None:
+                outcome = await self.responses.respond(lookup)
+            else:
+                outcome = await self.responses.finish_pass(lookup, running)
             if isinstance(outcome, Stored):
                 representation = await self._representation(route, outcome, encoding)
                 response = self._builder.stored(route, request, outcome, representation)
@@ -276,14 +319,7 @@ class HttpHandler:
         except (OriginError, CacheFullError) as exc:
             return self._builder.failed(route, request, exc)
         if isinstance(outcome, Passed):
-            status, passed = cache_status(self.edge_name, outcome.cache_status), outcome.response
-            return self._builder.passed(
-                route,
-                request,
-                passed,
-                status,
-                lambda: Provenance(lookup.asset.subject, position, fold_fields(passed.fields)),
-            )
+            return self._passed(route, request, outcome, lookup, position)
         return self._builder.refused(
             request,
             504,
@@ -291,6 +327,23 @@ class HttpHandler:
             route.distribution.id,
             (),
             route,
+        )
+
+    def _passed(
+        self,
+        route: Route,
+        request: WebRequest,
+        passed: Passed,
+        lookup: CacheRequest,
+        position: int,
+    ) -> Response:
+        subject, response = lookup.asset.subject, passed.response
+        return self._builder.passed(
+            route,
+            request,
+            response,
+            cache_status(self.edge_name, passed.cache_status),
+            lambda: Provenance(subject, position, fold_fields(response.fields)),
         )
 
     async def _representation(

@@ -93,9 +93,7 @@ class HttpOrigin(HttpObjects):
             trailers=lambda: _without(self._replaced, request.trailers()),
         )
 
-    def send_at_once(
-        self, request: OriginRequest, interim: Interim | None
-    ) -> SentRequest | None:
+    def send_at_once(self, request: OriginRequest, interim: Interim | None) -> SentRequest | None:
         """As ``ImmediateUpstream.send_at_once``; None too where redirects are followed."""
         if request.body is not None or self._redirects_max:
             return None

@@ -11,8 +11,8 @@ import pytest
 from streamedge.origin.http_client.connection import UNREAD_MAX_BYTES
 from streamedge.spans import Span
 from tests.support.event_loop import until
-from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer, request
-from tests.support.http.web_edge import connections, descriptors, serve_web
+from tests.support.http.http_viewer import TruncatedError, Viewer, fetch, open_viewer, request
+from tests.support.http.web_edge import WebEdge, connections, descriptors, serve_web
 from tests.support.origins.scripted_origin import Pattern, Reply
 
 WRITES: dict[str, Any] = {
@@ -160,6 +160,123 @@ async def test_write_is_never_sent_twice(cache_root: Path) -> None:
         await viewer.send(request("/a", "POST", content_length="3") + b"abc")
         assert (await viewer.receive()).status == 502
         assert [seen.method for seen in edge.origin.requests] == ["GET", "POST"]
+
+
+# --- the same request again ---------------------------------------------------------------------
+
+
+async def warm_up(edge: WebEdge, viewer: Viewer, path: str = "/page") -> None:
+    """Three requests: after them, the next one can be sent to the origin at once."""
+    for _turn in range(3):
+        edge.origin.script(Reply(200, body=b"x", headers=NO_STORE))
+        assert (await viewer.get(path)).body == b"x"
+
+
+async def test_passed_request_is_sent_without_a_task(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        edge.origin.hold_responses()
+        edge.origin.script(Reply(200, body=b"four", headers=NO_STORE))
+        await viewer.send_request("/page")
+        await edge.origin.wait_for_requests(4)
+        assert "request" not in {task.get_name() for task in asyncio.all_tasks()}
+        assert edge.server.stats().requests == 1
+        edge.origin.release_responses()
+        assert (await viewer.receive()).body == b"four"
+        assert edge.server.stats().requests == 0
+        assert edge.origin.connections_accepted == 1
+
+
+async def test_passed_request_that_gets_a_storable_response_stores_it(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        edge.origin.script(Reply(200, body=b"stored", headers=(("Cache-Control", "max-age=60"),)))
+        assert [(await viewer.get("/page")).body for _turn in range(3)] == [b"stored"] * 3
+        assert len(edge.origin.requests) == 4
+        assert [line["cache"] for line in edge.lines()] == ["Miss"] * 4 + ["Hit"] * 2
+
+
+async def test_response_that_another_worker_has_stored_ends_the_passing(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        async with serve_web(cache_root, beside=edge) as other:
+            edge.origin.put("page", b"stored", headers=(("Cache-Control", "max-age=60"),))
+            assert (await fetch(other.port, "/page")).body == b"stored"
+            edge.origin.put("page", b"newer", headers=(("Cache-Control", "max-age=60"),))
+            assert (await viewer.get("/page")).body == b"stored"
+
+
+async def test_passed_request_is_sent_again_when_its_connection_was_closed(
+    cache_root: Path,
+) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        edge.origin.script(Reply(raw=b""))
+        edge.origin.script(Reply(200, body=b"again", headers=NO_STORE))
+        response = await viewer.get("/page")
+        assert (response.status, response.body) == (200, b"again")
+        assert len(edge.origin.requests) == 5
+
+
+async def test_passed_request_without_a_response_fails_after_the_read_timeout(
+    cache_root: Path,
+) -> None:
+    limits = {"origin_retries": 0}
+    keys = {"read_timeout": "1s"}
+    async with (
+        serve_web(cache_root, limits=limits, origin_keys=keys) as edge,
+        open_viewer(edge.port) as viewer,
+    ):
+        await warm_up(edge, viewer)
+        edge.origin.script(Reply(silent=True))
+        assert (await viewer.get("/page")).status == 504
+        assert len(edge.origin.requests) == 4
+        edge.origin.script(Reply(200, body=b"x", headers=NO_STORE))
+        assert (await viewer.get("/page")).body == b"x"
+
+
+async def test_interim_response_to_a_passed_request_is_relayed(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        hints = (103, (("Link", "</style.css>"),))
+        edge.origin.script(Reply(200, body=b"x", interim=(hints,), headers=NO_STORE))
+        await viewer.send_request("/page")
+        assert (await viewer.receive_head()).status == 103
+        assert (await viewer.receive()).body == b"x"
+
+
+async def test_viewer_that_leaves_a_passed_request_leaves_the_connection(
+    cache_root: Path,
+) -> None:
+    async with serve_web(cache_root) as edge:
+        async with open_viewer(edge.port) as viewer:
+            await warm_up(edge, viewer)
+            edge.origin.hold_responses()
+            edge.origin.script(Reply(200, body=b"late", headers=NO_STORE))
+            await viewer.send_request("/page")
+            await edge.origin.wait_for_requests(4)
+        await until(lambda: not connections(edge))
+        edge.origin.release_responses()
+        await until(lambda: not edge.server.stats().requests)
+        assert [line.get("reason") for line in edge.lines()] == [None] * 3 + ["viewer left"]
+        edge.origin.script(Reply(200, body=b"next", headers=NO_STORE))
+        assert (await fetch(edge.port, "/page")).body == b"next"
+
+
+@pytest.mark.parametrize("status", [304, 404, 416, 503])
+async def test_status_of_a_passed_request_is_the_origins(cache_root: Path, status: int) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        etag = '"1"'
+        for _turn in range(5):
+            body = b"" if status == 304 else b"body"
+            fields = (*NO_STORE, ("ETag", etag))
+            edge.origin.script(Reply(200, body=b"x", headers=NO_STORE))
+            await viewer.get("/page", if_none_match=etag)
+            edge.origin.script(Reply(status, body=body, headers=fields), times=1)
+            edge.origin.script(Reply(status, body=body, headers=fields), times=1)
+            response = await viewer.get("/page", if_none_match=etag)
+            edge.origin.clear_script()
+            assert (response.status, response.body) == (status, body)
 
 
 # --- responses --------------------------------------------------------------------------------

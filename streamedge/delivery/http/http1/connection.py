@@ -16,10 +16,12 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork, is_trusted
+from streamedge.cache.running_pass import RunningPass
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
@@ -39,6 +41,7 @@ from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest, web_request
+from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
@@ -565,17 +568,44 @@ class Http1Connection(asyncio.Protocol):
     def _handle(self, exchange: Http1Exchange) -> None:
         self._current = exchange
         exchange.become(ExchangeState.HANDLING)
-        self._connections.start(self._run(exchange), "request")
+        running = self._handler.begin_pass(exchange)
+        if running is None:
+            self._connections.start(self._run(exchange), "request")
+        else:
+            self._connections.passing += 1
+            running.when_answered(partial(self._pass_answered, exchange, running))
 
-    async def _run(self, exchange: Http1Exchange) -> None:
+    def _pass_answered(self, exchange: Http1Exchange, running: RunningPass) -> None:
+        """Sends the origin's response if it is complete; else a task waits for the rest of it."""
+        self._connections.passing -= 1
+        try:
+            response = self._handler.pass_at_once(exchange, running)
+            if response is None:
+                self._connections.start(self._run(exchange, running), "request")
+            elif response.stream is not None or exchange.state is ExchangeState.CUT:
+                self._connections.start(self._deliver(exchange, response), "request")
+            else:
+                closes = not exchange.keep_alive or self._is_draining
+                self._responder.send_whole(exchange, response, closes=closes)
+        except Exception as cause:  # noqa: BLE001 - the caller is the origin's connection
+            self.abort_with(cause)
+
+    async def _run(self, exchange: Http1Exchange, running: RunningPass | None = None) -> None:
         """Has the handler answer an exchange, and sends the response."""
         try:
-            response = await self._handler.respond(exchange)
+            if running is None:
+                response = await self._handler.respond(exchange)
+            else:
+                response = await self._handler.finish_pass(exchange, running)
         except asyncio.CancelledError:
             raise  # the edge is stopping and has closed the connection
         except BaseException:
             self._send_failure(exchange)
             raise
+        await self._deliver(exchange, response)
+
+    async def _deliver(self, exchange: Http1Exchange, response: Response | Upgraded) -> None:
+        """Sends the handler's response, or closes it if it is of no use any more."""
         if exchange.has_unread_body and "expect" in exchange.request.headers:
             exchange.keep_alive = False  # the viewer may or may not send the body now
         if isinstance(response, Upgraded):

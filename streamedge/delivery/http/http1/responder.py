@@ -163,31 +163,42 @@ class Responder:
 
     async def send(self, exchange: Http1Exchange, response: Response, *, closes: bool) -> None:
         """Sends a response; returns when all of it is in the sender or the viewer has left."""
-        exchange.become(ExchangeState.SENDING)
-        message, reader, stream = response.message, response.reader, response.stream
-        framing = Framing.LENGTH
-        if stream is not None:
-            framing = framing_of(message.head, exchange.request.http_version)
-            closes = closes or framing is Framing.CLOSE
-        head = encode_head(message.head, framing, closes=closes)
-        self.in_flight = in_flight = ResponseInFlight(
-            exchange,
-            reader,
-            partial(self._handler.finished, exchange.request, response),
-            started_s=exchange.request.started_s,
-            started_bytes=self.sender.sent_bytes,
-            closes=closes,
-            provenance=response.provenance,
-            is_stream=stream is not None,
-        )
-        if stream is not None:
-            await self._send_stream(in_flight, head, framing, response)
-        elif reader is None:
+        if response.stream is None:
+            self.send_whole(exchange, response, closes=closes)
+            return
+        framing = framing_of(response.message.head, exchange.request.http_version)
+        closes = closes or framing is Framing.CLOSE
+        in_flight = self._begin(exchange, response, closes=closes)
+        head = encode_head(response.message.head, framing, closes=closes)
+        await self._send_stream(in_flight, head, framing, response)
+
+    def send_whole(self, exchange: Http1Exchange, response: Response, *, closes: bool) -> None:
+        """Sends a response that is no stream: all of it goes to the sender."""
+        self._begin(exchange, response, closes=closes)
+        message, reader = response.message, response.reader
+        head = encode_head(message.head, closes=closes)
+        if reader is None:
             self.sender.push(head + message.body)
         elif message.span is not None:
             self.sender.push(head, (reader, message.span))
         else:
             self._push_parts(head, reader, message.parts)
+
+    def _begin(
+        self, exchange: Http1Exchange, response: Response, *, closes: bool
+    ) -> ResponseInFlight:
+        exchange.become(ExchangeState.SENDING)
+        self.in_flight = in_flight = ResponseInFlight(
+            exchange,
+            response.reader,
+            partial(self._handler.finished, exchange.request, response),
+            started_s=exchange.request.started_s,
+            started_bytes=self.sender.sent_bytes,
+            closes=closes,
+            provenance=response.provenance,
+            is_stream=response.stream is not None,
+        )
+        return in_flight
 
     def send_interim(self, head: bytes) -> None:
         """Sends the head of a 1xx response, or of a refusal."""

@@ -34,7 +34,7 @@ from streamedge.delivery.http.request.trailers import forwardable_trailers
 from streamedge.delivery.object_names import is_object_name, object_name, path_name
 from streamedge.http_fields import connection_options
 from streamedge.keys import join_key
-from streamedge.origin import Fields, OriginRequest
+from streamedge.origin import Fields, ImmediateUpstream, OriginRequest
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.names import site_path
 from streamedge.origin.objects import RequestedObject
@@ -333,10 +333,11 @@ class PreparedLookup(RequestTarget):
     The cache request is kept from the second time on, so a request that comes once takes no memory.
     """
 
-    __slots__ = ("_address", "_cache_request", "_range_field")
+    __slots__ = ("_address", "_cache_request", "_range_field", "immediate")
 
     def __init__(self, route: Route) -> None:
         super().__init__(route)
+        self.immediate: ImmediateUpstream | None = None  # the origin, if it may be one
         self._address = ""
         self._range_field: str | None = None
         self._cache_request: CacheRequest | None = None
@@ -345,6 +346,12 @@ class PreparedLookup(RequestTarget):
     def is_prepared(self) -> bool:
         """Whether an equal request was handled by the cache, from any address."""
         return self._cache_request is not None
+
+    def remembered_request(self, request: WebRequest) -> CacheRequest | None:
+        """The cache request that is kept, without callbacks, if it is that of ``request`` too."""
+        if request.address != self._address or request.headers.get("range") != self._range_field:
+            return None
+        return self._cache_request
 
     def cache_request(
         self,
@@ -363,6 +370,8 @@ class PreparedLookup(RequestTarget):
             return build(interim)
         if self._cache_request is None:
             self._cache_request = build(None)
+            upstream = self._cache_request.upstream
+            self.immediate = upstream if isinstance(upstream, ImmediateUpstream) else None
         lookup = self._cache_request
         return CacheRequest(
             lookup.asset,
