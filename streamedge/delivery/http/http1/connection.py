@@ -43,6 +43,7 @@ from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.net.writers import is_reset
@@ -103,7 +104,6 @@ class Http1Connection(asyncio.Protocol):
         "_held",
         "_is_deferred",
         "_is_draining",
-        "_is_parse_due",
         "_is_waiting",
         "_match",
         "_on_close",
@@ -127,6 +127,7 @@ class Http1Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
     _control: ReadControl
+    _unparsed: UnparsedBytes
     _responder: Responder
 
     def __init__(
@@ -148,8 +149,6 @@ class Http1Connection(asyncio.Protocol):
         self._serves: Callable[[str], bool] | None = None  # whether TLS covers a host
         self._parser = RequestParser(self)
         self._match: RequestMatch | None = None  # the last parsed request, if worth remembering
-        self._unparsed = b""  # received bytes that wait for their share of the loop's time
-        self._is_parse_due = False
         self._held = b""  # received bytes that wait for the batch or for another request's response
         self._is_deferred = False  # whether they wait for the next run of the batch
         self._is_waiting = False  # whether they wait for another request's response
@@ -189,6 +188,14 @@ class Http1Connection(asyncio.Protocol):
             transport, self.loop, self._handler, self.client, self._response_ended
         )
         self._control = ReadControl(transport)
+        self._unparsed = UnparsedBytes(
+            transport,
+            self._control,
+            self._connections.read_scheduler,
+            PIECE_BYTES,
+            self._parse_piece,
+            self._may_parse,
+        )
         self._secure = isinstance(transport, TlsConnection)
         if is_trusted(self.peer.address, self._handler.proxies):
             self._proxies = self._handler.proxies
@@ -203,7 +210,7 @@ class Http1Connection(asyncio.Protocol):
         if self._parser.state is Input.LOST:
             return
         self._parser.become(Cause.CONNECTION_LOST)
-        self._unparsed = b""
+        self._unparsed.take()
         self._responder.finish("viewer left", complete=False)
         for exchange in (self._current, *self._queue):
             if exchange is not None:
@@ -441,45 +448,23 @@ class Http1Connection(asyncio.Protocol):
         if self._pace is not None:
             self._pace.received(len(data), self.loop.time())
         if self._unparsed or not self._may_parse() or not is_parsed_at_once(data):
-            self._unparsed += data
-            if not self._is_parse_due:
-                self._is_parse_due = True
-                if self._connections.read_scheduler.start(self._parse_piece):
-                    self._control.hold()
+            self._unparsed.add(data)
         else:
             self._parse(data)
 
-    def _parse_piece(self) -> bool:
-        """Parses one piece of the received bytes; returns whether another can follow."""
-        if self._parser.state is Input.LOST:
-            return False
+    def _parse_piece(self, data: bytes) -> None:
+        """Parses one piece of many bytes."""
         try:
-            if self._unparsed and self._may_parse():
-                data, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
-                self._parse(data)
+            self._parse(data)
         except Exception as cause:  # noqa: BLE001 - the scheduler serves other connections too
             self.abort_with(cause)
-            return False
-        may_parse = self._may_parse()
-        if may_parse and self._unparsed:
-            return True
-        self._is_parse_due = False
-        if may_parse:
-            self._control.release()
         else:
-            self._control.hold()
-        self._close_if_ended()
-        return False
-
-    def _parse_soon(self) -> None:
-        if not self._is_parse_due:
-            self._is_parse_due = True
-            self._connections.read_scheduler.wait(self._parse_piece)
+            self._close_if_ended()
 
     def _may_parse(self) -> bool:
         """Whether the next bytes belong to a request that need not wait for earlier responses."""
         if self._parser.state is Input.REFUSED or self.transport.is_closing():
-            self._unparsed = b""
+            self._unparsed.take()
             return True
         return not self._queue and self._parser.state not in {Input.WAITING, Input.TUNNEL}
 
@@ -489,11 +474,11 @@ class Http1Connection(asyncio.Protocol):
         self._match = None
         rest = parser.feed(data)
         if parser.state is Input.WAITING or rest:
-            self._unparsed = rest + self._unparsed
+            self._unparsed.put_back(rest)
             if parser.state is Input.WAITING:
                 self._control.hold()
             elif self._unparsed:
-                self._parse_soon()
+                self._unparsed.resume()
                 self._control.hold()
         elif self._match is not None and is_whole and parser.has_parsed_one:
             self._fast_path.remember(data, *self._match)
@@ -632,8 +617,7 @@ class Http1Connection(asyncio.Protocol):
         self._responder.begin_tunnel(exchange)
         self._tunnel = ViewerDuplex(self.transport, self._control, self._responder.send_bytes)
         if self._unparsed:
-            self._tunnel.received(self._unparsed)
-            self._unparsed = b""
+            self._tunnel.received(self._unparsed.take())
         self._control.release()
         self._control.resume()
         await run_tunnel(self._tunnel, origin, early)
@@ -659,7 +643,7 @@ class Http1Connection(asyncio.Protocol):
             self._parser.become(Cause.UPGRADE_DECLINED)  # the origin did not switch protocols
         self._begin_next()
         if self._unparsed:
-            self._parse_soon()
+            self._unparsed.resume()
         elif self._may_parse():
             self._control.release()
         self._close_if_ended()

@@ -47,6 +47,7 @@ from streamedge.delivery.http.request.request import (
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import LINGER_S, TlsConnection
 
@@ -86,14 +87,12 @@ class Http2Connection(asyncio.Protocol):
 
     __slots__ = (
         "_connections",
-        "_control",
         "_engine",
         "_exchanges",
         "_failed",
         "_fast_path",
         "_handler",
         "_handling",
-        "_is_parse_due",
         "_on_close",
         "_phase",
         "_responder",
@@ -110,8 +109,8 @@ class Http2Connection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
-    _control: ReadControl
     _responder: Http2Responder
+    _unparsed: UnparsedBytes
 
     def __init__(
         self,
@@ -135,8 +134,6 @@ class Http2Connection(asyncio.Protocol):
         self._engine = Engine()
         self._exchanges: dict[int, Http2Exchange] = {}  # by stream, until their response has ended
         self._handling = 0  # tasks of requests
-        self._unparsed = b""  # received bytes that wait for their share of the loop's time
-        self._is_parse_due = False
         self._phase = Phase.OPEN
         self._timer: asyncio.TimerHandle | None = None  # ends the phase
 
@@ -161,7 +158,14 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
-        self._control = ReadControl(transport)
+        self._unparsed = UnparsedBytes(
+            transport,
+            ReadControl(transport),
+            self._connections.read_scheduler,
+            PIECE_BYTES,
+            self._parse,
+            _always,
+        )
         self._responder = Http2Responder(
             transport,
             self.loop,
@@ -187,7 +191,7 @@ class Http2Connection(asyncio.Protocol):
         if self._phase is Phase.LOST:
             return
         self._become(Cause.CONNECTION_LOST)
-        self._unparsed = b""
+        self._unparsed.take()
         for exchange in list(self._exchanges.values()):
             exchange.cut()
         self._responder.close()
@@ -203,11 +207,7 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._unparsed or len(data) > PIECE_BYTES:
-            self._unparsed += data
-            if not self._is_parse_due:
-                self._is_parse_due = True
-                if self._connections.read_scheduler.start(self._parse_piece):
-                    self._control.hold()
+            self._unparsed.add(data)
         else:
             self._parse(data)
 
@@ -260,19 +260,6 @@ class Http2Connection(asyncio.Protocol):
         return not self._exchanges and self._responder.is_idle
 
     # --- receiving ----------------------------------------------------------------------------
-
-    def _parse_piece(self) -> bool:
-        """Parses one piece of the received bytes; returns whether another can follow."""
-        if self._phase is Phase.LOST or self.transport.is_closing():
-            self._unparsed = b""
-            return False
-        data, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
-        self._parse(data)
-        if self._unparsed:
-            return True
-        self._is_parse_due = False
-        self._control.release()
-        return False
 
     def _parse(self, data: bytes) -> None:
         """Parses received bytes and answers what can be answered at once."""
@@ -555,3 +542,8 @@ def _is_too_slow(exchange: Http2Exchange, now_s: float, stall_s: float, body_rat
         return exchange.pace.is_too_slow(now_s, stall_s, body_rate)
     exchange.pace.excuse(now_s)
     return False
+
+
+def _always() -> bool:
+    """Whether the next bytes may be parsed: none wait for a response."""
+    return True
