@@ -1,10 +1,9 @@
 """Writes a sender's bytes to a viewer: directly to the socket, or through TLS.
 
 Both writers accept as many bytes as they can at once, and raise BlockingIOError when the peer is
-not ready. They do not queue or wait. Files go to a socket by ``os.sendfile``, except for short
-pieces behind a head: one read and one ``writev`` take less time. For TLS they are read into one
-buffer that all connections of a process share, because each piece is encrypted before the call
-returns.
+not ready. They do not queue or wait. Files go to a socket by ``os.sendfile``. For TLS they are read
+into one buffer that all connections of a process share, because each piece is encrypted before the
+call returns. Both copy short pieces behind a head and write them with it: that takes less time.
 """
 
 from __future__ import annotations
