@@ -160,8 +160,10 @@ def may_pass(
     response_fields: Mapping[str, str],
 ) -> bool:
     """Whether a response to ``request`` also answers the viewer's own request."""
+    field_names = _FIELDS_BY_STATUS.get(status)
+    if field_names is None:
+        return origin_request.method == request.origin_request.method
     origin_fields = fold_fields(origin_request.fields)
-    field_names = _FIELDS_BY_STATUS.get(status, ())
     return (
         origin_request.method == request.origin_request.method
         and all(origin_fields.get(name) == request.fields.get(name) for name in field_names)

@@ -17,6 +17,9 @@ HEAD_MAX_BYTES = 64 << 10  # a header section, a trailer section, or the line be
 
 FieldList = list[tuple[str, str]]
 
+_FRAMING_LENGTHS = frozenset(map(len, ("content-length", "transfer-encoding", "connection")))
+"""Most fields have names of other lengths, and need not be compared."""
+
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _FOLD = re.compile(rb"([^\r\n])\r\n[ \t]+")  # obs-fold (RFC 9112 §5.2)
@@ -114,7 +117,7 @@ def _parse_head(data: bytes, method: str) -> ResponseHead:
         raise ResponseError("not a response of HTTP/1.1")
     status, fields = parser.get_status_code(), callbacks.fields
     codings, length, closes = [], None, version == "1.0"
-    for name, value in fields:
+    for name, value in [field for field in fields if len(field[0]) in _FRAMING_LENGTHS]:
         match name.lower():
             case "content-length":
                 length = int(value)

@@ -255,6 +255,7 @@ async def test_viewer_that_leaves_a_passed_request_leaves_the_connection(
             edge.origin.script(Reply(200, body=b"late", headers=NO_STORE))
             await viewer.send_request("/page")
             await edge.origin.wait_for_requests(4)
+            viewer.reset()
         await until(lambda: not connections(edge))
         edge.origin.release_responses()
         await until(lambda: not edge.server.stats().requests)

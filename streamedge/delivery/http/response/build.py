@@ -45,6 +45,7 @@ from streamedge.write_back.rows import WriteQueueError
 _KINDS: dict[type[Exception], str] = {CacheFullError: "cache_full", WriteQueueError: "write_queue"}
 _NO_BODY = frozenset({204, 304})
 _NOT_PASSED = HOP_BY_HOP | {"content-length"}
+_NOT_AS_SENT = _NOT_PASSED | {"content-encoding"}
 
 
 class Response(NamedTuple):
@@ -355,18 +356,16 @@ def _error(status: int) -> str:
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
     """An origin's fields without those of its connection and its framing."""
-    removed = _NOT_PASSED
-    options = connection_options(fields)
-    if not options <= removed:
-        removed |= options
-    for name, value in fields:
-        lower = name.lower()
-        if lower in removed:
-            continue
-        if lower != "content-encoding":
-            yield name, value
-        elif (codings := without_no_codings(lower, value)) is not None:
-            yield name, codings
+    listed = connection_options(fields) - _NOT_PASSED
+    for field in fields:
+        lower = field[0].lower()
+        if lower not in _NOT_AS_SENT:
+            if not listed or lower not in listed:
+                yield field
+        elif lower == "content-encoding" and lower not in listed:
+            codings = without_no_codings(lower, field[1])
+            if codings is not None:
+                yield field[0], codings
 
 
 def _passed_trailers(response: OriginResponse) -> Fields:

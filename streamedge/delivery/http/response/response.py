@@ -237,14 +237,14 @@ def response_fields(
     Date is the origin's if it sent one (RFC 9110 §6.6.1). Via lists every hop (§7.6.3).
     """
     date, vias, sent = "", [], []
-    for name, value in fields:
-        lower = name.lower()
-        if lower == "date":
-            date = value
+    for field in fields:
+        lower = field[0].lower()
+        if lower not in _WITHHELD:
+            sent.append(field)
+        elif lower == "date":
+            date = field[1]
         elif lower == "via":
-            vias.append(value)
-        elif lower not in _WITHHELD:
-            sent.append((name, value))
+            vias.append(field[1])
     sent = apply_response_policy(
         context.policy,
         sent,
