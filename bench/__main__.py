@@ -20,6 +20,7 @@ from importlib import metadata
 from rich.console import Console
 
 from bench import invalidation, packaging, report, restart, rounds
+from bench.fleet import shared_log
 from bench.http import (
     cold_http,
     cold_throughput,
@@ -172,6 +173,13 @@ BENCHMARKS = {
         restart.restart,
         "A cache of 20,000 objects of 1 KiB, filled over HTTP; then a stop, a start, and requests"
         " for one of them until the cache serves it.",
+    ),
+    "fleet-log": Benchmark(
+        shared_log.shared_log,
+        f"The shared log in Redis (appendfsync everysec), followed by {shared_log.READERS} readers"
+        " that report their position after each batch; each is a process. Single entries"
+        f" {1000 * shared_log.INTERVAL_S:.0f} ms apart; then {shared_log.RATE:,} a second. A proxy"
+        " of our own delays the distant engine. No core pinning.",
     ),
     "invalidation": Benchmark(
         invalidation.invalidation,

@@ -21,7 +21,7 @@ from streamedge.shared_log.redis.scripts import Script
 CALL_TIMEOUT_S = 1.5
 POOLED_MAX = 4
 PUSHED_BYTES_MAX = 16 << 20
-_TAKEN_MAX = 1000  # messages at a time
+_TAKEN_MAX = 1000  # lines at a time
 _BYTES_PER_S_MIN = 1 << 20  # a call that sends or receives more takes longer
 
 Argument = str | bytes | int
@@ -117,12 +117,12 @@ class Link:
 class Subscription(Link):
     """A connection that receives the messages of a channel, beside replies to its calls.
 
-    Replies must be no lists: those are messages.
+    A message is one or more lines. Replies must be no lists: those are messages.
     """
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        self._messages: deque[bytes] = deque()
+        self._lines: deque[bytes] = deque()
         self._bytes = 0
         self.overflowed = False
         """Messages were dropped, because too many came; until the next ``clear``."""
@@ -140,28 +140,28 @@ class Subscription(Link):
 
     async def wait(self, wait_s: float) -> bool:
         """Waits for a message, and takes what has come; False if none has within ``wait_s``."""
-        if self._messages or self.overflowed:
+        if self._lines or self.overflowed:
             return True
         async with self._attempt(wait_s + CALL_TIMEOUT_S):
             message = await self._connection.read_response(timeout=wait_s, push_request=True)
             while message is not None:
                 self._take(message)
-                if len(self._messages) >= _TAKEN_MAX or not await self._connection.can_read():
+                if len(self._lines) >= _TAKEN_MAX or not await self._connection.can_read():
                     break
                 message = await self._connection.read_response(push_request=True)
-        return bool(self._messages) or self.overflowed
+        return bool(self._lines) or self.overflowed
 
     def peek(self) -> bytes | None:
-        """The oldest message that has come."""
-        return self._messages[0] if self._messages else None
+        """The oldest line that has come."""
+        return self._lines[0] if self._lines else None
 
     def pop(self) -> None:
-        """Removes the oldest message."""
-        self._bytes -= len(self._messages.popleft())
+        """Removes the oldest line."""
+        self._bytes -= len(self._lines.popleft())
 
     def clear(self) -> None:
         """Removes all messages."""
-        self._messages.clear()
+        self._lines.clear()
         self._bytes = 0
         self.overflowed = False
 
@@ -173,9 +173,9 @@ class Subscription(Link):
     def _take(self, message: Any) -> None:
         if message[0] != b"message" or self.overflowed:
             return
-        data: bytes = message[2]
-        self._bytes += len(data)
-        self._messages.append(data)
+        lines = message[2].split(b"\n")
+        self._bytes += sum(map(len, lines))
+        self._lines.extend(lines)
         if self._bytes > PUSHED_BYTES_MAX:
             self.clear()
             self.overflowed = True

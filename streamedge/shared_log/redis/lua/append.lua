@@ -43,4 +43,5 @@ for index = first_entry, #ARGV, 3 do
   end
   reply[#reply + 1] = position
 end
+push(channel)
 return reply

@@ -11,6 +11,7 @@ local first_member = 7 + 2 * tonumber(ARGV[6])
 local last, previous = newest(log)
 if line_of(last) >= tonumber(line) then return 0 end
 add(log, ids, channel, line .. '-0', id, previous, text)
+push(channel)
 if redis.call('EXISTS', resources, members) == 0 then
   for index = 7, first_member - 1, 2 do
     redis.call('HSET', resources, ARGV[index], ARGV[index + 1])

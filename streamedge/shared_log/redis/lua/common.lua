@@ -34,13 +34,24 @@ end
 -- Larger entries are announced without their JSON; readers then read the log.
 local PUSHED_BYTES_MAX = 65536
 
--- Appends an entry under an explicit or a partial id ("LINE-*"), and sends it to all readers.
+-- Lines that are not sent to the readers yet.
+local pushed, pushed_bytes = {}, 0
+
+-- Sends the lines in one message.
+local function push(channel)
+  if #pushed > 0 then redis.call('PUBLISH', channel, table.concat(pushed, '\n')) end
+  pushed, pushed_bytes = {}, 0
+end
+
+-- Appends an entry under an explicit or a partial id ("LINE-*"); `push` sends it to all readers.
 local function add(log, ids, channel, position, id, previous, text)
   position = redis.call('XADD', log, position, 'id', id, 'after', previous, 'entry', text)
   redis.call('HSET', ids, id, position)
-  local message = position .. ' ' .. id .. ' ' .. previous
-  if #text <= PUSHED_BYTES_MAX then message = message .. ' ' .. text end
-  redis.call('PUBLISH', channel, message)
+  local line = position .. ' ' .. id .. ' ' .. previous
+  if #text <= PUSHED_BYTES_MAX then line = line .. ' ' .. text end
+  pushed[#pushed + 1] = line
+  pushed_bytes = pushed_bytes + #line
+  if pushed_bytes > PUSHED_BYTES_MAX then push(channel) end
   return position
 end
 
