@@ -48,6 +48,21 @@ class Counter(Enum):
     )
     OUTAGES = ("streamedge_outages", "origin", "Times an origin of a group was marked down")
     LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent later than it was due")
+    PEER_REQUESTS = (
+        "streamedge_peer_requests",
+        "result",
+        "Requests between the edges of a fleet by side (sent, received) and result",
+    )
+    PEER_BYTES = (
+        "streamedge_peer_bytes",
+        "side",
+        "Body bytes between the edges of a fleet, sent and received",
+    )
+    ORIGIN_BYPASSES = (
+        "streamedge_origin_bypasses",
+        "reason",
+        "Requests that went to the origin because no other edge of the tier answered",
+    )
     ERRORS = ("streamedge_errors", "kind", "Failures by kind")
     REPLICATIONS = (
         "streamedge_replications",
