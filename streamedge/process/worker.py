@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -35,6 +36,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
+from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ async def _serve_viewers(
     end = budget.connections_end if budget.is_short else 0
     cache = _cache(config, context.number, database, log, counts, budget.open_extents)
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
-    bindings = bind_origins(config, log, counts, write_queue)
+    peers = open_worker_peers(config, shared, database, cache, log, counts)
+    bindings = bind_origins(config, log, counts, write_queue, fleet=peers.fleet)
     web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
@@ -126,8 +129,9 @@ async def _serve_viewers(
     rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
     await rtmp.start(context.listeners.rtmp, proxied)
     components = WorkerComponents(
-        web, rtmp, cache, write_queue, certificates, context.countries, log, counts
+        web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers
     )
+    await peers.start(config, bindings, cache, context.listeners.fleet, services, log, counts)
     applier = ConfigApplier(config, bindings, components)
     apply_new = partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
     services.start(
@@ -146,12 +150,13 @@ async def _serve_viewers(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain(web, rtmp, aborting)
+    await _drain((web, rtmp, peers), aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await cache.close()
     for binding in applier.bindings.values():
         await binding.origin.close()
+    await peers.close()
     if write_queue is not None:
         write_queue.close()
     counts.flush()
@@ -239,16 +244,18 @@ def _on_signals(
     return stopping, aborting
 
 
-async def _drain(web: WebServer, rtmp: RtmpServer, aborting: asyncio.Event) -> None:
-    """Lets viewers finish for DRAIN_S, or until a second SIGTERM."""
+async def _drain(
+    servers: Sequence[WebServer | RtmpServer | WorkerPeers], aborting: asyncio.Event
+) -> None:
+    """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""
     abort = asyncio.create_task(aborting.wait())
-    drain = asyncio.ensure_future(asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S)))
+    drain = asyncio.ensure_future(asyncio.gather(*(one.drain(DRAIN_S) for one in servers)))
     await asyncio.wait((drain, abort), return_when=asyncio.FIRST_COMPLETED)
     abort.cancel()
     if not drain.done():
         drain.cancel()
         await asyncio.gather(drain, return_exceptions=True)
-        await asyncio.gather(web.drain(0.0), rtmp.drain(0.0))
+        await asyncio.gather(*(one.drain(0.0) for one in servers))
     else:
         await drain
 

@@ -39,6 +39,7 @@ from streamedge.delivery.http.response.ranges import first_span
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.peer.assets import PeerAsset, find_binding, peer_asset, variant_of
 from streamedge.errors import CacheFullError, OriginError
+from streamedge.fleet.members import Role
 from streamedge.fleet.ownership import rank_of
 from streamedge.fleet.states import EdgeState
 from streamedge.memo import MemoryBudget
@@ -62,7 +63,7 @@ from streamedge.origin.peer.protocol import (
     encode_answer,
 )
 from streamedge.origin.peer.tier import Tier, extent_of
-from streamedge.origin.peer.view import FleetView
+from streamedge.origin.peer.view import PeerView
 from streamedge.spans import Span
 
 BEHIND_WAIT_S = 0.1
@@ -88,7 +89,7 @@ class PeerService:
 
     def __init__(
         self,
-        view: FleetView,
+        view: PeerView,
         cache: Cache,
         bindings: Mapping[str, OriginBinding],
         log: Log,
@@ -219,9 +220,13 @@ class PeerHandler:
         peer_request = decode_request(request.headers.get(REQUEST_FIELD, ""))
         if header is None or peer_request is None or request.has_body:
             raise RefusedPeerError(400, "not a peer request")
-        if header.edge not in self._names or not self._service.view.is_member(header.edge):
+        if header.edge not in self._names or not self._is_member(header.edge):
             raise RefusedPeerError(403, "not a member of the fleet with this certificate")
         return header, replace(peer_request, method=request.method)
+
+    def _is_member(self, name: str) -> bool:
+        member = self._service.view.members.get(name)
+        return member is not None and member.role is not Role.REMOVED
 
     async def _look_up(
         self,
@@ -386,11 +391,11 @@ class _Progress:
 
 
 def _check_rank(
-    view: FleetView, tier: Tier, header: PeerHeader, peer_request: PeerRequest, request: WebRequest
+    view: PeerView, tier: Tier, header: PeerHeader, peer_request: PeerRequest, request: WebRequest
 ) -> None:
     is_read = peer_request.version is not None
     extent = extent_of(request.headers.get("range", ""), is_read=is_read)
-    rank = rank_of(view.name, peer_request.asset.key, extent, view.owners(tier.name))
+    rank = rank_of(view.name, peer_request.asset.key, extent, tier.owners())
     if rank != header.rank:
         raise RefusedPeerError(409, f"rank {rank} here")
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.fleet.members import Member
-from streamedge.fleet.ownership import ranks
+from streamedge.fleet.ownership import owners, ranks
 from streamedge.fleet.states import EdgeState
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -44,7 +44,7 @@ from streamedge.origin.peer.protocol import (
     PeerRequest,
     encode_request,
 )
-from streamedge.origin.peer.view import FleetView
+from streamedge.origin.peer.view import PeerView
 
 TIER_EXTENT_BYTES = 64 << 20
 """An extent of the cache (``cache.storage.extent``): the part of an object that has one owner."""
@@ -66,18 +66,21 @@ _METHODS = frozenset({"GET", "HEAD"})
 class Fleet:
     """What the tiers of a worker share: the view, the connections, and the limit of bypasses.
 
+    ``tiers``: the names of the edges of each tier; a new config replaces them.
     ``is_passed(key)``: responses of a key may not be stored (hit-for-miss); then its requests go
     from the viewer's edge to the origin.
     """
 
     def __init__(
         self,
-        view: FleetView,
+        view: PeerView,
         clients: PeerClients,
         log: Log,
         counts: Counts,
         is_passed: Callable[[str], bool],
+        tiers: Mapping[str, Sequence[str]],
     ) -> None:
+        self.tiers = tiers
         self.view = view
         self.clients = clients
         self.is_passed = is_passed
@@ -116,9 +119,17 @@ class Tier:
         self._fleet = fleet
         self.name = name
 
+    def owners(self) -> list[Member]:
+        """The members that own objects now."""
+        return owners(self._fleet.tiers.get(self.name, ()), self._fleet.view.members)
+
+    def previous_owners(self) -> list[Member]:
+        """As ``owners``, before the changes of the last hour; empty if there were none."""
+        return owners(self._fleet.tiers.get(self.name, ()), self._fleet.view.previous_members)
+
     def upstream(self, asset: AssetDescription, upstream: Upstream) -> TieredUpstream:
         """The upstream for the requests of an asset; ``upstream`` is its origin's own."""
-        return TieredUpstream(self._fleet, self.name, asset, upstream)
+        return TieredUpstream(self._fleet, self, asset, upstream)
 
 
 class TieredUpstream:
@@ -131,7 +142,7 @@ class TieredUpstream:
     def __init__(
         self,
         fleet: Fleet,
-        tier: str,
+        tier: Tier,
         asset: AssetDescription,
         upstream: Upstream,
         variant: str = "",
@@ -165,7 +176,7 @@ class TieredUpstream:
         fields = fold_fields(request.fields)
         extent = extent_of(fields.get("range", ""), is_read=request.if_match is not None)
         view = fleet.view
-        order = ranks(asset.key, extent, view.owners(self._tier))
+        order = ranks(asset.key, extent, self._tier.owners())
         before = [member.name for member in order]
         own_rank = before.index(view.name) if view.name in before else None
         candidates = order if own_rank is None else order[:own_rank]
@@ -181,7 +192,7 @@ class TieredUpstream:
                 return response
             if own_rank == 0:
                 return await self._upstream.send(request)
-            return await fleet.bypass(self._upstream, request, "no_members", self._tier)
+            return await fleet.bypass(self._upstream, request, "no_members", self._tier.name)
         refusals = []
         for rank, member in enumerate(candidates):
             if not fleet.clients.admits(member):
@@ -224,7 +235,7 @@ class TieredUpstream:
         """What the owner before the last change of members has cached."""
         fleet = self._fleet
         view = fleet.view
-        previous = ranks(self._asset.key, extent, view.previous_owners(self._tier))
+        previous = ranks(self._asset.key, extent, self._tier.previous_owners())
         if not previous or previous[0].name == view.name or not fleet.clients.admits(previous[0]):
             return None
         outcome = await fleet.clients.send(
@@ -334,11 +345,6 @@ class _Bypass:
             release()
 
 
-def owners_of(key: str, extent: int, members: Sequence[Member]) -> list[str]:
-    """The names of the members that own an extent of an object, in their order."""
-    return [member.name for member in ranks(key, extent, members)]
-
-
 def extent_of(range_value: str, *, is_read: bool) -> int:
     """The extent by whose order a request with this Range goes: a lookup by the first one's."""
     if not is_read:
@@ -347,7 +353,7 @@ def extent_of(range_value: str, *, is_read: bool) -> int:
     return 0 if first is None else int(first[1]) // TIER_EXTENT_BYTES
 
 
-def _reason_to_bypass(view: FleetView) -> str:
+def _reason_to_bypass(view: PeerView) -> str:
     """Why other edges cannot be relied on now; "" if they can."""
     if view.state is EdgeState.LOST:
         return "lost"

@@ -5,14 +5,14 @@ Everything is read from memory: nothing here waits for the engine or for another
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from streamedge.fleet.members import Member
 from streamedge.fleet.states import EdgeState
 
 
-class FleetView(Protocol):
+class PeerView(Protocol):
     """The fleet as this worker sees it.
 
     Positions without a further word are positions of the shared log (``fleet.position``); local
@@ -39,16 +39,14 @@ class FleetView(Protocol):
         """Whether rows of this edge are not in the shared log yet: other edges do not know them."""
         ...
 
-    def is_member(self, name: str) -> bool:
-        """Whether an edge belongs to the fleet."""
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """The members by name, as the shared log describes them."""
         ...
 
-    def owners(self, tier: str) -> Sequence[Member]:
-        """The members of a tier that own objects: those that serve, and have a peer address."""
-        ...
-
-    def previous_owners(self, tier: str) -> Sequence[Member]:
-        """As ``owners``, before a change within the last hour; empty without one."""
+    @property
+    def previous_members(self) -> Mapping[str, Member]:
+        """As ``members``, before the changes of the last hour; empty if there were none."""
         ...
 
     async def has_applied(self, position: int, within_s: float) -> bool:
