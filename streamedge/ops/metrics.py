@@ -34,7 +34,7 @@ class Counter(Enum):
         self.description = description
 
     SENT_BYTES = ("streamedge_sent_bytes", "protocol", "Bytes sent to viewers out of the cache")
-    ORIGIN_BYTES = ("streamedge_origin_bytes", "origin", "Body bytes read from origins")
+    ORIGIN_BYTES = ("streamedge_origin_bytes", "origin", "Body bytes read from origins and peers")
     RESPONSES = ("streamedge_responses", "cache", "HTTP responses by cache result")
     STATUSES = ("streamedge_statuses", "status", "HTTP responses by status code")
     PLAYS = ("streamedge_plays", "cache", "RTMP plays by cache result")

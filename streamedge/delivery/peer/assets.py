@@ -62,9 +62,9 @@ def peer_asset(
     return PeerAsset(asset, upstream, replace(sent, method=request.method))
 
 
-def variant_of(found: PeerAsset, key: str) -> Asset:
+def variant_of(target: PeerAsset, key: str) -> Asset:
     """The asset of a variant, whose key the other edge knows; "" for no variant."""
-    asset, origin = found.asset, found.asset.origin
+    asset, origin = target.asset, target.asset.origin
     if not key or not isinstance(origin, TieredObject):
         return asset
     parent_keys = (asset.key, *asset.parent_keys)

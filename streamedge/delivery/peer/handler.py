@@ -202,15 +202,15 @@ class PeerHandler:
             _check_rank(view, binding.tier, header, peer_request, request)
         if not await view.has_applied(header.need, 0 if is_cached_only else BEHIND_WAIT_S):
             raise RefusedPeerError(409, "behind")
-        found = peer_asset(peer_request, binding, binding.tier, view.name)
-        if found is None:
+        target = peer_asset(peer_request, binding, binding.tier, view.name)
+        if target is None:
             raise RefusedPeerError(400, "the key is not one of the origin")
         if peer_request.version is not None:
-            asset = variant_of(found, peer_request.variant)
+            asset = variant_of(target, peer_request.variant)
             reader = service.cache.open_version(asset, OriginHead(peer_request.version, "", {}))
             return await self._read_version(request, peer_request.version, reader, is_cached_only)
-        route = _route(found, binding)
-        return await self._look_up(request, peer_request, found, route, interim, is_cached_only)
+        route = _route(target, binding)
+        return await self._look_up(request, peer_request, target, route, interim, is_cached_only)
 
     def _read(self, request: WebRequest) -> tuple[PeerHeader, PeerRequest]:
         """The two parts of a peer request. Raises RefusedPeerError."""
@@ -232,7 +232,7 @@ class PeerHandler:
         self,
         request: WebRequest,
         peer_request: PeerRequest,
-        found: PeerAsset,
+        target: PeerAsset,
         route: Route,
         interim: Callable[[int, Fields], None],
         is_cached_only: bool,
@@ -252,14 +252,14 @@ class PeerHandler:
         position = service.cache.sent_now().position
         outcome = await service.responses.respond(
             CacheRequest(
-                found.asset,
-                found.upstream,
-                replace(found.request, interim=interim),
+                target.asset,
+                target.upstream,
+                replace(target.request, interim=interim),
                 fields,
                 want,
                 applies_request_directives=is_cached_only or bool(described.directives),
                 is_object=described.is_object,
-                selected_by=fold_fields(found.request.fields),
+                selected_by=fold_fields(target.request.fields),
                 suffix_bytes=suffix_bytes,
                 accepts_stale=False,
             )
@@ -400,13 +400,13 @@ def _check_rank(
         raise RefusedPeerError(409, f"rank {rank} here")
 
 
-def _route(found: PeerAsset, binding: OriginBinding) -> Route:
+def _route(target: PeerAsset, binding: OriginBinding) -> Route:
     """A route without policies: the other edge applies its viewer's."""
-    asset = found.asset
+    asset = target.asset
     # As a site, an error is sent as it is stored.
     rule = Rule(_PLAIN_BEHAVIOR, replace(binding, is_site=True), asset.rules)
     distribution = WebDistribution(asset.subject.scope, (), (rule,))
-    return Route(distribution, rule, asset.name, found.request.query)
+    return Route(distribution, rule, asset.name, target.request.query)
 
 
 def _is_here(response: Response) -> bool:
