@@ -17,6 +17,7 @@ from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
 from streamedge.control.position import epoch_of
+from streamedge.control.resources import SharedChanges
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.ops.log import Log
 
@@ -26,10 +27,13 @@ def cloudfront_routes(
     from_file: Callable[[], Config],
     invalidation_feed: InvalidationFeed,
     log: Log,
+    shared_changes: SharedChanges | None = None,
+    edge: str = "",
 ) -> list[Route]:
     """The routes under ``/2020-05-31/``; ``from_file`` returns the config file as last applied.
 
     The response to a change waits until all running workers have applied it, or for the timeout.
+    ``shared_changes`` and ``edge`` (its name): of an edge in a fleet.
     """
     rows = ControlLog(database)
 
@@ -43,7 +47,7 @@ def cloudfront_routes(
     def handlers() -> Handlers:
         from streamedge.api.operations.handlers import api_handlers  # noqa: PLC0415  # most edges have no API key
 
-        return api_handlers(database, from_file, announce)
+        return api_handlers(database, from_file, announce, shared_changes, edge)
 
     return api_routes(handlers, lambda: _settings(from_file()), log)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -79,6 +80,8 @@ class Cache:
         self.counts = counts
         self.retries = retries
         self.invalidation_checker = InvalidationChecker(store, invalidation_index)
+        self.share_writes: Callable[[Sequence[str]], asyncio.Future[None]] | None = None
+        """Publishes written keys in a fleet; see ``refuse_written``."""
         self._open_extents = open_extents
         self._versions: OrderedDict[str, OpenObject] = OrderedDict()
         self._unlisted: dict[tuple[str, Version], OpenObject] = {}
@@ -220,28 +223,8 @@ class Cache:
                 sent_change=sent_at.change,
                 position=sent_at.position,
             )
-            open_object = self.open_unlisted(asset, record)
+            open_object = OpenObject(self, asset, record)
         return Reader(open_object, CacheResult.HIT, asset.subject)
-
-    def open_version(self, asset: Asset, head: OriginHead) -> Reader:
-        """As ``reopen``, for a version that may be stored here as the asset's present one."""
-        record = (
-            None if self.is_open(asset.key, head.version) else self.store.load_record(asset.key)
-        )
-        if (
-            record is not None
-            and record.head.version == head.version
-            and self.invalidation_checker.check_record(asset, record).verdict is not Verdict.REFUSED
-        ):
-            self.activate(asset, record)
-        return self.reopen(asset, head)
-
-    def is_open(self, key: str, version: Version) -> bool:
-        """Whether a version is open here, as the present one or another."""
-        present = self._versions.get(key)
-        if present is not None and present.version == version:
-            return True
-        return (key, version) in self._unlisted
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""
@@ -360,6 +343,15 @@ class Cache:
         """Refuses, in all workers, records of these keys and of keys made from them whose requests
         were sent before now. Needs no disk space."""
         self.store.changes.announce(*keys)
+
+    def refuse_written(self, *keys: str) -> asyncio.Future[None] | None:
+        """As ``refuse_older``, after a write, in a fleet on all edges.
+
+        The future ends when the other edges will certainly read of it, or soon if the engine of the
+        fleet does not answer; None in a fleet of one.
+        """
+        self.refuse_older(*keys)
+        return None if self.share_writes is None else self.share_writes(keys)
 
     def begin_to_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         """Saves, for all workers, the request fields by which responses of a key vary (§4.1).

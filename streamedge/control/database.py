@@ -5,11 +5,13 @@ This module has the file name and the schema; ``log`` and ``resources`` read and
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from streamedge.errors import StreamEdgeError
-from streamedge.sqlite import FILE_SUFFIXES, Database
+from streamedge.sqlite import FILE_MODE, FILE_SUFFIXES, Database, open_read_only
 
 FILE_NAME = "control.db"
 BUSY_TIMEOUT_S = 5.0  # other processes' transactions take a few milliseconds each
@@ -69,6 +71,7 @@ MIGRATIONS: tuple[str, ...] = (
         epoch INTEGER NOT NULL,
         has_row INTEGER NOT NULL,
         applied_s REAL NOT NULL,
+        made_position INTEGER NOT NULL,
         entry TEXT NOT NULL,
         bytes_to_here INTEGER NOT NULL
     );
@@ -115,6 +118,22 @@ class ControlDatabase(Database):
             damaged_error=ControlDamagedError,
             busy_timeout_s=busy_timeout_s,
         )
+
+
+def copy_database(folder: Path, reason: str) -> Path:
+    """Copies the database of ``folder`` while it is in use; returns the name of the copy.
+
+    Raises ControlError.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    copy = folder / f"{FILE_NAME}.{reason}-{stamp}"
+    try:
+        with open_read_only(folder / FILE_NAME) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        copy.chmod(FILE_MODE)
+    except (sqlite3.Error, OSError) as exc:
+        raise ControlError(f"the control database cannot be copied to {copy}: {exc}") from exc
+    return copy
 
 
 def move_aside(folder: Path) -> Path:

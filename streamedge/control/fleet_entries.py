@@ -5,8 +5,9 @@ the follower reads it in the shared log, it gets its position. Each entry is app
 often it is read, because its id is unique here.
 
 ``epoch`` is the newest row of the control log when the entry was applied, and ``has_row`` is 1 if
-that is the entry's own row. The two orders, of rows here and of entries in the shared log, are
-translated by them (see ``fleet_positions``).
+that is the entry's own row. ``made_position``: how far the shared log was applied then. The two
+orders, of rows here and of entries in the shared log, are translated by them (see
+``fleet_positions``).
 
 The newest ENTRIES_KEPT entries are kept, or fewer if they are long; those that wait are always
 kept. The functions run inside a transaction of the control database.
@@ -36,6 +37,7 @@ class EntryPlace:
     epoch: int
     has_row: int
     applied_s: float
+    made_position: int
 
 
 def add_entry(
@@ -55,7 +57,8 @@ def add_entry(
     insert(
         connection,
         "INSERT INTO fleet_entries (id, kind, position, is_given_up, epoch, has_row, applied_s,"
-        " entry, bytes_to_here) VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)",
+        " made_position, entry, bytes_to_here) VALUES (?, ?, ?, 0, ?, ?, ?,"
+        " IFNULL((SELECT position FROM fleet_state), 0), ?, ?)",
         (
             entry.id,
             entry.kind.value,
@@ -72,7 +75,8 @@ def add_entry(
 def find_place(connection: sqlite3.Connection, entry_id: str) -> EntryPlace | None:
     """Where an entry is; None for an unknown id."""
     row = connection.execute(
-        "SELECT id, kind, position, epoch, has_row, applied_s FROM fleet_entries WHERE id = ?",
+        "SELECT id, kind, position, epoch, has_row, applied_s, made_position FROM fleet_entries"
+        " WHERE id = ?",
         (entry_id,),
     ).fetchone()
     return None if row is None else EntryPlace(*row)
@@ -144,11 +148,20 @@ def unplace_after(
 def placed_after(connection: sqlite3.Connection, position: int) -> list[EntryPlace]:
     """The entries after a position, in the order of the shared log."""
     rows = connection.execute(
-        "SELECT id, kind, position, epoch, has_row, applied_s FROM fleet_entries"
+        "SELECT id, kind, position, epoch, has_row, applied_s, made_position FROM fleet_entries"
         " WHERE position > ? ORDER BY position",
         (position,),
     )
     return [EntryPlace(*row) for row in rows]
+
+
+def first_waiting_epoch(connection: sqlite3.Connection) -> int | None:
+    """The epoch before the oldest row that waits to be published; None if none waits."""
+    (epoch,) = connection.execute(
+        "SELECT MIN(epoch) FROM fleet_entries"
+        " WHERE position IS NULL AND is_given_up = 0 AND has_row = 1"
+    ).fetchone()
+    return None if epoch is None else int(epoch) - 1
 
 
 def prune_entries(

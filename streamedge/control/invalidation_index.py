@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from streamedge.control.database import ControlError
 from streamedge.control.invalidations import (
@@ -37,7 +37,11 @@ from streamedge.control.invalidations import (
 )
 from streamedge.control.log import NewRows, Row, RowKind
 from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
+from streamedge.fleet.position import START
 from streamedge.ops.log import Log
+
+if TYPE_CHECKING:
+    from streamedge.control.fleet_positions import FleetPositions
 
 ITEMS_KEPT = 10_000
 NEVER = -1  # before every epoch
@@ -185,8 +189,10 @@ class InvalidationIndex:
         items_kept: int = ITEMS_KEPT,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        fleet: FleetPositions | None = None,
     ) -> None:
         self._rows = rows
+        self._fleet = fleet
         self._log = log
         self._clock = clock
         self._monotonic = monotonic
@@ -220,6 +226,8 @@ class InvalidationIndex:
         if self._is_behind and not again and self._monotonic() < self._retry_s:
             return False
         try:
+            if self._fleet is not None:
+                self._fleet.refresh()  # before the rows: it must not be ahead of them
             new = self._rows.read_after(self.position)
             if log_of(new.position) == log_of(head) and new.position < head:
                 renewed = self._rows.renew_if_older(head)
@@ -253,6 +261,33 @@ class InvalidationIndex:
         """The revocations that were read since the last call."""
         revocations, self._revocations = self._revocations, []
         return revocations
+
+    @property
+    def fleet_position(self) -> int:
+        """The position of the shared log up to which all entries are applied here.
+
+        START in a fleet of one, and while the log cannot be read.
+        """
+        return START if self._fleet is None or self._is_behind else self._fleet.position
+
+    def as_of(self, position: int) -> int:
+        """The position of the shared log whose entries are all older than a request.
+
+        The request was sent at ``position`` of the control log. START if none is known.
+        """
+        if self._fleet is None or log_of(position) != log_of(self.position):
+            return START
+        return self._fleet.as_of(epoch_of(position))
+
+    def local_position(self, fleet_position: int) -> int:
+        """The position of the control log whose rows are all older than another edge's request.
+
+        ``fleet_position``: what ``as_of`` returned on the other edge.
+        """
+        if self._fleet is None:
+            return UNKNOWN
+        epoch = min(self._fleet.local_epoch(fleet_position), epoch_of(self.position))
+        return position_at(log_of(self.position), epoch)
 
     def scope_position(self, scope: str) -> int:
         """The newest row of a distribution; until it changes, results for its assets stay valid."""
@@ -295,6 +330,9 @@ class InvalidationIndex:
         return position <= self.position
 
     def _add(self, row: Row, position: int, *, is_first: bool) -> None:
+        if row.kind is RowKind.EVERYTHING and not row.scope:
+            self._everywhere.hard = max(self._everywhere.hard, row.epoch)
+            return
         try:
             invalidation = row.invalidation
             items = [parse_item(text) for text in invalidation.items]

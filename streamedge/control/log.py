@@ -55,6 +55,7 @@ class RowKind(Enum):
 
     INVALIDATION = "invalidation"  # its body: items, soft, revoke
     CONFIGURATION = "configuration"  # resources of the API have changed
+    EVERYTHING = "everything"  # this edge may have missed invalidations of its fleet
     UNREADABLE = "unreadable"  # its content is unknown
 
 
@@ -80,11 +81,12 @@ class Row:
 
     @property
     def invalidation(self) -> Invalidation:
-        """The invalidation of a row; an UNREADABLE row invalidates everything in its scope.
+        """The invalidation of a row; an UNREADABLE row invalidates everything in its scope, and so
+        does one of the kind EVERYTHING.
 
         Raises KeyError or TypeError for a body that is not an invalidation.
         """
-        if self.kind is RowKind.UNREADABLE:
+        if self.kind in {RowKind.UNREADABLE, RowKind.EVERYTHING}:
             return Invalidation((EVERYTHING,), soft=False, revoke=False, at_s=self.created_s)
         return Invalidation(
             tuple(str(item) for item in self.body["items"]),
@@ -180,7 +182,7 @@ class ControlLog:
 
     def last_epoch_within(self, connection: sqlite3.Connection) -> int:
         """The epoch of the newest row, within a transaction of the database."""
-        return epoch_of(_head(connection))
+        return epoch_of(control_head(connection))
 
     def _entry(
         self,
@@ -221,7 +223,7 @@ class ControlLog:
         Compacted rows are included in their compacted form.
         """
         with self._database.read() as connection:
-            head = _head(connection)
+            head = control_head(connection)
             epoch = epoch_of(position) if log_of(position) == log_of(head) else 0
             compacted = connection.execute(
                 "SELECT epoch, scope, soft, made_s FROM folded WHERE epoch > ? ORDER BY epoch",
@@ -233,7 +235,7 @@ class ControlLog:
     def position(self, kind: RowKind | None = None) -> int:
         """The position of the newest row, or of the newest row of a kind."""
         with self._database.read() as connection:
-            head = _head(connection)
+            head = control_head(connection)
             if kind is None:
                 return head
             newest = connection.execute(
@@ -248,7 +250,7 @@ class ControlLog:
         it, the file is an older copy, and its next epochs would not be those of cached records.
         """
         with self._database.transaction() as connection:
-            head = _head(connection)
+            head = control_head(connection)
             if log_of(head) == log_of(seen) and head < seen:
                 head = position_at(new_log_id(), epoch_of(head))
                 connection.execute("UPDATE log_id SET id = ?", (log_of(head),))
@@ -325,7 +327,8 @@ def _with_reference(
     )
 
 
-def _head(connection: sqlite3.Connection) -> int:
+def control_head(connection: sqlite3.Connection) -> int:
+    """The position of the newest row, within a transaction."""
     (log_id,) = connection.execute("SELECT id FROM log_id").fetchone() or (0,)
     (epoch,) = connection.execute(_LAST_EPOCH_QUERY).fetchone()
     return position_at(int(log_id), int(epoch))

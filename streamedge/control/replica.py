@@ -21,7 +21,6 @@ from streamedge.control import fleet_entries
 from streamedge.control.database import ControlDatabase
 from streamedge.control.fleet_view import FleetView, fleet_view, members
 from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind
-from streamedge.control.position import epoch_of
 from streamedge.control.resources import ResourceStore, decode_resource, encode_resource
 from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry
 from streamedge.fleet.history import AppliedEntry, to_republish
@@ -93,7 +92,7 @@ class Replica:
     def state(self) -> ReplicaState | None:
         """The state; None before the edge has joined a fleet."""
         with self.database.read() as connection:
-            return _state(connection)
+            return replica_state(connection)
 
     def view(self) -> FleetView:
         with self.database.read() as connection:
@@ -106,7 +105,7 @@ class Replica:
     def documents(self) -> Documents:
         """The documents here, for an engine that has none."""
         with self.database.read() as connection:
-            state = _state(connection) or ReplicaState()
+            state = replica_state(connection) or ReplicaState()
             return Documents(
                 self._resource_texts(connection),
                 state.resources_position,
@@ -165,6 +164,11 @@ class Replica:
                 (entry_id,),
             )
 
+    def place(self, entry_id: str, position: int) -> None:
+        """Notes the position of a waiting entry that the follower has passed without reading it."""
+        with self.database.transaction() as connection:
+            fleet_entries.place_entry(connection, entry_id, position)
+
     def renew_id(self, entry: Entry, new: Entry) -> None:
         """Replaces an entry that waits by an equal one with another id."""
         with self.database.transaction() as connection:
@@ -200,14 +204,14 @@ class Replica:
                 ),
             )
             if not is_first:
-                self._log.append_within(connection, RowKind.UNREADABLE, "", {})
+                self._log.append_within(connection, RowKind.EVERYTHING, "", {})
         return is_replaced
 
     def rejoin(self, snapshot: Documents, position: int, entry_id: str) -> bool:
         """As ``join``, because entries between were trimmed before this edge has read them."""
         with self.database.transaction() as connection:
             is_replaced = self._take_documents(connection, snapshot)
-            self._log.append_within(connection, RowKind.UNREADABLE, "", {})
+            self._log.append_within(connection, RowKind.EVERYTHING, "", {})
             connection.execute(
                 "UPDATE fleet_state SET position = ?, entry_id = ?, line = ?,"
                 " resources_position = ?, is_reconciled = 1, settled_position ="
@@ -219,7 +223,7 @@ class Replica:
     def apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
         """Applies one or more entries that follow the applied position; returns the new state."""
         with self.database.transaction() as connection:
-            state = _state(connection)
+            state = replica_state(connection)
             if state is None or entries[0].position <= state.position:
                 raise ValueError("these entries do not follow the applied ones")
             resources_position, settled = state.resources_position, state.settled_position
@@ -257,7 +261,7 @@ class Replica:
                 connection.execute(
                     "UPDATE fleet_state SET pruned_position = ?, pruned_epoch = ?", pruned
                 )
-            return _state(connection) or state
+            return replica_state(connection) or state
 
     def rewind(self, position: int, entry_id: str, line: int) -> int:
         """Goes back to the last entry that the shared log still has; returns how many it has lost.
@@ -316,7 +320,7 @@ class Replica:
         if fleet_entries.find_place(connection, entry_id) is not None:
             fleet_entries.place_entry(connection, entry_id, position)
             return
-        epoch = epoch_of(self._log.append_within(connection, RowKind.UNREADABLE, "", {}))
+        epoch = self._log.append_within(connection, RowKind.EVERYTHING, "", {})
         entry = Entry(entry_id, EntryKind.LINE, "", self._clock())  # never published again
         fleet_entries.add_entry(
             connection,
@@ -373,7 +377,8 @@ class Replica:
         }
 
 
-def _state(connection: sqlite3.Connection) -> ReplicaState | None:
+def replica_state(connection: sqlite3.Connection) -> ReplicaState | None:
+    """As ``Replica.state``, within a transaction."""
     row: tuple[Any, ...] | None = connection.execute(
         f"SELECT {_STATE_COLUMNS} FROM fleet_state"  # noqa: S608
     ).fetchone()

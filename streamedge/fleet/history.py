@@ -41,7 +41,8 @@ def compare_history(
 
     ``position`` and ``id_here``: of the edge's last entry, START and "" if the log has none of its
     entries. ``line``: the line that then comes next. ``id_there``: the id in the log at that
-    position. ``first`` and ``last``: the ends of the log.
+    position. ``first`` and ``last``: the ends of the log. At START the caller still has to read
+    whether the log's first entry has none before it.
     """
     if last == START:
         return History.LOST
@@ -49,7 +50,10 @@ def compare_history(
         return History.CONTINUES if first == position_at(line, 0) else History.TRIMMED
     if id_there is not None and id_there == id_here:
         return History.CONTINUES
-    return History.TRIMMED if id_there is None and position < first else History.LOST
+    # A log that begins with a line was emptied before: rarely, it was trimmed up to just there.
+    is_emptied = line_of(first) > line_of(position) and sequence_of(first) == 0
+    is_before = id_there is None and position < first
+    return History.TRIMMED if is_before and not is_emptied else History.LOST
 
 
 def is_next(position: int, following: int) -> bool:

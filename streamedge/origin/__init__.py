@@ -141,8 +141,7 @@ class OriginRequest:
     with those that the origin adds.
 
     ``trailers`` is called when ``body`` has ended; its fields are sent if the body was chunked.
-    ``interim`` is called with each 1xx response. ``if_match``: the only version that the response
-    may have; ``fields`` have the condition.
+    ``interim`` is called with each 1xx response.
     """
 
     method: str
@@ -153,7 +152,6 @@ class OriginRequest:
     interim: Callable[[int, Fields], None] | None = None
     trailers: Callable[[], Fields] = list
     path: str = ""
-    if_match: Version | None = None
 
 
 class Duplex(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,6 @@ from streamedge.origin import Origin
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.writing import WritableOrigin
-from streamedge.process.worker_peers import WorkerPeers
 from streamedge.write_back.overlay import PendingWritesOrigin
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.replicator import Replicator
@@ -66,7 +65,6 @@ class WorkerComponents:
     countries: CountryDatabase
     log: Log
     counts: Counts
-    peers: WorkerPeers = field(default_factory=WorkerPeers)
 
 
 _Prepared = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
@@ -115,7 +113,6 @@ class ConfigApplier:
             use_certificates()
         replace_web(components.web, config, web)
         replace_rtmp(components.rtmp, config, rtmp)
-        components.peers.replace(config, bindings)
         removed = [one for name, one in before.items() if name not in unchanged]
         for binding in removed:
             _retire(binding)
@@ -129,12 +126,7 @@ class ConfigApplier:
     def _build(self, config: Config, unchanged: Mapping[str, OriginBinding]) -> _Prepared:
         components = self.components
         bindings = bind_origins(
-            config,
-            components.log,
-            components.counts,
-            components.write_queue,
-            unchanged,
-            components.peers.fleet,
+            config, components.log, components.counts, components.write_queue, unchanged
         )
         return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
 
@@ -166,7 +158,7 @@ class ConfigApplier:
         matches = (one for one in self.bindings.values() if one.identity == identity)
         binding = next(matches, None)
         changed = (key,) if binding is None else binding.write_keys(*parts)
-        self.components.cache.refuse_older(*changed)
+        self.components.cache.refuse_written(*changed)
 
     def log_failure(self, exc: Exception) -> None:
         """Logs each new failure; the old config stays in use."""

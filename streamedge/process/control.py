@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,7 +29,7 @@ from streamedge.admin.reload import reload_routes
 from streamedge.admin.writes import writes_routes
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
-from streamedge.config.schema.config import WebDistributionConfig
+from streamedge.config.schema.config import Config, WebDistributionConfig
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
@@ -41,6 +42,9 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
+
+if TYPE_CHECKING:
+    from streamedge.process.fleet import FleetParts
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
 IDLE_EVICTION_INTERVAL_S = 0.5  # while it does not grow
@@ -74,9 +78,13 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     watch = ConfigWatch(effective, AnnouncedHead(folder), log)
     change_event = ChangeEvent()
 
+    fleet: FleetParts | None = None  # started below
+
     def on_wakeup() -> None:
         watch.refresh()
         change_event.notify()
+        if fleet is not None:
+            fleet.service.notify_unpublished()
 
     watch.refresh()
     config = effective.config
@@ -84,32 +92,18 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     shared.wakeups.subscribe(shared.wakeups.control, on_wakeup)
     services = Services(log, counts)
     services.start("eviction", lambda: _evict(effective, log, counts))
-
-    async def flush_metrics() -> None:
-        counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
-        counts.flush()
-
-    services.start_periodic("metrics", METRICS_INTERVAL_S, flush_metrics)
-    write_queue = None
-    if shared.has_write_queue:
-        write_queue = WriteQueue(
-            config.edge.cache, WORKERS_MAX, config.limits.write_queue, shared.wakeups.replicator
-        )
+    _start_metrics(services, log, counts)
+    write_queue = _open_write_queue(shared, config)
     invalidation_feed = InvalidationFeed(
         config.edge.cache, shared.wakeups, shared.worker_status, change_event
     )
-    control_log = ControlLog(database, items_kept=config.limits.invalidations)
-
-    def root_objects() -> dict[str, str]:
-        """The root objects of all distributions, by id."""
-        return {
-            section.id: section.default_root_object
-            if isinstance(section, WebDistributionConfig)
-            else ""
-            for section in effective.config.distributions
-        }
-
-    api = cloudfront_routes(database, lambda: effective.from_file, invalidation_feed, log)
+    fleet = _start_fleet(config, invalidation_feed, services, log)
+    edge = "" if fleet is None else config.edge.name
+    control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
+    shared_changes = None if fleet is None else fleet.changes
+    api = cloudfront_routes(
+        database, lambda: effective.from_file, invalidation_feed, log, shared_changes, edge
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             create_admin_app(
@@ -119,7 +113,10 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
                 [
                     *reload_routes(shared, change_event),
                     *invalidation_routes(
-                        control_log, invalidation_feed, change_event, root_objects
+                        control_log,
+                        invalidation_feed,
+                        change_event,
+                        lambda: _root_objects(effective.config),
                     ),
                     *api,
                 ],
@@ -148,10 +145,52 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     shared.wakeups.unsubscribe(shared.wakeups.control)
     watch.close()
     await services.stop()
+    if fleet is not None:
+        await fleet.close()
     if write_queue is not None:
         write_queue.close()
     database.close()
     loop_database.close()
+
+
+def _start_metrics(services: Services, log: Log, counts: Counts) -> None:
+    async def flush_metrics() -> None:
+        counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
+        counts.flush()
+
+    services.start_periodic("metrics", METRICS_INTERVAL_S, flush_metrics)
+
+
+def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
+    """The queue; None where no behavior writes back."""
+    if not shared.has_write_queue:
+        return None
+    return WriteQueue(
+        config.edge.cache, WORKERS_MAX, config.limits.write_queue, shared.wakeups.replicator
+    )
+
+
+def _start_fleet(
+    config: Config, invalidation_feed: InvalidationFeed, services: Services, log: Log
+) -> FleetParts | None:
+    """Starts this edge's part in its fleet; None in a fleet of one, which imports none of it."""
+    if not config.fleet.engine:
+        return None
+    from streamedge.process.fleet import FleetParts  # noqa: PLC0415
+
+    fleet = FleetParts(config, invalidation_feed, log)
+    fleet.service.start(services)
+    return fleet
+
+
+def _root_objects(config: Config) -> dict[str, str]:
+    """The root objects of all distributions, by id."""
+    return {
+        section.id: section.default_root_object
+        if isinstance(section, WebDistributionConfig)
+        else ""
+        for section in config.distributions
+    }
 
 
 def create_admin_app(

@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -36,10 +36,12 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
-from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
+    from streamedge.cache.invalidated import AppliedInvalidations
+    from streamedge.control.fleet_positions import FleetPositions
+    from streamedge.coordination.shared_writes import SharedWrites
     from streamedge.delivery.http.server import WebServer
     from streamedge.delivery.rtmp.server import RtmpServer
     from streamedge.process.certificates import Certificates
@@ -112,8 +114,7 @@ async def _serve_viewers(
     end = budget.connections_end if budget.is_short else 0
     cache = _cache(config, context.number, database, log, counts, budget.open_extents)
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
-    peers = open_worker_peers(config, shared, database, cache, log, counts)
-    bindings = bind_origins(config, log, counts, write_queue, fleet=peers.fleet)
+    bindings = bind_origins(config, log, counts, write_queue)
     web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
@@ -129,11 +130,13 @@ async def _serve_viewers(
     rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
     await rtmp.start(context.listeners.rtmp, proxied)
     components = WorkerComponents(
-        web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers
+        web, rtmp, cache, write_queue, certificates, context.countries, log, counts
     )
-    await peers.start(config, bindings, cache, context.listeners.fleet, services, log, counts)
     applier = ConfigApplier(config, bindings, components)
     apply_new = partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
+    shared_writes = _share_writes(cache, context, log) if config.fleet.engine else None
+    if shared_writes is not None:
+        apply_new = partial(_apply_and_check, apply_new, shared_writes)
     services.start(
         "config", lambda: watch_config(applier, effective, shared, context.number, apply_new)
     )
@@ -150,13 +153,14 @@ async def _serve_viewers(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain((web, rtmp, peers), aborting)
+    await _drain(web, rtmp, aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
+    if shared_writes is not None:
+        await shared_writes.close()
     await cache.close()
     for binding in applier.bindings.values():
         await binding.origin.close()
-    await peers.close()
     if write_queue is not None:
         write_queue.close()
     counts.flush()
@@ -187,11 +191,44 @@ def _cache(
         quick_abort_bytes=config.limits.quick_abort,
         records_bytes=config.limits.records,
         invalidation_index=InvalidationIndex(
-            ControlLog(database), log, items_kept=config.limits.invalidations
+            ControlLog(database),
+            log,
+            items_kept=config.limits.invalidations,
+            fleet=_fleet_positions(database) if config.fleet.engine else None,
         ),
     )
     cache.invalidation_checker.apply_new()
     return cache
+
+
+def _fleet_positions(database: ControlDatabase) -> FleetPositions:
+    from streamedge.control.fleet_positions import FleetPositions, read_placements  # noqa: PLC0415  # in a fleet only
+
+    return FleetPositions(partial(read_placements, database))
+
+
+def _share_writes(cache: Cache, context: WorkerContext, log: Log) -> SharedWrites:
+    """Makes the cache publish the keys of writes to the other edges of the fleet."""
+    from streamedge.coordination.shared_writes import SharedWrites  # noqa: PLC0415  # in a fleet only
+
+    wakeups = context.shared.wakeups
+    edge = context.shared.config_versions.config.edge
+    shared_writes = SharedWrites(
+        ControlDatabase(edge.cache, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S),
+        edge.name,
+        partial(wakeups.notify_at, wakeups.control),
+        log,
+    )
+    cache.share_writes = shared_writes.share
+    return shared_writes
+
+
+def _apply_and_check(
+    apply_new: Callable[[], AppliedInvalidations], shared_writes: SharedWrites
+) -> AppliedInvalidations:
+    applied = apply_new()
+    shared_writes.check()
+    return applied
 
 
 async def read_config(
@@ -244,18 +281,16 @@ def _on_signals(
     return stopping, aborting
 
 
-async def _drain(
-    servers: Sequence[WebServer | RtmpServer | WorkerPeers], aborting: asyncio.Event
-) -> None:
-    """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""
+async def _drain(web: WebServer, rtmp: RtmpServer, aborting: asyncio.Event) -> None:
+    """Lets viewers finish for DRAIN_S, or until a second SIGTERM."""
     abort = asyncio.create_task(aborting.wait())
-    drain = asyncio.ensure_future(asyncio.gather(*(one.drain(DRAIN_S) for one in servers)))
+    drain = asyncio.ensure_future(asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S)))
     await asyncio.wait((drain, abort), return_when=asyncio.FIRST_COMPLETED)
     abort.cancel()
     if not drain.done():
         drain.cancel()
         await asyncio.gather(drain, return_exceptions=True)
-        await asyncio.gather(*(one.drain(0.0) for one in servers))
+        await asyncio.gather(web.drain(0.0), rtmp.drain(0.0))
     else:
         await drain
 

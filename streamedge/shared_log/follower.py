@@ -106,9 +106,15 @@ class Follower:
         if state.position != START:
             (id_there,) = await self._engine.entry_ids([state.position])
         bounds = await self._engine.bounds()
-        return compare_history(
+        history = compare_history(
             state.position, state.line, state.entry_id, id_there, bounds.first, bounds.last
         )
+        if state.position == START and history is History.CONTINUES:
+            try:
+                await self._engine.read_after(START, "", count=1, wait_s=0.0)
+            except HistoryError:
+                return History.TRIMMED
+        return history
 
     async def _mend(self, state: ReplicaState) -> bool:
         """Whether the log goes on after this edge's last entry; if not, a step towards that."""

@@ -15,7 +15,6 @@ from typing import Any
 
 from streamedge.control.replica import Replica
 from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
-from streamedge.fleet.position import line_of
 from streamedge.ops.log import Log
 from streamedge.shared_log.engine import ConflictError, Engine, Snapshot
 
@@ -63,7 +62,7 @@ class Publisher:
             if entry.kind in {EntryKind.MEMBER, EntryKind.RESOURCES}:
                 await self._append_many(batch, line, applied)
                 batch = []
-                await self._append_documents(entry, line)
+                await self._append_documents(entry, line, applied)
             else:
                 batch.append(entry)
         await self._append_many(batch, line, applied)
@@ -75,25 +74,32 @@ class Publisher:
         positions = await self._engine.append_many(batch, line=line)
         for entry, position in zip(batch, positions, strict=True):
             self._appended[entry.id] = self._monotonic()
-            if line_of(position) == line_of(applied) and position <= applied:
-                await self._renew_if_older(entry)
+            if position <= applied:
+                await self._place_passed(entry, position)
 
-    async def _renew_if_older(self, entry: Entry) -> None:
-        """Publishes an entry under another id, if its id is that of an earlier, forgotten one.
+    async def _place_passed(self, entry: Entry, position: int) -> None:
+        """The log has a waiting entry at a position that the follower has passed.
 
-        Ids are derived from caller references. This edge has applied the log up to the earlier
-        entry, but the entry waits: the earlier one came long before it.
+        The follower did not read it where it began behind it, from a snapshot. But if the entry was
+        made here after that position was applied, its id, derived from a caller reference, is that
+        of a forgotten earlier one: it gets another id, and is published again.
         """
         place = await asyncio.to_thread(self._replica.place_of, entry.id)
-        if place is not None and place.position is None:
+        if place is None or place.position is not None:
+            return
+        if position > place.made_position:
+            await asyncio.to_thread(self._replica.place, entry.id, position)
+        else:
             new = replace(entry, id=new_entry_id())
             await asyncio.to_thread(self._replica.renew_id, entry, new)
 
-    async def _append_documents(self, entry: Entry, line: int) -> None:
+    async def _append_documents(self, entry: Entry, line: int, applied: int) -> None:
         if entry.kind is EntryKind.MEMBER:
             documents = {str(entry.body.get("name")): json.dumps(dict(entry.body))}
-            await self._engine.append(entry, line=line, documents=documents)
+            position = await self._engine.append(entry, line=line, documents=documents)
             self._appended[entry.id] = self._monotonic()
+            if position <= applied:
+                await self._place_passed(entry, position)
             return
         snapshot = await self._engine.snapshot()
         changes, lost = still_valid(entry.body.get("resources", {}), snapshot)
@@ -108,7 +114,7 @@ class Publisher:
             await asyncio.to_thread(self._replica.give_up, entry.id)
             return
         try:
-            await self._engine.append(
+            position = await self._engine.append(
                 replace(entry, body={"resources": changes}),
                 line=line,
                 documents=documents_of(changes),
@@ -117,6 +123,8 @@ class Publisher:
         except ConflictError:
             return  # another edge was faster: decided again at the next step
         self._appended[entry.id] = self._monotonic()
+        if position <= applied:
+            await self._place_passed(entry, position)
 
 
 def documents_of(changes: Mapping[str, Any]) -> dict[str, str | None]:

@@ -84,6 +84,10 @@ class FleetService:
         """The line that entries are appended to; 0 before the log was read."""
         return self._follower.line
 
+    def now_s(self) -> float:
+        """Seconds since 1970 by this edge's clock, for new entries."""
+        return self._clock()
+
     def start(self, services: Services) -> None:
         """Starts the tasks that follow and publish."""
         services.start("fleet_follower", self.follow)

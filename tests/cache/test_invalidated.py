@@ -277,7 +277,7 @@ async def test_response_requested_before_a_write_is_for_earlier_requests_only(
     before = asyncio.create_task(fetched(cache, request(location)))
     await location.server.wait_for_requests(1)
     put_new(location)
-    cache.refuse_older("site\nfilm")
+    cache.refuse_written("site\nfilm")
     after = asyncio.create_task(fetched(cache, request(location)))
     location.server.release_responses()
     assert (await before)[0] == bytes_of(OLD)

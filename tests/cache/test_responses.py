@@ -307,7 +307,7 @@ async def test_write_refuses_a_version_that_another_worker_has_open(location: Lo
     for cache in caches:
         assert await body_of(await cache.respond(request(location))) == BYTES
     assert len(location.server.requests) == 1
-    caches[0].refuse_older("site\nfilm")
+    caches[0].refuse_written("site\nfilm")
     location.server.put("film", b"new", etag="", headers=FRESH)
     for cache in reversed(caches):
         outcome = await cache.respond(request(location))
@@ -331,7 +331,7 @@ async def test_write_is_effective_when_no_record_can_be_saved(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(os, "replace", full)
-    caches[0].refuse_older("site\nfilm")
+    caches[0].refuse_written("site\nfilm")
     location.server.put("film", b"new", etag="", headers=FRESH)
     for cache in reversed(caches):
         assert await body_of(await cache.respond(request(location))) == b"new"
@@ -399,7 +399,7 @@ async def test_response_requested_before_a_write_is_not_stored(
     location.server.hold_responses()
     responding = asyncio.create_task(caches[0].respond(request(location)))
     await location.server.wait_for_requests(1)
-    caches[1].refuse_older("site\nfilm")
+    caches[1].refuse_written("site\nfilm")
     location.server.release_responses()
     assert await body_of(await responding) == BYTES
     await fills_ended(one)
@@ -422,7 +422,7 @@ async def test_304_requested_before_a_write_confirms_nothing(location: Location)
     location.server.hold_responses()
     responding = asyncio.create_task(cache.respond(request(location)))
     await location.server.wait_for_requests(2)
-    cache.refuse_older("site\nfilm")
+    cache.refuse_written("site\nfilm")
     location.server.put("film", b"new", etag='"2"', headers=FRESH)
     location.server.release_responses()
     assert await body_of(await responding) == BYTES

@@ -113,19 +113,21 @@ class Writes:
         while the origin may still execute the write (``lingers_s``) are invalidated too.
         """
         response: WriteResponse | None = None
+        shared: asyncio.Future[None] | None = None
         try:
             response = await writing
         finally:
             if response is None or not response.is_certain:
-                self._refuse_older(keys)
+                shared = self._responses.refuse_written(*keys)
                 if lingers_s > 0:
-                    asyncio.get_running_loop().call_later(lingers_s, self._refuse_older, keys)
+                    asyncio.get_running_loop().call_later(
+                        lingers_s, self._responses.refuse_written, *keys
+                    )
             elif response.succeeded:
-                self._refuse_older(keys)
+                shared = self._responses.refuse_written(*keys)
+        if shared is not None:
+            await shared
         return response
-
-    def _refuse_older(self, keys: tuple[str, ...]) -> None:
-        self._responses.refuse_older(*keys)
 
 
 def _size_bytes(request: WebRequest) -> int | None:

@@ -1,1 +1,0 @@
-"""Fleets of edges for tests."""

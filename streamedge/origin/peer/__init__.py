@@ -1,1 +1,0 @@
-"""Requests of one edge to the caches of the other edges of its fleet."""

@@ -1,1 +1,0 @@
-"""Journeys through several real edges."""
