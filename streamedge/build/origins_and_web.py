@@ -41,6 +41,7 @@ from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http.writing import SiteWriter
 from streamedge.origin.http_client.tls import TlsRules, system_tls
 from streamedge.origin.objects import ObjectUpstream
+from streamedge.origin.peer.tier import Fleet, Tier
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.s3.protocol import overridden_fields
 from streamedge.origin.upload_records import UploadRecords
@@ -67,21 +68,29 @@ def bind_origins(
     counts: Counts,
     write_queue: WriteQueue | None = None,
     reusable: Mapping[str, OriginBinding] = NO_BINDINGS,
+    fleet: Fleet | None = None,
 ) -> dict[str, OriginBinding]:
     """All origins and origin groups of the config, by name.
 
     A write that waits in ``write_queue`` is read in place of the object at its origin. Origins in
-    ``reusable`` are reused, with their connections and breakers.
+    ``reusable`` are reused, with their connections and breakers. ``fleet``: None in a fleet of one.
     """
     bindings = {}
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
         own = reusable.get(name) or _bind(name, origin, config.edge.cache, write_queue, groups)
-        bindings[name] = replace(own, groups=groups)
+        bindings[name] = replace(own, groups=groups, tier=_tier(origin, fleet))
     for name, group in config.origin_groups.items():
         whole = reusable.get(name) or _bind_group(name, group, bindings, log, counts, write_queue)
-        bindings[name] = replace(whole, first=bindings[group.origins[0]])
+        first = bindings[group.origins[0]]
+        bindings[name] = replace(whole, first=first, tier=_tier(group, fleet))
     return bindings
+
+
+def _tier(section: AnyOriginConfig | OriginGroupConfig, fleet: Fleet | None) -> Tier | None:
+    """The tier of an origin; a folder of this machine has none."""
+    name = "" if isinstance(section, DirectoryOriginConfig) else section.tier
+    return Tier(fleet, name) if fleet is not None and name else None
 
 
 def unchanged_origins(

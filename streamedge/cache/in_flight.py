@@ -29,6 +29,7 @@ class CacheStatus:
     stored: bool = False
     collapsed: bool = False
     detail: str = ""
+    served_stale: bool = False  # because the origin failed
 
 
 @dataclass(slots=True, eq=False)

@@ -223,8 +223,28 @@ class Cache:
                 sent_change=sent_at.change,
                 position=sent_at.position,
             )
-            open_object = OpenObject(self, asset, record)
+            open_object = self.open_unlisted(asset, record)
         return Reader(open_object, CacheResult.HIT, asset.subject)
+
+    def open_version(self, asset: Asset, head: OriginHead) -> Reader:
+        """As ``reopen``, for a version that may be stored here as the asset's present one."""
+        record = (
+            None if self.is_open(asset.key, head.version) else self.store.load_record(asset.key)
+        )
+        if (
+            record is not None
+            and record.head.version == head.version
+            and self.invalidation_checker.check_record(asset, record).verdict is not Verdict.REFUSED
+        ):
+            self.activate(asset, record)
+        return self.reopen(asset, head)
+
+    def is_open(self, key: str, version: Version) -> bool:
+        """Whether a version is open here, as the present one or another."""
+        present = self._versions.get(key)
+        if present is not None and present.version == version:
+            return True
+        return (key, version) in self._unlisted
 
     async def close(self) -> None:
         """Ends all fills and closes all files."""

@@ -368,14 +368,24 @@ class OpenObject:
         if start is not None:
             fill.shorten(start)
 
-    def adopt(self, read: OriginRead, trailers: Callable[[], Fields] = list) -> None:
+    def adopt(
+        self,
+        read: OriginRead,
+        trailers: Callable[[], Fields] = list,
+        *,
+        ends_with_extent: bool = False,
+    ) -> None:
         """Fills from a response that has already come, as far as it has missing bytes; ``trailers``
-        is called at its end.
+        is called at its end. ``ends_with_extent``: only to the end of its first extent, because the
+        rest is requested elsewhere.
         """
         self._trailers = trailers
         fill = Fill(self, read.span, self._context.retries)
         fill.adopt(read)
         if self.can_seek:
+            extent_end = (fill.position // EXTENT_BYTES + 1) * EXTENT_BYTES
+            if ends_with_extent and extent_end < fill.span.end:
+                fill.shorten(extent_end)
             self._end_before_others(fill)
         self._start(fill)
 

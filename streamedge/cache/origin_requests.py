@@ -35,6 +35,7 @@ from streamedge.origin import (
 )
 from streamedge.origin.answers import fold_fields, representation_fields
 from streamedge.origin.objects import ObjectUpstream, ResponseRead
+from streamedge.origin.peer.tier import TieredObject
 from streamedge.spans import Span
 
 WHOLE = Span(0, UNKNOWN_BYTES)
@@ -65,6 +66,7 @@ class CacheRequest:
     - ``selected_by``: the fields that the origin is sent, by which Vary selects (§4.1).
     - ``needs_version``: the response is read by positions, so it becomes a version even if it may
       not be stored. Only this request can then read it.
+    - ``accepts_stale``: False for another edge, which would take a stale response for a fresh one.
     """
 
     asset: Asset
@@ -77,6 +79,7 @@ class CacheRequest:
     selected_by: Mapping[str, str] = field(default_factory=dict)
     needs_version: bool = False
     suffix_bytes: int = 0
+    accepts_stale: bool = True
 
     def span_of_first_read(self, size_bytes: int) -> Span:
         """The span of an object of that size that will be read first."""
@@ -87,10 +90,15 @@ class CacheRequest:
 
 def object_request(asset: Asset, want: Span) -> CacheRequest:
     """The request for an object that is read by positions, such as media over RTMP."""
+    origin = asset.origin
+    upstream: Upstream = ObjectUpstream(origin)
     origin_request = OriginRequest("GET", asset.name)
+    if isinstance(origin, TieredObject):
+        # Not as an Origin: that would lose what the other edge says beside the object.
+        upstream, origin_request = origin.upstream, origin.request
     return CacheRequest(
         asset,
-        ObjectUpstream(asset.origin),
+        upstream,
         origin_request,
         {},
         want,

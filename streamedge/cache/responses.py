@@ -53,6 +53,7 @@ from streamedge.cache.storage.records import (
 )
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import Validity, Verdict
+from streamedge.control.position import older_of
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import (
     Fields,
@@ -65,6 +66,8 @@ from streamedge.origin import (
 )
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
+from streamedge.origin.peer.client import PeerResponse
+from streamedge.origin.peer.tier import TieredObject
 from streamedge.spans import Span
 
 SMALL_BODY_WAIT_S = 0.02  # for the rest of a small body; after that it is stored as it comes
@@ -545,8 +548,13 @@ class ResponseCache:
             if record is None or not may_serve_stale(self._cache, request, asset, record):
                 raise
             lookup.cache_status.detail = exc.failure.value
+            lookup.cache_status.served_stale = True
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return
+        if isinstance(response, PeerResponse):
+            # The other edge may have requested it earlier than now.
+            position = older_of(sent_at.position, response.as_of)
+            lookup.sent_at = sent_at = sent_at._replace(position=position)
         try:
             is_handled = await self._handle_response(
                 lookup, request, asset, record, origin_request, response, sent_at
@@ -618,9 +626,12 @@ class ResponseCache:
             and may_serve_stale(self._cache, request, asset, record)
         ):
             response.close()
+            lookup.cache_status.served_stale = True
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return True
-        storable = self._is_storable(request, origin_request, status, fields)
+        is_stale = isinstance(response, PeerResponse) and response.answer.is_stale
+        # Here a stale response of another edge would count as fresh.
+        storable = not is_stale and self._is_storable(request, origin_request, status, fields)
         if storable or (request.needs_version and status in (200, 206)):
             record_and_read = record_and_body(
                 asset, origin_request, response, fields, sent_at, now_s
@@ -632,7 +643,7 @@ class ResponseCache:
                 if stored is not None:
                     lookup.withheld = withheld_fields(fields)
                     lookup.cache_status.stored = lookup.is_shared = storable
-                    if not storable:
+                    if not storable and not is_stale:
                         self._cache.hit_for_miss.begin(asset.key, now_s)
                     self._resolve(lookup, stored)
                     return True
@@ -644,7 +655,8 @@ class ResponseCache:
             response.close()
             lookup.refusal = status, response.fields
             return True
-        self._mark(asset, origin_request, status, lookup.lookups_ended)
+        if not is_stale:
+            self._mark(asset, origin_request, status, lookup.lookups_ended)
         lookup.response = response
         return True
 
@@ -712,7 +724,8 @@ class ResponseCache:
             if open_object.ready_end(read.span.start, read.span.end) == read.span.end:
                 read.close_now()  # all of this version is cached already
             else:
-                open_object.adopt(read, read.trailers)
+                is_tiered = isinstance(asset.origin, TieredObject)
+                open_object.adopt(read, read.trailers, ends_with_extent=is_tiered)
         if is_shared:
             self._cache.hit_for_miss.end(base.key)
             if record.head.version.has_ended:
@@ -767,4 +780,7 @@ async def _small_body(record: Record, read: ResponseRead | None) -> bytes | None
 def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:
     """The asset of the variant that request fields select."""
     key = variant_key(asset.key, varies_by, fields)
-    return replace(asset, key=key, parent_keys=(asset.key, *asset.parent_keys))
+    origin = asset.origin
+    if isinstance(origin, TieredObject):
+        origin = origin.for_variant(key)
+    return replace(asset, key=key, origin=origin, parent_keys=(asset.key, *asset.parent_keys))

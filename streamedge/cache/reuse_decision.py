@@ -18,6 +18,8 @@ from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, m
 from streamedge.cache.storage.records import Asset, InvalidationTarget, Record, stored_fields
 from streamedge.control.invalidation_index import Validity, Verdict
 
+_STALE = frozenset({Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
+
 
 class Versions(Protocol):
     """The parts of the cache used here."""
@@ -43,7 +45,7 @@ def decide(
     request_fields = directives(request)
     if record is None:
         return decide_absent(request_fields)
-    return decide_reuse(
+    reuse = decide_reuse(
         record.head.status,
         stored_fields(record.head),
         asset.rules,
@@ -52,6 +54,9 @@ def decide(
         request_fields=request_fields,
         expired_s=_expired_s(cache, asset, record, now_s),
     )
+    if reuse in _STALE and not request.accepts_stale:
+        return decide_absent(request_fields)
+    return reuse
 
 
 def may_serve_stale(cache: Versions, request: CacheRequest, asset: Asset, record: Record) -> bool:

@@ -32,6 +32,11 @@ def epoch_of(position: int) -> int:
     return position & (1 << EPOCH_BITS) - 1
 
 
+def older_of(one: int, other: int) -> int:
+    """The older of two positions; UNKNOWN if they are in different logs."""
+    return min(one, other) if log_of(one) == log_of(other) else UNKNOWN
+
+
 def new_log_id() -> int:
     """An id that no other log is likely to have."""
     return 1 + secrets.randbelow(LOG_IDS - 1)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.control.invalidations import target_of
 from streamedge.keys import join_key
-from streamedge.origin import Origin, Upstream
+from streamedge.origin import Origin, OriginRequest, Upstream
 from streamedge.origin.names import site_path
+from streamedge.origin.peer.protocol import AssetDescription, TtlParts
+from streamedge.origin.peer.tier import Tier, TieredObject
 from streamedge.origin.s3.protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
 
@@ -29,6 +31,7 @@ class OriginBinding:
     ``is_site``: an HTTP server that gets any request; otherwise the origin has objects only.
     ``bucket``: its S3 name, which S3 clients put before the object's; ``relay`` makes their calls.
     ``first`` gets a group's writes; ``groups`` are the identities of the groups that contain it.
+    ``tier``: what cacheable requests go through; None: they go from this edge to the origin.
     """
 
     name: str
@@ -42,6 +45,7 @@ class OriginBinding:
     bucket: str = ""
     first: OriginBinding | None = None
     groups: tuple[str, ...] = ()
+    tier: Tier | None = None
 
     def key_part(self, name: str) -> str:
         """The part of a key that identifies an object or resource within the origin."""
@@ -69,14 +73,55 @@ class Distribution:
 
     def asset(self, name: str) -> Asset:
         """The asset of an object's name."""
-        return Asset(
-            key=join_key(self.binding.identity, self.binding.key_part(name)),
+        binding = self.binding
+        asset = Asset(
+            key=join_key(binding.identity, binding.key_part(name)),
             name=name,
-            origin=self.binding.origin,
-            origin_name=self.binding.name,
+            origin=binding.origin,
+            origin_name=binding.name,
             rules=self.rules,
             subject=InvalidationTarget(self.id, target_of(name)),
         )
+        if binding.tier is None:
+            return asset
+        upstream = binding.tier.upstream(
+            describe(asset, binding.identity, is_object=True), binding.upstream
+        )
+        return replace(
+            asset, origin=TieredObject(binding.name, upstream, OriginRequest("GET", name))
+        )
+
+
+def describe(
+    asset: Asset,
+    identity: str,
+    *,
+    is_object: bool,
+    directives: tuple[tuple[str, str], ...] = (),
+) -> AssetDescription:
+    """An asset for other edges; ``identity`` is its origin's."""
+    return AssetDescription(
+        identity,
+        asset.origin_name,
+        asset.key,
+        asset.name,
+        _parts(asset.rules),
+        asset.parent_keys,
+        *asset.subject,
+        is_object,
+        directives,
+    )
+
+
+def _parts(rules: TtlRules) -> TtlParts:
+    return (
+        rules.min_ttl_s,
+        rules.default_ttl_s,
+        rules.max_ttl_s,
+        rules.error_ttl_s,
+        rules.strict,
+        rules.error_ttls,
+    )
 
 
 class HasAliases(Protocol):

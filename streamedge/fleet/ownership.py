@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from streamedge.fleet.members import Member
+from streamedge.fleet.members import Member, Role
 from streamedge.keys import join_key, key_bytes
 
 _BITS = 64
+
+
+def owners(names: Iterable[str], members: Mapping[str, Member]) -> list[Member]:
+    """The members of a tier that own objects: those that serve, and that other edges can reach.
+
+    ``names``: the tier's edges.
+    """
+    tier = (members[name] for name in names if name in members)
+    return [one for one in tier if one.role is Role.SERVING and one.peer_address]
 
 
 def ranks(key: str, extent: int, members: Sequence[Member]) -> list[Member]:

@@ -34,7 +34,7 @@ class Counter(Enum):
         self.description = description
 
     SENT_BYTES = ("streamedge_sent_bytes", "protocol", "Bytes sent to viewers out of the cache")
-    ORIGIN_BYTES = ("streamedge_origin_bytes", "origin", "Body bytes read from origins")
+    ORIGIN_BYTES = ("streamedge_origin_bytes", "origin", "Body bytes read from origins and peers")
     RESPONSES = ("streamedge_responses", "cache", "HTTP responses by cache result")
     STATUSES = ("streamedge_statuses", "status", "HTTP responses by status code")
     PLAYS = ("streamedge_plays", "cache", "RTMP plays by cache result")
@@ -48,6 +48,21 @@ class Counter(Enum):
     )
     OUTAGES = ("streamedge_outages", "origin", "Times an origin of a group was marked down")
     LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent later than it was due")
+    PEER_REQUESTS = (
+        "streamedge_peer_requests",
+        "result",
+        "Requests between the edges of a fleet by side (sent, received) and result",
+    )
+    PEER_BYTES = (
+        "streamedge_peer_bytes",
+        "side",
+        "Body bytes between the edges of a fleet, sent and received",
+    )
+    ORIGIN_BYPASSES = (
+        "streamedge_origin_bypasses",
+        "reason",
+        "Requests that went to the origin because no other edge of the tier answered",
+    )
     ERRORS = ("streamedge_errors", "kind", "Failures by kind")
     REPLICATIONS = (
         "streamedge_replications",

@@ -141,7 +141,8 @@ class OriginRequest:
     with those that the origin adds.
 
     ``trailers`` is called when ``body`` has ended; its fields are sent if the body was chunked.
-    ``interim`` is called with each 1xx response.
+    ``interim`` is called with each 1xx response. ``if_match``: the only version that the response
+    may have; ``fields`` have the condition.
     """
 
     method: str
@@ -152,6 +153,7 @@ class OriginRequest:
     interim: Callable[[int, Fields], None] | None = None
     trailers: Callable[[], Fields] = list
     path: str = ""
+    if_match: Version | None = None
 
 
 class Duplex(Protocol):

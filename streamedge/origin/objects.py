@@ -149,6 +149,7 @@ class RequestedObject:
             self._request,
             method=object_request.method,
             fields=(*forwarded, *object_fields.items()),
+            if_match=object_request.if_match,
         )
         return await self._upstream.send(request)
 

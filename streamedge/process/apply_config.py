@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ from streamedge.origin import Origin
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.writing import WritableOrigin
+from streamedge.process.worker_peers import WorkerPeers
 from streamedge.write_back.overlay import PendingWritesOrigin
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.replicator import Replicator
@@ -65,6 +66,7 @@ class WorkerComponents:
     countries: CountryDatabase
     log: Log
     counts: Counts
+    peers: WorkerPeers = field(default_factory=WorkerPeers)
 
 
 _Prepared = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
@@ -113,6 +115,7 @@ class ConfigApplier:
             use_certificates()
         replace_web(components.web, config, web)
         replace_rtmp(components.rtmp, config, rtmp)
+        components.peers.replace(config, bindings)
         removed = [one for name, one in before.items() if name not in unchanged]
         for binding in removed:
             _retire(binding)
@@ -126,7 +129,12 @@ class ConfigApplier:
     def _build(self, config: Config, unchanged: Mapping[str, OriginBinding]) -> _Prepared:
         components = self.components
         bindings = bind_origins(
-            config, components.log, components.counts, components.write_queue, unchanged
+            config,
+            components.log,
+            components.counts,
+            components.write_queue,
+            unchanged,
+            components.peers.fleet,
         )
         return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
 

@@ -25,6 +25,7 @@ class WorkerListeners:
     http: tuple[socket.socket, ...]
     rtmp: tuple[socket.socket, ...]
     https: tuple[socket.socket, ...] = ()
+    fleet: tuple[socket.socket, ...] = ()
 
 
 def bind_listeners(
@@ -32,19 +33,20 @@ def bind_listeners(
     rtmp: Sequence[Address],
     workers: int,
     https: Sequence[Address] = (),
+    fleet: Sequence[Address] = (),
 ) -> list[WorkerListeners]:
     """Binds every address once for each worker. Raises OSError, with the address in its text."""
-    for address in (*http, *https, *rtmp):
+    for address in (*http, *https, *rtmp, *fleet):
         # SO_REUSEPORT would let a second edge share the address: check that it is free.
         _bind(address, shared=False).close()
     first = WorkerListeners(
-        *(tuple(_listen(address) for address in each) for each in (http, rtmp, https))
+        *(tuple(_listen(address) for address in each) for each in (http, rtmp, https, fleet))
     )
     others = [
         WorkerListeners(
             *(
                 tuple(_listen(address_of(bound)) for bound in each)
-                for each in (first.http, first.rtmp, first.https)
+                for each in (first.http, first.rtmp, first.https, first.fleet)
             )
         )
         for _worker in range(1, workers)
@@ -65,6 +67,7 @@ def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.soc
             "http": tuple(map(address_of, own.http)),
             "https": tuple(map(address_of, own.https)),
             "rtmp": tuple(map(address_of, own.rtmp)),
+            "fleet": address_of(own.fleet[0]) if own.fleet else None,
             "admin": address_of(admin),
         }
     )

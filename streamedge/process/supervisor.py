@@ -78,8 +78,13 @@ def serve(config: Config, file: Path) -> int:
         log_target = LogTarget(str(config.edge.log))
         log = open_log(log_target, "supervisor", config.limits.log_buffer)
         workers = min(config.edge.workers or len(os.sched_getaffinity(0)), WORKERS_MAX)
+        listen = config.listen
         listeners = bind_listeners(
-            config.listen.http, config.listen.rtmp, workers, config.listen.https
+            listen.http,
+            listen.rtmp,
+            workers,
+            listen.https,
+            [listen.fleet] if listen.fleet is not None and config.fleet.engine else [],
         )
         admin = bind_admin(config.listen.admin)
         certificates = _certificates(config)

@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -36,6 +36,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
+from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from streamedge.coordination.shared_writes import SharedWrites
     from streamedge.delivery.http.server import WebServer
     from streamedge.delivery.rtmp.server import RtmpServer
+    from streamedge.process.apply_config import ConfigApplier
     from streamedge.process.certificates import Certificates
 
 HOUSEKEEPING_INTERVAL_S = 1.0
@@ -114,7 +116,8 @@ async def _serve_viewers(
     end = budget.connections_end if budget.is_short else 0
     cache = _cache(config, context.number, database, log, counts, budget.open_extents)
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
-    bindings = bind_origins(config, log, counts, write_queue)
+    peers = open_worker_peers(config, shared, database, cache, log, counts)
+    bindings = bind_origins(config, log, counts, write_queue, fleet=peers.fleet)
     web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
@@ -130,8 +133,9 @@ async def _serve_viewers(
     rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
     await rtmp.start(context.listeners.rtmp, proxied)
     components = WorkerComponents(
-        web, rtmp, cache, write_queue, certificates, context.countries, log, counts
+        web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers
     )
+    await peers.start(config, bindings, cache, context.listeners.fleet, services, log, counts)
     applier = ConfigApplier(config, bindings, components)
     apply_new = partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
     shared_writes = _share_writes(cache, context, log) if config.fleet.engine else None
@@ -153,18 +157,30 @@ async def _serve_viewers(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain(web, rtmp, aborting)
+    await _drain((web, rtmp, peers), aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
+    await _close(cache, applier, peers, shared_writes, write_queue)
+    counts.flush()
+    log.event("worker_down")
+
+
+async def _close(
+    cache: Cache,
+    applier: ConfigApplier,
+    peers: WorkerPeers,
+    shared_writes: SharedWrites | None,
+    write_queue: WriteQueue | None,
+) -> None:
+    """Closes what requests used, when none is left."""
     if shared_writes is not None:
         await shared_writes.close()
     await cache.close()
     for binding in applier.bindings.values():
         await binding.origin.close()
+    await peers.close()
     if write_queue is not None:
         write_queue.close()
-    counts.flush()
-    log.event("worker_down")
 
 
 def _counts(context: WorkerContext) -> Counts:
@@ -281,16 +297,18 @@ def _on_signals(
     return stopping, aborting
 
 
-async def _drain(web: WebServer, rtmp: RtmpServer, aborting: asyncio.Event) -> None:
-    """Lets viewers finish for DRAIN_S, or until a second SIGTERM."""
+async def _drain(
+    servers: Sequence[WebServer | RtmpServer | WorkerPeers], aborting: asyncio.Event
+) -> None:
+    """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""
     abort = asyncio.create_task(aborting.wait())
-    drain = asyncio.ensure_future(asyncio.gather(web.drain(DRAIN_S), rtmp.drain(DRAIN_S)))
+    drain = asyncio.ensure_future(asyncio.gather(*(one.drain(DRAIN_S) for one in servers)))
     await asyncio.wait((drain, abort), return_when=asyncio.FIRST_COMPLETED)
     abort.cancel()
     if not drain.done():
         drain.cancel()
         await asyncio.gather(drain, return_exceptions=True)
-        await asyncio.gather(web.drain(0.0), rtmp.drain(0.0))
+        await asyncio.gather(*(one.drain(0.0) for one in servers))
     else:
         await drain
 

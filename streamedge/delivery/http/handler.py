@@ -19,7 +19,7 @@ from streamedge.access.client_address import IpNetwork
 from streamedge.access.geo import CountryDatabase
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.in_flight import CacheStatus
-from streamedge.cache.objects import VERSION_ONLY, Cache
+from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import Passed, ResponseCache, Stored
@@ -56,6 +56,7 @@ from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.body_buffer import BodyBuffer
 from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Refused
+from streamedge.delivery.http.request.first_read import first_read
 from streamedge.delivery.http.request.request import WebRequest, error_page_request
 from streamedge.delivery.http.request.routing import (
     RequestTarget,
@@ -76,18 +77,16 @@ from streamedge.delivery.http.response.build import (
     passed_fields,
 )
 from streamedge.delivery.http.response.cache_status import cache_status
-from streamedge.delivery.http.response.conditions import PRECONDITIONS
-from streamedge.delivery.http.response.ranges import RANGES_MAX, first_span, leading_suffix_bytes
+from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.http.writes import Writes
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import UNKNOWN_BYTES, Fields, OriginResponse
+from streamedge.origin import Fields, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import Write, WriteRefusedError
-from streamedge.spans import Span
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.rows import WriteQueueError
 
@@ -302,7 +301,7 @@ class HttpHandler:
         lookup = dispatched.lookup.cache_request(
             request,
             lambda interim: build_cache_request(
-                dispatched.lookup, request, self.edge_name, *_first_read(request), interim
+                dispatched.lookup, request, self.edge_name, *first_read(request), interim
             ),
             interim,
         )
@@ -587,22 +586,6 @@ class HttpHandler:
         self._statuses(status).amount += 1
         if error:
             self._counts.add(Counter.ERRORS, error)
-
-
-def _first_read(request: WebRequest) -> tuple[Span, int]:
-    """The span to request from the origin on a miss, and the size of a suffix range, for an object
-    whose size may not be known; else 0.
-    """
-    # A precondition may make the body unnecessary: fetch the object's head first.
-    if request.method == "HEAD" or not PRECONDITIONS.isdisjoint(request.headers):
-        return VERSION_ONLY, 0
-    value = request.headers.get("range")
-    if value is None:
-        return WHOLE, 0
-    suffix_bytes = leading_suffix_bytes(value)
-    if suffix_bytes >= UNKNOWN_BYTES:
-        return WHOLE, suffix_bytes
-    return first_span(value) or VERSION_ONLY, suffix_bytes
 
 
 def _encoding(route: Route, request: WebRequest) -> ContentCoding | None:

@@ -85,6 +85,7 @@ class Client:
     ``connections_max``. ``read_timeout_s`` is the longest time without a byte from the origin.
     ``total_timeout_s`` limits a request with the body of its response; 0: no limit. ``tls`` makes
     the context for https, in a thread; the default trusts the system's authorities.
+    ``server_name``: the name that the server's certificate must have; "": that of the URL.
     """
 
     def __init__(
@@ -95,11 +96,12 @@ class Client:
         connections_max: int,
         total_timeout_s: float = 0,
         tls: Callable[[], ssl.SSLContext] = system_tls,
+        server_name: str = "",
     ) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._total_timeout_s = total_timeout_s
-        self._pool = Pool(connections_max, tls)
+        self._pool = Pool(connections_max, tls, server_name)
 
     async def send(
         self,

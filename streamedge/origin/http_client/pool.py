@@ -85,12 +85,15 @@ class Slots:
 
 class Pool:
     """At most ``connections_max`` connections in use at a time; ``tls`` makes the one TLS
-    context, in a thread, when it is first needed.
+    context, in a thread, when it is first needed. ``server_name``: the name that the server's
+    certificate must have; "": the host's.
 
     A connection from ``lease`` must be returned by ``release``, in any state.
     """
 
-    def __init__(self, connections_max: int, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self, connections_max: int, tls: Callable[[], ssl.SSLContext], server_name: str = ""
+    ) -> None:
         self._slots = Slots(connections_max)
         # A streamed body is as slow as its viewer, so requests with one may not use all
         # connections.
@@ -98,6 +101,7 @@ class Pool:
         self._body_slots = Slots(max(1, connections_max - reserved))
         self._streaming: set[Connection] = set()
         self._make_tls = tls
+        self._server_name = server_name
         self._tls: ssl.SSLContext | None = None
         self._tls_lock = asyncio.Lock()
         self._leased: dict[Connection, Endpoint] = {}
@@ -232,6 +236,7 @@ class Pool:
     async def _connect(self, endpoint: Endpoint) -> Connection:
         loop = asyncio.get_running_loop()
         context = await self._tls_context() if endpoint.is_tls else None
+        server_name = self._server_name or endpoint.host.rstrip(".")
         sock = await start_connection(
             await _addresses(endpoint), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
         )
@@ -240,7 +245,7 @@ class Pool:
             sock=sock,
             ssl=context,
             # Certificates have names without a trailing dot (RFC 6066 §3).
-            server_hostname=endpoint.host.rstrip(".") if endpoint.is_tls else None,
+            server_hostname=server_name if endpoint.is_tls else None,
         )
         return connection
 

@@ -1,0 +1,1 @@
+"""Fleets of edges for tests."""

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,26 @@ class EdgeProcess:
         with urllib.request.urlopen(url, timeout=10) as response:
             body: bytes = response.read()
             return body
+
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's values, of all labels or of those that contain ``label``."""
+        lines = self.admin("/metrics").decode().splitlines()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith((f"{name}{{", f"{name} ")) and label in line
+        )
+
+    def await_metric(
+        self, name: str, is_reached: Callable[[float], bool], label: str = ""
+    ) -> float:
+        """As ``metric``, once the value is reached: processes publish theirs once a second."""
+        deadline_s = time.monotonic() + 20.0
+        while not is_reached(value := self.metric(name, label)):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{name} is {value}")
+            pause()
+        return value
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log lines so far, of one event or of all."""

@@ -26,7 +26,7 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
-from streamedge.delivery.http.handler import HttpHandler, Upgraded
+from streamedge.delivery.http.handler import Upgraded
 from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
@@ -41,6 +41,7 @@ from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest, web_request
+from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.http.unparsed import UnparsedBytes
@@ -132,7 +133,7 @@ class Http1Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        handler: HttpHandler,
+        handler: RequestHandler,
         connections: Connections,
         peer: Peer,
         on_close: Callable[[], None],

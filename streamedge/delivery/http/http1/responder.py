@@ -17,7 +17,6 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
-from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http1.encoding import (
     Framing,
     chunk,
@@ -27,6 +26,7 @@ from streamedge.delivery.http.http1.encoding import (
 )
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.states import ExchangeState
+from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.net.sender import Sender
@@ -96,7 +96,7 @@ class Responder:
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
-        handler: HttpHandler,
+        handler: RequestHandler,
         client: str,
         ended: Callable[[ResponseInFlight, bool], None],
     ) -> None:

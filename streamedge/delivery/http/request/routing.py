@@ -15,7 +15,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.config.schema.selection import NONE
 from streamedge.control.invalidations import target_of
-from streamedge.delivery.hosts import HostTable, OriginBinding, host_name
+from streamedge.delivery.hosts import HostTable, OriginBinding, describe, host_name
 from streamedge.delivery.http.policy.behaviors import (
     SAFE_METHODS,
     Behavior,
@@ -38,6 +38,7 @@ from streamedge.origin import Fields, ImmediateUpstream, OriginRequest
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.names import site_path
 from streamedge.origin.objects import RequestedObject
+from streamedge.origin.peer.tier import TieredObject
 from streamedge.origin.s3.protocol import (
     encoded_query,
     is_s3_request,
@@ -50,6 +51,7 @@ from streamedge.spans import Span
 _BUCKET_FIELDS = frozenset(
     {"origin", "access-control-request-headers", "access-control-request-method"}
 )
+DIRECTIVES = ("cache-control", "pragma")
 NO_HEADERS: Mapping[str, str] = {}
 Interim = Callable[[int, Fields], None]  # called for 1xx responses
 _SLASHES = re.compile("/+")
@@ -284,16 +286,22 @@ def build_cache_request(
     binding = rule.binding
     if not binding.is_site:
         primary = join_key(binding.identity, route.name)  # one object for all queries
-    origin = binding.origin
+    origin, upstream = binding.origin, binding.upstream
     if binding.is_site or to_origin.query or to_origin.fields:
-        to_fill = to_origin if to_origin.method == "GET" else replace(to_origin, method="GET")
-        origin = RequestedObject(binding.name, binding.upstream, to_fill)
+        origin = RequestedObject(binding.name, upstream, _with_get(to_origin))
     parent_keys = () if primary == key else (primary,)
     asset = Asset(key, route.name, origin, binding.name, rule.rules, parent_keys, target.subject())
     applies = policy.viewer_directives or policy.strict
+    if binding.tier is not None:
+        directives = _directives(request) if applies else ()
+        description = describe(
+            asset, binding.identity, is_object=not binding.is_site, directives=directives
+        )
+        upstream = tiered = binding.tier.upstream(description, upstream)
+        asset = replace(asset, origin=TieredObject(binding.name, tiered, _with_get(to_origin)))
     return CacheRequest(
         asset,
-        binding.upstream,
+        upstream,
         _with_interim(to_origin, interim),  # the asset's fills are not this request's
         request.headers,
         want,
@@ -302,6 +310,17 @@ def build_cache_request(
         selected_by=fold_fields(to_origin.fields),
         suffix_bytes=suffix_bytes,
     )
+
+
+def _with_get(request: OriginRequest) -> OriginRequest:
+    """The request for an object's bytes."""
+    return request if request.method == "GET" else replace(request, method="GET")
+
+
+def _directives(request: WebRequest) -> tuple[tuple[str, str], ...]:
+    """The viewer's directives for caches (RFC 9111 §5.2.1, §5.4)."""
+    headers = request.headers
+    return tuple((name, headers[name]) for name in DIRECTIVES if name in headers)
 
 
 class RequestTarget:

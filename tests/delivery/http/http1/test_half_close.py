@@ -167,3 +167,16 @@ async def test_idle_viewer_that_half_closes_is_closed(cache_root: Path) -> None:
         await viewer.end_input()
         assert await viewer.receive_rest() == b""
         await until(lambda: not connections(edge))
+
+
+async def test_half_closed_viewer_gets_what_is_passed_through(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge:
+        no_store = (("Cache-Control", "no-store"),)
+        edge.origin.put("page", b"page", headers=no_store)
+        for _first_then_remembered in range(4):
+            async with open_viewer(edge.port) as viewer:
+                await viewer.send_request("/page")
+                await viewer.end_input()
+                assert (await viewer.receive()).body == b"page"
+                assert await viewer.receive_rest() == b""
+        assert [line.get("reason") for line in edge.lines()] == [None] * 4

@@ -1,0 +1,116 @@
+"""The server for other edges in a worker: TLS with client certificates, HTTP/1.1 behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+
+from streamedge.delivery.http.connections import Connections
+from streamedge.delivery.http.http1.connection import Http1Connection
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, Peer
+from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
+from streamedge.delivery.peer.handler import PeerService
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.rate_limited import RateLimitedEvent
+from streamedge.origin.peer.tls import certified_names
+
+HANDSHAKE_S = 5.0
+IDLE_S = 60.0  # longer than the other edge keeps an idle connection
+STALL_S = 30.0  # of an edge that accepts no bytes
+SWEEP_INTERVAL_S = 1.0
+
+
+class PeerServer:
+    """Serves a ``PeerService`` on listening sockets, from ``start`` to ``drain``."""
+
+    def __init__(
+        self, service: PeerService, log: Log, counts: Counts, *, connections_max: int
+    ) -> None:
+        self.service = service
+        self._counts = counts
+        self._handshakes: set[TlsConnection] = set()
+        self._failed_handshake = RateLimitedEvent(log, "peer_handshake_failed")
+        self._acceptor = Acceptor("fleet", AcceptRules(), log, counts)
+        self._connections_max = connections_max
+        self._connections = Connections(connections_max)
+        self._listeners: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def start(self, listeners: Sequence[socket.socket], context: ssl.SSLContext) -> None:
+        """Starts accepting; ``context`` requires a certificate of the fleet's CA."""
+        loop = asyncio.get_running_loop()
+        tls_acceptor = TlsAcceptor(
+            context,
+            lambda peer, _protocol: _Handshaken(self.service, self._connections, peer),
+            self._handshakes,
+            self._connections_max,
+            self._handshake_failed,
+        )
+        factory = self._acceptor.protocol_factory(
+            partial(TlsConnection, tls_acceptor, loop), is_proxied=False
+        )
+        for listener in listeners:
+            self._listeners.append(listener)
+            self._servers.append(await loop.create_server(factory, sock=listener, backlog=1024))
+        self._sweep_again()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
+        while self._listeners:
+            self._listeners.pop().shutdown(socket.SHUT_RDWR)
+        for server in self._servers:
+            server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for handshake in list(self._handshakes):
+            handshake.fail_handshake("the edge is stopping")
+        for connection in list(self._connections.open):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._connections.all_closed()
+        for connection in list(self._connections.open):
+            connection.abort()
+        await self._connections.all_closed()
+        await self._connections.cancel_tasks()
+
+    def _sweep_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for connection in list(self._connections.open):
+            connection.sweep(now_s, IDLE_S, STALL_S, 0)
+        for handshake in list(self._handshakes):
+            if now_s - handshake.began_s > HANDSHAKE_S:
+                handshake.fail_handshake("it took too long")
+        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
+
+    def _handshake_failed(self, client: str, reason: str) -> None:
+        self._counts.add(Counter.ERRORS, "peer_handshake")
+        now_s = asyncio.get_running_loop().time()
+        self._failed_handshake.emit(now_s, client=client, reason=reason)
+
+
+class _Handshaken(asyncio.Protocol):
+    """Makes the connection's protocol when the names in the client's certificate are known."""
+
+    def __init__(self, service: PeerService, connections: Connections, peer: Peer) -> None:
+        self._service = service
+        self._connections = connections
+        self._peer = peer
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        names = certified_names(transport.get_extra_info("ssl_object"))
+        handler = self._service.handler(names)
+        protocol = Http1Connection(handler, self._connections, self._peer, _nothing)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+def _nothing() -> None:
+    """Called at the end of the protocol inside of a TLS connection, which is itself counted."""

@@ -1,0 +1,108 @@
+"""A worker's part in the tiers of its fleet: its connections to other edges, and their server.
+
+In a fleet of one there is none, and nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from streamedge.cache.objects import Cache
+from streamedge.config.schema.config import Config
+from streamedge.control.database import ControlDatabase
+from streamedge.coordination.shared_state import SharedState
+from streamedge.delivery.hosts import OriginBinding
+from streamedge.ops.background import Services
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+
+if TYPE_CHECKING:
+    from streamedge.build.peers import Peers
+    from streamedge.delivery.peer.server import PeerServer
+    from streamedge.origin.peer.tier import Fleet
+    from streamedge.origin.peer.view import PeerView
+
+CERTIFICATES_INTERVAL_S = 30.0
+
+
+class WorkerPeers:
+    """``peers``: None in a fleet of one; then nothing here does anything."""
+
+    def __init__(self, peers: Peers | None = None) -> None:
+        self._peers = peers
+        self._server: PeerServer | None = None
+
+    @property
+    def fleet(self) -> Fleet | None:
+        """What the tiers of origins use."""
+        return None if self._peers is None else self._peers.fleet
+
+    async def start(
+        self,
+        config: Config,
+        bindings: Mapping[str, OriginBinding],
+        cache: Cache,
+        listeners: Sequence[socket.socket],
+        services: Services,
+        log: Log,
+        counts: Counts,
+    ) -> None:
+        """Starts to serve other edges."""
+        peers = self._peers
+        if peers is None:
+            return
+
+        async def reload_certificate() -> None:
+            try:
+                if await asyncio.to_thread(peers.tls.reload_if_changed):
+                    log.event("fleet_certificate_loaded")
+            except OSError as exc:
+                log.event("fleet_certificate_refused", reason=str(exc))
+
+        self._server = peers.server(config, bindings, cache, log, counts)
+        await self._server.start(listeners, peers.tls.server)
+        services.start_periodic("fleet_certificate", CERTIFICATES_INTERVAL_S, reload_certificate)
+
+    def replace(self, config: Config, bindings: Mapping[str, OriginBinding]) -> None:
+        """Uses a new config from the next request on."""
+        if self._peers is not None and self._server is not None:
+            self._peers.replace(self._server, config, bindings)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops accepting, and waits ``timeout_s`` for responses to other edges."""
+        if self._server is not None:
+            await self._server.drain(timeout_s)
+
+    async def close(self) -> None:
+        """Drops the connections to other edges."""
+        if self._peers is not None:
+            await self._peers.clients.close()
+
+
+def open_worker_peers(
+    config: Config,
+    shared: SharedState,
+    database: ControlDatabase,
+    cache: Cache,
+    log: Log,
+    counts: Counts,
+) -> WorkerPeers:
+    """The worker's part; that of a fleet of one without an engine."""
+    if not config.fleet.engine:
+        return WorkerPeers()
+    view = peer_view(config, shared, database, cache)
+    if view is None:
+        return WorkerPeers()
+    from streamedge.build.peers import open_peers  # noqa: PLC0415  # in a fleet only
+
+    return WorkerPeers(open_peers(config, view, cache, log, counts))
+
+
+def peer_view(
+    config: Config, shared: SharedState, database: ControlDatabase, cache: Cache
+) -> PeerView | None:
+    """What this worker knows of its fleet."""
+    return None

@@ -1,0 +1,1 @@
+"""Journeys through several real edges."""
