@@ -140,7 +140,7 @@ class Client:
         connection = self._pool.lease_idle(prepared.endpoint)
         if connection is None:
             return None
-        limits = self._limits()
+        limits = self._limits(connection.loop)
         try:
             _send_head(connection, prepared.head, limits, has_body=False)
         except ConnectionLostError:
@@ -172,7 +172,7 @@ class Client:
         ``body`` raises.
         """
         endpoint, request = prepared
-        limits = self._limits() if sent is None else sent.limits
+        limits = self._limits(asyncio.get_running_loop()) if sent is None else sent.limits
         is_repeatable = request.method in _REPEATABLE and (body is None or isinstance(body, bytes))
         only_new = False
         while True:
@@ -205,9 +205,9 @@ class Client:
             except (NoConnectionError, ResponseError) as exc:
                 raise connection_failure(subject, exc) from exc
 
-    def _limits(self) -> _TimeLimits:
+    def _limits(self, loop: asyncio.AbstractEventLoop) -> _TimeLimits:
         """The time limits of a request that begins now."""
-        loop, total_s = asyncio.get_running_loop(), self._total_timeout_s
+        total_s = self._total_timeout_s
         return _TimeLimits(loop, self._read_timeout_s, loop.time() + total_s if total_s else None)
 
     def stats(self) -> PoolStats:

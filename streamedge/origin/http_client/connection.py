@@ -89,7 +89,6 @@ class Connection(asyncio.Protocol):
         "_is_sent",
         "_is_switched",
         "_is_writing_paused",
-        "_loop",
         "_method",
         "_missing_bytes",
         "_next",
@@ -107,6 +106,7 @@ class Connection(asyncio.Protocol):
         "deadline_s",
         "has_received",
         "idle_since_s",
+        "loop",
         "size_bytes",
         "trailers",
     )
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self.size_bytes: int | None = 0  # of the response's body; None if not announced
         self.deadline_s: float | None = None
         self.idle_since_s = 0.0
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._method = ""
         self._closes = False  # whether either side wants the connection closed behind the response
         self._wants_upgrade = False
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
     async def drain(self) -> None:
         """Waits until more may be written. Raises ConnectionLostError."""
         while self._is_writing_paused and self._failure is None:
-            self._drain_waiter = self._loop.create_future()
+            self._drain_waiter = self.loop.create_future()
             await self._drain_waiter
         self._open_transport()
 
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
 
     def begin_idle(self) -> None:
         """Sets ``idle_since_s``."""
-        self.idle_since_s = self._loop.time()
+        self.idle_since_s = self.loop.time()
 
     def is_quiet(self) -> bool:
         """Whether the peer has neither closed an idle connection nor sent anything on it.
@@ -322,7 +322,7 @@ class Connection(asyncio.Protocol):
         if not self._is_closing:
             self._is_closing = True
             self._transport.close()
-            self._loop.call_later(CLOSE_S, self._transport.abort)
+            self.loop.call_later(CLOSE_S, self._transport.abort)
 
     # --- asyncio.Protocol -----------------------------------------------------------------
 
@@ -384,7 +384,7 @@ class Connection(asyncio.Protocol):
         if isinstance(self._failure, ResponseError):
             raise ResponseError(str(self._failure)) from self._failure
         self._open_transport()
-        waiter = self._loop.create_future()
+        waiter = self.loop.create_future()
         self.when_received(partial(_wake_task, waiter))
         await waiter
 
@@ -406,13 +406,13 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at_s = deadline_s
-        self._timer = self._loop.call_at(deadline_s, self._check_deadline)
+        self._timer = self.loop.call_at(deadline_s, self._check_deadline)
 
     def _check_deadline(self) -> None:
         self._timer = None
         if self._receiver is None or self.deadline_s is None:
             return  # the next wait sets the timer
-        if self._loop.time() < self.deadline_s:
+        if self.loop.time() < self.deadline_s:
             self._watch_deadline()
             return
         self._wake(DeadlineError())
@@ -511,7 +511,7 @@ class Connection(asyncio.Protocol):
             if chunks + CHUNKS_MAX // 2 > chunks_max:
                 self._is_decoding_due = True
                 self._pause_reading()
-                self._loop.call_soon(self._continue_decoding)
+                self.loop.call_soon(self._continue_decoding)
                 return
             data = bytes(self._undecoded[:SLICE_BYTES])
             del self._undecoded[:SLICE_BYTES]
