@@ -76,6 +76,7 @@ PURE = (
     "delivery/rtmp/pacing.py",
     "delivery/rtmp/protocol/",
     "delivery/rtmp/stream_names.py",
+    "fleet/",
     "http_date.py",
     "http_fields.py",
     "keys.py",

@@ -30,7 +30,8 @@ from streamedge.control.position import UNKNOWN
 
 REFUSED = Validity(Verdict.REFUSED)
 UNCONFIRMED = Validity(Verdict.STALE, -inf)
-"""For records that may have missed a write because power failed: validate before use."""
+"""For records that may have missed a write because power failed, or an invalidation because this
+edge no longer hears from its fleet: validate before use."""
 
 
 class AppliedInvalidations(NamedTuple):
@@ -51,6 +52,18 @@ class InvalidationChecker:
         self._store = store
         self._index = index
         self._head = AnnouncedHead(store.root)
+        self._hears_fleet = True
+
+    @property
+    def hears_fleet(self) -> bool:
+        """Whether the control log gets the invalidations of other edges; True in a fleet of one."""
+        return self._hears_fleet
+
+    def set_hears_fleet(self, hears_fleet: bool) -> None:  # the value is the subject
+        """While False, no record that an invalidation may cover is used before validation."""
+        if hears_fleet != self._hears_fleet:
+            self._hears_fleet = hears_fleet
+            self._store.changes.announce_invalidation()  # open versions are checked again
 
     @property
     def position(self) -> int:
@@ -86,6 +99,8 @@ class InvalidationChecker:
             return self._unconfirmed(asset.subject, record)
         if self._index is None or not asset.subject.scope:
             return FRESH
+        if not self._hears_fleet:
+            return self._unconfirmed(asset.subject, record)
         if record.position == self._head.position != UNKNOWN:
             return FRESH  # as after most misses: no invalidation came since its request
         self._refresh_index(self._index)
@@ -111,6 +126,8 @@ class InvalidationChecker:
         index = self._index
         if index is None or not subject.scope:
             return FRESH
+        if not self._hears_fleet:
+            return self._unconfirmed(subject, record)
         invalidations = changes.invalidations
         cached = open_object.validity_by_scope.get(subject.scope)
         if cached is not None and cached[0] == invalidations:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from streamedge.control.position import log_of
 from streamedge.coordination.config_versions import ConfigVersions
+from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log import Log, open_log
@@ -70,7 +71,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What all processes of an edge share. ``has_write_queue``: a behavior wrote back at start."""
+    """What all processes of an edge share.
+
+    ``has_write_queue``: a behavior wrote back at start. ``fleet``: None in a fleet of one.
+    """
 
     config_versions: ConfigVersions
     wakeups: Wakeups
@@ -79,6 +83,7 @@ class SharedState:
     metrics: SharedMetrics
     log_target: LogTarget
     has_write_queue: bool = False
+    fleet: FleetStatus | None = None
 
     def open_log(self, process: str) -> Log:
         """Opens the shared log for one process. Raises OSError."""

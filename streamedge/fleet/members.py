@@ -57,8 +57,8 @@ class Member:
 class Presence:
     """What an edge reports: its state, how far it has applied the shared log, and its load.
 
-    ``position``: all workers of the edge have applied all entries up to it. ``load``: requests and
-    plays that it serves now. ``beat`` grows by one with each report, so that an observer sees
+    ``position``: all workers of the edge have applied all entries up to it. ``load``: the open
+    connections of viewers. ``beat`` grows by one with each report, so that an observer sees
     without a clock that the edge lives.
     """
 

@@ -9,14 +9,14 @@
 What each state means:
 
     state      viewers                                  peers               API
-    JOINING    served; traffic check 503                503                 503
+    JOINING    by ``when_lost``; traffic check 503      503                 503
     UP         served                                   served              yes
     LOST       by ``when_lost``: validate, serve or     409                 invalidations are kept
                refuse; traffic check 503                                    and sent later; 503
     DRAINING   running ones finish; traffic check 503   from the cache      503
 
-An edge that drains and has lost the engine still obeys ``when_lost``: LOST is then a second
-property, see ``is_current``.
+``when_lost`` says what an edge does that may have missed invalidations: it is JOINING or LOST, or
+it drains and its lease is over (``lease.Standing.hears_until_s``).
 """
 
 from __future__ import annotations

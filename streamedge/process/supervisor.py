@@ -33,6 +33,7 @@ from streamedge.config.schema.config import Config
 from streamedge.config.schema.units import format_address
 from streamedge.control.recovery import prepare_control_database
 from streamedge.coordination.config_versions import ConfigVersions
+from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.shared_state import SharedState, WorkerStatus
 from streamedge.coordination.wakeups import Wakeups
@@ -123,6 +124,7 @@ def serve(config: Config, file: Path) -> int:
         SharedMetrics(workers + 1),
         log_target,
         writes_back(config),
+        FleetStatus() if config.fleet.engine else None,
     )
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
     if budget.is_short:
@@ -329,6 +331,8 @@ class Supervisor:
         """Ends the workers, then the control process; another signal aborts the drain."""
         self._log.event("edge_draining")
         self._log.flush()
+        if self._shared.fleet is not None:
+            self._shared.fleet.note_stopping()
         self._end([child for child in self._children if child.is_worker], DRAIN_S + 5.0)
         self._end(self._children, CONTROL_ENDS_S)
 

@@ -29,6 +29,7 @@ from streamedge.control.database import ControlDamagedError, ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.coordination.effective_config import EffectiveConfig
+from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import apply_invalidations
 from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.background import Services, report_libraries, report_unhandled
@@ -36,6 +37,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
+from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
 from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
@@ -119,6 +121,7 @@ async def _serve_viewers(
     peers = open_worker_peers(config, shared, database, cache, log, counts)
     bindings = bind_origins(config, log, counts, write_queue, fleet=peers.fleet)
     web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
+    traffic = _follow_fleet(services, shared.fleet, effective, cache, web)
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
     if certificates is not None:
@@ -131,6 +134,7 @@ async def _serve_viewers(
     from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config  # noqa: PLC0415
 
     rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
+    traffic.subscribe(rtmp.direct)
     await rtmp.start(context.listeners.rtmp, proxied)
     components = WorkerComponents(
         web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers
@@ -157,7 +161,7 @@ async def _serve_viewers(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain((web, rtmp, peers), aborting)
+    await _drain(traffic, (web, rtmp, peers), aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await _close(cache, applier, peers, shared_writes, write_queue)
@@ -181,6 +185,28 @@ async def _close(
     await peers.close()
     if write_queue is not None:
         write_queue.close()
+
+
+def _follow_fleet(
+    services: Services,
+    status: FleetStatus | None,
+    effective: EffectiveConfig,
+    cache: Cache,
+    web: WebServer,
+) -> WorkerTraffic:
+    """What the worker does with viewers; in a fleet it follows the state of the edge."""
+    traffic = WorkerTraffic()
+    traffic.subscribe(web.handler.direct)
+    if status is not None:
+        watch = FleetWatch(
+            status,
+            cache.invalidation_checker,
+            lambda: effective.config.fleet.when_lost,
+            traffic,
+        )
+        watch.apply()
+        services.start_periodic("fleet", CHECK_INTERVAL_S, watch.check)
+    return traffic
 
 
 def _counts(context: WorkerContext) -> Counts:
@@ -298,9 +324,12 @@ def _on_signals(
 
 
 async def _drain(
-    servers: Sequence[WebServer | RtmpServer | WorkerPeers], aborting: asyncio.Event
+    traffic: WorkerTraffic,
+    servers: Sequence[WebServer | RtmpServer | WorkerPeers],
+    aborting: asyncio.Event,
 ) -> None:
     """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""
+    traffic.stop()
     abort = asyncio.create_task(aborting.wait())
     drain = asyncio.ensure_future(asyncio.gather(*(one.drain(DRAIN_S) for one in servers)))
     await asyncio.wait((drain, abort), return_when=asyncio.FIRST_COMPLETED)

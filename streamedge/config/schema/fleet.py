@@ -17,6 +17,7 @@ from streamedge.config.schema.values import (
 )
 
 TIERS_MAX = 64
+WhenLost = Literal["validate", "serve", "refuse"]
 
 
 class FleetConfig(Section):
@@ -55,7 +56,7 @@ class FleetConfig(Section):
         ge=2,
         le=600,
     )
-    when_lost: Literal["validate", "serve", "refuse"] = Field(
+    when_lost: WhenLost = Field(
         default="validate",
         description="How a LOST edge answers viewers: validate, cached objects only after the"
         " origin has confirmed them; serve, as before; refuse, 503.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.origin import Fields
 
@@ -17,7 +17,7 @@ class Exchange(Protocol):
     def request(self) -> WebRequest: ...
 
     @property
-    def outcome(self) -> Dispatched | Refused:
+    def outcome(self) -> Outcome:
         """How the request was dispatched."""
         ...
 

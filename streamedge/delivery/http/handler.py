@@ -55,7 +55,7 @@ from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.body_buffer import BodyBuffer
-from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Refused
+from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Outcome
 from streamedge.delivery.http.request.first_read import first_read
 from streamedge.delivery.http.request.request import WebRequest, error_page_request
 from streamedge.delivery.http.request.routing import (
@@ -80,6 +80,7 @@ from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.http.writes import Writes
+from streamedge.delivery.traffic import Traffic
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
@@ -180,17 +181,36 @@ class HttpHandler:
         alt_svc: str = "",
     ) -> None:
         """Uses this config from the next request on; requests with a route keep the old one."""
-        self._dispatcher = Dispatcher(self.edge_name, distributions, self.authorizer, url_bytes)
+        traffic = self.traffic
+        self._dispatcher = Dispatcher(
+            self.edge_name, distributions, self.authorizer, url_bytes, traffic
+        )
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
         self._builder = ResponseBuilder(self.edge_name, ranges_max, alt_svc)
         self._memory.limit(memory_bytes)
+        self._replace_builder()
+
+    def _replace_builder(self) -> None:
+        """Makes the fast paths forget what the previous builder and dispatcher decided."""
         for fast_path in self.fast_paths.values():
             fast_path.replace(self._builder)
         for http2_fast_path in self.http2_fast_paths.values():
             http2_fast_path.replace(self._builder)
 
-    def dispatch(self, request: WebRequest) -> Dispatched | Refused:
-        """The route and grant of a request, or its refusal."""
+    @property
+    def traffic(self) -> Traffic:
+        """Whether viewers should come here, and whether they are served."""
+        return self._dispatcher.traffic
+
+    def direct(self, traffic: Traffic) -> None:
+        """Sets ``traffic``, from the next request on."""
+        was_refusing = bool(self.traffic.refusal)
+        self._dispatcher.traffic = traffic
+        if was_refusing != bool(traffic.refusal):
+            self._replace_builder()  # the fast paths remember accepted requests
+
+    def dispatch(self, request: WebRequest) -> Outcome:
+        """The route and grant of a request, or why the edge answers it by itself."""
         return self._dispatcher.dispatch(request)
 
     def admits(
@@ -218,7 +238,9 @@ class HttpHandler:
         ``finish_pass`` returns it.
         """
         request, outcome = exchange.request, exchange.outcome
-        if isinstance(outcome, Refused) or outcome.lookup.immediate is None or outcome.route.is_s3:
+        if not isinstance(outcome, Dispatched) or outcome.route.is_s3:
+            return None
+        if outcome.lookup.immediate is None:
             return None
         lookup = outcome.lookup.remembered_request(request)
         if lookup is None:
@@ -228,7 +250,7 @@ class HttpHandler:
     def pass_at_once(self, exchange: Exchange, running: RunningPass) -> Response | None:
         """The response to a request of ``begin_pass``; None: ``finish_pass`` returns it."""
         passed = self.responses.pass_at_once(running)
-        if passed is None or isinstance(exchange.outcome, Refused):
+        if passed is None or not isinstance(exchange.outcome, Dispatched):
             return None
         route = exchange.outcome.route
         if passed.response.status in route.distribution.error_pages:
@@ -238,15 +260,15 @@ class HttpHandler:
 
     async def finish_pass(self, exchange: Exchange, running: RunningPass) -> Response:
         """The response to a request of ``begin_pass``, whatever the origin answers."""
-        if isinstance(exchange.outcome, Refused):
-            return self._builder.rejected(exchange.request, exchange.outcome)
+        if not isinstance(exchange.outcome, Dispatched):
+            return self._builder.answered(exchange.request, exchange.outcome)
         return await self._serve(exchange.outcome, exchange.request, exchange.interim, running)
 
     async def respond(self, exchange: Exchange) -> Response | Upgraded:
         """The response to any request. Failures become error responses."""
         request, outcome = exchange.request, exchange.outcome
-        if isinstance(outcome, Refused):
-            return self._builder.rejected(request, outcome)
+        if not isinstance(outcome, Dispatched):
+            return self._builder.answered(request, outcome)
         route = outcome.route
         if route.is_s3:
             try:

@@ -14,7 +14,7 @@ from streamedge.delivery.http.fast_path.fast_path import FastPath
 from streamedge.delivery.http.fast_path.remembered import RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import Upgraded
-from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
 
@@ -35,7 +35,7 @@ class RequestHandler(Protocol):
         """By whether the connection uses TLS, and whether its peer is one of ``proxies``."""
         ...
 
-    def dispatch(self, request: WebRequest) -> Dispatched | Refused: ...
+    def dispatch(self, request: WebRequest) -> Outcome: ...
 
     def admits(
         self,

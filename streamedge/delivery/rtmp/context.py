@@ -14,6 +14,7 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.timers import CoalescedTimers
+from streamedge.delivery.traffic import WELCOME, Traffic
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
@@ -48,6 +49,10 @@ class Session(Protocol):
         """Drops a client that is too slow, or idle. Called once a second."""
         ...
 
+    def request_reconnect(self) -> None:
+        """Asks the client to connect to another edge, if it can."""
+        ...
+
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the plays that the predicate matches."""
         ...
@@ -70,6 +75,7 @@ class ServerContext:
     log: Log
     counts: Counts
     sessions: set[Session]
+    traffic: Callable[[], Traffic] = lambda: WELCOME
     timers: CoalescedTimers = field(
         default_factory=lambda: CoalescedTimers(asyncio.get_running_loop())
     )

@@ -14,6 +14,7 @@ from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
 from streamedge.delivery.rtmp.context import RtmpLimits, ServerContext, Session
 from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
+from streamedge.delivery.traffic import WELCOME, Traffic
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 
@@ -37,7 +38,10 @@ class RtmpServer:
     ) -> None:
         self.streams = streams
         self.sessions: set[Session] = set()
-        self._context = ServerContext(streams, limits, log, counts, self.sessions)
+        self.traffic = WELCOME
+        self._context = ServerContext(
+            streams, limits, log, counts, self.sessions, lambda: self.traffic
+        )
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
@@ -70,6 +74,14 @@ class RtmpServer:
         """Ends the running plays that the predicate matches."""
         for session in list(self.sessions):
             session.guard(session.revoke, is_revoked)
+
+    def direct(self, traffic: Traffic) -> None:
+        """Refuses new clients while ``traffic`` says so, and asks those here to reconnect."""
+        is_new = traffic.asks_to_reconnect and not self.traffic.asks_to_reconnect
+        self.traffic = traffic
+        if is_new:
+            for session in list(self.sessions):
+                session.guard(session.request_reconnect)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""

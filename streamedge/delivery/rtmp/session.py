@@ -24,6 +24,7 @@ from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
 from streamedge.delivery.rtmp.protocol import events
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
+from streamedge.delivery.rtmp.protocol.events import CAN_RECONNECT
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
 from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
 from streamedge.delivery.rtmp.streams import Admission, RefusalError, SignatureFailureLimit
@@ -85,6 +86,7 @@ class RtmpSession(asyncio.Protocol):
         self._first_results: dict[str, CacheResult] = {}  # by object, of getStreamLength calls
         self._admission: Admission | None = None
         self._client_codecs: frozenset[str] = frozenset()
+        self._can_reconnect = False
         self._buffers_ms: dict[int, int] = {}
         self._players: dict[int, list[Player]] = {}  # by stream; the first one plays
         self._waiting_plays: dict[Player, asyncio.Task[None]] = {}  # for the play before them
@@ -273,6 +275,13 @@ class RtmpSession(asyncio.Protocol):
         """Ends the connection because the edge is stopping."""
         self._end("the edge is stopping")
 
+    def request_reconnect(self) -> None:
+        """Asks the client to connect to another edge; its plays here go on until it leaves."""
+        if self._can_reconnect and self._end_reason is None:
+            self.engine.request_reconnect(self._context.traffic().avoid_reason)
+            self.push()
+            self._log_line("reconnect_requested")
+
     def abort(self) -> None:
         """Closes the connection without flushing."""
         if self._transport is not None:
@@ -310,7 +319,12 @@ class RtmpSession(asyncio.Protocol):
                 pass
 
     def _connect(self, event: events.Connect) -> None:
-        admission = self._context.streams.admit(Client(event, self.address))
+        admission: Admission | Rejection
+        refusal = self._context.traffic().refusal
+        if refusal:
+            admission = Rejection("NetConnection.Connect.Rejected", refusal, "", refusal)
+        else:
+            admission = self._context.streams.admit(Client(event, self.address))
         if isinstance(admission, Rejection):
             word = admission.word
             self.engine.reject_connect(
@@ -326,6 +340,7 @@ class RtmpSession(asyncio.Protocol):
         self._client_codecs = frozenset(
             {*event.four_cc_list, *event.video_four_cc_info, *event.audio_four_cc_info}
         )
+        self._can_reconnect = bool(event.capabilities_ex & CAN_RECONNECT)
         self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
         self._log_line(
             "connect",

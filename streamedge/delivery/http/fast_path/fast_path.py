@@ -51,7 +51,7 @@ from streamedge.delivery.http.fast_path.remembered import (
 from streamedge.delivery.http.fast_path.request_memo import ByteRange, RequestMemo, plain_range
 from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import CachedGrant
-from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.dispatch import Outcome, Refused, TrafficCheck
 from streamedge.delivery.http.request.request import WebRequest, error_page_request, without_field
 from streamedge.delivery.http.request.routing import (
     PreparedLookup,
@@ -116,14 +116,17 @@ class FastPath(Generic[Key, Head, Tail]):
         self.memo.forget()
 
     def prepare(
-        self, request: WebRequest, outcome: Dispatched | Refused
+        self, request: WebRequest, outcome: Outcome
     ) -> tuple[RememberedRequest[Head, Tail], ByteRange | None] | None:
         """What is worth remembering of a request, and its range if the rest serves every range.
 
-        None for a request with more than a head, and for one whose refusal is its own.
+        None for a request with more than a head, for one whose refusal is its own, and for a
+        traffic check.
         """
         headers = request.headers
         if request.method not in {"GET", "HEAD"} or not _MORE_THAN_HEAD.isdisjoint(headers):
+            return None
+        if isinstance(outcome, TrafficCheck):
             return None
         admitted = None
         target = None

@@ -39,7 +39,7 @@ from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
 from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
-from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
@@ -537,7 +537,7 @@ class Http1Connection(asyncio.Protocol):
     def _new_exchange(
         self,
         request: WebRequest,
-        outcome: Dispatched | Refused,
+        outcome: Outcome,
         raw_trailers: list[tuple[bytes, bytes]],
     ) -> Http1Exchange:
         send = self._responder.send_interim

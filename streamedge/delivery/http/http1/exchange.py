@@ -8,7 +8,7 @@ from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http1.states import EXCHANGE_TRANSITIONS, ExchangeState
 from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body import RequestBody
-from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.origin import Fields
@@ -40,7 +40,7 @@ class Http1Exchange:
     def __init__(
         self,
         request: WebRequest,
-        outcome: Dispatched | Refused,
+        outcome: Outcome,
         control: ReadControl,
         raw_trailers: Sequence[tuple[bytes, bytes]],
         send: Callable[[bytes], None],

@@ -8,7 +8,7 @@ from streamedge.delivery.http.http2.encoding import encode_head
 from streamedge.delivery.http.http2.engine import RawField
 from streamedge.delivery.http.request.body import RequestBody
 from streamedge.delivery.http.request.body_pace import BodyPace
-from streamedge.delivery.http.request.dispatch import Dispatched, Refused
+from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.origin import Fields
@@ -39,7 +39,7 @@ class Http2Exchange:
         self,
         stream_id: int,
         request: WebRequest,
-        outcome: Dispatched | Refused,
+        outcome: Outcome,
         send: Callable[[int, Sequence[RawField]], None],
         consumed: Callable[[int, int], None],
         *,

@@ -1,7 +1,8 @@
 """Decides whether a request is served, and by which rules.
 
-The checks come in this order: URL length, host, behavior of the path, connection's host and HTTP
-version, loop, scheme, access, method, body. The handler calls it for each request. The fast path
+The checks come in this order: URL length, the path of the traffic check, whether the edge refuses
+viewers, host, behavior of the path, connection's host and HTTP version, loop, scheme, access,
+method, body. The handler calls it for each request. The fast path
 calls it once and remembers the outcome with the request's bytes, so a request that is refused on a
 miss is also refused on a hit.
 """
@@ -27,6 +28,7 @@ from streamedge.delivery.http.request.routing import (
     is_looping,
 )
 from streamedge.delivery.http.s3_calls import named_request
+from streamedge.delivery.traffic import CHECK_PATH, WELCOME, Traffic
 
 
 class Dispatched(NamedTuple):
@@ -55,8 +57,18 @@ class Refused(NamedTuple):
     is_personal: bool = False
 
 
+class TrafficCheck(NamedTuple):
+    """A request for the path of the traffic check. ``reason``: why viewers should not come here."""
+
+    reason: str
+
+
+Outcome = Dispatched | Refused | TrafficCheck
+"""How a request is dispatched."""
+
+
 class Dispatcher:
-    """Dispatches a worker's requests by the current distributions."""
+    """Dispatches a worker's requests by the current distributions and the edge's ``traffic``."""
 
     def __init__(
         self,
@@ -64,16 +76,19 @@ class Dispatcher:
         distributions: HostTable[WebDistribution],
         authorizer: Authorizer,
         url_bytes_max: int,
+        traffic: Traffic = WELCOME,
     ) -> None:
         self._edge_name = edge_name
         self._distributions = distributions
         self._authorizer = authorizer
         self._url_bytes_max = url_bytes_max
+        self.traffic = traffic
 
-    def dispatch(self, request: WebRequest) -> Dispatched | Refused:
-        """The route and grant of a request, or its refusal."""
-        if len(request.path) + len(request.query) > self._url_bytes_max:
-            return Refused(414, "the URL is longer than limits.url", None)
+    def dispatch(self, request: WebRequest) -> Outcome:
+        """The route and grant of a request, or why the edge answers it by itself."""
+        answered = self._answered_before_routing(request)
+        if answered is not None:
+            return answered
         route = find_route(
             self._distributions, request.host, request.path, request.query, request.headers
         )
@@ -121,6 +136,15 @@ class Dispatcher:
         if request.method in {"GET", "HEAD"} and request.has_body:
             return refused(403, "a GET or HEAD request must have no body")
         return Dispatched(route, grant, PreparedLookup(route))
+
+    def _answered_before_routing(self, request: WebRequest) -> Refused | TrafficCheck | None:
+        if len(request.path) + len(request.query) > self._url_bytes_max:
+            return Refused(414, "the URL is longer than limits.url", None)
+        if request.path == CHECK_PATH:
+            return TrafficCheck(self.traffic.avoid_reason)
+        if self.traffic.refusal:
+            return Refused(503, self.traffic.refusal, None, is_personal=True)
+        return None
 
 
 def _secure_url(request: WebRequest) -> str:

@@ -16,7 +16,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Stored
 from streamedge.cache.storage.records import Provenance, served_head
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind
-from streamedge.delivery.http.request.dispatch import Refused
+from streamedge.delivery.http.request.dispatch import Refused, TrafficCheck
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
@@ -276,6 +276,12 @@ class ResponseBuilder:
         )
         return response._replace(reason=str(exc), error=kind)
 
+    def answered(self, request: WebRequest, outcome: Refused | TrafficCheck) -> Response:
+        """The response to a request that was not routed."""
+        if isinstance(outcome, TrafficCheck):
+            return self._checked(request, outcome)
+        return self.rejected(request, outcome)
+
     def rejected(self, request: WebRequest, refused: Refused) -> Response:
         """The response to a refused request."""
         response = self.refused(
@@ -288,6 +294,15 @@ class ResponseBuilder:
             refused.code,
         )
         return response._replace(reason=refused.logged or refused.reason)
+
+    def _checked(self, request: WebRequest, check: TrafficCheck) -> Response:
+        """The response to a traffic check."""
+        result = CacheResult.ERROR if check.reason else CacheResult.HIT
+        context = self._context(request, time.time(), result, None, "")
+        fields = (("cache-control", "no-store"),)
+        status, reason = 503 if check.reason else 200, check.reason or "viewers are served here"
+        message = error_response(status, reason, context, request.method, fields)
+        return Response(message, None, result, None, check.reason or None)
 
     def refused(
         self,

@@ -187,6 +187,15 @@ class ServerConnection:
         information = messages.status_information(StatusLevel.ERROR, code, description, **extra)
         self._send(messages.command(0, "_error", transaction, self._properties(), information))
 
+    def request_reconnect(self, description: str) -> None:
+        """Asks the client to connect again, to another server behind the same tcUrl.
+
+        E-RTMP v2, "Reconnect Request"; only for clients that announced CAN_RECONNECT. The
+        connection goes on until the client closes it.
+        """
+        code = "NetConnection.Connect.ReconnectRequest"
+        self._send(messages.on_status(0, StatusLevel.STATUS, code, description))
+
     def call_result(self, transaction: float, value: AmfValue) -> None:
         """Sends ``value`` as the result of a call; transaction 0 gets no response."""
         if transaction != 0:
@@ -444,7 +453,7 @@ class ServerConnection:
                 "fourCcList": ["*"],
                 "videoFourCcInfoMap": {"*": _CAN_FORWARD},
                 "audioFourCcInfoMap": {"*": _CAN_FORWARD},
-                "capsEx": 0.0,
+                "capsEx": float(events.CAN_RECONNECT),
             }
         return properties
 

@@ -26,6 +26,10 @@ class Start(Enum):
     LIVE = "live"  # a live stream or nothing
 
 
+CAN_RECONNECT: Final = 1
+"""capsEx, E-RTMP v2, CapsExMask: the client understands a request to reconnect."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connect:
     """The client connects to application ``app``; the server accepts or rejects it.

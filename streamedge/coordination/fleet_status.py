@@ -1,0 +1,65 @@
+"""The state of this edge in its fleet, in memory that its processes share.
+
+The control process writes it; workers read it. A worker needs no process to learn that the edge no
+longer hears from the fleet: it compares the deadline here with the clock. So a control process that
+hangs or was killed lets the lease run out.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+
+from streamedge.fleet.states import EdgeState
+
+_WORD_BYTES = 8
+_STATE, _HEARS_UNTIL_MS, _IS_STOPPING = range(3)
+_STATES = tuple(EdgeState)
+
+
+def lease_clock_s() -> float:
+    """The clock of leases: the same in all processes; it also counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class FleetStatus:
+    """Created before the processes are forked, in a fleet of more than one edge.
+
+    At first the edge is JOINING and does not hear from its fleet.
+    """
+
+    def __init__(self) -> None:
+        self._words = memoryview(mmap.mmap(-1, 3 * _WORD_BYTES)).cast("Q")
+
+    # For the control process.
+
+    def note(self, state: EdgeState, hears_until_s: float) -> None:
+        """Notes the state, and until when this edge counts as hearing from its fleet.
+
+        ``hears_until_s``: by ``lease_clock_s``; 0 or less: it does not hear from its fleet.
+        """
+        self._words[_HEARS_UNTIL_MS] = max(0, int(hears_until_s * 1000))
+        self._words[_STATE] = _STATES.index(state)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the workers are draining because the edge stops."""
+        return bool(self._words[_IS_STOPPING])
+
+    # For the supervisor.
+
+    def note_stopping(self) -> None:
+        """Notes that the workers drain because the edge stops."""
+        self._words[_IS_STOPPING] = 1
+
+    # For every process.
+
+    @property
+    def state(self) -> EdgeState:
+        """The state as the control process noted it last; LOST in place of UP after the lease."""
+        state = _STATES[self._words[_STATE]]
+        return EdgeState.LOST if state is EdgeState.UP and not self.hears_fleet() else state
+
+    def hears_fleet(self) -> bool:
+        """Whether this edge knows all invalidations that others have reported as completed."""
+        return lease_clock_s() * 1000 < self._words[_HEARS_UNTIL_MS]

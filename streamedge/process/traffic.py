@@ -1,0 +1,85 @@
+"""What a worker does with viewers while its edge joins, has lost its fleet, drains or stops.
+
+In a fleet, a timer compares the state in shared memory with the one in use, and applies a change:
+whether cached objects may be used without validation, whether viewers are served, what health
+checks get, and whether RTMP clients get a request to reconnect. Requests compare nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from streamedge.cache.invalidated import InvalidationChecker
+from streamedge.config.schema.fleet import WhenLost
+from streamedge.coordination.fleet_status import FleetStatus
+from streamedge.delivery.traffic import STOPPING, WELCOME, Traffic
+from streamedge.fleet.states import EdgeState
+
+CHECK_INTERVAL_S = 0.1  # ``fleet.lease.WORKERS_LATE_S`` allows for more
+
+_REASONS = {
+    EdgeState.JOINING: "the edge is joining its fleet",
+    EdgeState.LOST: "the edge has lost its fleet",
+    EdgeState.DRAINING: "the edge is draining",
+}
+
+
+class WorkerTraffic:
+    """The traffic state of a worker; its servers subscribe to it."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Traffic], None]] = []
+        self._is_stopping = False
+        self.current = WELCOME
+
+    def subscribe(self, direct: Callable[[Traffic], None]) -> None:
+        """Calls ``direct`` with the state, now and after each change."""
+        self._subscribers.append(direct)
+        direct(self.current)
+
+    def change(self, traffic: Traffic) -> None:
+        """Changes the state; does nothing while the worker stops."""
+        if traffic != self.current and not self._is_stopping:
+            self.current = traffic
+            for direct in self._subscribers:
+                direct(traffic)
+
+    def stop(self) -> None:
+        """Sends viewers elsewhere because the worker stops."""
+        self.change(replace(STOPPING, refusal=self.current.refusal))
+        self._is_stopping = True
+
+
+def traffic_in(state: EdgeState, when_lost: WhenLost, *, hears_fleet: bool) -> Traffic:
+    """What an edge in this state does with viewers."""
+    refusal = ""
+    if when_lost == "refuse" and not hears_fleet:
+        refusal = "this edge cannot reach its fleet: try another one"
+    return Traffic(_REASONS.get(state, ""), refusal, asks_to_reconnect=state is EdgeState.DRAINING)
+
+
+class FleetWatch:
+    """Applies the state of the edge in a worker."""
+
+    def __init__(
+        self,
+        status: FleetStatus,
+        checker: InvalidationChecker,
+        when_lost: Callable[[], WhenLost],
+        traffic: WorkerTraffic,
+    ) -> None:
+        self._status = status
+        self._checker = checker
+        self._when_lost = when_lost
+        self._traffic = traffic
+
+    async def check(self) -> None:
+        """Applies what has changed; called every CHECK_INTERVAL_S."""
+        self.apply()
+
+    def apply(self) -> None:
+        """As ``check``; also called once before the worker serves."""
+        when_lost, hears_fleet = self._when_lost(), self._status.hears_fleet()
+        self._checker.set_hears_fleet(hears_fleet or when_lost == "serve")
+        self._traffic.change(traffic_in(self._status.state, when_lost, hears_fleet=hears_fleet))

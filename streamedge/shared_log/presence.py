@@ -1,0 +1,222 @@
+"""Reports that this edge lives, reads who else does, and keeps this edge's own state.
+
+``fleet.lease`` has the rules of the own state, ``fleet.attendance`` those of the others. Each
+change of state is one log line. The workers see the own state in shared memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from math import inf
+from typing import NamedTuple
+
+from streamedge.coordination.fleet_status import FleetStatus, lease_clock_s
+from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.fleet import lease
+from streamedge.fleet.attendance import Attendance
+from streamedge.fleet.lease import Standing
+from streamedge.fleet.members import Presence
+from streamedge.fleet.position import format_position, line_of
+from streamedge.fleet.states import EdgeState
+from streamedge.ops.log import Log
+from streamedge.shared_log.engine import Engine, EngineError, Presences
+
+NEAR_HEAD_ENTRIES = 1000
+CHECK_INTERVAL_S = 0.05  # for the end of the lease, and for a drain
+WATCH_S = 1.0
+RETRY_S = 0.2
+CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
+REPORTS_APART_S = 0.005  # at least: reports of many batches are one
+
+
+class AppliedLog(NamedTuple):
+    """How far this edge has applied the shared log.
+
+    ``position`` and ``entry_id``: of the entry applied last in this edge's copy. ``by_workers``:
+    the position up to which all workers have applied it.
+    """
+
+    position: int
+    entry_id: str
+    by_workers: int
+
+
+class PresenceReporter:
+    """Keeps this edge's presence in the engine.
+
+    ``applied``, ``load`` and ``drains`` return how far the edge is, its open connections, and
+    whether an operator drains it. ``change_event`` is notified when presences change.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        lease_s: float,
+        status: FleetStatus,
+        log: Log,
+        change_event: ChangeEvent,
+        *,
+        applied: Callable[[], AppliedLog],
+        load: Callable[[], int],
+        drains: Callable[[], bool],
+        clock: Callable[[], float] = lease_clock_s,
+    ) -> None:
+        self._name = name
+        self._engine = engine
+        self._lease_s = lease_s
+        self._status = status
+        self._log = log
+        self._change_event = change_event
+        self._applied = applied
+        self._load = load
+        self._drains = drains
+        self._clock = clock
+        self._beat = 0
+        self._wake = asyncio.Event()
+        self._head = 0
+        self._own_before = ""
+        self.standing = Standing()
+        self.attendance = Attendance()
+        self.fault = ""
+
+    @property
+    def state(self) -> EdgeState:
+        """The state of this edge."""
+        return self.standing.state
+
+    @property
+    def head(self) -> int:
+        """The position of the newest entry of the log, as it was read last."""
+        return max(self._head, self._applied().position)
+
+    @property
+    def hears_engine(self) -> bool:
+        """Whether the last report has succeeded."""
+        return not self.fault
+
+    def has_completed(self, position: int) -> bool:
+        """Whether every edge has applied all entries up to a position, as far as is known here."""
+        return (
+            self._clock() < self.standing.hears_until_s
+            and self._applied().by_workers >= position
+            and self.attendance.has_completed(position)
+        )
+
+    def report_soon(self) -> None:
+        """Makes the next report come now: the workers have applied entries."""
+        self._wake.set()
+
+    async def report(self) -> None:
+        """Reports again and again, until cancelled."""
+        interval_s = self._lease_s / lease.REPORTS_PER_LEASE
+        while True:
+            self._wake.clear()
+            try:
+                await self._report_once()
+            except EngineError as exc:
+                self._failed(exc)
+                await asyncio.sleep(RETRY_S)
+                continue
+            pause_s = interval_s if self.standing.is_current else CATCH_UP_PAUSE_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            await asyncio.sleep(REPORTS_APART_S)
+
+    async def watch(self) -> None:
+        """Reads presences whenever an edge has reported, until cancelled."""
+        while True:
+            try:
+                self._update(await self._engine.presence_after(WATCH_S))
+            except EngineError:
+                await asyncio.sleep(RETRY_S)
+
+    async def check(self) -> None:
+        """Notices the end of the lease, and a drain; called every CHECK_INTERVAL_S."""
+        self._direct(lease.at(self.standing, self._clock()))
+
+    async def withdraw(self) -> None:
+        """Ends the presence because the edge stops; others need not wait for the lease."""
+        self._become(Standing())
+        with contextlib.suppress(EngineError):
+            await self._engine.withdraw(self._name)
+
+    async def _report_once(self) -> None:
+        applied = self._applied()
+        self._beat += 1
+        is_near = line_of(self._head) == line_of(applied.by_workers) and (
+            self._head - applied.by_workers <= NEAR_HEAD_ENTRIES
+        )
+        reported = lease.state_to_report(self.standing, is_near_head=self._beat > 1 and is_near)
+        presence = Presence(self._name, reported, applied.by_workers, self._load(), self._beat)
+        sent_s = self._clock()
+        presences = await self._engine.report(presence, self._lease_s)
+        now_s = self._clock()
+        self._direct(lease.after_report(self.standing, reported, sent_s, now_s, self._lease_s))
+        self._update(presences)
+        if not self.standing.is_current:
+            await self._catch_up()
+        if self.fault:
+            self._log.event("fleet_engine_reached")
+            self.fault = ""
+
+    async def _catch_up(self) -> None:
+        """Reads the head of the log, and compares it with what the workers have applied."""
+        self._head = (await self._engine.bounds()).last
+        self._become(lease.after_head(self.standing, self._head, self._clock()))
+        applied = self._applied()
+        if applied.by_workers < self.standing.head or self.standing.head < 0:
+            return
+        # The position alone could be one of a history that the engine has lost.
+        [entry_id] = await self._engine.entry_ids([applied.position])
+        if (entry_id or "") == applied.entry_id:
+            now_s = self._clock()
+            self._become(lease.after_applying(self.standing, applied.by_workers, now_s))
+
+    def _failed(self, exc: EngineError) -> None:
+        if not self.fault:
+            self._log.event("fleet_engine_failed", reason=str(exc))
+        self.fault = str(exc) or repr(exc)
+        self._direct(lease.at(self.standing, self._clock()))
+
+    def _direct(self, standing: Standing) -> None:
+        drains = self._drains() or self._status.is_stopping
+        self._become(lease.directed(standing, drains=drains))
+
+    def _become(self, standing: Standing) -> None:
+        before, self.standing = self.standing, standing
+        until_s = standing.hears_until_s
+        self._status.note(standing.state, 0.0 if until_s == -inf else until_s)
+        was, now = _own_state(before), _own_state(standing)
+        if was != now or not self._own_before:
+            applied = self._applied()
+            self._log.event(
+                "edge_state",
+                edge=self._name,
+                state=now,
+                before=self._own_before or None,
+                position=format_position(applied.by_workers),
+                reason=self.fault or None,
+            )
+            self._own_before = now
+            self._wake.set()
+            self._change_event.notify()
+
+    def _update(self, presences: Presences) -> None:
+        changes = self.attendance.update(presences.by_name, is_complete=presences.complete)
+        for change in changes:
+            if change.name != self._name:
+                self._log.event(
+                    "edge_state", edge=change.name, state=change.after, before=change.before or None
+                )
+        self._change_event.notify()
+
+
+def _own_state(standing: Standing) -> str:
+    """The state for the log; an edge that drains may have lost the engine besides."""
+    if standing.state is EdgeState.DRAINING and not standing.is_current:
+        return "draining, lost"
+    return standing.state.value
