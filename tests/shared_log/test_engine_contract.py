@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
-from streamedge.fleet.members import Presence
 from streamedge.fleet.position import START, position_at
-from streamedge.fleet.states import EdgeState
 from streamedge.shared_log.engine import (
     Bounds,
     ConflictError,
@@ -20,46 +17,9 @@ from streamedge.shared_log.engine import (
     MemberDocument,
     Snapshot,
 )
-from streamedge.shared_log.opening import open_engine
-from tests.support.engine.redis_server import RedisServer
+from tests.shared_log.conftest import Open
 
 WAIT_S = 10.0
-LEASE_S = 30.0
-
-Open = Callable[[], Engine]
-
-
-@pytest.fixture
-def redis_opening(redis_server: RedisServer) -> Open:
-    """Opens connections to one log in Redis."""
-    return lambda: open_engine(redis_server.url, "contract")
-
-
-ENGINES = ["redis_opening"]
-
-
-@pytest.fixture(params=ENGINES)
-def opening(request: pytest.FixtureRequest) -> Open:
-    """Opens connections to one log, as the edges of a fleet do."""
-    opened: Open = request.getfixturevalue(request.param)
-    return opened
-
-
-@pytest.fixture
-async def engine(opening: Open) -> AsyncIterator[Engine]:
-    """A connection of one edge; line 1 has begun."""
-    engine = opening()
-    assert await engine.begin_line(1, entry_of(EntryKind.LINE), Snapshot())
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture
-async def other(opening: Open, engine: Engine) -> AsyncIterator[Engine]:
-    """A connection of another edge to the same log."""
-    other = opening()
-    yield other
-    await other.close()
 
 
 def entry_of(kind: EntryKind = EntryKind.INVALIDATION, number: int = 0) -> Entry:
@@ -317,53 +277,3 @@ async def test_new_line_restores_the_documents_of_an_emptied_engine(opening: Ope
     )
     assert (await engine.snapshot()).resources == {"distribution/E1": "{}"}
     await engine.close()
-
-
-async def test_presences_of_all_edges_are_returned(engine: Engine, other: Engine) -> None:
-    first, second = Presence("fra-1", EdgeState.UP, 7, 1, 1), Presence("ams-1", EdgeState.JOINING)
-    assert (await engine.report(first, LEASE_S)).by_name == {"fra-1": first}
-    assert (await other.report(second, LEASE_S)).by_name == {"fra-1": first, "ams-1": second}
-    assert (await engine.presence_after(0)).by_name == {"fra-1": first, "ams-1": second}
-    await engine.withdraw("fra-1")
-    assert (await other.presence_after(0)).by_name == {"ams-1": second}
-
-
-async def test_report_and_withdrawal_wake_other_edges(engine: Engine, other: Engine) -> None:
-    assert (await other.presence_after(0)).by_name == {}
-    for beat in range(20):
-        waiting = asyncio.create_task(other.presence_after(WAIT_S))
-        presence = Presence("fra-1", EdgeState.UP, beat, 0, beat)
-        await engine.report(presence, LEASE_S)
-        assert (await waiting).by_name == {"fra-1": presence}
-    waiting = asyncio.create_task(other.presence_after(WAIT_S))
-    await engine.withdraw("fra-1")
-    assert (await waiting).by_name == {}
-
-
-async def test_report_between_two_calls_is_not_missed(engine: Engine, other: Engine) -> None:
-    await other.presence_after(0)
-    presence = Presence("fra-1", EdgeState.UP, 3)
-    await engine.report(presence, LEASE_S)
-    assert (await other.presence_after(WAIT_S)).by_name == {"fra-1": presence}
-
-
-async def test_presence_ends_with_its_lease(engine: Engine, other: Engine) -> None:
-    await engine.report(Presence("fra-1", EdgeState.UP), 0.05)
-    while (await other.presence_after(0.02)).by_name:
-        pass
-    lasting = Presence("ams-1", EdgeState.UP)
-    assert (await engine.report(lasting, LEASE_S)).by_name == {"ams-1": lasting}
-
-
-async def test_presences_are_complete_after_a_lease(engine: Engine, other: Engine) -> None:
-    assert not (await other.presence_after(0)).complete
-    presence = Presence("fra-1", EdgeState.UP)
-    assert not (await engine.report(presence, 0.2)).complete
-    while not (await engine.report(presence, 0.2)).complete:
-        await other.presence_after(0.05)
-    while not (await other.presence_after(0.05)).complete:
-        await engine.report(presence, 0.2)
-
-
-async def test_running_engine_has_no_problems(engine: Engine) -> None:
-    assert await engine.problems() == []

@@ -1,0 +1,71 @@
+"""The contract of an engine for presences: ``shared_log/engine.py``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from streamedge.fleet.members import Presence
+from streamedge.fleet.states import EdgeState
+from streamedge.shared_log.engine import Engine
+from tests.shared_log.conftest import Open
+
+WAIT_S = 10.0
+LEASE_S = 30.0
+
+
+@pytest.fixture
+def opening(redis_opening: Open) -> Open:
+    """Of the engines that keep presences; the one in memory does not."""
+    return redis_opening
+
+
+async def test_presences_of_all_edges_are_returned(engine: Engine, other: Engine) -> None:
+    first, second = Presence("fra-1", EdgeState.UP, 7, 1, 1), Presence("ams-1", EdgeState.JOINING)
+    assert (await engine.report(first, LEASE_S)).by_name == {"fra-1": first}
+    assert (await other.report(second, LEASE_S)).by_name == {"fra-1": first, "ams-1": second}
+    assert (await engine.presence_after(0)).by_name == {"fra-1": first, "ams-1": second}
+    await engine.withdraw("fra-1")
+    assert (await other.presence_after(0)).by_name == {"ams-1": second}
+
+
+async def test_report_and_withdrawal_wake_other_edges(engine: Engine, other: Engine) -> None:
+    assert (await other.presence_after(0)).by_name == {}
+    for beat in range(20):
+        waiting = asyncio.create_task(other.presence_after(WAIT_S))
+        presence = Presence("fra-1", EdgeState.UP, beat, 0, beat)
+        await engine.report(presence, LEASE_S)
+        assert (await waiting).by_name == {"fra-1": presence}
+    waiting = asyncio.create_task(other.presence_after(WAIT_S))
+    await engine.withdraw("fra-1")
+    assert (await waiting).by_name == {}
+
+
+async def test_report_between_two_calls_is_not_missed(engine: Engine, other: Engine) -> None:
+    await other.presence_after(0)
+    presence = Presence("fra-1", EdgeState.UP, 3)
+    await engine.report(presence, LEASE_S)
+    assert (await other.presence_after(WAIT_S)).by_name == {"fra-1": presence}
+
+
+async def test_presence_ends_with_its_lease(engine: Engine, other: Engine) -> None:
+    await engine.report(Presence("fra-1", EdgeState.UP), 0.05)
+    while (await other.presence_after(0.02)).by_name:
+        pass
+    lasting = Presence("ams-1", EdgeState.UP)
+    assert (await engine.report(lasting, LEASE_S)).by_name == {"ams-1": lasting}
+
+
+async def test_presences_are_complete_after_a_lease(engine: Engine, other: Engine) -> None:
+    assert not (await other.presence_after(0)).complete
+    presence = Presence("fra-1", EdgeState.UP)
+    assert not (await engine.report(presence, 0.2)).complete
+    while not (await engine.report(presence, 0.2)).complete:
+        await other.presence_after(0.05)
+    while not (await other.presence_after(0.05)).complete:
+        await engine.report(presence, 0.2)
+
+
+async def test_running_engine_has_no_problems(engine: Engine) -> None:
+    assert await engine.problems() == []
