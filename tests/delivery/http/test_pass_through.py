@@ -264,6 +264,23 @@ async def test_viewer_that_leaves_a_passed_request_leaves_the_connection(
         assert (await fetch(edge.port, "/page")).body == b"next"
 
 
+async def test_half_closed_viewer_gets_the_response_to_a_passed_request(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        edge.origin.hold_responses()
+        # In one packet, so that it is sent in the callback.
+        head = b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 4\r\n\r\n"
+        edge.origin.script(Reply(raw=head + b"last"))
+        await viewer.send_request("/page")
+        await edge.origin.wait_for_requests(4)
+        await viewer.end_input()
+        await until(lambda: any(one.stats().has_ended for one in connections(edge)))
+        edge.origin.release_responses()
+        response = await viewer.receive()
+        assert (response.body, response.fields["connection"]) == (b"last", "close")
+        assert await viewer.receive_rest() == b""
+
+
 @pytest.mark.parametrize("status", [304, 404, 416, 503])
 async def test_status_of_a_passed_request_is_the_origins(cache_root: Path, status: int) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:

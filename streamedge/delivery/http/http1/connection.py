@@ -571,7 +571,7 @@ class Http1Connection(asyncio.Protocol):
             elif response.stream is not None or exchange.state is ExchangeState.CUT:
                 self._connections.start(self._deliver(exchange, response), "request")
             else:
-                closes = not exchange.keep_alive or self._is_draining
+                closes = not exchange.keep_alive or self._ends_behind_next
                 self._responder.send_whole(exchange, response, closes=closes)
         except Exception as cause:  # noqa: BLE001 - the caller is the origin's connection
             self.abort_with(cause)
