@@ -84,10 +84,14 @@ class Publisher:
         made here after that position was applied, its id, derived from a caller reference, is that
         of a forgotten earlier one: it gets another id, and is published again.
         """
-        place = await asyncio.to_thread(self._replica.place_of, entry.id)
-        if place is None or place.position is not None:
+        state = await asyncio.to_thread(self._replica.state)
+        if state is None:
             return
-        if position > place.made_position:
+        (newest_id,) = await self._engine.entry_ids([state.position])
+        place = await asyncio.to_thread(self._replica.place_of, entry.id)
+        if newest_id != state.entry_id or place is None or place.position is not None:
+            return  # the log has just lost entries, or the follower has read it meanwhile
+        if position > place.made_position or not entry.body.get("caller_reference"):
             await asyncio.to_thread(self._replica.place, entry.id, position)
         else:
             new = replace(entry, id=new_entry_id())
