@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from streamedge.shared_log.service import FleetService
 
 CHANGE_TIMEOUT_S = 10.0
+FOLLOWED_TIMEOUT_S = 1.0  # then the append is repeated
 _CATCH_UP_TIMEOUT_S = 2.0  # after a conflict
 _PAUSE_S = 0.05  # between attempts, up to twice as long
 _THREAD_MARGIN_S = 5.0
@@ -101,19 +102,20 @@ async def append_change(service: FleetService, changes: Changes, expected: int) 
         async with asyncio.timeout(CHANGE_TIMEOUT_S):
             while True:
                 try:
-                    position = await service.engine.append(
+                    await service.engine.append(
                         entry,
                         line=service.line,
                         documents=documents,
                         expected_resources_position=expected,
                     )
-                    break
                 except engines.EngineError as exc:
-                    # Repeating is safe: the log keeps an id once.
                     last_error = str(exc)
+                else:
+                    # The engine may still lose it: it counts when the follower has read it.
+                    if await service.wait_published(entry.id, FOLLOWED_TIMEOUT_S) is not None:
+                        return
+                # Repeating is safe: the log keeps an id once.
                 await asyncio.sleep(_PAUSE_S * (1 + random.random()))
-            while not await service.wait_applied(position, CHANGE_TIMEOUT_S):
-                pass
     except engines.ConflictError as exc:
         await _catch_up(service)
         raise ConflictError("another edge changed resources at the same time") from exc

@@ -24,10 +24,12 @@ from streamedge.fleet.position import START, format_position
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.shared_log.engine import Engine, EngineError, HistoryError
-from streamedge.shared_log.follower import Applied, Follower
+from streamedge.shared_log.follower import Follower
 from streamedge.shared_log.publisher import Publisher
 
 PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # after failures in a row, each up to twice as long
+TRIM_ENTRIES = 500  # followed since the last call
+TRIM_INTERVAL_S = 60.0
 PUBLISHED_INTERVAL_S = 1.0  # between looks for waiting entries without a wake-up
 
 
@@ -58,6 +60,10 @@ class FleetService:
         self.is_engine_up = False
         self.is_caught_up = False
         """Whether the log's head was reached since the engine is up."""
+        self.position = START
+        """This edge has applied the shared log up to here, and has woken its workers."""
+        self.entry_id = ""
+        """The id of the entry at ``position``."""
         self.local_position = 0
         """In the control log: a worker that has applied it has applied all up to ``position``."""
         self.changes_refused = ""
@@ -71,13 +77,9 @@ class FleetService:
         self._clock = clock
         self._monotonic = monotonic
         self._unpublished = asyncio.Event()
+        self._followed_entries = 0
         self._failed_event: str | None = None  # the log line of the failure that lasts
         self._down_since_s = monotonic()
-
-    @property
-    def position(self) -> int:
-        """This edge has applied the shared log up to here."""
-        return self._follower.position
 
     @property
     def line(self) -> int:
@@ -92,6 +94,7 @@ class FleetService:
         """Starts the tasks that follow and publish."""
         services.start("fleet_follower", self.follow)
         services.start("fleet_publisher", self.publish)
+        services.start("fleet_trimmer", self.trim)
 
     def notify_unpublished(self) -> None:
         """There may be new entries that wait to be published. Called on the event loop."""
@@ -157,7 +160,7 @@ class FleetService:
                 continue
             self._unpublished.clear()
             try:
-                count = await self._publisher.step(self.line, self.position)
+                count = await self._publisher.step(self.line, self._follower.position)
             except (EngineError, ControlError):
                 failures += 1  # the follower logs the engine's state
                 await asyncio.sleep(_pause_s(failures))
@@ -167,6 +170,22 @@ class FleetService:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PUBLISHED_INTERVAL_S):
                         await self._unpublished.wait()
+
+    async def trim(self) -> None:
+        """Lets the engine remove old entries while the log grows, until cancelled.
+
+        All edges do so: it costs nothing where there is nothing to remove.
+        """
+        while True:
+            next_trim = self._followed_entries + TRIM_ENTRIES
+
+            def is_due(next_trim: int = next_trim) -> bool:
+                return self._followed_entries >= next_trim
+
+            while not await self.change_event.wait_for(is_due, TRIM_INTERVAL_S):
+                pass
+            with contextlib.suppress(EngineError):
+                await self.engine.trim(self.position)
 
     async def _synchronize(self) -> None:
         await self._follower.synchronize()
@@ -178,7 +197,7 @@ class FleetService:
             down_s = self._monotonic() - self._down_since_s
             self._log.event(
                 "fleet_engine_up",
-                position=format_position(self.position),
+                position=format_position(self._follower.position),
                 line=self.line,
                 after_s=round(down_s, 3),
             )
@@ -189,25 +208,27 @@ class FleetService:
 
     async def _step(self) -> None:
         head = START if self.is_caught_up else (await self.engine.bounds()).last
-        if self.position >= head:
+        if self._follower.position >= head:
             self._note_caught_up()
         applied = await self._follower.step()
         if applied.entries:
-            await self._publish_applied(applied)
+            self._followed_entries += len(applied.entries)
+            await self._publish_applied()
             self._unpublished.set()
             self.change_event.notify()
 
     def _note_caught_up(self) -> None:
         if not self.is_caught_up:
             self.is_caught_up = True
-            self._log.event("fleet_caught_up", position=format_position(self.position))
+            self._log.event("fleet_caught_up", position=format_position(self._follower.position))
             self.change_event.notify()
 
-    async def _publish_applied(self, applied: Applied | None = None) -> None:
+    async def _publish_applied(self) -> None:
         """Makes the workers apply what was applied here."""
+        position, entry_id = self._follower.position, self._follower.entry_id
         local_position, self.view = await asyncio.to_thread(self._read_applied)
         await asyncio.to_thread(self._publish_rows, local_position)
-        self.local_position = local_position
+        self.position, self.entry_id, self.local_position = position, entry_id, local_position
 
     def _read_applied(self) -> tuple[int, FleetView]:
         view = self.replica.view()
@@ -241,7 +262,6 @@ class FleetService:
                 position=format_position(self.position),
                 effect="invalidations apply here and are sent later; the API changes nothing",
             )
-        if self.is_engine_up:
             self.is_engine_up = False
             with contextlib.suppress(ControlError):
                 await asyncio.to_thread(self.replica.note_engine, is_up=False)

@@ -1,0 +1,232 @@
+"""The service of an edge on its event loop: engine down and up, waiting, own description."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from streamedge.control.database import ControlDatabase
+from streamedge.control.log import ControlLog, RowKind
+from streamedge.control.replica import Replica
+from streamedge.control.resources import (
+    ConflictError,
+    Kind,
+    ResourceStore,
+    UnavailableError,
+)
+from streamedge.fleet.members import Member, Role
+from streamedge.fleet.position import position_at
+from streamedge.ops.background import Services
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+from streamedge.shared_log.resource_changes import FleetChanges, append_change
+from streamedge.shared_log.service import FleetService
+from tests.support.fleet.memory_engine import MemoryEngine, MemoryServer
+from tests.support.fleet.replica_edge import RecordedLog, resource
+
+PATIENCE_S = 20.0
+
+
+@dataclass
+class Edge:
+    """A running service; ``lines`` are its log, ``published`` positions of rows."""
+
+    service: FleetService
+    engine: MemoryEngine
+    database: ControlDatabase
+    lines: list[dict[str, Any]]
+    published: list[int] = field(default_factory=list)
+
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+    async def until(self, condition: Any) -> None:
+        assert await self.service.change_event.wait_for(condition, PATIENCE_S), self.lines
+
+
+@asynccontextmanager
+async def run_service(
+    folder: Path, server: MemoryServer, name: str = "one", *, is_down: bool = False
+) -> AsyncIterator[Edge]:
+    folder.mkdir(exist_ok=True)
+    lines: list[dict[str, Any]] = []
+    log = cast("Log", RecordedLog(lines))
+    engine = MemoryEngine(server)
+    engine.is_down = is_down
+    database = ControlDatabase(folder)
+    published: list[int] = []
+    replica = Replica(database, name, lambda *_keys: None)
+    service = FleetService(engine, replica, Member(name), published.append, lambda: "a copy", log)
+    edge = Edge(service, engine, database, lines, published)
+    services = Services(log, Counts())
+    service.start(services)
+    try:
+        yield edge
+    finally:
+        await services.stop()
+        database.close()
+    assert "service_failed" not in edge.events(), lines
+
+
+@pytest.fixture
+def server() -> MemoryServer:
+    return MemoryServer()
+
+
+async def test_first_edge_begins_the_log_and_describes_itself(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        assert edge.events() == ["fleet_joined", "fleet_engine_up", "fleet_caught_up"]
+        assert edge.service.view.members["one"].order == position_at(1, 1)
+        assert (edge.service.line, edge.service.position) == (1, position_at(1, 1))
+        assert edge.published[-1] == edge.service.local_position
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: edge.service.is_caught_up)
+        await edge.service.publish_member(Member("one", role=Role.DRAINING))
+        await edge.until(lambda: edge.service.view.members["one"].role is Role.DRAINING)
+        # An unchanged description is not published again.
+        assert len(server.ids()) == 3
+
+
+async def test_engine_that_fails_is_logged_once_and_entries_are_sent_later(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        edge.engine.is_down = True
+        await edge.until(lambda: not edge.service.is_engine_up)
+        row = ControlLog(edge.database, edge="one").invalidate("E", ["/a"])
+        (entry,) = edge.service.replica.unpublished(10)
+        edge.service.notify_unpublished()
+        assert await edge.service.wait_published(entry.id, 0.0) is None
+        edge.engine.is_down = False
+        position = await edge.service.wait_published(entry.id, PATIENCE_S)
+        assert position == position_at(1, 2)
+        assert row.id == entry.body["id"]
+        assert edge.events().count("fleet_engine_down") == 1
+        assert edge.events().count("fleet_engine_up") == 2
+
+
+async def test_edge_that_starts_without_its_engine_joins_when_it_comes(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server, is_down=True) as edge:
+        await edge.until(lambda: "fleet_engine_down" in edge.events())
+        edge.engine.is_down = False
+        await edge.until(lambda: edge.service.is_caught_up)
+        assert edge.events().count("fleet_engine_down") == 1
+
+
+async def test_lost_history_begins_a_line_and_is_no_failure_of_the_engine(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        lost = server.ids()[1]
+        server.empty()
+        position = position_at(2, 1)
+        await edge.until(lambda: edge.service.position == position)
+        assert server.ids()[1] == lost
+        assert edge.events()[3:] == ["fleet_history_lost", "fleet_line_began"]
+
+
+async def test_edge_that_joins_takes_the_fleets_resources_and_names_the_copy_of_its_own(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    for name, etag in (("one", "E1"), ("two", "E2")):
+        (tmp_path / name).mkdir()
+        database = ControlDatabase(tmp_path / name)
+        with ResourceStore(database).change() as transaction:
+            transaction.put(resource("key", etag))
+        database.close()
+    async with run_service(tmp_path / "one", server) as first:
+        await first.until(lambda: "one" in first.service.view.members)
+        async with run_service(tmp_path / "two", server, "two") as second:
+            await second.until(lambda: "two" in second.service.view.members)
+            (document,) = ResourceStore(second.database).resources()
+            assert document.etag == "E1"
+            (line,) = [one for one in second.lines if one["event"] == "fleet_resources_replaced"]
+            assert line["copy"] == "a copy"
+            rows = ControlLog(second.database).read_after(0).rows
+            assert [row.kind for row in rows if row.kind is not RowKind.CONFIGURATION] == [
+                RowKind.EVERYTHING
+            ]
+        assert ResourceStore(first.database).resources()[0].etag == "E1"
+        assert ControlLog(first.database).read_after(0).rows[-1].kind is RowKind.CONFIGURATION
+
+
+async def test_change_of_resources_waits_until_it_is_followed(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        changes = FleetChanges(edge.service, asyncio.get_running_loop())
+        store = ResourceStore(edge.database, changes)
+
+        def create(etag: str) -> None:
+            with store.change() as transaction:
+                transaction.put(resource("key", etag))
+
+        edge.engine.cut = 0
+        await asyncio.to_thread(create, "E1")
+        assert [one.etag for one in store.resources()] == ["E1"]
+        edge.engine.cut = 1  # the answer of the append, or of a read
+        await asyncio.to_thread(create, "E2")
+        assert [one.etag for one in store.resources()] == ["E2"]
+        assert len(server.ids()) == 4
+
+        expected = server.contents.resources_position
+        before = store.resources()[0]
+        change = {(Kind.PUBLIC_KEY, "key"): (before, resource("key", "E3"))}
+        with pytest.raises(ConflictError):
+            await append_change(edge.service, change, expected - 1)
+        edge.engine.is_down = True
+        await edge.until(lambda: not edge.service.is_engine_up)
+        with pytest.raises(UnavailableError, match="nothing was changed"):
+            await asyncio.to_thread(create, "E4")
+        edge.service.changes_refused = "this edge drains"
+        with pytest.raises(UnavailableError, match="this edge drains"):
+            await asyncio.to_thread(create, "E4")
+        assert [one.etag for one in store.resources()] == ["E2"]
+
+
+async def test_entry_that_cannot_be_read_makes_everything_invalid(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        server.add_text('{"kind": "of a later version"}', "later")
+        await edge.until(lambda: edge.service.position == position_at(1, 2))
+        (row,) = ControlLog(edge.database).read_after(0).rows
+        assert (row.kind, row.scope) == (RowKind.EVERYTHING, "")
+        assert edge.events()[-1] == "fleet_entries_unreadable"
+
+
+async def test_edge_that_was_away_while_the_log_was_trimmed_takes_the_snapshot(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path / "one", server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+    async with run_service(tmp_path / "two", server, "two") as other:
+        await other.until(lambda: "two" in other.service.view.members)
+        control_log = ControlLog(other.database, edge="two")
+        for number in range(3):
+            control_log.invalidate("E", [f"/{number}"])
+        last = other.service.replica.unpublished(10)[-1]
+        other.service.notify_unpublished()
+        assert await other.service.wait_published(last.id, PATIENCE_S)
+    server.trim(4)
+    async with run_service(tmp_path / "one", server) as edge:
+        await edge.until(lambda: "two" in edge.service.view.members)
+        assert edge.service.position == position_at(1, 5)
+        assert edge.events()[0] == "fleet_log_trimmed"
+        (row,) = ControlLog(edge.database).read_after(0).rows
+        assert row.kind is RowKind.EVERYTHING
