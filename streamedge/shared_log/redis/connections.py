@@ -117,7 +117,8 @@ class Link:
 class Subscription(Link):
     """A connection that receives the messages of a channel, beside replies to its calls.
 
-    A message is one or more lines. Replies must be no lists: those are messages.
+    A message is one or more lines. Replies must be no lists: those are messages. Messages and
+    replies come in the order in which the engine sent them.
     """
 
     def __init__(self, address: Address) -> None:
@@ -126,6 +127,9 @@ class Subscription(Link):
         self._bytes = 0
         self.overflowed = False
         """Messages were dropped, because too many came; until the next ``clear``."""
+        self.is_queried = False
+        """A query was sent, and its answer has not come."""
+        self._answer: bytes | ResponseError | None = None
 
     async def subscribe(self, channel: str) -> None:
         """Connects and subscribes. Raises EngineError."""
@@ -138,18 +142,37 @@ class Subscription(Link):
             await self.close()
             raise self._refused(error) from None
 
+    async def query(self, script: Script, keys: Sequence[str], *arguments: Argument) -> None:
+        """Sends a call of a script, and does not wait: ``wait`` does. Raises EngineError."""
+        self._answer = None
+        async with self._attempt(CALL_TIMEOUT_S):
+            await self._connection.send_command(
+                "EVALSHA", script.digest, len(keys), *keys, *arguments
+            )
+        self.is_queried = True
+
+    def take_answer(self) -> bytes | ResponseError | None:
+        """The answer to the query; None if it has not come. An error may be that the engine does
+        not have the script."""
+        answer, self._answer = self._answer, None
+        return answer
+
     async def wait(self, wait_s: float) -> bool:
-        """Waits for a message, and takes what has come; False if none has within ``wait_s``."""
+        """Waits for a message or an answer, and takes what has come; False if nothing has within
+        ``wait_s``. Behind an answer no message is taken."""
         if self._lines or self.overflowed:
             return True
         async with self._attempt(wait_s + CALL_TIMEOUT_S):
-            message = await self._connection.read_response(timeout=wait_s, push_request=True)
-            while message is not None:
-                self._take(message)
+            came = await self._receive(wait_s)
+            while came is not None:
+                if not isinstance(came, list):
+                    self._answer, self.is_queried = came, False
+                    break
+                self._take(came)
                 if len(self._lines) >= _TAKEN_MAX or not await self._connection.can_read():
                     break
-                message = await self._connection.read_response(push_request=True)
-        return bool(self._lines) or self.overflowed
+                came = await self._receive(None)
+        return bool(self._lines) or self.overflowed or self._answer is not None
 
     def peek(self) -> bytes | None:
         """The oldest line that has come."""
@@ -165,10 +188,24 @@ class Subscription(Link):
         self._bytes = 0
         self.overflowed = False
 
+    async def _receive(self, wait_s: float | None) -> Any:
+        """A message (a list), an answer, or an error as an answer; None after ``wait_s``."""
+        try:
+            return await self._connection.read_response(timeout=wait_s, push_request=True)
+        except ResponseError as error:
+            return error
+
     async def _reply(self) -> Any:
-        while isinstance(reply := await self._connection.read_response(push_request=True), list):
-            self._take(reply)
-        return reply
+        while True:
+            reply = await self._receive(None)
+            if isinstance(reply, list):
+                self._take(reply)
+            elif self.is_queried:
+                self.is_queried = False  # the answer to a query that is no longer needed
+            elif isinstance(reply, ResponseError):
+                raise reply
+            else:
+                return reply
 
     def _take(self, message: Any) -> None:
         if message[0] != b"message" or self.overflowed:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from redis.exceptions import ResponseError
+
 from streamedge.fleet.entries import PlacedEntry, decode_entry
 from streamedge.fleet.position import START, format_position, parse_position
 from streamedge.shared_log.engine import EngineError, HistoryError
@@ -39,27 +41,39 @@ class LogReader:
     ) -> list[PlacedEntry]:
         """See ``Engine.read_after``."""
         subscription = await self._subscribed()
-        deadline_s = asyncio.get_running_loop().time() + wait_s
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + wait_s
         after = (position, entry_id)
         fresh = self._at == after  # what comes next was, or will be, pushed
-        silent = False
         while True:
-            if fresh:
-                entries = self._pushed(subscription, after, count)
-                if entries:
-                    self._at = (entries[-1].position, entries[-1].id)
+            if not fresh:
+                entries = await self._read(subscription, after, count)
+                if entries or loop.time() >= deadline_s:
                     return entries
-                fresh = entries is not None
-            left_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
-            if fresh:
-                fresh = await subscription.wait(min(left_s, SILENCE_S))
-                silent = not fresh
+                fresh = True
+            pushed = self._pushed(subscription, after, count)
+            if pushed:
+                self._at = (pushed[-1].position, pushed[-1].id)
+                return pushed
+            if pushed is None:
+                fresh = False
                 continue
-            timeout_s = SILENCE_TIMEOUT_S if silent else READ_TIMEOUT_S
-            entries = await self._read(subscription, after, count, timeout_s)
-            if entries or left_s == 0.0:
-                return entries
-            fresh = True
+            left_s = max(0.0, deadline_s - loop.time())
+            if not subscription.is_queried and not await subscription.wait(min(left_s, SILENCE_S)):
+                await subscription.query(READ, [self._log], *_arguments(after, 1))
+            if subscription.is_queried and not await subscription.wait(SILENCE_TIMEOUT_S):
+                await self.close()
+                raise EngineError(
+                    f"the engine at {self._address.place} has been silent for"
+                    f" {SILENCE_S + SILENCE_TIMEOUT_S:.1f} s"
+                )
+            answer = subscription.take_answer()
+            if answer == _OTHER_HISTORY:
+                raise _history_error(position)
+            if subscription.peek() is None:
+                if answer == b"" and loop.time() >= deadline_s:
+                    return []
+                fresh = not _is_missing(answer, position)
 
     async def close(self) -> None:
         subscription, self._subscription, self._at = self._subscription, None, None
@@ -99,23 +113,15 @@ class LogReader:
         return entries
 
     async def _read(
-        self, subscription: Subscription, after: tuple[int, str], count: int, timeout_s: float
+        self, subscription: Subscription, after: tuple[int, str], count: int
     ) -> list[PlacedEntry]:
         """The entries behind ``after`` in the log; sets ``_at`` if these are all."""
         self._at = None
-        position, entry_id = after
         reply: bytes = await subscription.run(
-            READ,
-            [self._log],
-            format_position(position),
-            entry_id,
-            count,
-            READ_BYTES_MAX,
-            timeout_s=timeout_s,
+            READ, [self._log], *_arguments(after, count), timeout_s=READ_TIMEOUT_S
         )
         if reply == _OTHER_HISTORY:
-            place = "its beginning" if position == START else format_position(position)
-            raise HistoryError(f"the shared log does not go on from {place}")
+            raise _history_error(after[0])
         try:
             entries = [_placed_entry(line) for line in reply.split(b"\n") if line]
         except ValueError:
@@ -123,6 +129,25 @@ class LogReader:
         if len(entries) < count and len(reply) < READ_BYTES_MAX:
             self._at = (entries[-1].position, entries[-1].id) if entries else after
         return entries
+
+
+def _is_missing(answer: bytes | ResponseError | None, position: int) -> bool:
+    """Whether an answer has an entry behind ``position``, which then was not pushed; or an error,
+    which reading the log will raise or mend."""
+    if isinstance(answer, ResponseError):
+        return True
+    return answer is not None and answer != b"" and _placed_entry(answer).position > position
+
+
+def _arguments(after: tuple[int, str], count: int) -> tuple[str, str, int, int]:
+    """Those of the script that reads."""
+    position, entry_id = after
+    return format_position(position), entry_id, count, READ_BYTES_MAX
+
+
+def _history_error(position: int) -> HistoryError:
+    place = "its beginning" if position == START else format_position(position)
+    return HistoryError(f"the shared log does not go on from {place}")
 
 
 def _placed_entry(line: bytes) -> PlacedEntry:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
+from redis.exceptions import ResponseError
+
 from streamedge.fleet.members import Presence, decode_presence
-from streamedge.shared_log.engine import Presences
+from streamedge.shared_log.engine import EngineError, Presences
 from streamedge.shared_log.redis.address import Address
 from streamedge.shared_log.redis.connections import Subscription
 from streamedge.shared_log.redis.log_reader import SILENCE_S, SILENCE_TIMEOUT_S
@@ -41,16 +43,22 @@ class PresenceTable:
         subscription = self._subscription
         while True:
             left_s = max(0.0, deadline_s - loop.time())
-            if await subscription.wait(min(left_s, SILENCE_S)):
-                if subscription.overflowed:
-                    subscription.clear()
-                    await self._read(subscription)
-                while (message := subscription.peek()) is not None:
-                    self._apply(message)
-                    subscription.pop()
-                return self._presences()
-            await self._read(subscription)
-            if left_s == 0.0:
+            if not subscription.is_queried and not await subscription.wait(min(left_s, SILENCE_S)):
+                await subscription.query(PRESENCES, self._keys, self._key_prefix)
+            if subscription.is_queried and not await subscription.wait(SILENCE_TIMEOUT_S):
+                await self.close()
+                raise EngineError(
+                    f"the engine at {self._address.place} has been silent for"
+                    f" {SILENCE_S + SILENCE_TIMEOUT_S:.1f} s"
+                )
+            has_changed = self._apply_messages(subscription)
+            answer = subscription.take_answer()
+            if subscription.overflowed or isinstance(answer, ResponseError):
+                subscription.clear()
+                await self._read(subscription)
+            elif answer is not None:
+                self._replace(answer)
+            if has_changed or loop.time() >= deadline_s:
                 return self._presences()
 
     async def close(self) -> None:
@@ -67,15 +75,24 @@ class PresenceTable:
 
     async def _read(self, subscription: Subscription) -> None:
         """Reads all presences from the engine."""
-        reply: bytes = await subscription.run(
-            PRESENCES, self._keys, self._key_prefix, timeout_s=SILENCE_TIMEOUT_S
-        )
+        self._replace(await subscription.run(PRESENCES, self._keys, self._key_prefix))
+
+    def _replace(self, reply: bytes) -> None:
         now_s = asyncio.get_running_loop().time()
         complete_ms, lasting = parse_presences(reply)
         self._complete_at_s = now_s + complete_ms / 1000
         self._lasting = {
             presence.name: (presence, now_s + left_ms / 1000) for left_ms, presence in lasting
         }
+
+    def _apply_messages(self, subscription: Subscription) -> bool:
+        """Applies what has come; whether anything has."""
+        has_changed = subscription.overflowed
+        while (message := subscription.peek()) is not None:
+            self._apply(message)
+            subscription.pop()
+            has_changed = True
+        return has_changed
 
     def _apply(self, message: bytes) -> None:
         """Applies a message: milliseconds until complete, name, lease in ms (0: ended), JSON."""

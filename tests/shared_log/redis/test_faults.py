@@ -304,8 +304,9 @@ async def test_cut_link_fails_calls_in_bounded_time(
     assert len(ids) == len(set(ids)) == 3
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.01, WAIT_S])
 async def test_distant_engine_is_used_as_a_near_one(
-    engine: Engine, direct: Engine, proxy: TcpProxy
+    engine: Engine, direct: Engine, proxy: TcpProxy, wait_s: float
 ) -> None:
     proxy.delay(0.040)
     place = await newest(engine)
@@ -313,10 +314,11 @@ async def test_distant_engine_is_used_as_a_near_one(
     ids: list[str] = []
     appending = [asyncio.create_task(direct.append(entry, line=1)) for entry in entries]
     while len(ids) < len(entries):
-        placed = await engine.read_after(*place, count=10, wait_s=WAIT_S)
-        ids += [each.id for each in placed]
-        place = (placed[-1].position, placed[-1].id)
+        for placed in await engine.read_after(*place, count=10, wait_s=wait_s):
+            ids.append(placed.id)
+            place = (placed.position, placed.id)
     await asyncio.gather(*appending)
+    assert await engine.read_after(*place, count=10, wait_s=wait_s / 100) == []
     assert sorted(ids) == sorted(entry.id for entry in entries)
 
 
