@@ -18,6 +18,9 @@ CONDITIONS = frozenset(
 EDGE_OWNED = HOP_BY_HOP | {
     *("host", "via", "cdn-loop", "x-forwarded-for", "content-length", "expect", "max-forwards"),
     *("range", "request-range", "accept-encoding", "cookie"),
+    # Between edges (``origin.peer.protocol``).
+    *("streamedge-as-of", "streamedge-failure", "streamedge-peer", "streamedge-refused"),
+    *("streamedge-request", "streamedge-stale"),
 }
 # Frameworks use these in place of the request's host, path or method: a viewer that sends one would
 # choose the cached response of other viewers. They are forwarded if named, never with "all".

@@ -61,6 +61,7 @@ from streamedge.origin.peer.protocol import (
     decode_peer,
     decode_request,
     encode_answer,
+    without_own_fields,
 )
 from streamedge.origin.peer.tier import Tier, extent_of
 from streamedge.origin.peer.view import PeerView
@@ -426,7 +427,7 @@ def _response(status: int, fields: Fields, reason: str) -> Response:
 
 def _with_fields(response: Response, fields: Fields) -> Response:
     head = response.message.head
-    head = head._replace(fields=[*head.fields, *fields])
+    head = head._replace(fields=[*without_own_fields(head.fields), *fields])
     return response._replace(message=replace(response.message, head=head))
 
 

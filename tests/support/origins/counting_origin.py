@@ -24,12 +24,15 @@ def content(name: str, size_bytes: int, edition: int = 0) -> bytes:
 
 @dataclass
 class CountingOrigin:
-    """``sizes``: by path without the leading slash. ``fields``: further fields of all responses.
+    """``sizes``: by path without the leading slash. ``contents``: objects with given bytes.
+
+    ``fields``: further fields of all responses.
 
     ``open``: cleared, responses stop after their head. ``is_failing``: answers 503.
     """
 
     sizes: dict[str, int]
+    contents: dict[str, bytes] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     editions: dict[str, int] = field(default_factory=dict)
     is_failing: bool = False
@@ -40,6 +43,8 @@ class CountingOrigin:
     url: str = ""
 
     def bytes_of(self, name: str) -> bytes:
+        if name in self.contents:
+            return self.contents[name]
         return content(name, self.sizes[name], self.editions.get(name, 0))
 
     @property
@@ -63,7 +68,7 @@ def counting_origin(
     sizes: dict[str, int], fields: dict[str, str] | None = None
 ) -> Iterator[CountingOrigin]:
     """Runs the origin on a free port of loopback."""
-    origin = CountingOrigin(sizes, fields or {})
+    origin = CountingOrigin(sizes, fields=fields or {})
     origin.open.set()
 
     class Handler(_Handler):
@@ -109,13 +114,13 @@ class _Handler(BaseHTTPRequestHandler):
         with site.lock:
             fields = {key.lower(): value for key, value in self.headers.items()}
             site.requests.append((self.command, self.path, fields))
-        if site.is_failing or name not in site.sizes:
+        if site.is_failing or (name not in site.sizes and name not in site.contents):
             self.send_response(503 if site.is_failing else 404)
             self.send_header("content-length", "0")
             self.end_headers()
             return
         body = site.bytes_of(name)
-        if "x-flavour" in site.fields.get("vary", ""):
+        if "vary/" in name:
             body = content(name + self.headers.get("x-flavour", ""), len(body))
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         if self.headers.get("if-none-match") == etag:
@@ -150,6 +155,21 @@ class _Handler(BaseHTTPRequestHandler):
             with site.lock:
                 site.sent_bytes[name] += len(piece)
 
+    def _fields(self) -> list[tuple[str, str]]:
+        """The object's own fields: those of the first folder in its path."""
+        folder = self.path.strip("/").partition("/")[0]
+        by_folder = {
+            "vary": [("vary", "x-flavour")],
+            "private": [("cache-control", "private, no-store")],
+            "short": [("cache-control", "max-age=1, stale-while-revalidate=600")],
+            "tagged": [("cache-tag", "news")],
+            "text": [("content-type", "text/plain")],
+            "short-lived": [("cache-control", "max-age=1, stale-if-error=600")],
+            "aged": [("age", "50"), ("cache-control", "max-age=100")],
+            "rude": [("streamedge-as-of", "9-9"), ("streamedge-stale", "1")],
+        }
+        return [*self.site.fields.items(), *by_folder.get(folder, [])]
+
     def _head(self, status: int, etag: str, length: int | None, part: str | None = None) -> None:
         self.send_response(status)
         self.send_header("etag", etag)
@@ -158,6 +178,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", str(length))
         if part is not None:
             self.send_header("content-range", part)
-        for name, value in self.site.fields.items():
+        for name, value in self._fields():
             self.send_header(name, value)
         self.end_headers()
