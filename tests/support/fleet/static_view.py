@@ -1,22 +1,23 @@
-"""A view of a fleet that the test decides: members, state and positions."""
+"""Views of a fleet that a test decides: members, state and positions."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from streamedge.fleet.members import Member
 from streamedge.fleet.states import EdgeState
 
-VIEW_VARIABLE = "STREAMEDGE_TEST_VIEW"
+NEWEST = 1 << 62
+"""A local position: nothing is newer."""
 
 
 @dataclass
 class StaticView:
-    """A ``PeerView``. The local log has the positions of the shared one."""
+    """A ``PeerView`` for one process. Its local log is never behind the shared one."""
 
     name: str
     members: Mapping[str, Member]
@@ -29,41 +30,62 @@ class StaticView:
         return self.applied >= position
 
     def local_position(self, position: int) -> int:
-        return 1 << 62
+        return NEWEST
 
     def shared_position(self, local_position: int) -> int:
         return self.applied
 
 
-class FileView(StaticView):
-    """A view in a file that the test rewrites while the edge runs."""
+class FileView:
+    """A ``PeerView`` for an edge: a file that the test may rewrite while the edge runs.
+
+    It is read again for each value.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        super().__init__("", {})
-        self._read()
 
-    def _read(self) -> None:
-        view = json.loads(self._path.read_text())
-        self.name = view["name"]
-        self.members = _members(view["members"])
-        self.previous_members = _members(view.get("previous", []))
-        self.state = EdgeState(view.get("state", "up"))
-        self.applied = view.get("applied", 0)
-        self.has_unplaced_rows = view.get("unplaced", False)
+    def _read(self) -> dict[str, Any]:
+        view: dict[str, Any] = json.loads(self._path.read_text())
+        return view
+
+    @property
+    def name(self) -> str:
+        return str(self._read()["name"])
+
+    @property
+    def members(self) -> dict[str, Member]:
+        return members(self._read()["members"])
+
+    @property
+    def previous_members(self) -> dict[str, Member]:
+        return members(self._read().get("previous", []))
+
+    @property
+    def state(self) -> EdgeState:
+        return EdgeState(self._read().get("state", "up"))
+
+    @property
+    def applied(self) -> int:
+        return int(self._read().get("applied", 0))
+
+    @property
+    def has_unplaced_rows(self) -> bool:
+        return bool(self._read().get("unplaced", False))
 
     async def has_applied(self, position: int, within_s: float) -> bool:
-        self._read()
-        return await super().has_applied(position, within_s)
+        return self.applied >= position
+
+    def local_position(self, position: int) -> int:
+        return NEWEST
+
+    def shared_position(self, local_position: int) -> int:
+        return self.applied
 
 
-def _members(peers: list[list[str]]) -> dict[str, Member]:
+def members(peers: list[list[str]]) -> dict[str, Member]:
+    """Members by name, from names and peer addresses."""
     return {name: Member(name, peer_address=address) for name, address in peers}
-
-
-def view_from_environment() -> FileView:
-    """The view in the file that the environment names."""
-    return FileView(Path(os.environ[VIEW_VARIABLE]))
 
 
 PRELUDE = """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.certificate_authority import CertificateAuthority
+from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.fleet.static_view import PRELUDE
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
@@ -21,12 +21,17 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class TierEdges:
-    """``edges`` by name; the first ``parents`` of them are the tier."""
+    """``edges`` by name; the first ``parents`` of them are the tier.
+
+    ``root``: the certificate of the fleet's authority.
+    """
 
     edges: dict[str, EdgeProcess]
     addresses: dict[str, str]
     parents: Sequence[str]
     folder: Path
+    root: Path
+    certificates: dict[str, Pair] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def kill(self, name: str) -> None:
@@ -60,10 +65,10 @@ def tier_edges(
     addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
     tier = names[:parents]
     members = [[name, addresses[name]] for name in names]
-    fleet = TierEdges({}, addresses, tier, folder)
+    fleet = TierEdges({}, addresses, tier, folder, authority.root)
     with contextlib.ExitStack() as stack:
         for name in names:
-            pair = authority.issue(name)
+            pair = fleet.certificates[name] = authority.issue(name)
             fleet.views[name] = {"name": name, "members": members}
             view = folder / f"{name}.view"
             _write(view, fleet.views[name])

@@ -28,7 +28,8 @@ class CountingOrigin:
 
     ``fields``: further fields of all responses.
 
-    ``open``: cleared, responses stop after their head. ``is_failing``: answers 503.
+    ``stop_after``: once so many bytes were sent, all bodies wait until ``go_on``. ``is_failing``:
+    answers 503.
     """
 
     sizes: dict[str, int]
@@ -39,7 +40,9 @@ class CountingOrigin:
     sent_bytes: Counter[str] = field(default_factory=Counter)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    open: threading.Event = field(default_factory=threading.Event)
+    stop_after: int | None = None
+    _is_stopped: threading.Event = field(default_factory=threading.Event)
+    _may_go_on: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def bytes_of(self, name: str) -> bytes:
@@ -52,6 +55,21 @@ class CountingOrigin:
         """The body bytes sent so far."""
         with self.lock:
             return sum(self.sent_bytes.values())
+
+    def await_stop(self) -> None:
+        """Returns when ``stop_after`` bytes were sent."""
+        if not self._is_stopped.wait(30):
+            raise TimeoutError("the origin was not read that far")
+
+    def go_on(self) -> None:
+        self.stop_after = None
+        self._may_go_on.set()
+
+    def sending(self) -> None:
+        """Called before each piece."""
+        if self.stop_after is not None and self.total_bytes >= self.stop_after:
+            self._is_stopped.set()
+            self._may_go_on.wait(60)
 
     def count(self, method: str, path: str) -> int:
         """How many requests of a method came for a path, with any query."""
@@ -69,7 +87,6 @@ def counting_origin(
 ) -> Iterator[CountingOrigin]:
     """Runs the origin on a free port of loopback."""
     origin = CountingOrigin(sizes, fields=fields or {})
-    origin.open.set()
 
     class Handler(_Handler):
         site = origin
@@ -82,7 +99,7 @@ def counting_origin(
     try:
         yield origin
     finally:
-        origin.open.set()
+        origin.go_on()
         server.shutdown()
         server.server_close()
 
@@ -145,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         for at in range(start, end, PIECE_BYTES):
-            site.open.wait()
+            site.sending()
             piece = body[at : min(end, at + PIECE_BYTES)]
             try:
                 self.wfile.write(piece)
