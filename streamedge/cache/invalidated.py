@@ -55,6 +55,11 @@ class InvalidationChecker:
         self._hears_fleet = True
 
     @property
+    def index(self) -> InvalidationIndex | None:
+        """The index that records are compared with."""
+        return self._index
+
+    @property
     def hears_fleet(self) -> bool:
         """Whether the control log gets the invalidations of other edges; True in a fleet of one."""
         return self._hears_fleet

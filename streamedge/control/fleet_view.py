@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streamedge.control.database import ControlDatabase
 from streamedge.control.fleet_entries import count_unpublished
-from streamedge.fleet.members import Member, member_of
+from streamedge.fleet.entries import EntryKind, decode_entry
+from streamedge.fleet.members import Member, Role, member_of
 from streamedge.fleet.position import START
 
 
@@ -32,6 +33,50 @@ class FleetView:
     members: Mapping[str, Member] = field(default_factory=dict)
     unpublished: int = 0
     is_engine_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MembersBefore:
+    """The members before recent changes, the last of which was applied here at ``changed_s``."""
+
+    members: Mapping[str, Member]
+    changed_s: float
+
+
+def members_before(
+    connection: sqlite3.Connection, now: Mapping[str, Member], since_s: float
+) -> MembersBefore:
+    """The members before the changes that were applied after ``since_s``; empty without any.
+
+    ``now``: the present members. A member whose earlier description is no longer here is taken to
+    have served.
+    """
+    rows = connection.execute(
+        "SELECT position, applied_s, entry FROM fleet_entries"
+        " WHERE kind = ? AND position IS NOT NULL ORDER BY position",
+        (EntryKind.MEMBER.value,),
+    ).fetchall()
+    before: dict[str, Member] = {}
+    changed: dict[str, int] = {}  # the position of the first recent description
+    changed_s = 0.0
+    for position, applied_s, text in rows:
+        entry = decode_entry(text)
+        member = None if entry is None else member_of(entry.body, int(position))
+        if member is None:
+            continue
+        if applied_s < since_s:
+            before[member.name] = member
+        else:
+            changed.setdefault(member.name, int(position))
+            changed_s = max(changed_s, applied_s)
+    if not changed:
+        return MembersBefore({}, 0.0)
+    result = {name: member for name, member in now.items() if name not in changed}
+    for name, position in changed.items():
+        member = before.get(name) or now.get(name)
+        if member is not None and (name in before or member.order != position):
+            result[name] = member if name in before else replace(member, role=Role.SERVING)
+    return MembersBefore(result, changed_s)
 
 
 def read_fleet_view(database: ControlDatabase) -> FleetView:

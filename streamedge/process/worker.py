@@ -141,7 +141,9 @@ async def _serve_viewers(
     )
     await peers.start(config, bindings, cache, context.listeners.fleet, services, log, counts)
     applier = ConfigApplier(config, bindings, components)
-    apply_new = partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
+    apply_new = peers.refreshing(
+        partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
+    )
     shared_writes = _share_writes(cache, context, log) if config.fleet.engine else None
     if shared_writes is not None:
         apply_new = partial(_apply_and_check, apply_new, shared_writes)

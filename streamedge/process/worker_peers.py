@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from streamedge.cache.invalidated import AppliedInvalidations
 from streamedge.cache.objects import Cache
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
+from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.coordination.shared_state import SharedState
 from streamedge.delivery.hosts import OriginBinding
 from streamedge.ops.background import Services
@@ -66,6 +68,21 @@ class WorkerPeers:
         await self._server.start(listeners, peers.tls.server)
         services.start_periodic("fleet_certificate", CERTIFICATES_INTERVAL_S, reload_certificate)
 
+    def refreshing(
+        self, apply_new: Callable[[], AppliedInvalidations]
+    ) -> Callable[[], AppliedInvalidations]:
+        """``apply_new``, which also reads again what this worker knows of its fleet."""
+        peers = self._peers
+        if peers is None:
+            return apply_new
+
+        def apply_and_refresh() -> AppliedInvalidations:
+            applied = apply_new()
+            peers.fleet.view.refresh()
+            return applied
+
+        return apply_and_refresh
+
     def replace(self, config: Config, bindings: Mapping[str, OriginBinding]) -> None:
         """Uses a new config from the next request on."""
         if self._peers is not None and self._server is not None:
@@ -90,19 +107,22 @@ def open_worker_peers(
     log: Log,
     counts: Counts,
 ) -> WorkerPeers:
-    """The worker's part; that of a fleet of one without an engine."""
-    if not config.fleet.engine:
+    """The worker's part; that of a fleet of one without an engine, or without a certificate."""
+    index = cache.invalidation_checker.index
+    if not config.fleet.engine or config.fleet.certificate is None or index is None:
         return WorkerPeers()
-    view = peer_view(config, shared, database, cache)
-    if view is None:
-        return WorkerPeers()
+    view = peer_view(config, shared, database, index)
     from streamedge.build.peers import open_peers  # noqa: PLC0415  # in a fleet only
 
     return WorkerPeers(open_peers(config, view, cache, log, counts))
 
 
 def peer_view(
-    config: Config, shared: SharedState, database: ControlDatabase, cache: Cache
-) -> PeerView | None:
+    config: Config, shared: SharedState, database: ControlDatabase, index: InvalidationIndex
+) -> PeerView:
     """What this worker knows of its fleet."""
-    return None
+    from streamedge.coordination.peer_view import WorkerFleetView  # noqa: PLC0415  # in a fleet only
+
+    if shared.fleet is None:
+        raise ValueError("the processes share no state of a fleet")
+    return WorkerFleetView(config.edge.name, shared.fleet, index, database)

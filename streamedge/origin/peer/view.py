@@ -24,6 +24,10 @@ class PeerView(Protocol):
         """This edge's name."""
         ...
 
+    def refresh(self) -> None:
+        """Reads again what may have changed."""
+        ...
+
     @property
     def state(self) -> EdgeState:
         """This edge's state; LOST as soon as its lease is over, also while it drains."""

@@ -26,6 +26,9 @@ class StaticView:
     applied: int = 0
     has_unplaced_rows: bool = False
 
+    def refresh(self) -> None:
+        """Nothing changes."""
+
     async def has_applied(self, position: int, within_s: float) -> bool:
         return self.applied >= position
 
@@ -72,6 +75,9 @@ class FileView:
     @property
     def has_unplaced_rows(self) -> bool:
         return bool(self._read().get("unplaced", False))
+
+    def refresh(self) -> None:
+        """Each value is read when it is used."""
 
     async def has_applied(self, position: int, within_s: float) -> bool:
         return self.applied >= position

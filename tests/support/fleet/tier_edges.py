@@ -6,17 +6,21 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from streamedge.control.database import ControlDatabase
+from streamedge.control.fleet_view import read_fleet_view
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.fleet.static_view import PRELUDE
-from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
 ROOT = Path(__file__).parents[3]
+NO_ENGINE = "redis://127.0.0.1:1/0"
 
 
 @dataclass
@@ -57,8 +61,13 @@ def tier_edges(
     limits: str = "",
     origin_keys: str = "",
     workers: int = 1,
+    engine: str = "",
 ) -> Iterator[TierEdges]:
-    """Runs the edges. ``origin``: the URL of the origin ``main``."""
+    """Runs the edges. ``origin``: the URL of the origin ``main``.
+
+    ``engine``: the URL of a real one, through which the edges know each other; then no view can be
+    changed. Without it they know what the test says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     authority = CertificateAuthority(folder)
     ports = free_ports(len(names))
@@ -74,7 +83,8 @@ def tier_edges(
             _write(view, fleet.views[name])
             listed = ", ".join(f'"{one}"' for one in tier)
             config = (
-                f'[fleet]\nengine = "redis://127.0.0.1:1/0"\nca = "{authority.root}"\n'
+                f'[fleet]\nengine = "{engine or NO_ENGINE}"\nca = "{authority.root}"\n'
+                f'when_lost = "{"validate" if engine else "serve"}"\n'
                 f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
                 f"[fleet.tiers]\neu = [{listed}]\n"
                 f'[origins.main]\ntype = "http"\nurl = "{origin}"\ntier = "eu"\n'
@@ -89,10 +99,25 @@ def tier_edges(
                     listen=f'fleet = "{addresses[name]}"',
                     limits=limits,
                     distributions=distributions,
-                    prelude=PRELUDE.format(root=str(ROOT), path=str(view)),
+                    prelude="" if engine else PRELUDE.format(root=str(ROOT), path=str(view)),
                 )
             )
+        if engine:
+            for edge in fleet.edges.values():
+                _await_members(edge, len(names))
         yield fleet
+
+
+def _await_members(edge: EdgeProcess, count: int) -> None:
+    """Waits until an edge has caught up with the log, and knows all members."""
+    edge.await_log("fleet_caught_up")
+    deadline_s = time.monotonic() + 20.0
+    database = ControlDatabase(edge.cache)
+    while len(read_fleet_view(database).members) < count:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{edge} knows {read_fleet_view(database).members}")
+        pause()
+    database.close()
 
 
 def _write(path: Path, view: dict[str, Any]) -> None:
