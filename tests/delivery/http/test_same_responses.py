@@ -214,7 +214,7 @@ class Case(NamedTuple):
     @property
     def is_malformed_in_http2(self) -> bool:
         """Whether HTTP/2 ends the stream of a request that HTTP/1.1 refuses (RFC 9113 §8.1.1)."""
-        return self.target == "*" or self.host in _BAD_HOSTS
+        return self.target.startswith("*") or self.host in _BAD_HOSTS
 
 
 _ONLY_HTTP1 = {"connection", "upgrade", "keep-alive", "proxy-connection", "transfer-encoding"}

@@ -333,13 +333,12 @@ class Http2Connection(asyncio.Protocol):
                         hits.append(sent)
                     return
         head = decode_request(fields)
-        if head is None:
-            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
-        elif (
-            len(fields) > FIELDS_MAX
-            or request_size_bytes(head.target, head.fields) > HEAD_BYTES_MAX
-        ):
+        target, rest = (b"", fields) if head is None else (head.target, head.fields)
+        if len(fields) > FIELDS_MAX or request_size_bytes(target, rest) > HEAD_BYTES_MAX:
+            # Checked first, as in HTTP/1.1.
             self._refuse(stream_id, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif head is None:
+            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
         elif self._handling >= STREAMS_MAX:
             # The viewer has reset streams whose requests are still being handled.
             self._engine.reset(stream_id, ErrorCode.REFUSED_STREAM)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -176,6 +176,6 @@ def _absolute(target: bytes) -> tuple[str, bytes]:
     return host, rest if rest.startswith(b"/") else b"/" + rest
 
 
-def request_size_bytes(target: bytes, fields: list[tuple[bytes, bytes]]) -> int:
+def request_size_bytes(target: bytes, fields: Iterable[tuple[bytes, bytes]]) -> int:
     """The size of a target and fields on the wire, without optional white space."""
     return len(target) + sum(len(name) + len(value) + 4 for name, value in fields)

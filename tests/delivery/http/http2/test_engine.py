@@ -9,7 +9,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamedge.delivery.http.http2 import limits
@@ -93,6 +93,7 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 @settings(max_examples=600)
+@example(PREFACE + frame(4, 0, 0, b"") + frame(GOAWAY, 0, 0, bytes(8)), [])
 @given(_inputs, st.lists(st.integers(0, 10_000), max_size=5))
 def test_any_bytes_give_events_or_one_goaway(data: bytes, cuts: list[int]) -> None:
     engine, output = Engine(), b""
