@@ -308,8 +308,7 @@ class Engine:
             return
         try:
             self._connection.terminate_connection(code)
-            # The library sends nothing more behind a GOAWAY of the viewer for stream 0.
-            self._output += self._connection.data_to_send() or _goaway(self._last_stream, code)
+            self._output += self._connection.data_to_send()
         except ngh2.NGH2Error:
             self._output += _goaway(self._last_stream, code)
         self.ended = Ended(code, reason)
