@@ -51,6 +51,11 @@ def parse_content_range(value: str) -> ContentRange | None:
     return ContentRange(Span(first, last + 1), size_bytes)
 
 
+def content_range(span: Span, size_bytes: int) -> str:
+    """The value of Content-Range for a part of a whole (RFC 9110 §14.4)."""
+    return f"bytes {span.start}-{span.end - 1}/{size_bytes}"
+
+
 @cache_short_texts(256, 64)
 def parse_connection(value: str) -> frozenset[str]:
     """The options in the value of Connection, in lower case: names of fields for one hop

@@ -42,6 +42,7 @@ from streamedge.errors import CacheFullError, OriginError
 from streamedge.fleet.members import Role
 from streamedge.fleet.ownership import rank_of
 from streamedge.fleet.states import EdgeState
+from streamedge.http_fields import content_range
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -274,9 +275,8 @@ class PeerHandler:
             if "date" not in record.head.headers:
                 # This edge's own Date would make the response as old as its clock is slow.
                 response = _without_field(response, "date")
-            if is_cached_only and not _is_here(response):
-                await response.close()
-                raise RefusedPeerError(504, "not cached")
+            if is_cached_only:
+                response = await _only_cached(response)
             return _with_fields(response, encode_answer(answer))
         if isinstance(outcome, Passed):
             age = fold_fields(outcome.response.fields).get("age")
@@ -309,7 +309,7 @@ class PeerHandler:
             raise
         fields = [
             ("content-length", str(span.size)),
-            ("content-range", f"bytes {span.start}-{span.end - 1}/{version.size_bytes}"),
+            ("content-range", content_range(span, version.size_bytes)),
             *encode_answer(PeerAnswer(self._service.view.applied)),
         ]
         if version.etag:
@@ -410,14 +410,28 @@ def _route(target: PeerAsset, binding: OriginBinding) -> Route:
     return Route(distribution, rule, asset.name, target.request.query)
 
 
-def _is_here(response: Response) -> bool:
-    """Whether a response needs no byte that is not cached."""
-    reader, span = response.reader, response.message.span
-    if response.stream is not None or response.message.parts:
-        return False
-    if reader is None or span is None:
-        return True
-    return reader.ready_end(span.start, span.end) == span.end
+async def _only_cached(response: Response) -> Response:
+    """The response, if it needs no byte that is not cached; a shorter one for a range.
+
+    Raises RefusedPeerError.
+    """
+    reader, message = response.reader, response.message
+    span = message.span
+    if reader is None and response.stream is None:
+        return response
+    if reader is not None and span is not None:
+        end = reader.ready_end(span.start, span.end)
+        if end == span.end:
+            return response
+        if end > span.start and message.status == HTTPStatus.PARTIAL_CONTENT:
+            shorter = Span(span.start, end)
+            replaced = {"content-length": str(shorter.size)}
+            replaced["content-range"] = content_range(shorter, reader.size_bytes)
+            fields = [(name, replaced.get(name, value)) for name, value in message.head.fields]
+            head = message.head._replace(fields=fields)
+            return response._replace(message=replace(message, head=head, span=shorter))
+    await response.close()
+    raise RefusedPeerError(504, "not cached")
 
 
 def _response(status: int, fields: Fields, reason: str) -> Response:

@@ -134,7 +134,8 @@ class _Peer:
 class PeerClients:
     """A worker's connections to other edges, by their names.
 
-    ``tls``: this edge's context as a client. ``read_timeout_s``: the longest silence in a body.
+    ``tls``: this edge's context as a client. ``read_timeout_s``: the longest silence in a body;
+    ``silence_max_s``: before it.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class PeerClients:
         *,
         read_timeout_s: float,
         connections_max: int = CONNECTIONS_MAX,
+        silence_max_s: float = SILENCE_MAX_S,
     ) -> None:
         self._name = name
         self._tls = tls
@@ -153,6 +155,7 @@ class PeerClients:
         self._counts = counts
         self._read_timeout_s = read_timeout_s
         self._connections_max = connections_max
+        self._silence_max_s = silence_max_s
         self._peers: dict[str, _Peer] = {}
 
     def admits(self, member: Member) -> bool:
@@ -171,7 +174,7 @@ class PeerClients:
         conditions: Fields,
         local_position: Callable[[int], int],
         *,
-        silence_max_s: float = SILENCE_MAX_S,
+        silence_max_s: float | None = None,
         interim: Callable[[int, Fields], None] | None = None,
     ) -> PeerResponse | PeerRefusal:
         """Sends a request; ``conditions`` are its range and conditions. Never raises OriginError.
@@ -181,6 +184,7 @@ class PeerClients:
         A failure of the origin that the other edge reports is in the response's ``answer``.
         """
         peer = self._peer(member)
+        patience_s = silence_max_s or self._silence_max_s
         subject = f"edge {member.name}"
         fields = [
             (PEER_FIELD, encode_peer(header)),
@@ -193,10 +197,10 @@ class PeerClients:
         try:
             url = f"https://{member.peer_address}{PEER_PATH}"
             loop = asyncio.get_running_loop()
-            async with asyncio.timeout(silence_max_s) as silence:
+            async with asyncio.timeout(patience_s) as silence:
 
                 def on_interim(status: int, fields: Fields) -> None:
-                    silence.reschedule(loop.time() + silence_max_s)
+                    silence.reschedule(loop.time() + patience_s)
                     if interim is not None and status != PROGRESS_STATUS:
                         interim(status, fields)
 
@@ -213,7 +217,7 @@ class PeerClients:
         except (OriginError, TimeoutError, ValueError) as exc:
             event = BreakerEvent.FAILED
             self._count(PeerResult.FAILED)
-            return PeerRefusal(str(exc) or f"{subject}: silent for {silence_max_s} s")
+            return PeerRefusal(str(exc) or f"{subject}: silent for {patience_s} s")
         finally:
             self._record(member.name, peer, event)
         if answer is None:
