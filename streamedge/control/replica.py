@@ -349,7 +349,7 @@ class Replica:
         for key, text in snapshot.resources.items():
             if decode_resource(text) != decode_resource(before.get(key, "")):
                 self._put_document(connection, key, text)
-                is_changed = is_changed or key in before
+                is_changed = True
         connection.execute("DELETE FROM fleet_members")
         for order, text in snapshot.members.values():
             try:

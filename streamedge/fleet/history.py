@@ -73,14 +73,18 @@ def are_consecutive(position: int, following: Iterable[int]) -> bool:
 
 
 def newest_common(here: Sequence[tuple[int, str]], there: Sequence[str | None]) -> int | None:
-    """The index of the first entry (of the newest first) that the log has, too; None if none is.
+    """The index of the newest entry up to which all are in the log, too; None without one.
 
-    ``here``: positions and ids of this edge; ``there``: the ids in the log at these positions.
+    ``here``: positions and ids of this edge, the newest first; ``there``: the ids in the log at
+    these positions. That the newest one is there is not enough: the log may have lost it with those
+    before it, and have it again at the same number behind others.
     """
-    for index, ((_position, id_here), id_there) in enumerate(zip(here, there, strict=True)):
-        if id_there == id_here:
-            return index
-    return None
+    common: int | None = None
+    for index in reversed(range(len(here))):
+        if there[index] != here[index][1]:
+            break
+        common = index
+    return common
 
 
 def to_republish(lost: Iterable[AppliedEntry], now_s: float) -> list[str]:

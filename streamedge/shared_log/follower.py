@@ -27,15 +27,15 @@ from streamedge.shared_log.engine import Engine, HistoryError, MemberDocument, S
 
 BATCH_ENTRIES = 1000
 WAIT_S = 1.0  # for new entries; then the histories are compared
-_COMPARED_AT_ONCE = 256
+COMPARED_ENTRIES = 1000  # the newest ones, at each connection
 _ATTEMPTS = 8  # to reach a log that others change, too
 
 
 class Applied(NamedTuple):
-    """What a step has done: the position it reached, and the entries it read."""
+    """What a step has done: the entries it read, and whether resources changed besides."""
 
-    position: int
     entries: list[PlacedEntry]
+    is_replaced: bool
 
 
 class Follower:
@@ -83,13 +83,13 @@ class Follower:
 
         After an error ``synchronize`` comes first.
         """
-        if not self.is_reconciled:
-            await self._reconcile()
+        if not self.is_reconciled and await self._reconcile():
+            return Applied([], is_replaced=True)
         entries = await self._engine.read_after(
             self.position, self.entry_id, count=BATCH_ENTRIES, wait_s=wait_s
         )
         if not entries:
-            return Applied(self.position, [])
+            return Applied([], is_replaced=False)
         if not are_consecutive(self.position, [one.position for one in entries]):
             raise HistoryError(f"the shared log has a gap after {format_position(self.position)}")
         unreadable = [format_position(one.position) for one in entries if one.entry is None]
@@ -99,22 +99,33 @@ class Follower:
         state = await asyncio.to_thread(self._replica.apply, entries)
         self.position, self.entry_id = state.position, state.entry_id
         self.line = max(self.line, line_of(self.position))
-        return Applied(self.position, entries)
+        return Applied(entries, is_replaced=False)
 
     async def _compare(self, state: ReplicaState) -> History:
-        id_there = None
-        if state.position != START:
-            (id_there,) = await self._engine.entry_ids([state.position])
         bounds = await self._engine.bounds()
+        if START in {state.position, bounds.last}:
+            history = compare_history(
+                state.position, state.line, state.entry_id, None, bounds.first, bounds.last
+            )
+            if history is History.CONTINUES:
+                try:
+                    await self._engine.read_after(START, "", count=1, wait_s=0.0)
+                except HistoryError:
+                    return History.TRIMMED
+            return history
+        here = await self._placed(state.position, bounds.first)
+        ids = await self._engine.entry_ids([state.position, *(at for at, _id in here)])
         history = compare_history(
-            state.position, state.line, state.entry_id, id_there, bounds.first, bounds.last
+            state.position, state.line, state.entry_id, ids[0], bounds.first, bounds.last
         )
-        if state.position == START and history is History.CONTINUES:
-            try:
-                await self._engine.read_after(START, "", count=1, wait_s=0.0)
-            except HistoryError:
-                return History.TRIMMED
+        if history is History.CONTINUES and here and newest_common(here, ids[1:]) != 0:
+            return History.LOST
         return history
+
+    async def _placed(self, up_to: int, first: int) -> list[tuple[int, str]]:
+        """Positions and ids of entries here that the log may have, the newest first."""
+        placed = await asyncio.to_thread(self._replica.newest_placed, up_to, COMPARED_ENTRIES)
+        return [one for one in placed if one[0] >= first]
 
     async def _mend(self, state: ReplicaState) -> bool:
         """Whether the log goes on after this edge's last entry; if not, a step towards that."""
@@ -188,17 +199,16 @@ class Follower:
             self._log.event("fleet_line_began", line=line, edge=self._replica.edge)
 
     async def _newest_common(self, position: int) -> tuple[int, str]:
-        """The newest entry that is here and in the log; START and "" without one."""
+        """The newest entry up to which this edge and the log have the same; START if none is."""
+        first = (await self._engine.bounds()).first
         up_to = position
-        while True:
-            here = await asyncio.to_thread(self._replica.newest_placed, up_to, _COMPARED_AT_ONCE)
-            if not here:
-                return START, ""
+        while here := await self._placed(up_to, first):
             there = await self._engine.entry_ids([one for one, _id in here])
             index = newest_common(here, there)
             if index is not None:
                 return here[index]
             up_to = here[-1][0] - 1
+        return START, ""
 
     async def _begin_line(self, line: int) -> bool:
         edge = self._replica.edge
@@ -210,17 +220,22 @@ class Follower:
         )
         return await self._engine.begin_line(line, entry, documents)
 
-    async def _reconcile(self) -> None:
-        """After lost history, once this edge's lost changes of resources are published again."""
+    async def _reconcile(self) -> bool:
+        """After lost history, once this edge's lost changes of resources are published again.
+
+        Returns whether resources were replaced.
+        """
         if await asyncio.to_thread(self._replica.has_unpublished, EntryKind.RESOURCES):
-            return
+            return False
         documents = _documents(await self._engine.snapshot())
-        if await asyncio.to_thread(self._replica.reconcile, documents):
+        is_replaced = await asyncio.to_thread(self._replica.reconcile, documents)
+        if is_replaced:
             self._log.event(
                 "fleet_resources_replaced",
                 reason="the shared log lost changes, and other edges have made others since",
             )
         self.is_reconciled = True
+        return is_replaced
 
 
 def _documents(snapshot: Snapshot) -> Documents:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from streamedge.control.replica import Replica
-from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
+from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
 from streamedge.ops.log import Log
 from streamedge.shared_log.engine import ConflictError, Engine, Snapshot
 
@@ -40,8 +40,13 @@ class Publisher:
         self._appended: dict[str, float] = {}  # when, by id
 
     def forget(self) -> None:
-        """The log has lost entries: what was acknowledged may be missing."""
+        """The log may have lost entries that were acknowledged."""
         self._appended.clear()
+
+    def note_followed(self, entries: Iterable[PlacedEntry]) -> None:
+        """The follower has read entries: a new line means that the log had lost some."""
+        if any(one.entry is not None and one.entry.kind is EntryKind.LINE for one in entries):
+            self.forget()
 
     async def step(self, line: int, applied: int) -> int:
         """Appends waiting entries to a line; returns how many. Raises EngineError, ControlError.

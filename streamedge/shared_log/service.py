@@ -78,7 +78,7 @@ class FleetService:
         self._monotonic = monotonic
         self._unpublished = asyncio.Event()
         self._followed_entries = 0
-        self._failed_event: str | None = None  # the log line of the failure that lasts
+        self._has_failed = False  # since the engine answered last
         self._down_since_s = monotonic()
 
     @property
@@ -201,7 +201,7 @@ class FleetService:
                 line=self.line,
                 after_s=round(down_s, 3),
             )
-        self._failed_event = None
+        self._has_failed = False
         await self._publish_own_member()
         self._unpublished.set()
         self.change_event.notify()
@@ -211,8 +211,9 @@ class FleetService:
         if self._follower.position >= head:
             self._note_caught_up()
         applied = await self._follower.step()
-        if applied.entries:
+        if applied.entries or applied.is_replaced:
             self._followed_entries += len(applied.entries)
+            self._publisher.note_followed(applied.entries)
             await self._publish_applied()
             self._unpublished.set()
             self.change_event.notify()
@@ -252,16 +253,19 @@ class FleetService:
     async def _note_failure(self, exc: Exception) -> None:
         """Logs the first of several failures in a row; what failed is tried again."""
         self.is_caught_up = False
-        if self._failed_event is None:
-            is_engine = isinstance(exc, EngineError)
-            self._failed_event = "fleet_engine_down" if is_engine else "fleet_replica_failed"
+        if not self._has_failed:
+            self._has_failed = True
             self._down_since_s = self._monotonic()
-            self._log.event(
-                self._failed_event,
-                error=str(exc),
-                position=format_position(self.position),
-                effect="invalidations apply here and are sent later; the API changes nothing",
-            )
+            position = format_position(self.position)
+            if isinstance(exc, EngineError):
+                self._log.event(
+                    "fleet_engine_down",
+                    error=str(exc),
+                    position=position,
+                    effect="invalidations apply here and are sent later; the API changes nothing",
+                )
+            else:
+                self._log.event("fleet_replica_failed", error=str(exc), position=position)
             self.is_engine_up = False
             with contextlib.suppress(ControlError):
                 await asyncio.to_thread(self.replica.note_engine, is_up=False)

@@ -50,6 +50,7 @@ class MemoryServer:
 
     def __init__(self) -> None:
         self.contents = Contents()
+        self.breaks = 0  # how often all connections were broken
         self._earlier: list[Contents] = []  # before each append
         self.changed = asyncio.Event()
 
@@ -65,7 +66,8 @@ class MemoryServer:
         self.changed = asyncio.Event()
 
     def lose_tail(self, entries: int) -> None:
-        """A failover to a replica that is ``entries`` appends behind."""
+        """A failover to a replica that is ``entries`` appends behind; breaks all connections."""
+        self.breaks += 1
         if entries and self._earlier:
             first = max(0, len(self._earlier) - entries)
             self.contents = self._earlier[first]
@@ -117,6 +119,7 @@ class MemoryEngine:
         self.server = server
         self.is_down = False
         self.cut = 0
+        self._breaks = server.breaks
 
     async def append(
         self,
@@ -257,6 +260,9 @@ class MemoryEngine:
         return None
 
     def _check(self) -> None:
+        if self._breaks != self.server.breaks:
+            self._breaks = self.server.breaks
+            raise EngineError("the connection is broken")
         if self.is_down:
             raise EngineError("the engine does not answer")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,9 @@ class ReplicaEdge:
         self.control_log = ControlLog(self.database, edge=self.name)
         self.replica = Replica(self.database, self.name, lambda *keys: self.written.extend(keys))
         self.follower = Follower(self.engine, self.replica, self.log, self._copy)
-        self.publisher = Publisher(self.engine, self.replica, self.log)
+        self.publisher = Publisher(
+            self.engine, self.replica, self.log, monotonic=itertools.count().__next__
+        )
         self.resources = ResourceStore(self.database)
         self.is_synchronized = False
 
@@ -67,7 +70,8 @@ class ReplicaEdge:
                 await self.follower.synchronize()
                 self.publisher.forget()
                 self.is_synchronized = True
-            await self.follower.step(wait_s=0.0)
+            applied = await self.follower.step(wait_s=0.0)
+            self.publisher.note_followed(applied.entries)
         except EngineError:
             self.is_synchronized = False
 
