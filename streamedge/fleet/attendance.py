@@ -53,9 +53,17 @@ class Attendance:
             if presence.state is not EdgeState.JOINING and presence.position < position
         )
 
-    def has_completed(self, position: int) -> bool:
-        """Whether all entries up to a position are completed."""
-        return self.is_complete and not self.behind(position)
+    def completed(self, own: int) -> int:
+        """All entries up to this position are completed, if this edge has applied those up to
+        ``own``; -1 while that is unknown."""
+        if not self.is_complete:
+            return -1
+        counted = (
+            presence.position
+            for presence in self.presences.values()
+            if presence.state is not EdgeState.JOINING
+        )
+        return min(own, *counted)
 
     def edges_by_state(self) -> dict[EdgeState, int]:
         """How many edges are in each state."""

@@ -209,6 +209,10 @@ class SharedMetrics:
         if gauges:
             self._parts[process].write(json.dumps([totals, {}]).encode())
 
+    def gauge(self, gauge: Gauge) -> int:
+        """The sum of a gauge over all processes."""
+        return sum(_read(part)[1].get(gauge.metric, 0) for part in self._parts)
+
     def exposition(self, more: Iterable[Metric] = ()) -> bytes:
         """The metrics of all processes, and ``more``, in the text format of Prometheus."""
         from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415

@@ -84,7 +84,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         watch.refresh()
         change_event.notify()
         if fleet is not None:
-            fleet.service.notify_unpublished()
+            fleet.notice()
 
     watch.refresh()
     config = effective.config
@@ -97,7 +97,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     invalidation_feed = InvalidationFeed(
         config.edge.cache, shared.wakeups, shared.worker_status, change_event
     )
-    fleet = _start_fleet(config, invalidation_feed, services, log)
+    fleet = _start_fleet(shared, config, invalidation_feed, change_event, services, log)
     edge = "" if fleet is None else config.edge.name
     control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
     shared_changes = None if fleet is None else fleet.changes
@@ -171,15 +171,25 @@ def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
 
 
 def _start_fleet(
-    config: Config, invalidation_feed: InvalidationFeed, services: Services, log: Log
+    shared: SharedState,
+    config: Config,
+    invalidation_feed: InvalidationFeed,
+    change_event: ChangeEvent,
+    services: Services,
+    log: Log,
 ) -> FleetParts | None:
     """Starts this edge's part in its fleet; None in a fleet of one, which imports none of it."""
-    if not config.fleet.engine:
+    if shared.fleet is None:
         return None
     from streamedge.process.fleet import FleetParts  # noqa: PLC0415
 
-    fleet = FleetParts(config, invalidation_feed, log)
-    fleet.service.start(services)
+    def load() -> int:
+        return shared.metrics.gauge(Gauge.HTTP_CONNECTIONS) + shared.metrics.gauge(
+            Gauge.RTMP_CONNECTIONS
+        )
+
+    fleet = FleetParts(config, invalidation_feed, shared.fleet, change_event, load, log)
+    fleet.start(services)
     return fleet
 
 

@@ -7,24 +7,45 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase, copy_database
 from streamedge.control.replica import Replica
+from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import InvalidationFeed
-from streamedge.fleet.members import Member
+from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.fleet.members import Member, Role
+from streamedge.fleet.position import START
+from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.shared_log.opening import open_engine
+from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
 from streamedge.shared_log.service import FleetService
 
+BATCHES_MAX = 1000  # that workers have not applied yet; of more the oldest are one
+BATCH_WAIT_S = 60.0
+
 
 class FleetParts:
-    """The service, what the API needs of it, and their connection to the database."""
+    """The service, what the API needs of it, and their connection to the database.
 
-    def __init__(self, config: Config, invalidation_feed: InvalidationFeed, log: Log) -> None:
+    ``load`` returns the open connections of viewers. ``change_event`` belongs to this process.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        invalidation_feed: InvalidationFeed,
+        status: FleetStatus,
+        change_event: ChangeEvent,
+        load: Callable[[], int],
+        log: Log,
+    ) -> None:
         folder = config.edge.cache
         self._database = ControlDatabase(folder)
         replica = Replica(
@@ -47,8 +68,69 @@ class FleetParts:
             log,
         )
         self.changes = FleetChanges(self.service, asyncio.get_running_loop())
+        self._invalidation_feed = invalidation_feed
+        self._batches: deque[tuple[int, int]] = deque(maxlen=BATCHES_MAX)
+        self._by_workers = START
+        self.presence = PresenceReporter(
+            config.edge.name,
+            engine,
+            config.fleet.lease,
+            status,
+            log,
+            change_event,
+            applied=self.applied,
+            load=load,
+            drains=self._drains,
+        )
+
+    def start(self, services: Services) -> None:
+        """Starts the tasks of the service and of the presence."""
+        self.service.start(services)
+        services.start("fleet_presence", self.presence.report)
+        services.start("fleet_presences", self.presence.watch)
+        services.start_periodic("fleet_state", CHECK_INTERVAL_S, self.presence.check)
+        services.start("fleet_batches", self._follow_batches)
+
+    def notice(self) -> None:
+        """There may be new entries to publish, or workers have applied rows. Never blocks."""
+        self.service.notify_unpublished()
+        before = self._by_workers
+        if self.applied().by_workers > before:
+            self.presence.report_soon()
+
+    def applied(self) -> AppliedLog:
+        """How far this edge has applied the shared log."""
+        service = self.service
+        batch = service.published
+        if not self._batches or self._batches[-1] != batch:
+            if self._batches and batch[0] < self._batches[-1][0]:
+                self._batches.clear()  # history was lost: the follower went back
+                self._by_workers = batch[0]
+            self._batches.append(batch)
+        while self._batches and self._invalidation_feed.have_applied(self._batches[0][1]):
+            self._by_workers = self._batches[0][0]
+            if len(self._batches) == 1:
+                break
+            self._batches.popleft()
+        return AppliedLog(service.position, service.entry_id, self._by_workers)
+
+    async def _follow_batches(self) -> None:
+        """Reports soon after each batch that the workers have applied at once."""
+        while True:
+            batch = self.service.published
+
+            def has_new(batch: tuple[int, int] = batch) -> bool:
+                return self.service.published != batch
+
+            await self.service.change_event.wait_for(has_new, BATCH_WAIT_S)
+            self.notice()
+
+    def _drains(self) -> bool:
+        member = self.service.view.members.get(self.service.member.name)
+        return member is not None and member.role is not Role.SERVING
 
     async def close(self) -> None:
+        await self.presence.withdraw()
         await self.service.engine.close()
         self._database.close()
 

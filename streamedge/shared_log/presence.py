@@ -28,7 +28,7 @@ CHECK_INTERVAL_S = 0.05  # for the end of the lease, and for a drain
 WATCH_S = 1.0
 RETRY_S = 0.2
 CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
-REPORTS_APART_S = 0.005  # at least: reports of many batches are one
+REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
 
 
 class AppliedLog(NamedTuple):
@@ -81,6 +81,8 @@ class PresenceReporter:
         self.standing = Standing()
         self.attendance = Attendance()
         self.fault = ""
+        self._completed = 0
+        self._waiting = 0
 
     @property
     def state(self) -> EdgeState:
@@ -99,11 +101,18 @@ class PresenceReporter:
 
     def has_completed(self, position: int) -> bool:
         """Whether every edge has applied all entries up to a position, as far as is known here."""
-        return (
-            self._clock() < self.standing.hears_until_s
-            and self._applied().by_workers >= position
-            and self.attendance.has_completed(position)
-        )
+        return position <= self._completed
+
+    async def wait_completed(self, position: int, timeout_s: float) -> bool:
+        """Waits until every edge has applied all entries up to a position."""
+        self._waiting += 1
+        self.report_soon()
+        try:
+            return await self._change_event.wait_for(
+                lambda: self.has_completed(position), timeout_s
+            )
+        finally:
+            self._waiting -= 1
 
     def report_soon(self) -> None:
         """Makes the next report come now: the workers have applied entries."""
@@ -120,11 +129,12 @@ class PresenceReporter:
                 self._failed(exc)
                 await asyncio.sleep(RETRY_S)
                 continue
+            reported_s = self._clock()
             pause_s = interval_s if self.standing.is_current else CATCH_UP_PAUSE_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
-            await asyncio.sleep(REPORTS_APART_S)
+            await asyncio.sleep(max(0.0, reported_s + REPORTS_APART_S - self._clock()))
 
     async def watch(self) -> None:
         """Reads presences whenever an edge has reported, until cancelled."""
@@ -156,7 +166,7 @@ class PresenceReporter:
         presences = await self._engine.report(presence, self._lease_s)
         now_s = self._clock()
         self._direct(lease.after_report(self.standing, reported, sent_s, now_s, self._lease_s))
-        self._update(presences)
+        self._complete(presences, applied.by_workers)
         if not self.standing.is_current:
             await self._catch_up()
         if self.fault:
@@ -206,13 +216,30 @@ class PresenceReporter:
             self._change_event.notify()
 
     def _update(self, presences: Presences) -> None:
+        """Takes the presences that last."""
         changes = self.attendance.update(presences.by_name, is_complete=presences.complete)
         for change in changes:
             if change.name != self._name:
                 self._log.event(
                     "edge_state", edge=change.name, state=change.after, before=change.before or None
                 )
+        if self._waiting and self.attendance.completed(self._applied().by_workers) > (
+            self._completed
+        ):
+            self.report_soon()  # its answer says whether these are all edges
         self._change_event.notify()
+
+    def _complete(self, presences: Presences, own: int) -> None:
+        """Notes what is completed, by presences that were read after this edge applied ``own``.
+
+        Those that were pushed may lack an edge that has just joined.
+        """
+        if self._clock() < self.standing.hears_until_s:
+            attendance = Attendance(presences.by_name, is_complete=presences.complete)
+            completed = attendance.completed(own)
+            if completed > self._completed:
+                self._completed = completed
+                self._change_event.notify()
 
 
 def _own_state(standing: Standing) -> str:

@@ -27,14 +27,14 @@ def test_changes_of_state_are_reported_once() -> None:
 def test_entry_is_completed_once_all_but_joining_edges_have_applied_it() -> None:
     joining = Presence("new-1", EdgeState.JOINING, 0)
     attendance = Attendance({"fra-1": FRA, "ams-1": AMS, "new-1": joining}, is_complete=True)
-    assert attendance.has_completed(5)
-    assert not attendance.has_completed(6)
+    assert attendance.completed(9) == 5
+    assert attendance.completed(4) == 4
     assert attendance.behind(6) == ["ams-1"]
     assert attendance.behind(8) == ["ams-1", "fra-1"]
 
 
 def test_nothing_is_completed_while_the_engine_may_have_lost_reports() -> None:
-    assert not Attendance({"fra-1": FRA}, is_complete=False).has_completed(7)
+    assert Attendance({"fra-1": FRA}, is_complete=False).completed(7) == -1
 
 
 def test_edges_are_counted_by_state() -> None:

@@ -1,0 +1,101 @@
+"""Several real edges with one real Redis, in a folder of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.engine.redis_server import RedisServer
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+
+PATIENCE_S = 30.0
+LEASE_S = 2
+
+
+@dataclass
+class FleetEdges:
+    """``edges`` by name."""
+
+    edges: dict[str, EdgeProcess]
+    redis: RedisServer
+
+    def command(
+        self, name: str, *arguments: str, code: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs the command line of an edge; its exit code must be ``code``."""
+        config = self.edges[name].folder / "config.toml"
+        completed = subprocess.run(
+            [sys.executable, "-m", "streamedge", *arguments, "--config", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert completed.returncode == code, completed.stdout + completed.stderr
+        return completed
+
+    def state(self, name: str) -> dict[str, Any]:
+        """``GET /fleet`` of an edge."""
+        document: dict[str, Any] = json.loads(self.edges[name].admin("/fleet"))
+        return document
+
+    def states(self, name: str) -> dict[str, str]:
+        """The state of each edge, as one of them sees it."""
+        return {edge["name"]: edge["state"] for edge in self.state(name)["edges"]}
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
+        """Waits until a condition on the edges holds."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                raise TimeoutError({name: self.state(name) for name in self.edges})
+            pause()
+
+    def until_up(self, *names: str) -> None:
+        """Waits until these edges, or all, see all edges as up."""
+        everyone = dict.fromkeys(self.edges, "up")
+        for name in names or tuple(self.edges):
+            self.until(lambda name=name: self.states(name) == everyone)  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def fleet_edges(
+    folder: Path,
+    origins: str,
+    redis: RedisServer,
+    *,
+    names: Sequence[str] = ("fra-1", "ams-1", "par-1"),
+    engine: Callable[[str], str] | None = None,
+    fleet: str = "",
+    workers: int = 1,
+    distributions: str | None = None,
+) -> Iterator[FleetEdges]:
+    """Runs the edges and waits until all are up.
+
+    ``engine``: the URL of the engine for an edge, by name; ``fleet``: further keys of [fleet].
+    """
+    with contextlib.ExitStack() as stack:
+        edges = {}
+        for number, name in enumerate(names):
+            url = redis.url if engine is None else engine(name)
+            edges[name] = stack.enter_context(
+                run_edge(
+                    folder / name,
+                    origins
+                    + f'\n[fleet]\nengine = "{url}"\nlease = "{LEASE_S}s"\n{fleet}\n',
+                    workers=workers,
+                    edge=f'name = "{name}"\nlocation = [50.0, {number}.0]\n'
+                    f'addresses = ["192.0.2.{number + 1}"]',
+                    distributions=distributions,
+                )
+            )
+        running = FleetEdges(edges, redis)
+        running.until_up()
+        yield running
