@@ -58,12 +58,12 @@ class Attendance:
         ``own``; -1 while that is unknown."""
         if not self.is_complete:
             return -1
-        counted = (
+        counted = [
             presence.position
             for presence in self.presences.values()
             if presence.state is not EdgeState.JOINING
-        )
-        return min(own, *counted)
+        ]
+        return min([own, *counted])
 
     def edges_by_state(self) -> dict[EdgeState, int]:
         """How many edges are in each state."""

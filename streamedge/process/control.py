@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from streamedge.admin.cloudfront import cloudfront_routes
 from streamedge.admin.csrf import CsrfGuard
+from streamedge.admin.fleet import fleet_routes
 from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import invalidation_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
@@ -30,6 +31,7 @@ from streamedge.admin.writes import writes_routes
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
 from streamedge.config.schema.config import Config, WebDistributionConfig
+from streamedge.config.schema.units import without_password
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
@@ -97,7 +99,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     invalidation_feed = InvalidationFeed(
         config.edge.cache, shared.wakeups, shared.worker_status, change_event
     )
-    fleet = _start_fleet(shared, config, invalidation_feed, change_event, services, log)
+    fleet = _start_fleet(shared, effective, invalidation_feed, change_event, services, log)
     edge = "" if fleet is None else config.edge.name
     control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
     shared_changes = None if fleet is None else fleet.changes
@@ -112,6 +114,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
                 write_queue,
                 [
                     *reload_routes(shared, change_event),
+                    *fleet_routes(fleet, without_password(config.fleet.engine)),
                     *invalidation_routes(
                         control_log,
                         invalidation_feed,
@@ -172,7 +175,7 @@ def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
 
 def _start_fleet(
     shared: SharedState,
-    config: Config,
+    effective: EffectiveConfig,
     invalidation_feed: InvalidationFeed,
     change_event: ChangeEvent,
     services: Services,
@@ -188,7 +191,7 @@ def _start_fleet(
             Gauge.RTMP_CONNECTIONS
         )
 
-    fleet = FleetParts(config, invalidation_feed, shared.fleet, change_event, load, log)
+    fleet = FleetParts(effective, invalidation_feed, shared.fleet, change_event, load, log)
     fleet.start(services)
     return fleet
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+from cryptography import x509
 
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase, copy_database
 from streamedge.control.replica import Replica
+from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.wakeups import ChangeEvent
@@ -29,6 +34,7 @@ from streamedge.shared_log.service import FleetService
 
 BATCHES_MAX = 1000  # that workers have not applied yet; of more the oldest are one
 BATCH_WAIT_S = 60.0
+EXPIRY_WARNED_DAYS = 30
 
 
 class FleetParts:
@@ -39,14 +45,17 @@ class FleetParts:
 
     def __init__(
         self,
-        config: Config,
+        effective: EffectiveConfig,
         invalidation_feed: InvalidationFeed,
         status: FleetStatus,
         change_event: ChangeEvent,
         load: Callable[[], int],
         log: Log,
     ) -> None:
+        config = effective.config
         folder = config.edge.cache
+        self._effective = effective
+        self._log = log
         self._database = ControlDatabase(folder)
         replica = Replica(
             self._database,
@@ -107,11 +116,12 @@ class FleetParts:
                 self._batches.clear()  # history was lost: the follower went back
                 self._by_workers = batch[0]
             self._batches.append(batch)
-        while self._batches and self._invalidation_feed.have_applied(self._batches[0][1]):
-            self._by_workers = self._batches[0][0]
-            if len(self._batches) == 1:
+        for number in reversed(range(len(self._batches))):
+            if self._invalidation_feed.have_applied(self._batches[number][1]):
+                self._by_workers = self._batches[number][0]
+                for _older in range(number):
+                    self._batches.popleft()
                 break
-            self._batches.popleft()
         return AppliedLog(service.position, service.entry_id, self._by_workers)
 
     async def _follow_batches(self) -> None:
@@ -125,6 +135,30 @@ class FleetParts:
             await self.service.change_event.wait_for(has_new, BATCH_WAIT_S)
             self.notice()
 
+    def owners(self, url: str, members: Mapping[str, Member]) -> dict[str, Any]:
+        """Who owns the object of a URL. Blocks; raises OwnerError."""
+        from streamedge.process.fleet_owners import find_owners  # noqa: PLC0415  # slow, for operators only
+
+        return find_owners(self._effective.config, self._log, url, members)
+
+    def problems(self) -> list[str]:
+        """Problems of this edge's config and files, as sentences. Blocks."""
+        config = self._effective.config
+        members = self.service.view.members
+        unknown = sorted(
+            {name for names in config.fleet.tiers.values() for name in names} - members.keys()
+        )
+        problems = [
+            f"fleet.tiers names {name}, which has never been in this fleet: start it, or correct"
+            " the name"
+            for name in unknown
+        ]
+        now = datetime.now(UTC)
+        for path in (config.fleet.certificate, config.fleet.ca):
+            if path is not None:
+                problems += expiry_problems(path, now)
+        return problems
+
     def _drains(self) -> bool:
         member = self.service.view.members.get(self.service.member.name)
         return member is not None and member.role is not Role.SERVING
@@ -133,6 +167,24 @@ class FleetParts:
         await self.presence.withdraw()
         await self.service.engine.close()
         self._database.close()
+
+
+def expiry_problems(path: Path, now: datetime) -> list[str]:
+    """Whether the certificates in a PEM file have expired or do so within EXPIRY_WARNED_DAYS."""
+    try:
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        return [f"{path} cannot be read: {exc}"]
+    problems = []
+    for certificate in certificates:
+        end = certificate.not_valid_after_utc
+        if end < now + timedelta(days=EXPIRY_WARNED_DAYS):
+            verb = "expired" if end < now else "expires"
+            problems.append(
+                f"a certificate in {path} {verb} on {end:%Y-%m-%d}: replace it, for example with"
+                " streamedge fleet certificate"
+            )
+    return problems
 
 
 def member_from_config(config: Config) -> Member:

@@ -95,6 +95,16 @@ class PresenceReporter:
         return max(self._head, self._applied().position)
 
     @property
+    def hears_fleet(self) -> bool:
+        """Whether cached objects may be used without validation."""
+        return self._clock() < self.standing.hears_until_s
+
+    @property
+    def position(self) -> int:
+        """All workers of this edge have applied the shared log up to here."""
+        return self._applied().by_workers
+
+    @property
     def hears_engine(self) -> bool:
         """Whether the last report has succeeded."""
         return not self.fault
@@ -150,7 +160,8 @@ class PresenceReporter:
 
     async def withdraw(self) -> None:
         """Ends the presence because the edge stops; others need not wait for the lease."""
-        self._become(Standing())
+        self.standing = Standing(EdgeState.DRAINING)
+        self._status.note(self.standing.state, 0.0)
         with contextlib.suppress(EngineError):
             await self._engine.withdraw(self._name)
 
