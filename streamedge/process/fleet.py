@@ -110,7 +110,7 @@ class FleetParts:
     def applied(self) -> AppliedLog:
         """How far this edge has applied the shared log."""
         service = self.service
-        batch = service.published
+        batch = service.position, service.local_position
         if not self._batches or self._batches[-1] != batch:
             if self._batches and batch[0] < self._batches[-1][0]:
                 self._batches.clear()  # history was lost: the follower went back
@@ -127,10 +127,10 @@ class FleetParts:
     async def _follow_batches(self) -> None:
         """Reports soon after each batch that the workers have applied at once."""
         while True:
-            batch = self.service.published
+            seen = self.service.position
 
-            def has_new(batch: tuple[int, int] = batch) -> bool:
-                return self.service.published != batch
+            def has_new(seen: int = seen) -> bool:
+                return self.service.position != seen
 
             await self.service.change_event.wait_for(has_new, BATCH_WAIT_S)
             self.notice()
