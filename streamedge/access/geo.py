@@ -1,9 +1,9 @@
-"""Countries of addresses, from an MMDB file that may be replaced at any time.
+"""Countries and places of addresses, from an MMDB file that may be replaced at any time.
 
-It reads MaxMind's schema (GeoLite2, GeoIP2, DB-IP) and flat ones; the format is
-https://maxmind.github.io/MaxMind-DB/. The file is read whole into memory and checked before use.
-It is not mapped: a mapped file that is truncated would kill the process. ``reload_if_changed``
-reads a changed file; a file with faults changes nothing.
+A country database has no places, a city database has both. It reads MaxMind's schema (GeoLite2,
+GeoIP2, DB-IP) and flat ones; the format is https://maxmind.github.io/MaxMind-DB/. The file is read
+whole into memory and checked before use. It is not mapped: a mapped file that is truncated would
+kill the process. ``reload_if_changed`` reads a changed file; a file with faults changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from streamedge.access.client_address import parse_address
 from streamedge.errors import StreamEdgeError
+from streamedge.fleet.nearest import Location
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,18 +65,24 @@ class CountryDatabase:
     def __init__(self, database: Path | None) -> None:
         self.database = database
         self._country: Callable[[str], str] = _unknown
+        self._location: Callable[[str], Location | None] = _nowhere
         self._seen = None if database is None else _stamp(database)
         self._checked = self._seen  # stamp of the file in use, or of a refused one
         if database is not None:
-            self._country = _cached(_read(database))
+            self._use(_read(database))
 
     def country(self, address: str) -> str:
         """The ISO 3166-1 code of an address's country, in upper case; "" if it is unknown."""
         return self._country(address)
 
+    def location(self, address: str) -> Location | None:
+        """Where an address is used; None if it is unknown, or the file has countries only."""
+        return self._location(address)
+
     def use(self, other: CountryDatabase) -> None:
         """Uses the data of ``other`` from now on."""
         self.database, self._country = other.database, other._country
+        self._location = other._location
         self._seen, self._checked = other._seen, other._checked
 
     def reload_if_changed(self) -> CountryDatabaseChange | None:
@@ -98,8 +105,12 @@ class CountryDatabase:
             return CountryDatabaseChange(database, refused=str(exc))
         if self.database != database:
             return None  # ``use`` has replaced it
-        self._country = _cached(loaded)
+        self._use(loaded)
         return CountryDatabaseChange(database, loaded.built)
+
+    def _use(self, loaded: _LoadedFile) -> None:
+        self._country = lru_cache(LOOKUPS_MAX)(loaded.country)
+        self._location = lru_cache(LOOKUPS_MAX)(loaded.location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +121,27 @@ class _LoadedFile:
     built: datetime
 
     def country(self, address: str) -> str:
+        return _country_of(self._record(address))
+
+    def location(self, address: str) -> Location | None:
+        return _location_of(self._record(address))
+
+    def _record(self, address: str) -> object:
         parsed = parse_address(address)
         if parsed is None:
-            return ""
+            return None
         try:
-            return _country_of(self.reader.get(parsed))
+            return self.reader.get(parsed)
         except _READ_ERRORS:
-            return ""  # IPv6 in a file for IPv4 only, or damage that the check did not see
+            return None  # IPv6 in a file for IPv4 only, or damage that the check did not see
 
 
 def _unknown(_address: str) -> str:
     return ""
 
 
-def _cached(loaded: _LoadedFile) -> Callable[[str], str]:
-    return lru_cache(LOOKUPS_MAX)(loaded.country)
+def _nowhere(_address: str) -> Location | None:
+    return None
 
 
 def _stamp(path: Path) -> _FileStamp | None:
@@ -225,6 +242,21 @@ def _country_of(record: object) -> str:
                 return code
         return ""
     return _code(record)
+
+
+def _location_of(record: object) -> Location | None:
+    """The latitude and longitude in a record: of its ``location``, or of the record itself."""
+    if not isinstance(record, dict):
+        return None
+    place = record.get("location", record)
+    if not isinstance(place, dict):
+        return None
+    try:
+        latitude, longitude = float(place["latitude"]), float(place["longitude"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    is_on_earth = -90 <= latitude <= 90 and -180 <= longitude <= 180
+    return (latitude, longitude) if is_on_earth else None
 
 
 def _code(value: object) -> str:

@@ -30,6 +30,7 @@ from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.policy.behaviors import CachePolicy, ErrorPage
 from streamedge.delivery.http.request.routing import Rule, WebDistribution
 from streamedge.delivery.http.server import WebServer
+from streamedge.delivery.nearest import NearestEdges
 from streamedge.keys import join_key, key_bytes
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
@@ -115,8 +116,9 @@ def web_server(
     write_queue: WriteQueue | None = None,
     countries: CountryDatabase | None = None,
     descriptors_end: int = 0,
+    nearest: NearestEdges | None = None,
 ) -> WebServer:
-    """The HTTP server for the config's web distributions."""
+    """The HTTP server for the config's web distributions; ``nearest``: None in a fleet of one."""
     limits = config.limits
     site = HttpHandler(
         config.edge.name,
@@ -133,6 +135,7 @@ def web_server(
         signature_bytes=limits.signature,
         memory_bytes=limits.request_memory,
         alt_svc=config.listen.alt_svc,
+        nearest=nearest,
     )
     return WebServer(
         site,
@@ -197,6 +200,7 @@ def _distributions(
                 error_pages(section),
                 section.cache_tag_header.lower(),
                 section.http2,
+                section.nearest_from if section.nearest and config.fleet.engine else None,
             )
 
 

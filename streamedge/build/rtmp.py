@@ -15,6 +15,7 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.config.schema.config import Config, RtmpDistributionConfig
 from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
@@ -31,8 +32,12 @@ def rtmp_server(
     counts: Counts,
     countries: CountryDatabase,
     descriptors_end: int = 0,
+    nearest: NearestEdges | None = None,
 ) -> RtmpServer:
-    """The RTMP server for the config's rtmp distributions. Raises KeyFileError."""
+    """The RTMP server for the config's rtmp distributions. Raises KeyFileError.
+
+    ``nearest``: None in a fleet of one.
+    """
     limits = config.limits
 
     def report(name: str, faults: tuple[str, ...]) -> None:
@@ -46,7 +51,11 @@ def rtmp_server(
         report=report,
     )
     streams = StreamResolver(
-        rtmp_distributions(config, bindings), library, countries, signature_bytes=limits.signature
+        rtmp_distributions(config, bindings),
+        library,
+        countries,
+        signature_bytes=limits.signature,
+        nearest=nearest,
     )
     return RtmpServer(
         streams,
@@ -102,4 +111,5 @@ def _distributions(
                 section.enhanced == "strict",
                 access_rules(config, section.trusted_key_groups, section.countries),
                 tuple(compile_pattern(page) for page in section.pages),
+                section.nearest and bool(config.fleet.engine),
             )

@@ -13,6 +13,7 @@ from streamedge.control.position import log_of
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
+from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
@@ -73,7 +74,8 @@ class WorkerStatus:
 class SharedState:
     """What all processes of an edge share.
 
-    ``has_write_queue``: a behavior wrote back at start. ``fleet``: None in a fleet of one.
+    ``has_write_queue``: a behavior wrote back at start. ``fleet`` and
+    ``live_edges``: None in a fleet of one.
     """
 
     config_versions: ConfigVersions
@@ -84,6 +86,7 @@ class SharedState:
     log_target: LogTarget
     has_write_queue: bool = False
     fleet: FleetStatus | None = None
+    live_edges: SharedLiveEdges | None = None
 
     def open_log(self, process: str) -> Log:
         """Opens the shared log for one process. Raises OSError."""

@@ -151,6 +151,10 @@ class HostTable(Generic[Entry]):
                 else:
                     self._exact.setdefault(pattern, []).append(entry)
 
+    def has_exact(self, host: str) -> bool:
+        """Whether an alias without a pattern is ``host`` (without its port)."""
+        return host_name(host) in self._exact
+
     def find(self, host: str) -> list[Entry]:
         """All entries whose aliases match ``host`` (without its port), the closest match first."""
         name = host_name(host)

@@ -28,6 +28,11 @@ class SharedBuffer:
             written += os.pwrite(half, text[written:], written)
         self._version[0] = version
 
+    @property
+    def version(self) -> int:
+        """Grows with each write; 0 before the first one."""
+        return self._version[0]
+
     def read(self) -> bytes:
         """The newest value. Raises OSError."""
         while True:

@@ -35,6 +35,7 @@ from streamedge.control.recovery import prepare_control_database
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
+from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.shared_state import SharedState, WorkerStatus
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.errors import StreamEdgeError
@@ -125,6 +126,7 @@ def serve(config: Config, file: Path) -> int:
         log_target,
         writes_back(config),
         FleetStatus() if config.fleet.engine else None,
+        SharedLiveEdges() if config.fleet.engine else None,
     )
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
     if budget.is_short:

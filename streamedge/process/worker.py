@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from streamedge.access.geo import CountryDatabase, CountryDatabaseChange
+from streamedge.build.nearest import nearest_edges
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
@@ -120,7 +121,10 @@ async def _serve_viewers(
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
     peers = open_worker_peers(config, shared, database, cache, log, counts)
     bindings = bind_origins(config, log, counts, write_queue, fleet=peers.fleet)
-    web = web_server(config, bindings, cache, log, counts, write_queue, context.countries, end)
+    nearest = nearest_edges(config, shared, context.countries)
+    web = web_server(
+        config, bindings, cache, log, counts, write_queue, context.countries, end, nearest
+    )
     traffic = _follow_fleet(services, shared.fleet, effective, cache, web)
     proxied = proxied_listeners(config.listen, context.listeners)
     certificates, front = context.certificates, None
@@ -133,7 +137,7 @@ async def _serve_viewers(
     from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
     from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config  # noqa: PLC0415
 
-    rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end)
+    rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end, nearest)
     traffic.subscribe(rtmp.direct)
     await rtmp.start(context.listeners.rtmp, proxied)
     components = WorkerComponents(

@@ -371,6 +371,11 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
         description="Enhanced RTMP codecs (HEVC, AV1, VP9, Opus, AC-3, FLAC): auto sends them to"
         " all clients, strict only to clients that announce them.",
     )
+    nearest: bool = Field(
+        default=False,
+        description="Whether clients that announce that they follow a redirect (capsEx 1, or"
+        " redirect=302 in tcUrl's query) are redirected to the nearest edge of the fleet.",
+    )
 
 
 AnyDistributionConfig = Annotated[

@@ -57,7 +57,11 @@ from streamedge.delivery.http.request.authorization import Authorizer
 from streamedge.delivery.http.request.body_buffer import BodyBuffer
 from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Outcome
 from streamedge.delivery.http.request.first_read import first_read
-from streamedge.delivery.http.request.request import WebRequest, error_page_request
+from streamedge.delivery.http.request.request import (
+    WebRequest,
+    error_page_request,
+    request_url,
+)
 from streamedge.delivery.http.request.routing import (
     RequestTarget,
     Route,
@@ -65,6 +69,7 @@ from streamedge.delivery.http.request.routing import (
     build_cache_request,
     build_origin_request,
     forwarded_trailers,
+    nearest_from_bytes,
     route_in,
     target_key_parts,
     wants_upgrade,
@@ -77,15 +82,18 @@ from streamedge.delivery.http.response.build import (
     passed_fields,
 )
 from streamedge.delivery.http.response.cache_status import cache_status
+from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.http.writes import Writes
+from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import Traffic
 from streamedge.errors import CacheFullError, OriginError
+from streamedge.fleet.nearest import with_edge_label
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import Fields, OriginResponse
+from streamedge.origin import Fields, OriginHead, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import Write, WriteRefusedError
 from streamedge.write_back.queue import WriteQueue
@@ -123,11 +131,15 @@ class HttpHandler:
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
         memory_bytes: int = REQUEST_MEMORY_BYTES,
         alt_svc: str = "",
+        nearest: NearestEdges | None = None,
     ) -> None:
+        self._nearest = nearest
         self._memory = MemoryBudget(memory_bytes)
         self.authorizer = Authorizer(countries, signature_bytes)
         self.edge_name = edge_name
-        self._dispatcher = Dispatcher(edge_name, distributions, self.authorizer, url_bytes)
+        self._dispatcher = Dispatcher(
+            edge_name, distributions, self.authorizer, url_bytes, nearest=nearest
+        )
         self.proxies = proxies  # trusted to name the viewer's address
         self.responses = ResponseCache(cache)
         self._cache = cache
@@ -183,7 +195,7 @@ class HttpHandler:
         """Uses this config from the next request on; requests with a route keep the old one."""
         traffic = self.traffic
         self._dispatcher = Dispatcher(
-            self.edge_name, distributions, self.authorizer, url_bytes, traffic
+            self.edge_name, distributions, self.authorizer, url_bytes, traffic, self._nearest
         )
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
         self._builder = ResponseBuilder(self.edge_name, ranges_max, alt_svc)
@@ -209,6 +221,10 @@ class HttpHandler:
         if was_refusing != bool(traffic.refusal):
             self._replace_builder()  # the fast paths remember accepted requests
 
+    def without_edge_name(self, request: WebRequest) -> WebRequest:
+        """The request with an alias as its host, where it came to an edge's name below it."""
+        return self._dispatcher.without_edge_name(request)
+
     def dispatch(self, request: WebRequest) -> Outcome:
         """The route and grant of a request, or why the edge answers it by itself."""
         return self._dispatcher.dispatch(request)
@@ -224,7 +240,7 @@ class HttpHandler:
 
         ``serves``: which hosts the viewer's connection was made for; None: any.
         """
-        if serves is not None and not serves(remembered.request.host):
+        if serves is not None and not serves(remembered.request.sent_host):
             return False
         admitted = remembered.admitted
         return admitted is None or self.authorizer.still_allows(
@@ -334,6 +350,10 @@ class HttpHandler:
             else:
                 outcome = await self.responses.finish_pass(lookup, running)
             if isinstance(outcome, Stored):
+                location = self._location_elsewhere(route, request, outcome.reader.head)
+                if location:
+                    outcome.reader.close()
+                    return self._builder.redirected(route, request, location, outcome)
                 representation = await self._representation(route, outcome, encoding)
                 response = self._builder.stored(route, request, outcome, representation)
                 return response._replace(provenance=outcome.reader.provenance)
@@ -349,6 +369,19 @@ class HttpHandler:
             (),
             route,
         )
+
+    def _location_elsewhere(self, route: Route, request: WebRequest, head: OriginHead) -> str:
+        """The URL of the object at the nearest edge, if that is another one; "" if not."""
+        limit_bytes = nearest_from_bytes(route, request)
+        if self._nearest is None or limit_bytes is None or head.status != HTTPStatus.OK:
+            return ""
+        if not head.version.has_ended or head.version.size_bytes < limit_bytes:
+            return ""
+        if evaluate(request.headers, head.version) is not Condition.HOLDS:
+            return ""
+        edge = self._nearest.elsewhere(request.address)
+        host = None if edge is None else with_edge_label(request.host, edge)
+        return "" if host is None else request_url(request, host)
 
     def _passed(
         self,

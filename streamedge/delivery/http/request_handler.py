@@ -35,6 +35,10 @@ class RequestHandler(Protocol):
         """By whether the connection uses TLS, and whether its peer is one of ``proxies``."""
         ...
 
+    def without_edge_name(self, request: WebRequest) -> WebRequest:
+        """The request with an alias as its host, where it came to an edge's name below it."""
+        ...
+
     def dispatch(self, request: WebRequest) -> Outcome: ...
 
     def admits(

@@ -141,6 +141,10 @@ class PeerHandler:
         self.batch = service.batch
         self.fast_paths = service.fast_paths
 
+    def without_edge_name(self, request: WebRequest) -> WebRequest:
+        """The request itself: other edges send no host names of viewers."""
+        return request
+
     def dispatch(self, request: WebRequest) -> Refused:
         """A refusal that is not sent: ``respond`` reads the request itself."""
         return _NOT_DISPATCHED

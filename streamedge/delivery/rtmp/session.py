@@ -24,10 +24,14 @@ from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
 from streamedge.delivery.rtmp.protocol import events
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
-from streamedge.delivery.rtmp.protocol.events import CAN_RECONNECT
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
 from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
-from streamedge.delivery.rtmp.streams import Admission, RefusalError, SignatureFailureLimit
+from streamedge.delivery.rtmp.streams import (
+    Admission,
+    RefusalError,
+    SignatureFailureLimit,
+    tc_url_host,
+)
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
 from streamedge.ops.rate_limited import LineBudget
@@ -336,11 +340,17 @@ class RtmpSession(asyncio.Protocol):
             self.push()
             self._end(admission.reason)
             return
+        elsewhere = self._context.streams.tc_url_elsewhere(admission)
+        if elsewhere:
+            self.engine.redirect_connect(event, elsewhere, "Another edge is nearer.")
+            self.push()
+            self._end(f"redirected to {tc_url_host(elsewhere)}")
+            return
         self._admission = admission
         self._client_codecs = frozenset(
             {*event.four_cc_list, *event.video_four_cc_info, *event.audio_four_cc_info}
         )
-        self._can_reconnect = bool(event.capabilities_ex & CAN_RECONNECT)
+        self._can_reconnect = event.can_reconnect
         self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
         self._log_line(
             "connect",

@@ -51,10 +51,15 @@ _STRAY = re.compile(r"((?:Signature|Policy)(?:=|%3D))[^&?%]+", re.IGNORECASE)
 
 
 class Client(NamedTuple):
-    """A client: its connect, and its address without port."""
+    """A client: its connect, and its address without port.
+
+    ``edge_label``: the edge whose name below the host in tcUrl the client used; the connect here
+    is without it.
+    """
 
     connect: Connect
     address: str
+    edge_label: str = ""
 
 
 class Rejection(NamedTuple):

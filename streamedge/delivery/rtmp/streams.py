@@ -11,8 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 from streamedge.access.admission import NO_MATCH, AccessRules, Denied
 from streamedge.access.geo import CountryDatabase
@@ -20,6 +21,8 @@ from streamedge.access.signature_cache import SignatureCache
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.access.wildcards import ResourcePattern
 from streamedge.delivery.hosts import Distribution, HostTable
+from streamedge.delivery.nearest import NearestEdges
+from streamedge.delivery.rtmp.protocol.events import Connect
 from streamedge.delivery.rtmp.stream_access import (
     NOT_ALLOWED,
     Client,
@@ -38,6 +41,7 @@ from streamedge.errors import (
     OriginFailure,
     StreamEdgeError,
 )
+from streamedge.fleet.nearest import split_edge_label, with_edge_label
 from streamedge.media.library import MediaLibrary
 from streamedge.media.medium import Medium
 
@@ -57,6 +61,7 @@ class RtmpDistribution(Distribution):
     is_strict: bool
     access: AccessRules
     pages: tuple[ResourcePattern, ...] = ()
+    nearest: bool = False
 
 
 class Admission(NamedTuple):
@@ -95,7 +100,9 @@ class StreamResolver:
         *,
         signature_bytes: int = SIGNATURE_LIMIT_BYTES,
         clock: Callable[[], float] = time.time,
+        nearest: NearestEdges | None = None,
     ) -> None:
+        self._nearest = nearest  # None in a fleet of one
         self._distributions = distributions
         self._library = library
         self._countries = countries
@@ -115,6 +122,7 @@ class StreamResolver:
 
     def admit(self, client: Client) -> Admission | Rejection:
         """Chooses the distribution and application of a connecting client, or rejects it."""
+        client = self._without_edge_name(client)
         connect = client.connect
         distributions = self._distributions.find(tc_url_host(connect.tc_url))
         offers = [distribution.applications for distribution in distributions]
@@ -134,6 +142,39 @@ class StreamResolver:
             word,
             f"{word}: application {app!r} of {tc_url!r}",
         )
+
+    def _without_edge_name(self, client: Client) -> Client:
+        """The client with an alias in tcUrl, where it uses an edge's name below the alias."""
+        if self._nearest is None or client.edge_label:
+            return client
+        tc_url = client.connect.tc_url
+        sent = tc_url_host(tc_url)
+        label, host = split_edge_label(sent, self._nearest.names)
+        if not label or self._distributions.has_exact(sent):
+            return client
+        matches = self._distributions.find(host)
+        if not any(one.nearest for one in matches):
+            return client
+        connect = replace(client.connect, tc_url=tc_url.replace(sent, host, 1))
+        return Client(connect, client.address, label)
+
+    def tc_url_elsewhere(self, admission: Admission) -> str:
+        """The tcUrl of the edge that is nearest to the client; "" if it plays here.
+
+        Only clients that announce that they follow a redirect get one: most players take it for an
+        error, and reach the nearest edge by DNS. They announce it by Enhanced RTMP's bit for
+        reconnecting (capsEx), or by ``redirect=302`` in tcUrl's query, which every player can send.
+        """
+        client = admission.client
+        if self._nearest is None or not admission.distribution.nearest or client.edge_label:
+            return ""
+        if not _follows_redirects(client.connect):
+            return ""
+        tc_url = client.connect.tc_url
+        sent = tc_url_host(tc_url)
+        edge = self._nearest.elsewhere(client.address) if sent else None
+        host = None if edge is None else with_edge_label(sent, edge)
+        return "" if host is None else tc_url.replace(sent, host, 1)
 
     def recheck(self, admission: Admission) -> Admission:
         """Admits a connected client under the current distributions. Raises RefusalError."""
@@ -261,6 +302,11 @@ def _not_allowed(reason: str, kind: type[RefusalError] = RefusalError) -> Refusa
 
 def _is_missing(failure: BaseException | None) -> bool:
     return isinstance(failure, OriginError) and failure.failure in _MISSING
+
+
+def _follows_redirects(connect: Connect) -> bool:
+    query = connect.tc_url.partition("?")[2]
+    return connect.can_reconnect or ("redirect", "302") in parse_qsl(query)
 
 
 def tc_url_host(tc_url: str) -> str:

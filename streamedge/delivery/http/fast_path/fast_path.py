@@ -105,7 +105,7 @@ class FastPath(Generic[Key, Head, Tail]):
         self._encoder = encoder
         self._changes = cache.store.changes
         self._targets: Memo[
-            tuple[str, str, str | None, str | None, bool], PreparedResponse[Tail]
+            tuple[str, str, str | None, str | None, bool, str], PreparedResponse[Tail]
         ] = budget.memo()
         self.memo = memo
 
@@ -281,6 +281,9 @@ class FastPath(Generic[Key, Head, Tail]):
             stored = None if target is None else self._peek(target, now_s)
             if target is None or stored is None:
                 return False
+            limit_bytes = target.nearest_from_bytes
+            if limit_bytes is not None and stored.version.size_bytes >= limit_bytes:
+                return False
             head, opened = self._representation(target, stored, now_s)
             if opened is None:
                 return False
@@ -377,6 +380,12 @@ class FastPath(Generic[Key, Head, Tail]):
         head, sent = self._representation(target, opened, now_s)
         target.opened, target.stored = sent, opened
         target.sources = ((opened, target.subject),)
+        if (
+            sent is not None
+            and target.nearest_from_bytes is not None
+            and opened.version.size_bytes >= target.nearest_from_bytes
+        ):
+            target.opened = sent = None
         if sent is not None and sent is not opened:
             target.sources += ((sent, NO_TARGET),)
         if sent is not None:
@@ -431,7 +440,14 @@ class FastPath(Generic[Key, Head, Tail]):
         )
         if compress:
             coding = headers.get("accept-encoding")
-        memo_key = key, route.distribution.id, headers.get("origin"), coding, request.secure
+        memo_key = (
+            key,
+            route.distribution.id,
+            headers.get("origin"),
+            coding,
+            request.secure,
+            request.edge_label,
+        )
         target = self._targets.get(memo_key)
         if target is None:
             target = PreparedResponse(lookup, key, request, compress=compress)

@@ -24,6 +24,7 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import (
     PreparedLookup,
     Route,
+    nearest_from_bytes,
 )
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.build import Response
@@ -70,6 +71,7 @@ class PreparedResponse(Generic[Tail]):
         "header_tail",
         "is_other",
         "key",
+        "nearest_from_bytes",
         "opened",
         "origin_field",
         "policy",
@@ -91,6 +93,8 @@ class PreparedResponse(Generic[Tail]):
         self.policy = route.rule.behavior.response_headers
         self.rules = route.rule.rules
         self.origin_field = request.headers.get("origin")
+        # Objects from this size are answered on the general path, which may redirect the viewer.
+        self.nearest_from_bytes = nearest_from_bytes(route, request)
         self.secure = request.secure
         self.compress = compress
         self.encoding = negotiate(request.headers.get("accept-encoding")) if compress else None
@@ -187,6 +191,7 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
             self.address or address,
             request.misdirected,
             request.forwarded_client,
+            edge_label=request.edge_label,
         )
 
 

@@ -500,6 +500,7 @@ class Http1Connection(asyncio.Protocol):
             http_version=head.http_version,
             serves=self._serves,
         )
+        request = self._handler.without_edge_name(request)
         outcome = self._handler.dispatch(request)
         match = None
         if self.is_idle and not self._queue:

@@ -356,6 +356,7 @@ class Http2Connection(asyncio.Protocol):
         """Interprets a request, and answers it by the fast path or in a task."""
         stream_id, ends = event.stream_id, event.end_stream
         request = self._web_request(head, has_body=not ends)
+        request = self._handler.without_edge_name(request)
         outcome = self._handler.dispatch(request)
         if ends:
             match = self._fast_path.prepare(request, outcome)

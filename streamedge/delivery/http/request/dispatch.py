@@ -18,7 +18,7 @@ from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.policy.behaviors import ViewerProtocol
 from streamedge.delivery.http.policy.response_headers import Cors, Field, cors_kind
 from streamedge.delivery.http.request.authorization import Authorizer
-from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.request import WebRequest, with_alias_host
 from streamedge.delivery.http.request.routing import (
     PreparedLookup,
     Route,
@@ -28,7 +28,9 @@ from streamedge.delivery.http.request.routing import (
     is_looping,
 )
 from streamedge.delivery.http.s3_calls import named_request
+from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import CHECK_PATH, WELCOME, Traffic
+from streamedge.fleet.nearest import split_edge_label
 
 
 class Dispatched(NamedTuple):
@@ -77,12 +79,29 @@ class Dispatcher:
         authorizer: Authorizer,
         url_bytes_max: int,
         traffic: Traffic = WELCOME,
+        nearest: NearestEdges | None = None,
     ) -> None:
         self._edge_name = edge_name
         self._distributions = distributions
         self._authorizer = authorizer
         self._url_bytes_max = url_bytes_max
         self.traffic = traffic
+        self._nearest = nearest  # None in a fleet of one
+
+    def without_edge_name(self, request: WebRequest) -> WebRequest:
+        """The request with an alias as its host, where it came to an edge's name below the alias.
+
+        Only distributions with ``nearest`` have such names.
+        """
+        if self._nearest is None or not request.host:
+            return request
+        label, host = split_edge_label(request.host, self._nearest.names)
+        if not label or self._distributions.has_exact(request.host):
+            return request
+        matches = self._distributions.find(host)
+        if not matches or matches[0].nearest_from_bytes is None:
+            return request
+        return with_alias_host(request, label, host)
 
     def dispatch(self, request: WebRequest) -> Outcome:
         """The route and grant of a request, or why the edge answers it by itself."""
@@ -149,5 +168,6 @@ class Dispatcher:
 
 def _secure_url(request: WebRequest) -> str:
     query = f"?{request.query}" if request.query else ""
-    host = request.host.partition(":")[0] if request.host.count(":") == 1 else request.host
+    host = request.sent_host
+    host = host.partition(":")[0] if host.count(":") == 1 else host
     return f"https://{host}{request.path.decode('latin-1')}{query}"

@@ -54,6 +54,12 @@ class WebRequest:
     forwarded_client: str = ""
     has_unstated_length: bool = False  # it has a body, and HTTP/2 needs no field to frame it
     from_proxy: bool = False
+    edge_label: str = ""  # the edge whose name below ``host`` the viewer used
+
+    @property
+    def sent_host(self) -> str:
+        """The host as the viewer sent it."""
+        return f"{self.edge_label}.{self.host}" if self.edge_label else self.host
 
     @property
     def viewer(self) -> str | None:
@@ -152,6 +158,22 @@ def web_request(
         has_unstated_length,
         bool(proxies),
     )
+
+
+def with_alias_host(request: WebRequest, label: str, host: str) -> WebRequest:
+    """The request to the edge ``label`` below ``host``, as one to ``host`` itself."""
+    headers = request.headers | {"host": host}
+    fields = tuple(
+        (name, host if name.lower() == "host" else value) for name, value in request.fields
+    )
+    return replace(request, host=host, headers=headers, fields=fields, edge_label=label)
+
+
+def request_url(request: WebRequest, host: str) -> str:
+    """The URL that the viewer has requested, at another host; with its query and signature."""
+    query = f"?{request.query}" if request.query else ""
+    scheme = "https" if request.secure else "http"
+    return f"{scheme}://{host}{request.path.decode('latin-1')}{query}"
 
 
 def without_field(request: WebRequest, name: str) -> WebRequest:

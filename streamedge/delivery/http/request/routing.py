@@ -83,6 +83,7 @@ class WebDistribution:
     error_pages: Mapping[int, ErrorPage] = field(default_factory=dict)
     cache_tag_header: str = ""  # in lower case
     http2: bool = True
+    nearest_from_bytes: int | None = None  # objects from this size are redirected; None: none is
 
     def rule(self, path: str) -> Rule:
         """The rule for a path, decoded once and without query."""
@@ -115,6 +116,17 @@ class Route(NamedTuple):
     def is_bucket(self) -> bool:
         """Whether the request is for the bucket itself."""
         return self.is_s3 and not self.name
+
+
+def nearest_from_bytes(route: Route, request: WebRequest) -> int | None:
+    """The size from which the request is redirected to the nearest edge; None: it is not.
+
+    A request to an edge's own name is never redirected, so there are no loops. The signature of an
+    S3 client holds for the host that it has called.
+    """
+    if request.edge_label or route.is_s3 or request.method not in {"GET", "HEAD"}:
+        return None
+    return route.distribution.nearest_from_bytes
 
 
 class RouteError(NamedTuple):

@@ -304,6 +304,23 @@ class ResponseBuilder:
         message = error_response(status, reason, context, request.method, fields)
         return Response(message, None, result, None, check.reason or None)
 
+    def redirected(
+        self, route: Route, request: WebRequest, location: str, stored: Stored
+    ) -> Response:
+        """The response that sends a viewer to the edge that is nearest to it.
+
+        Any page may follow it, unless a CORS policy says which.
+        """
+        policy = route.rule.behavior.response_headers
+        fields: tuple[Field, ...] = (("location", location), ("cache-control", "no-store"))
+        if policy.cors is None:
+            fields += (("access-control-allow-origin", "*"),)
+        context = self._context(request, time.time(), stored.result, None, "")
+        context = context._replace(policy=policy.for_errors())
+        text = "the nearest edge has this object"
+        message = error_response(HTTPStatus.FOUND, text, context, request.method, fields)
+        return Response(message, None, stored.result, route.distribution.id)
+
     def refused(
         self,
         request: WebRequest,

@@ -196,6 +196,26 @@ class ServerConnection:
         code = "NetConnection.Connect.ReconnectRequest"
         self._send(messages.on_status(0, StatusLevel.STATUS, code, description))
 
+    def redirect_connect(self, connect: events.Connect, tc_url: str, description: str) -> None:
+        """Rejects the client with another server's tcUrl; the caller closes the connection.
+
+        ``ex`` is what Flash Media Server sends. A client with CAN_RECONNECT gets the request of
+        E-RTMP v2 before it, for those that know only that one.
+        """
+        if connect.can_reconnect:
+            code = "NetConnection.Connect.ReconnectRequest"
+            self._send(messages.on_status(0, StatusLevel.STATUS, code, description, tcUrl=tc_url))
+        self._move(Cause.CONNECT_REJECTED)
+        self._deferred.clear()
+        information = messages.status_information(
+            StatusLevel.ERROR,
+            "NetConnection.Connect.Rejected",
+            description,
+            ex={"code": 302.0, "redirect": tc_url},
+        )
+        transaction = connect.transaction
+        self._send(messages.command(0, "_error", transaction, self._properties(), information))
+
     def call_result(self, transaction: float, value: AmfValue) -> None:
         """Sends ``value`` as the result of a call; transaction 0 gets no response."""
         if transaction != 0:

@@ -52,6 +52,11 @@ class Connect:
     object: dict[str, AmfValue]
 
     @property
+    def can_reconnect(self) -> bool:
+        """Whether the client goes to another tcUrl when the server says so (E-RTMP v2, capsEx)."""
+        return bool(self.capabilities_ex & CAN_RECONNECT)
+
+    @property
     def is_enhanced(self) -> bool:
         """Whether the client sent any E-RTMP field."""
         return any(
