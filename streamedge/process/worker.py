@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
+EDGE_NAMES_INTERVAL_S = 1.0  # in which workers notice that edges have joined the fleet
 CONTROL_BUSY_TIMEOUT_S = 1.0
 CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API has no resources
 CONTROL_POLL_S = 0.25  # there is no notification when the database can be read again
@@ -212,6 +213,7 @@ def _follow_fleet(
         )
         watch.apply()
         services.start_periodic("fleet", CHECK_INTERVAL_S, watch.check)
+        services.start_periodic("edge_names", EDGE_NAMES_INTERVAL_S, web.handler.follow_edge_names)
     return traffic
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.access.geo import CountryDatabase, CountryDatabaseChange, CountryDatabaseError
-from tests.support.mmdb_file import MARKER, country, mmdb
+from tests.support.mmdb_file import MARKER, city, country, mmdb
 
 # Networks for documentation: RFC 5737, RFC 3849.
 GERMAN, FRENCH, UNLISTED = "192.0.2.0/24", "198.51.100.0/25", "203.0.113.9"
@@ -242,3 +242,43 @@ def test_any_damage_is_refused_or_harmless(
     for address in ("192.0.2.1", "198.51.100.1", "2001:db8:1::1", "255.255.255.255", "::"):
         code = countries.country(address)
         assert code == "" or (len(code) == 2 and code.isupper())
+
+
+@pytest.mark.parametrize(
+    ("record", "location"),
+    [
+        (country("DE") | city(50.11, 8.68), (50.11, 8.68)),
+        ({"country_code": "NZ", "latitude": -41.29, "longitude": 174.78}, (-41.29, 174.78)),
+        ({"country_code": "NZ", "latitude": "-41.29", "longitude": "174.78"}, (-41.29, 174.78)),
+        (country("DE"), None),
+        (country("DE") | city(95.0, 8.68), None),
+        (country("DE") | city(50.0, float("nan")), None),
+        (country("DE") | {"location": {"latitude": 50.0}}, None),
+        (country("DE") | {"location": "Frankfurt"}, None),
+        ({"country_code": "DE", "latitude": "north", "longitude": "east"}, None),
+    ],
+)
+def test_place_of_a_city_database_is_read(
+    file: Path, record: dict[str, object], location: tuple[float, float] | None
+) -> None:
+    countries = database_of(file, mmdb({GERMAN: record, GERMAN_6: record}))
+
+    assert countries.location("192.0.2.77") == location
+    assert countries.location("2001:db8:1::7") == location
+    assert countries.location(UNLISTED) is None
+    assert countries.location("no address") is None
+
+
+def test_places_follow_a_new_file(file: Path, tmp_path: Path) -> None:
+    countries = database_of(file, mmdb({GERMAN: country("DE") | city(50.0, 8.0)}))
+    assert countries.location("192.0.2.77") == (50.0, 8.0)
+
+    file.write_bytes(mmdb({GERMAN: country("DE") | city(51.0, 9.0)}, built=1_800_000_000))
+    reload(countries)
+    assert countries.location("192.0.2.77") == (51.0, 9.0)
+
+    other = tmp_path / "other.mmdb"
+    other.write_bytes(mmdb({GERMAN: country("DE")}))
+    countries.use(CountryDatabase(other))
+    assert countries.location("192.0.2.77") is None
+    assert CountryDatabase(None).location("192.0.2.77") is None

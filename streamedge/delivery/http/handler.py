@@ -134,6 +134,7 @@ class HttpHandler:
         nearest: NearestEdges | None = None,
     ) -> None:
         self._nearest = nearest
+        self._edge_names = frozenset[str]() if nearest is None else nearest.names
         self._memory = MemoryBudget(memory_bytes)
         self.authorizer = Authorizer(countries, signature_bytes)
         self.edge_name = edge_name
@@ -208,6 +209,13 @@ class HttpHandler:
             fast_path.replace(self._builder)
         for http2_fast_path in self.http2_fast_paths.values():
             http2_fast_path.replace(self._builder)
+
+    async def follow_edge_names(self) -> None:
+        """Makes the fast paths forget who was refused, if the fleet has edges of other names."""
+        names = frozenset[str]() if self._nearest is None else self._nearest.names
+        if names != self._edge_names:
+            self._edge_names = names
+            self._replace_builder()
 
     @property
     def traffic(self) -> Traffic:
@@ -353,7 +361,7 @@ class HttpHandler:
                 location = self._location_elsewhere(route, request, outcome.reader.head)
                 if location:
                     outcome.reader.close()
-                    return self._builder.redirected(route, request, location, outcome)
+                    return self._builder.redirected(route, request, location, outcome.result)
                 representation = await self._representation(route, outcome, encoding)
                 response = self._builder.stored(route, request, outcome, representation)
                 return response._replace(provenance=outcome.reader.provenance)
@@ -371,13 +379,19 @@ class HttpHandler:
         )
 
     def _location_elsewhere(self, route: Route, request: WebRequest, head: OriginHead) -> str:
-        """The URL of the object at the nearest edge, if that is another one; "" if not."""
-        limit_bytes = nearest_from_bytes(route, request)
-        if self._nearest is None or limit_bytes is None or head.status != HTTPStatus.OK:
-            return ""
-        if not head.version.has_ended or head.version.size_bytes < limit_bytes:
+        """The URL of a stored object at the nearest edge, if that is another one; "" if not."""
+        if nearest_from_bytes(route, request) is None or head.status != HTTPStatus.OK:
             return ""
         if evaluate(request.headers, head.version) is not Condition.HOLDS:
+            return ""
+        size = head.version.size_bytes if head.version.has_ended else None
+        return self._url_elsewhere(route, request, size)
+
+    def _url_elsewhere(self, route: Route, request: WebRequest, size_bytes: int | None) -> str:
+        limit_bytes = nearest_from_bytes(route, request)
+        if self._nearest is None or limit_bytes is None:
+            return ""
+        if size_bytes is None or size_bytes < limit_bytes:
             return ""
         edge = self._nearest.elsewhere(request.address)
         host = None if edge is None else with_edge_label(request.host, edge)
@@ -392,6 +406,13 @@ class HttpHandler:
         position: int,
     ) -> Response:
         subject, response = lookup.asset.subject, passed.response
+        if request.method == "HEAD" and response.status == HTTPStatus.OK:
+            # A GET that is passed through stays here: the origin has already handled it.
+            size = fold_fields(response.fields).get("content-length", "")
+            location = self._url_elsewhere(route, request, int(size) if size.isdecimal() else None)
+            if location:
+                response.close()
+                return self._builder.redirected(route, request, location, CacheResult.MISS)
         return self._builder.passed(
             route,
             request,

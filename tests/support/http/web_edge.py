@@ -24,6 +24,7 @@ from streamedge.control.log import ControlLog
 from streamedge.coordination.invalidation_feed import apply_invalidations
 from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.delivery.http.server import WebServer
+from streamedge.delivery.nearest import NearestEdges
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
 from tests.support.origins.scripted_origin import ScriptedOrigin
@@ -79,13 +80,14 @@ async def serve_web(
     beside: WebEdge | None = None,
     context: ssl.SSLContext | None = None,
     proxied: bool = False,
+    nearest: NearestEdges | None = None,
 ) -> AsyncIterator[WebEdge]:
     """Serves the distribution EWEB; ``root`` is a prepared cache folder.
 
     ``policy`` replaces its built-in cache policy. ``rules`` are further keys of the distribution,
     ``origin_keys`` of its origin, ``tables`` of the config. ``beside``: another worker of that
     edge, with the same folder. ``context``: over TLS. ``proxied``: each connection begins with a
-    PROXY header.
+    PROXY header. ``nearest``: the fleet's nearest edges.
     """
     async with AsyncExitStack() as stack:
         if beside is None:
@@ -130,7 +132,9 @@ async def serve_web(
         cache.invalidation_checker.apply_new()  # as a worker does at its start
         bindings = bind_origins(config, log, counts)
         countries = CountryDatabase(config.countries.database)
-        server = web_server(config, bindings, cache, log, counts, countries=countries)
+        server = web_server(
+            config, bindings, cache, log, counts, countries=countries, nearest=nearest
+        )
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         port = listener.getsockname()[1]

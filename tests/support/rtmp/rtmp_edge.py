@@ -27,6 +27,7 @@ from streamedge.control.database import ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.delivery.hosts import HostTable, OriginBinding
+from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.session import RtmpSession
@@ -133,11 +134,13 @@ async def serve_rtmp(
     countries: CountryDatabase = NO_COUNTRIES,
     proxies: Sequence[IpNetwork] = (),
     per_address_max: int = 0,
+    nearest: NearestEdges | None = None,
     **limits: Any,
 ) -> AsyncIterator[RtmpEdge]:
     """Serves distribution "E", application cfx/st of any host, with these limits.
 
-    With ``proxies`` each connection begins with a PROXY header.
+    With ``proxies`` each connection begins with a PROXY header. ``nearest``: the fleet's nearest
+    edges.
     """
     async with ScriptedOrigin() as origin:
         site = HttpOrigin(origin.url)
@@ -162,7 +165,11 @@ async def serve_rtmp(
         listener = socket.create_server(("127.0.0.1", 0))
         edge = RtmpEdge(origin, cache, listener.getsockname()[1], root.parent / "log", distribution)
         edge.streams = StreamResolver(
-            HostTable([distribution]), titles, countries, clock=lambda: edge.now_s
+            HostTable([distribution]),
+            titles,
+            countries,
+            clock=lambda: edge.now_s,
+            nearest=nearest,
         )
         server = RtmpServer(
             edge.streams,

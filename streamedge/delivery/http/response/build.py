@@ -305,7 +305,7 @@ class ResponseBuilder:
         return Response(message, None, result, None, check.reason or None)
 
     def redirected(
-        self, route: Route, request: WebRequest, location: str, stored: Stored
+        self, route: Route, request: WebRequest, location: str, result: CacheResult
     ) -> Response:
         """The response that sends a viewer to the edge that is nearest to it.
 
@@ -315,11 +315,11 @@ class ResponseBuilder:
         fields: tuple[Field, ...] = (("location", location), ("cache-control", "no-store"))
         if policy.cors is None:
             fields += (("access-control-allow-origin", "*"),)
-        context = self._context(request, time.time(), stored.result, None, "")
+        context = self._context(request, time.time(), result, None, "")
         context = context._replace(policy=policy.for_errors())
         text = "the nearest edge has this object"
         message = error_response(HTTPStatus.FOUND, text, context, request.method, fields)
-        return Response(message, None, stored.result, route.distribution.id)
+        return Response(message, None, result, route.distribution.id)
 
     def refused(
         self,
