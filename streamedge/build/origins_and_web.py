@@ -42,7 +42,7 @@ from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http.writing import SiteWriter
 from streamedge.origin.http_client.tls import TlsRules, system_tls
 from streamedge.origin.objects import ObjectUpstream
-from streamedge.origin.peer.tier import Fleet, Tier
+from streamedge.origin.peer.tier import Fleet, Tier, never_pending
 from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.s3.protocol import overridden_fields
 from streamedge.origin.upload_records import UploadRecords
@@ -232,7 +232,13 @@ def _bind(
     overlay = _with_pending_writes(origin, identity, write_queue, is_site=False)
     writer = DirectoryWriter(section.path, section.prefix)
     return OriginBinding(
-        name, identity, overlay, ObjectUpstream(overlay), writer=writer, groups=groups
+        name,
+        identity,
+        overlay,
+        ObjectUpstream(overlay),
+        writer=writer,
+        groups=groups,
+        is_pending=_is_pending(overlay),
     )
 
 
@@ -256,6 +262,7 @@ def _bind_site(
         sends_viewer_host=section.host == "viewer",
         writer=SiteWriter(origin, section.read_timeout),
         groups=groups,
+        is_pending=_is_pending(overlay),
     )
 
 
@@ -278,6 +285,7 @@ def _bind_bucket(
         relay=origin.writer,
         bucket=origin.bucket,
         groups=groups,
+        is_pending=_is_pending(overlay),
     )
 
 
@@ -313,6 +321,7 @@ def _bind_group(
         relay=first.relay,
         bucket=first.bucket,
         first=first,
+        is_pending=_is_pending(overlay),
     )
 
 
@@ -359,6 +368,10 @@ def _with_pending_writes(
     return PendingWritesOrigin(
         origin, identity, write_queue, bodies, is_site=is_site, overrides=overrides
     )
+
+
+def _is_pending(origin: Origin) -> Callable[[str], bool]:
+    return origin.is_pending if isinstance(origin, PendingWritesOrigin) else never_pending
 
 
 def _http_origin(section: HttpOriginConfig) -> HttpOrigin:
@@ -409,7 +422,8 @@ def origin_identity(section: AnyOriginConfig) -> str:
 
     Settings that affect its responses are part of it: with a secret header, an origin may send
     content that must not be shared with others. The keys of a bucket are not part of it: they are
-    rotated, and the cached objects would be lost.
+    rotated, and the cached objects would be lost. The identities on all edges of a tier are equal,
+    so no path of this machine is part of them.
     """
     if isinstance(section, DirectoryOriginConfig):
         return join_key("directory", str(section.path), section.prefix)
@@ -428,12 +442,22 @@ def origin_identity(section: AnyOriginConfig) -> str:
     )
 
 
+def _file_digest(file: Path) -> str:
+    """What a file holds, in place of its path, which other edges of a tier need not share."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return str(file)  # the first connection reports it
+
+
 def _credentials_digest(section: HttpOriginConfig | S3OriginConfig) -> str:
     """A digest of the secret headers and client certificate that the edge sends; "" without any."""
     headers = sorted((name.lower(), value) for name, value in _plain(section.headers))
     certificate = ""
     if isinstance(section, HttpOriginConfig) and section.client_certificate is not None:
         certificate = str(section.client_certificate)
+        if section.tier:
+            certificate = _file_digest(section.client_certificate)
     if not headers and not certificate:
         return ""
     parts = (part for field in headers for part in field)

@@ -51,7 +51,7 @@ class Peers:
         self, server: PeerServer, config: Config, bindings: Mapping[str, OriginBinding]
     ) -> None:
         """Uses a new config from the next request on."""
-        self.fleet.tiers = config.fleet.tiers
+        self.fleet.use_tiers(config.fleet.tiers)
         server.service.replace(bindings, ranges_max=config.limits.ranges)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.fleet_view import FleetView, MembersBefore, fleet_view, members_before
 from streamedge.control.invalidation_index import InvalidationIndex
@@ -32,6 +33,7 @@ class WorkerFleetView:
         status: FleetStatus,
         index: InvalidationIndex,
         database: ControlDatabase,
+        changes: ChangeCounter,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -39,11 +41,25 @@ class WorkerFleetView:
         self._status = status
         self._index = index
         self._database = database
+        self._changes = changes
         self._clock = clock
         self._view = FleetView()
         self._before = MembersBefore({}, 0.0)
         self._refreshed: list[asyncio.Event] = []
+        self._apply: Callable[[], object] = self.refresh
+        self._seen_change = changes.number
         self.refresh()
+
+    def apply_by(self, apply: Callable[[], object]) -> None:
+        """``apply`` reads the control log in this worker, and calls ``refresh``."""
+        self._apply = apply
+
+    def catch_up(self) -> None:
+        """As ``PeerView.catch_up``."""
+        number = self._changes.number
+        if number != self._seen_change:
+            self._seen_change = number
+            self._apply()
 
     def refresh(self) -> None:
         """Reads members and waiting entries again; what cannot be read stays as it is."""

@@ -28,7 +28,8 @@ FAILURES_INTERVAL_S = 60.0
 class SharedWrites:
     """The writes through one worker.
 
-    ``notify_publisher`` wakes the control process. ``check`` is called after each wake-up of this
+    ``notify_publisher`` wakes the control process. ``announce`` shows the edge's processes that an
+    entry waits. ``check`` is called after each wake-up of this
     worker.
     """
 
@@ -38,10 +39,12 @@ class SharedWrites:
         edge: str,
         notify_publisher: Callable[[], None],
         log: Log,
+        announce: Callable[[], None] = lambda: None,
     ) -> None:
         self._replica = Replica(database, edge, lambda *_keys: None)
         self._edge = edge
         self._notify_publisher = notify_publisher
+        self._announce = announce
         self._not_stored = RateLimitedEvent(
             log, "written_keys_not_shared", interval_s=FAILURES_INTERVAL_S
         )
@@ -86,6 +89,7 @@ class SharedWrites:
             while is_engine_up is None:
                 await asyncio.sleep(RETRY_S)  # nothing notifies when the database can be written
                 is_engine_up = await self._add(entry)
+            self._announce()
             self._notify_publisher()
             if not is_engine_up:
                 self._end_entry(entry.id)

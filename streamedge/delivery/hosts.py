@@ -6,7 +6,7 @@ Pure lookups in the configuration. HTTP and RTMP both use them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from streamedge.keys import join_key
 from streamedge.origin import Origin, OriginRequest, Upstream
 from streamedge.origin.names import site_path
 from streamedge.origin.peer.protocol import AssetDescription, TtlParts
-from streamedge.origin.peer.tier import Tier, TieredObject
+from streamedge.origin.peer.tier import Tier, TieredObject, never_pending
 from streamedge.origin.s3.protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
 
@@ -32,6 +32,7 @@ class OriginBinding:
     ``bucket``: its S3 name, which S3 clients put before the object's; ``relay`` makes their calls.
     ``first`` gets a group's writes; ``groups`` are the identities of the groups that contain it.
     ``tier``: what cacheable requests go through; None: they go from this edge to the origin.
+    ``is_pending``: whether a write of an object waits on this edge.
     """
 
     name: str
@@ -46,6 +47,7 @@ class OriginBinding:
     first: OriginBinding | None = None
     groups: tuple[str, ...] = ()
     tier: Tier | None = None
+    is_pending: Callable[[str], bool] = never_pending
 
     def key_part(self, name: str) -> str:
         """The part of a key that identifies an object or resource within the origin."""
@@ -84,9 +86,8 @@ class Distribution:
         )
         if binding.tier is None:
             return asset
-        upstream = binding.tier.upstream(
-            describe(asset, binding.identity, is_object=True), binding.upstream
-        )
+        described = describe(asset, binding.identity, is_object=True)
+        upstream = binding.tier.upstream(described, binding.upstream, binding.is_pending)
         return replace(
             asset, origin=TieredObject(binding.name, upstream, OriginRequest("GET", name))
         )

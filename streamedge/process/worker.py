@@ -268,6 +268,7 @@ def _share_writes(cache: Cache, context: WorkerContext, log: Log) -> SharedWrite
         edge.name,
         partial(wakeups.notify_at, wakeups.control),
         log,
+        cache.store.changes.announce_invalidation,
     )
     cache.share_writes = shared_writes.share
     return shared_writes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from streamedge.cache.invalidated import AppliedInvalidations
 from streamedge.cache.objects import Cache
+from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
@@ -76,11 +77,14 @@ class WorkerPeers:
         if peers is None:
             return apply_new
 
+        view = peers.fleet.view
+
         def apply_and_refresh() -> AppliedInvalidations:
             applied = apply_new()
-            peers.fleet.view.refresh()
+            view.refresh()
             return applied
 
+        view.apply_by(apply_and_refresh)
         return apply_and_refresh
 
     def replace(self, config: Config, bindings: Mapping[str, OriginBinding]) -> None:
@@ -111,18 +115,22 @@ def open_worker_peers(
     index = cache.invalidation_checker.index
     if not config.fleet.engine or config.fleet.certificate is None or index is None:
         return WorkerPeers()
-    view = peer_view(config, shared, database, index)
+    view = peer_view(config, shared, database, index, cache.store.changes)
     from streamedge.build.peers import open_peers  # noqa: PLC0415  # in a fleet only
 
     return WorkerPeers(open_peers(config, view, cache, log, counts))
 
 
 def peer_view(
-    config: Config, shared: SharedState, database: ControlDatabase, index: InvalidationIndex
+    config: Config,
+    shared: SharedState,
+    database: ControlDatabase,
+    index: InvalidationIndex,
+    changes: ChangeCounter,
 ) -> PeerView:
     """What this worker knows of its fleet."""
     from streamedge.coordination.peer_view import WorkerFleetView  # noqa: PLC0415  # in a fleet only
 
     if shared.fleet is None:
         raise ValueError("the processes share no state of a fleet")
-    return WorkerFleetView(config.edge.name, shared.fleet, index, database)
+    return WorkerFleetView(config.edge.name, shared.fleet, index, database, changes)

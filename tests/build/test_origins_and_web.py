@@ -78,6 +78,23 @@ async def test_different_origins_have_different_identities(
         await binding.origin.close()
 
 
+async def test_identity_in_a_tier_is_that_of_the_certificate_and_not_of_its_path(
+    tmp_path: Path,
+) -> None:
+    """All edges of the tier need the same identity, whatever folders they have."""
+    for name, content in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / name).write_text(content)
+    sections = {
+        name: {**HTTP, "tier": "eu", "client_certificate": str(tmp_path / name), "client_key": "k"}
+        for name in "abc"
+    }
+    bindings = await bind(**sections)
+    assert bindings["a"].identity == bindings["b"].identity
+    assert bindings["a"].identity != bindings["c"].identity
+    for binding in bindings.values():
+        await binding.origin.close()
+
+
 @pytest.mark.parametrize(
     ("origin", "change"),
     [

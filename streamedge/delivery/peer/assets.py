@@ -49,7 +49,7 @@ def peer_asset(
         tuple(_with_hop(list(request.fields), edge_name)),
         path=request.path,
     )
-    upstream = tier.upstream(described, binding.upstream)
+    upstream = tier.upstream(described, binding.upstream, binding.is_pending)
     asset = Asset(
         described.key,
         described.name,

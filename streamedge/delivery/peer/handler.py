@@ -1,9 +1,10 @@
 """Handles the requests of other edges: checks, then this edge's cache.
 
-A request is accepted only if this edge has the rank that the other one has computed, so edges with
-different views of the fleet never wait for each other. It must have applied the shared log at least
-as far as the other edge, so what that one knows to be invalid does not come back. The other edge
-has decided who may have the object; here a certificate of the fleet decides.
+Only if this edge has the rank that the other one has computed, it may wait and request for it, so
+edges with different views of the fleet never wait for each other; else it sends what is cached. It
+must have applied the shared log at least as far as the other edge, so what that one knows to be
+invalid does not come back. The other edge has decided who may have the object; here a certificate
+of the fleet decides.
 """
 
 from __future__ import annotations
@@ -84,6 +85,13 @@ class RefusedPeerError(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+class NotCachedError(RefusedPeerError):
+    """The other edge gets cached bytes only, and there are none."""
+
+    def __init__(self) -> None:
+        super().__init__(504, "not cached")
 
 
 class PeerService:
@@ -204,19 +212,27 @@ class PeerHandler:
         binding = find_binding(peer_request, service.bindings)
         if binding is None or binding.tier is None:
             raise RefusedPeerError(409, "no such origin with a tier here")
-        if not is_cached_only:
-            _check_rank(view, binding.tier, header, peer_request, request)
+        own_rank = _own_rank(view, binding.tier, peer_request, request)
+        is_other_rank = not is_cached_only and own_rank != header.rank
+        is_cached_only = is_cached_only or is_other_rank
         if not await view.has_applied(header.need, 0 if is_cached_only else BEHIND_WAIT_S):
             raise RefusedPeerError(409, "behind")
         target = peer_asset(peer_request, binding, binding.tier, view.name)
         if target is None:
             raise RefusedPeerError(400, "the key is not one of the origin")
-        if peer_request.version is not None:
+        try:
+            if peer_request.version is None:
+                route = _route(target, binding)
+                return await self._look_up(
+                    request, peer_request, target, route, interim, is_cached_only
+                )
             asset = variant_of(target, peer_request.variant)
             reader = service.cache.open_version(asset, OriginHead(peer_request.version, "", {}))
             return await self._read_version(request, peer_request.version, reader, is_cached_only)
-        route = _route(target, binding)
-        return await self._look_up(request, peer_request, target, route, interim, is_cached_only)
+        except NotCachedError as exc:
+            if is_other_rank:
+                raise RefusedPeerError(409, f"rank {own_rank} here") from exc
+            raise
 
     def _read(self, request: WebRequest) -> tuple[PeerHeader, PeerRequest]:
         """The two parts of a peer request. Raises RefusedPeerError."""
@@ -287,7 +303,7 @@ class PeerHandler:
             response = service.builder.passed(route, request, outcome.response, "")
             added = encode_answer(PeerAnswer(view.shared_position(position)))
             return _with_fields(response, [*added, *([("age", age)] if age else [])])
-        raise RefusedPeerError(504, "not cached")
+        raise NotCachedError
 
     async def _read_version(
         self, request: WebRequest, version: Version, reader: Reader, is_cached_only: bool
@@ -305,7 +321,7 @@ class PeerHandler:
             if is_cached_only:
                 span = Span(span.start, reader.ready_end(span.start, span.end))
                 if not span.size:
-                    raise RefusedPeerError(504, "not cached")
+                    raise NotCachedError
             else:
                 await reader.wait(span, eager=True)
         except BaseException:
@@ -395,14 +411,13 @@ class _Progress:
         self._timer = self._loop.call_later(PROGRESS_S, self._send)
 
 
-def _check_rank(
-    view: PeerView, tier: Tier, header: PeerHeader, peer_request: PeerRequest, request: WebRequest
-) -> None:
+def _own_rank(
+    view: PeerView, tier: Tier, peer_request: PeerRequest, request: WebRequest
+) -> int | None:
+    """This edge's rank for a request; None if it is no member of the tier."""
     is_read = peer_request.version is not None
     extent = extent_of(request.headers.get("range", ""), is_read=is_read)
-    rank = rank_of(view.name, peer_request.asset.key, extent, tier.owners())
-    if rank != header.rank:
-        raise RefusedPeerError(409, f"rank {rank} here")
+    return rank_of(view.name, peer_request.asset.key, extent, tier.owners())
 
 
 def _route(target: PeerAsset, binding: OriginBinding) -> Route:
@@ -435,7 +450,7 @@ async def _only_cached(response: Response) -> Response:
             head = message.head._replace(fields=fields)
             return response._replace(message=replace(message, head=head, span=shorter))
     await response.close()
-    raise RefusedPeerError(504, "not cached")
+    raise NotCachedError
 
 
 def _response(status: int, fields: Fields, reason: str) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -235,11 +235,6 @@ class PeerClients:
             lambda size: self._counts.add(Counter.PEER_BYTES, "received", size),
             lambda: self._cut_off(member.name, peer),
         )
-
-    async def keep_only(self, names: Collection[str]) -> None:
-        """Drops the connections to edges that have left the fleet."""
-        for name in [name for name in self._peers if name not in names]:
-            self._peers.pop(name).client.retire()
 
     async def close(self) -> None:
         """Drops all connections."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from math import inf
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.fleet.members import Member
@@ -50,6 +51,8 @@ TIER_EXTENT_BYTES = 64 << 20
 """An extent of the cache (``cache.storage.extent``): the part of an object that has one owner."""
 BYPASSES_MAX = 8  # of a worker at a time, so that a tier that fails does not flood the origin
 BYPASS_WAIT_S = 10.0  # for one of them
+PREVIOUS_OWNERS_S = 3600.0
+"""How long after a change of a tier new owners request from the previous ones."""
 PREVIOUS_OWNER_S = 0.5  # for an edge that sends what is cached, or refuses at once
 
 _FIRST_OF_RANGE = re.compile(r"bytes=(\d{1,18})-", re.ASCII)
@@ -61,6 +64,11 @@ _CONDITIONS = frozenset(
     }
 )
 _METHODS = frozenset({"GET", "HEAD"})
+
+
+def never_pending(_name: str) -> bool:
+    """For origins whose writes do not wait on this edge."""
+    return False
 
 
 class Fleet:
@@ -80,13 +88,32 @@ class Fleet:
         is_passed: Callable[[str], bool],
         tiers: Mapping[str, Sequence[str]],
     ) -> None:
-        self.tiers = tiers
+        self._tiers = tiers
+        self._previous_tiers = tiers
+        self._tiers_changed_s = -inf
         self.view = view
         self.clients = clients
         self.is_passed = is_passed
         self._counts = counts
         self._bypasses = asyncio.Semaphore(BYPASSES_MAX)
         self._bypassed = RateLimitedEvent(log, "tier_bypassed")
+
+    def use_tiers(self, tiers: Mapping[str, Sequence[str]]) -> None:
+        """Uses the tiers of a new config."""
+        if tiers != self._tiers:
+            self._previous_tiers, self._tiers = self._tiers, tiers
+            self._tiers_changed_s = asyncio.get_running_loop().time()
+
+    def owners(self, tier: str) -> list[Member]:
+        """The members that own the objects of a tier now."""
+        return owners(self._tiers.get(tier, ()), self.view.members)
+
+    def previous_owners(self, tier: str) -> list[Member]:
+        """As ``owners``, before the changes of the last hour; empty if there were none."""
+        tiers, members = self._tiers, self.view.previous_members
+        if asyncio.get_running_loop().time() < self._tiers_changed_s + PREVIOUS_OWNERS_S:
+            tiers, members = self._previous_tiers, members or self.view.members
+        return owners(tiers.get(tier, ()), members)
 
     async def bypass(
         self, upstream: Upstream, request: OriginRequest, reason: str, detail: str
@@ -121,15 +148,19 @@ class Tier:
 
     def owners(self) -> list[Member]:
         """The members that own objects now."""
-        return owners(self._fleet.tiers.get(self.name, ()), self._fleet.view.members)
+        return self._fleet.owners(self.name)
 
-    def previous_owners(self) -> list[Member]:
-        """As ``owners``, before the changes of the last hour; empty if there were none."""
-        return owners(self._fleet.tiers.get(self.name, ()), self._fleet.view.previous_members)
+    def upstream(
+        self,
+        asset: AssetDescription,
+        upstream: Upstream,
+        is_pending: Callable[[str], bool] = never_pending,
+    ) -> TieredUpstream:
+        """The upstream for the requests of an asset; ``upstream`` is its origin's own.
 
-    def upstream(self, asset: AssetDescription, upstream: Upstream) -> TieredUpstream:
-        """The upstream for the requests of an asset; ``upstream`` is its origin's own."""
-        return TieredUpstream(self._fleet, self, asset, upstream)
+        ``is_pending``: whether a write of the object waits on this edge.
+        """
+        return TieredUpstream(self._fleet, self, asset, upstream, is_pending)
 
 
 class TieredUpstream:
@@ -145,17 +176,21 @@ class TieredUpstream:
         tier: Tier,
         asset: AssetDescription,
         upstream: Upstream,
+        is_pending: Callable[[str], bool],
         variant: str = "",
     ) -> None:
         self._fleet = fleet
         self._tier = tier
         self._asset = asset
         self._upstream = upstream
+        self._is_pending = is_pending
         self._variant = variant
 
     def for_variant(self, key: str) -> TieredUpstream:
         """The upstream for reads of a variant's versions."""
-        return TieredUpstream(self._fleet, self._tier, self._asset, self._upstream, key)
+        return TieredUpstream(
+            self._fleet, self._tier, self._asset, self._upstream, self._is_pending, key
+        )
 
     def send_at_once(
         self, request: OriginRequest, interim: Callable[[int, Fields], None] | None
@@ -175,7 +210,10 @@ class TieredUpstream:
             return await self._upstream.send(request)
         fields = fold_fields(request.fields)
         extent = extent_of(fields.get("range", ""), is_read=request.if_match is not None)
+        if self._is_pending(request.name):
+            return await self._upstream.send(request)  # a write that only this edge has
         view = fleet.view
+        view.catch_up()
         order = ranks(asset.key, extent, self._tier.owners())
         before = [member.name for member in order]
         own_rank = before.index(view.name) if view.name in before else None
@@ -235,7 +273,7 @@ class TieredUpstream:
         """What the owner before the last change of members has cached."""
         fleet = self._fleet
         view = fleet.view
-        previous = ranks(self._asset.key, extent, self._tier.previous_owners())
+        previous = ranks(self._asset.key, extent, fleet.previous_owners(self._tier.name))
         if not previous or previous[0].name == view.name or not fleet.clients.admits(previous[0]):
             return None
         outcome = await fleet.clients.send(

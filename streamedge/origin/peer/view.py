@@ -5,7 +5,7 @@ Everything is read from memory: nothing here waits for the engine or for another
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from streamedge.fleet.members import Member
@@ -25,7 +25,18 @@ class PeerView(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Reads again what may have changed."""
+        """Reads again what may have changed; called when this worker is woken."""
+        ...
+
+    def apply_by(self, apply: Callable[[], object]) -> None:
+        """``apply`` is what ``catch_up`` calls; it ends with ``refresh``."""
+        ...
+
+    def catch_up(self) -> None:
+        """Applies what processes of this edge have announced since; called before each request.
+
+        After a write or an invalidation was answered, no worker requests by what it knew before.
+        """
         ...
 
     @property

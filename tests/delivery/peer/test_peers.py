@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -258,3 +259,45 @@ def owner(fleet: PeerFleet, name: str) -> str:
     known = fleet["lon-1"].view.members
     key = fleet["lon-1"].asset(name).key
     return ranks(key, 0, [known[one] for one in fleet.tier])[0].name
+
+
+async def test_edge_with_another_view_sends_what_it_has_cached_and_nothing_more(
+    fleet: PeerFleet,
+) -> None:
+    cached, other = [n for n in (f"film-{i}" for i in range(60)) if owner(fleet, n) == "fra-1"][:2]
+    for name in (cached, other):
+        fleet.origin.put(name, b"content")
+    parent, child = fleet["fra-1"], fleet["lon-1"]
+    await parent.read(cached, Span(0, 7))
+    parent.view.members = {name: parent.view.members[name] for name in ("ams-1", "lon-1")}
+    for name in (cached, other):
+        assert await child.read(name, Span(0, 7)) == b"content"
+    assert len([request for request in fleet.origin.requests if request.name == cached]) == 1
+    assert child.sent("refused") == 1
+    assert child.sent("answered") == 2  # the other one from the next member
+
+
+async def test_new_owners_after_a_change_of_the_tier_request_from_the_previous_ones(
+    fleet: PeerFleet,
+) -> None:
+    name = fleet.object_of("ams-1")
+    fleet.origin.put(name, FILM)
+    for edge in fleet.edges.values():
+        edge.fleet.use_tiers({"eu": ["fra-1"]})
+    await fleet["lon-1"].read(name, ALL)
+    for edge in fleet.edges.values():
+        edge.fleet.use_tiers({"eu": ["fra-1", "ams-1"]})
+    assert await fleet["ams-1"].read(name, ALL) == FILM.read(ALL)
+    assert fleet.origin.body_bytes_sent == FILM.size_bytes
+
+
+async def test_write_that_waits_on_this_edge_is_read_here(fleet: PeerFleet) -> None:
+    """Other edges do not have it yet, so the tier would return the object from before."""
+    name = fleet.object_of("fra-1")
+    fleet.origin.put(name, b"old")
+    assert await fleet["fra-1"].read(name, Span(0, 3)) == b"old"
+    child = fleet["lon-1"]
+    child.binding = replace(child.binding, is_pending=lambda pending: pending == name)
+    fleet.origin.put(name, b"new", etag='"2"')  # in the place of the queue of writes
+    assert await child.read(name, Span(0, 3)) == b"new"
+    assert child.sent("answered") == 0

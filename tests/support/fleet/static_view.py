@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,12 @@ class StaticView:
     has_unplaced_rows: bool = False
 
     def refresh(self) -> None:
+        """Nothing changes."""
+
+    def apply_by(self, apply: Callable[[], object]) -> None:
+        """Nothing changes."""
+
+    def catch_up(self) -> None:
         """Nothing changes."""
 
     async def has_applied(self, position: int, within_s: float) -> bool:
@@ -77,6 +83,12 @@ class FileView:
         return bool(self._read().get("unplaced", False))
 
     def refresh(self) -> None:
+        """Each value is read when it is used."""
+
+    def apply_by(self, apply: Callable[[], object]) -> None:
+        """Each value is read when it is used."""
+
+    def catch_up(self) -> None:
         """Each value is read when it is used."""
 
     async def has_applied(self, position: int, within_s: float) -> bool:

@@ -309,7 +309,7 @@ def build_cache_request(
         description = describe(
             asset, binding.identity, is_object=not binding.is_site, directives=directives
         )
-        upstream = tiered = binding.tier.upstream(description, upstream)
+        upstream = tiered = binding.tier.upstream(description, upstream, binding.is_pending)
         asset = replace(asset, origin=TieredObject(binding.name, tiered, _with_get(to_origin)))
     return CacheRequest(
         asset,
