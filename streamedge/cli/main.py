@@ -189,7 +189,8 @@ def invalidate(
         bool, typer.Option("--revoke", help="Also end running responses and plays.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Return once every worker has applied it.")
+        bool,
+        typer.Option("--wait", help="Return once every worker of every edge has applied it."),
     ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[

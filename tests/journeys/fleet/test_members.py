@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.engine.tcp_proxy import run_proxy
+from tests.support.fleet.edges import API, api_client
 from tests.support.fleet.fleet_edges import LEASE_S, FleetEdges, fleet_edges, status
 from tests.support.process.edge_process import EdgeProcess
 
@@ -117,8 +118,12 @@ def test_edges_are_lost_within_their_lease_when_the_engine_stops_answering(
     for edge in fleet.edges.values():
         fleet.until(lambda edge=edge: status(edge) == 200)  # type: ignore[misc]
         assert body(edge) == (b"new content", "Hit from streamedge")
-        lines = [line for line in edge.log("edge_state") if "position" in line]
-        assert [line["state"] for line in lines][-3:] == ["up", "lost", "up"]
+        fleet.until(lambda edge=edge: own_states(edge)[-3:] == ["up", "lost", "up"])  # type: ignore[misc]
+
+
+def own_states(edge: EdgeProcess) -> list[str]:
+    """The states that an edge has logged for itself."""
+    return [line["state"] for line in edge.log("edge_state") if "position" in line]
 
 
 def test_lease_runs_out_when_the_control_process_hangs_or_is_killed(fleet: FleetEdges) -> None:
@@ -177,3 +182,56 @@ def test_edge_that_is_cut_off_serves_or_refuses_as_it_is_configured(
         proxy.restore()
         fleet.until_up()
         fleet.until(lambda: status(edge, "a") == 200)
+
+
+def test_invalidation_that_waits_shows_milliseconds_for_each_edge(
+    fleet: FleetEdges, media: Path
+) -> None:
+    for edge in fleet.edges.values():
+        assert body(edge)[0] == b"old"
+    (media / "a").write_bytes(b"new content")
+    lines = fleet.command("ams-1", "invalidate", "EWEB", "/a", "--wait").stdout.splitlines()
+    for edge in fleet.edges.values():
+        assert body(edge)[0] == b"new content"
+    assert "in every edge" in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == ["  ams-1", "  fra-1", "  par-1"]
+    assert all(line.endswith(" ms") for line in lines[1:])
+
+
+def test_invalidation_is_in_progress_until_a_cut_off_edge_is_lost(
+    tmp_path: Path, redis_server: RedisServer, media: Path
+) -> None:
+    with (
+        run_proxy(redis_server.port) as proxy,
+        fleet_edges(
+            tmp_path,
+            API + FOLDER.format(media),
+            redis_server,
+            names=("fra-1", "ams-1"),
+            engine=lambda name: (
+                f"redis://127.0.0.1:{proxy.port}/0" if name == "ams-1" else redis_server.url
+            ),
+        ) as fleet,
+    ):
+        cut = fleet.edges["ams-1"]
+        assert body(cut)[0] == b"old"
+        client = api_client(fleet.edges["fra-1"])
+        proxy.cut()
+        (media / "a").write_bytes(b"new content")
+        batch = {"Paths": {"Quantity": 1, "Items": ["/a"]}, "CallerReference": "1"}
+        created = client.create_invalidation(DistributionId="EWEB", InvalidationBatch=batch)
+        identifier = created["Invalidation"]["Id"]
+        assert created["Invalidation"]["Status"] == "InProgress"
+        assert body(cut)[0] == b"old"
+
+        def invalidation_status() -> str:
+            got = client.get_invalidation(DistributionId="EWEB", Id=identifier)
+            return str(got["Invalidation"]["Status"])
+
+        while invalidation_status() != "Completed":
+            pass
+        assert body(cut)[0] == b"new content"
+        proxy.restore()
+        fleet.until_up()
+        assert body(cut)[0] == b"new content"
+        assert invalidation_status() == "Completed"
