@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -99,3 +101,53 @@ def test_parents_that_do_not_hear_the_log_serve_no_old_bytes(
             os.kill(pid, signal.SIGCONT)
     for edge in fleet.edges.values():
         await_body(edge, "film", origin.bytes_of("film"))
+
+
+def test_new_edge_of_the_tier_takes_what_the_fleet_has_from_the_other_edges(
+    tmp_path: Path,
+) -> None:
+    sizes = {f"film-{number}": 30_000 for number in range(24)}
+    with (
+        run_redis(tmp_path / "redis") as engine,
+        counting_origin(sizes) as origin,
+        tier_edges(
+            tmp_path, origin.url, names=NAMES, parents=3, late=("lon-1",), engine=engine.url
+        ) as fleet,
+    ):
+        for name in sizes:
+            for edge in fleet.edges.values():
+                assert body(edge, name) == origin.bytes_of(name)
+        assert origin.total_bytes == sum(sizes.values())
+        fleet.start("lon-1")
+        fleet.await_members()
+        for name in sizes:
+            assert body(fleet.edges["lon-1"], name) == origin.bytes_of(name)
+        assert origin.total_bytes == sum(sizes.values())
+
+
+def test_drained_edge_hands_its_objects_over(tmp_path: Path) -> None:
+    sizes = {f"film-{number}": 30_000 for number in range(24)}
+    with (
+        run_redis(tmp_path / "redis") as engine,
+        counting_origin(sizes) as origin,
+        tier_edges(tmp_path, origin.url, names=NAMES, engine=engine.url) as fleet,
+    ):
+        for name in sizes:
+            assert body(fleet.edges["lon-1"], name) == origin.bytes_of(name)
+        command = [sys.executable, "-m", "streamedge", "fleet", "drain", "fra-1", "--config"]
+        config = str(fleet.edges["ams-1"].folder / "config.toml")
+        subprocess.run([*command, config], check=True, timeout=60, capture_output=True)
+        fleet.edges["fra-1"].await_log("edge_state", 2)
+        for name in sizes:
+            assert body(fleet.edges["ams-1"], name) == origin.bytes_of(name)
+        assert origin.total_bytes == sum(sizes.values())
+        assert fleet.edges["fra-1"].stop() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_edge_is_left_out(fleet: TierEdges, origin: CountingOrigin, name: str) -> None:
+    fleet.kill(name)
+    for edge_name, edge in fleet.edges.items():
+        if edge_name != name:
+            assert body(edge, "film") == origin.bytes_of("film")
+    assert origin.total_bytes <= 200_000  # two edges read it, if the owner was killed
