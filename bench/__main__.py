@@ -20,7 +20,7 @@ from importlib import metadata
 from rich.console import Console
 
 from bench import invalidation, packaging, report, restart, rounds
-from bench.fleet import shared_log
+from bench.fleet import failovers, invalidations, old_answers, shared_log
 from bench.http import (
     cold_http,
     cold_throughput,
@@ -180,6 +180,25 @@ BENCHMARKS = {
         " that report their position after each batch; each is a process. Single entries"
         f" {1000 * shared_log.INTERVAL_S:.0f} ms apart; then {shared_log.RATE:,} a second. A proxy"
         " of our own delays the distant engine. No core pinning.",
+    ),
+    "fleet-invalidation": Benchmark(
+        invalidations.invalidations,
+        f"POST /invalidations of one object on one edge of {invalidations.EDGES}, each time another"
+        " one, with a valid copy on all; until the last edge serves it no longer, as a viewer of"
+        " each edge sees. A proxy of our own delays the distant engine. No core pinning.",
+    ),
+    "fleet-old-answers": Benchmark(
+        old_answers.old_answers,
+        f"{old_answers.OBJECTS} objects on {old_answers.EDGES} edges with a lease of 2 s get other"
+        " content at the origin, and everything is invalidated on one edge; once CloudFront's API"
+        " there says Completed, all objects are requested on all edges, those that are cut off"
+        " included, and again when all is mended.",
+    ),
+    "fleet-failovers": Benchmark(
+        failovers.failovers,
+        f"{failovers.EDGES} edges; in each round {failovers.KEPT} invalidations, a replica of the"
+        f" engine that stops to replicate, {failovers.LOST} more, and the engine killed; all edges"
+        " are led to the replica. Rows of the edges' control logs and of the engine's log.",
     ),
     "invalidation": Benchmark(
         invalidation.invalidation,

@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -61,12 +61,18 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
+        self._is_synced = True
         self._file = (0, 0)  # the device and inode of the file that is connected
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction: all of it is on disk afterwards, or none of it if this raises."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
+    def transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """A write transaction: all of it is on disk afterwards, or none of it if this raises.
+
+        Without ``synced`` a power failure may undo it, unless a later transaction was synced: for
+        what can be read again from elsewhere. Other processes see it at once, and kill -9 does not
+        undo it.
+        """
+        with self._transaction("BEGIN IMMEDIATE", synced=synced) as connection:
             yield connection
 
     @contextmanager
@@ -88,10 +94,16 @@ class Database:
             self._disconnect()
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(
+        self, begin: str, *, synced: bool | None = None
+    ) -> Iterator[sqlite3.Connection]:
+        """``synced``: None for one that only reads."""
         with self._lock, self._named_errors():
             connection = self._connected()
             try:
+                if synced is not None and synced is not self._is_synced:
+                    connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+                    self._is_synced = synced
                 connection.execute(begin)
                 yield connection
                 connection.execute("COMMIT")
@@ -130,12 +142,8 @@ class Database:
                 return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        # SQLite gives the files beside it the same mode, so none is ever readable by others. A file
-        # that exists is not opened: closing it again would release the locks that SQLite holds for
-        # other connections of this process, and the next process that ends would delete the WAL.
-        with suppress(FileExistsError):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            os.close(os.open(self.path, flags, FILE_MODE))
+        # SQLite gives the files beside it the same mode, so none is ever readable by others.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         self._file = _identity(self.path)
         connection = sqlite3.connect(
             self.path,
@@ -147,6 +155,7 @@ class Database:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            self._is_synced = True
             self._migrate(connection)
             if self._file != _identity(self.path):
                 raise self._error(f"{self._title}: {self.path} was replaced just now")

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from streamedge.control.database import ControlDatabase
+from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.fleet_entries import count_unpublished
 from streamedge.fleet.entries import EntryKind, decode_entry
 from streamedge.fleet.members import Member, Role, member_of
@@ -83,6 +83,15 @@ def read_fleet_view(database: ControlDatabase) -> FleetView:
     """The view now. Raises ControlError."""
     with database.read() as connection:
         return fleet_view(connection)
+
+
+def has_waiting_entries(database: ControlDatabase) -> bool:
+    """Whether entries of this edge wait to be published; True where that cannot be read."""
+    try:
+        with database.read() as connection:
+            return count_unpublished(connection) > 0
+    except ControlError:
+        return True
 
 
 def fleet_view(connection: sqlite3.Connection) -> FleetView:

@@ -139,11 +139,6 @@ class Replica:
         with self.database.read() as connection:
             return fleet_entries.find_place(connection, entry_id)
 
-    def place_of_row(self, epoch: int) -> fleet_entries.EntryPlace | None:
-        """Where the entry of a row of the control log is; None: it is applied everywhere."""
-        with self.database.read() as connection:
-            return fleet_entries.place_of_row(connection, epoch)
-
     # Own entries
 
     def add_own(self, entry: Entry) -> None:
@@ -226,8 +221,12 @@ class Replica:
         return is_replaced
 
     def apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
-        """Applies one or more entries that follow the applied position; returns the new state."""
-        with self.database.transaction() as connection:
+        """Applies one or more entries that follow the applied position; returns the new state.
+
+        Not synced to the disk: after a power failure the entries, and with them the position, are
+        read again from the shared log, and what was cached before is validated anyway.
+        """
+        with self.database.transaction(synced=False) as connection:
             state = replica_state(connection)
             if state is None or entries[0].position <= state.position:
                 raise ValueError("these entries do not follow the applied ones")

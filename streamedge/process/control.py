@@ -99,18 +99,14 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     invalidation_feed = InvalidationFeed(
         config.edge.cache, shared.wakeups, shared.worker_status, change_event
     )
-    fleet = _start_fleet(shared, effective, invalidation_feed, change_event, services, log)
+    fleet = _start_fleet(
+        shared, effective, invalidation_feed, change_event, loop_database, services, log
+    )
     edge = "" if fleet is None else config.edge.name
     control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
     shared_changes = None if fleet is None else fleet.changes
     api = cloudfront_routes(
-        database,
-        lambda: effective.from_file,
-        invalidation_feed,
-        log,
-        shared_changes,
-        edge,
-        None if fleet is None else fleet.completion.is_completed,
+        database, lambda: effective.from_file, invalidation_feed, log, shared_changes, edge
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -126,7 +122,6 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
                         invalidation_feed,
                         change_event,
                         lambda: _root_objects(effective.config),
-                        None if fleet is None else fleet.completion,
                     ),
                     *api,
                 ],
@@ -185,6 +180,7 @@ def _start_fleet(
     effective: EffectiveConfig,
     invalidation_feed: InvalidationFeed,
     change_event: ChangeEvent,
+    loop_database: ControlDatabase,
     services: Services,
     log: Log,
 ) -> FleetParts | None:
@@ -198,7 +194,9 @@ def _start_fleet(
             Gauge.RTMP_CONNECTIONS
         )
 
-    fleet = FleetParts(effective, invalidation_feed, shared.fleet, change_event, load, log)
+    fleet = FleetParts(
+        effective, invalidation_feed, shared.fleet, change_event, load, loop_database, log
+    )
     fleet.start(services)
     return fleet
 

@@ -18,6 +18,7 @@ from cryptography import x509
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase, copy_database
+from streamedge.control.fleet_view import has_waiting_entries
 from streamedge.control.replica import Replica
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
@@ -27,7 +28,6 @@ from streamedge.fleet.members import Member, Role
 from streamedge.fleet.position import START
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
-from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
@@ -41,7 +41,8 @@ EXPIRY_WARNED_DAYS = 30
 class FleetParts:
     """The service, what the API needs of it, and their connection to the database.
 
-    ``load`` returns the open connections of viewers. ``change_event`` belongs to this process.
+    ``load`` returns the open connections of viewers. ``change_event`` belongs to this process,
+    ``loop_database`` to its event loop.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FleetParts:
         status: FleetStatus,
         change_event: ChangeEvent,
         load: Callable[[], int],
+        loop_database: ControlDatabase,
         log: Log,
     ) -> None:
         config = effective.config
@@ -76,6 +78,7 @@ class FleetParts:
             invalidation_feed.publish,
             lambda: str(copy_aside(folder)),
             log,
+            lambda: has_waiting_entries(loop_database),
         )
         self.changes = FleetChanges(self.service, asyncio.get_running_loop())
         self._invalidation_feed = invalidation_feed
@@ -92,14 +95,6 @@ class FleetParts:
             load=load,
             drains=self._drains,
         )
-
-        self.completion = CompletionWatch(
-            self.service, self.presence, change_event, self._observe_completion
-        )
-        self.last_completion = Completion({}, is_completed=False)
-
-    def _observe_completion(self, completion: Completion) -> None:
-        self.last_completion = completion
 
     def start(self, services: Services) -> None:
         """Starts the tasks of the service and of the presence."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from streamedge.control.replica import Documents, Replica, ReplicaState
@@ -42,7 +42,8 @@ class Follower:
     """Follows the log of ``engine`` into ``replica``.
 
     ``copy_aside`` copies the control database before its documents are replaced by the fleet's; it
-    returns the name of the copy. It and the replica are called in threads.
+    returns the name of the copy. ``put_into_effect`` is called when a step has applied entries.
+    Both, and the replica, are called in threads.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Follower:
         replica: Replica,
         log: Log,
         copy_aside: Callable[[], str],
+        put_into_effect: Callable[[], None] = lambda: None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -58,6 +60,7 @@ class Follower:
         self._replica = replica
         self._log = log
         self._copy_aside = copy_aside
+        self._put_into_effect = put_into_effect
         self._clock = clock
         self.position = START
         self.entry_id = ""
@@ -96,10 +99,16 @@ class Follower:
         if unreadable:
             effect = "everything cached is invalid"
             self._log.event("fleet_entries_unreadable", positions=unreadable, effect=effect)
-        state = await asyncio.to_thread(self._replica.apply, entries)
+        state = await asyncio.to_thread(self._apply, entries)
         self.position, self.entry_id = state.position, state.entry_id
         self.line = max(self.line, line_of(self.position))
         return Applied(entries, is_replaced=False)
+
+    def _apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
+        """One call in a thread, so that entries take effect without a change of threads between."""
+        state = self._replica.apply(entries)
+        self._put_into_effect()
+        return state
 
     async def _compare(self, state: ReplicaState) -> History:
         bounds = await self._engine.bounds()

@@ -29,6 +29,7 @@ WATCH_S = 1.0
 RETRY_S = 0.2
 CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
 REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
+LOOKS_APART_S = 0.01  # after an entry all edges report at about the same time
 
 
 class AppliedLog(NamedTuple):
@@ -86,8 +87,8 @@ class PresenceReporter:
 
     @property
     def state(self) -> EdgeState:
-        """The state of this edge now."""
-        return lease.at(self.standing, self._clock()).state
+        """The state of this edge."""
+        return self.standing.state
 
     @property
     def head(self) -> int:
@@ -153,6 +154,7 @@ class PresenceReporter:
                 self._update(await self._engine.presence_after(WATCH_S))
             except EngineError:
                 await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(LOOKS_APART_S)
 
     async def check(self) -> None:
         """Notices the end of the lease, and a drain; called every CHECK_INTERVAL_S."""

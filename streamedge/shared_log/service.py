@@ -37,7 +37,8 @@ class FleetService:
     """Follows and publishes for the edge described by ``member``.
 
     ``publish_rows(local_position)`` puts rows of the control log into effect in all workers; it
-    blocks, and is called in a thread. ``copy_aside``: see ``Follower``.
+    blocks, and is called in a thread. ``copy_aside``: see ``Follower``. ``has_waiting()``: whether
+    entries may wait to be published; it does not block.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class FleetService:
         publish_rows: Callable[[int], None],
         copy_aside: Callable[[], str],
         log: Log,
+        has_waiting: Callable[[], bool] = lambda: True,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -70,9 +72,13 @@ class FleetService:
         """Why the API's changes are refused now, as a sentence; "" where they are not."""
         self.view = FleetView()
         """As of the last batch."""
-        self._follower = Follower(engine, replica, log, copy_aside, clock=clock)
+        self._follower = Follower(
+            engine, replica, log, copy_aside, self._put_into_effect, clock=clock
+        )
+        self._in_effect = (0, FleetView())
         self._publisher = Publisher(engine, replica, log, monotonic=monotonic)
         self._publish_rows = publish_rows
+        self._has_waiting = has_waiting
         self._log = log
         self._clock = clock
         self._monotonic = monotonic
@@ -159,8 +165,10 @@ class FleetService:
                 )
                 continue
             self._unpublished.clear()
+            count = 0
             try:
-                count = await self._publisher.step(self.line, self._follower.position)
+                if self._has_waiting():
+                    count = await self._publisher.step(self.line, self._follower.position)
             except (EngineError, ControlError):
                 failures += 1  # the follower logs the engine's state
                 await asyncio.sleep(_pause_s(failures))
@@ -191,7 +199,8 @@ class FleetService:
         await self._follower.synchronize()
         self._publisher.forget()
         await asyncio.to_thread(self.replica.note_engine, is_up=True)
-        await self._publish_applied()
+        await asyncio.to_thread(self._put_into_effect)
+        self._note_applied()
         if not self.is_engine_up:
             self.is_engine_up = True
             down_s = self._monotonic() - self._down_since_s
@@ -214,7 +223,9 @@ class FleetService:
         if applied.entries or applied.is_replaced:
             self._followed_entries += len(applied.entries)
             self._publisher.note_followed(applied.entries)
-            await self._publish_applied()
+            if applied.is_replaced:
+                await asyncio.to_thread(self._put_into_effect)
+            self._note_applied()
             self._unpublished.set()
             self.change_event.notify()
 
@@ -224,16 +235,16 @@ class FleetService:
             self._log.event("fleet_caught_up", position=format_position(self._follower.position))
             self.change_event.notify()
 
-    async def _publish_applied(self) -> None:
-        """Makes the workers apply what was applied here."""
-        position, entry_id = self._follower.position, self._follower.entry_id
-        local_position, self.view = await asyncio.to_thread(self._read_applied)
-        await asyncio.to_thread(self._publish_rows, local_position)
-        self.position, self.entry_id, self.local_position = position, entry_id, local_position
+    def _put_into_effect(self) -> None:
+        """Makes the workers apply what was applied here. Called in a thread."""
+        local_position = self.replica.local_position()
+        self._publish_rows(local_position)
+        self._in_effect = local_position, self.replica.view()
 
-    def _read_applied(self) -> tuple[int, FleetView]:
-        view = self.replica.view()
-        return self.replica.local_position(), view
+    def _note_applied(self) -> None:
+        """What was applied here is in effect."""
+        self.position, self.entry_id = self._follower.position, self._follower.entry_id
+        self.local_position, self.view = self._in_effect
 
     async def _publish_own_member(self) -> None:
         """Publishes this edge's own description where the fleet has none or another one.
