@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -142,8 +142,12 @@ class Database:
                 return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        # SQLite gives the files beside it the same mode, so none is ever readable by others.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        # SQLite gives the files beside it the same mode, so none is ever readable by others. A file
+        # that exists is not opened: closing it again would release the locks that SQLite holds for
+        # other connections of this process, and the next process that ends would delete the WAL.
+        with suppress(FileExistsError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(self.path, flags, FILE_MODE))
         self._file = _identity(self.path)
         connection = sqlite3.connect(
             self.path,

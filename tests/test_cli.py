@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from streamedge.cli.main import SMALLEST_CONFIG, app
+from streamedge.cli.main import app
+from streamedge.cli.output import SMALLEST_CONFIG
 from streamedge.config.load import load
 
 ROOT = Path(__file__).parents[1]

@@ -29,11 +29,13 @@ def cloudfront_routes(
     log: Log,
     shared_changes: SharedChanges | None = None,
     edge: str = "",
+    is_completed: Callable[[int, float], bool] | None = None,
 ) -> list[Route]:
     """The routes under ``/2020-05-31/``; ``from_file`` returns the config file as last applied.
 
     The response to a change waits until all running workers have applied it, or for the timeout.
-    ``shared_changes`` and ``edge`` (its name): of an edge in a fleet.
+    ``shared_changes``, ``edge`` (its name) and ``is_completed`` (see
+    ``api.operations.invalidations``): of an edge in a fleet.
     """
     rows = ControlLog(database)
 
@@ -47,7 +49,7 @@ def cloudfront_routes(
     def handlers() -> Handlers:
         from streamedge.api.operations.handlers import api_handlers  # noqa: PLC0415  # most edges have no API key
 
-        return api_handlers(database, from_file, announce, shared_changes, edge)
+        return api_handlers(database, from_file, announce, shared_changes, edge, is_completed)
 
     return api_routes(handlers, lambda: _settings(from_file()), log)
 

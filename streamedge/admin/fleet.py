@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,8 +28,10 @@ from streamedge.fleet.members import Member, Role
 from streamedge.fleet.position import format_position, line_of, sequence_of
 from streamedge.fleet.states import EdgeState
 from streamedge.shared_log.engine import EngineError
-from streamedge.shared_log.presence import PresenceReporter
-from streamedge.shared_log.service import FleetService
+
+if TYPE_CHECKING:
+    from streamedge.shared_log.presence import PresenceReporter
+    from streamedge.shared_log.service import FleetService
 
 PUBLISHED_TIMEOUT_S = 5.0
 APPLIED_TIMEOUT_S = 2.0

@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,6 +31,10 @@ from streamedge.control.log import (
 from streamedge.coordination.invalidation_feed import APPLIED_TIMEOUT_S, InvalidationFeed
 from streamedge.coordination.wakeups import ChangeEvent
 
+if TYPE_CHECKING:
+    from streamedge.shared_log.completion import CompletionWatch
+
+FLEET_TIMEOUT_S = 20.0  # an edge that is cut off is waited for until its lease is over
 BODY_BYTES_MAX = 16 << 20  # ITEMS_MAX items of the longest kind, escaped
 _MEMBERS = frozenset(
     {"distribution", "items", "tags", "soft", "revoke", "caller_reference", "wait"}
@@ -52,11 +56,13 @@ def invalidation_routes(
     invalidation_feed: InvalidationFeed,
     change_event: ChangeEvent,
     root_objects: Callable[[], Mapping[str, str]],
+    completion: CompletionWatch | None = None,
 ) -> list[Route]:
     """The routes of invalidations.
 
     ``root_objects`` returns the default root objects of all distributions by id ("": none).
     ``change_event`` belongs to this process; workers notify it when they have applied a row.
+    ``completion``: in a fleet, a call that waits does so for all edges.
     """
 
     def root_object_of(distribution: str) -> str:
@@ -80,6 +86,7 @@ def invalidation_routes(
 
     async def invalidate(request: Request) -> Response:
         body = _parse(await _body(request))
+        began_s = 0.0 if completion is None else completion.now_s()
         root_object = root_object_of(body.distribution)
         try:
             row, position = await asyncio.to_thread(append, body, root_object)
@@ -88,7 +95,10 @@ def invalidation_routes(
         except CallerReferenceError as exc:
             raise HTTPException(409, str(exc)) from exc
         members = _row_members(row)
-        if body.wait:
+        if body.wait and completion is not None:
+            done = await completion.wait(row.epoch, FLEET_TIMEOUT_S, began_s)
+            members["applied"], members["edges"] = done.is_completed, done.edge_ms
+        elif body.wait:
             await change_event.wait_for(
                 lambda: invalidation_feed.have_applied(position), APPLIED_TIMEOUT_S
             )

@@ -67,7 +67,7 @@ from streamedge.origin import (
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ResponseRead, object_error
 from streamedge.origin.peer.client import PeerResponse
-from streamedge.origin.peer.tier import TieredObject
+from streamedge.origin.peer.tier import TieredObject, TieredUpstream
 from streamedge.spans import Span
 
 SMALL_BODY_WAIT_S = 0.02  # for the rest of a small body; after that it is stored as it comes
@@ -544,6 +544,14 @@ class ResponseCache:
                     origin_request, method=method, fields=without_range(origin_request.fields)
                 )
                 response = await self._send(request.upstream, origin_request)
+            if isinstance(response, PeerResponse):
+                # The other edge may have requested it earlier than now.
+                position = older_of(sent_at.position, response.as_of)
+                if self._is_refused_as_of(position, asset, record, response):
+                    response.close()
+                    response = await _without_tier(request.upstream, origin_request)
+                else:
+                    lookup.sent_at = sent_at = sent_at._replace(position=position)
         except OriginError as exc:
             if record is None or not may_serve_stale(self._cache, request, asset, record):
                 raise
@@ -551,10 +559,6 @@ class ResponseCache:
             lookup.cache_status.served_stale = True
             self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
             return
-        if isinstance(response, PeerResponse):
-            # The other edge may have requested it earlier than now.
-            position = older_of(sent_at.position, response.as_of)
-            lookup.sent_at = sent_at = sent_at._replace(position=position)
         try:
             is_handled = await self._handle_response(
                 lookup, request, asset, record, origin_request, response, sent_at
@@ -571,6 +575,24 @@ class ResponseCache:
                 f"{asset.origin_name} {asset.name!a}: unexpected status {response.status}",
             )
         await self._fetch(lookup, request, asset, None, is_passed=True)
+
+    def _is_refused_as_of(
+        self, position: int, asset: Asset, record: Record | None, response: OriginResponse
+    ) -> bool:
+        """Whether an invalidation forbids a response as of ``position``; ``record``: what it may
+        confirm."""
+        fields = fold_fields(response.fields)
+        stored = fields if record is None else {**record.head.headers, **fields}
+        now = self._cache.sent_now()
+        as_of = Record(
+            asset.key,
+            OriginHead(Version("", 0), "", stored),
+            now.time_s,
+            sent_change=now.change,
+            position=position,
+        )
+        checker = self._cache.invalidation_checker
+        return checker.invalidated(asset, as_of).verdict is Verdict.REFUSED
 
     async def _send(
         self,
@@ -750,6 +772,13 @@ class ResponseCache:
     def _update_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
         if self._cache.varying.get(key) != varies_by:
             self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
+
+
+async def _without_tier(upstream: Upstream, origin_request: OriginRequest) -> OriginResponse:
+    """The origin's own response, in place of an older one of another edge."""
+    if isinstance(upstream, TieredUpstream):
+        return await upstream.send_past_tier(origin_request)
+    return await upstream.send(origin_request)
 
 
 def _sent_fields(request: CacheRequest, origin_request: OriginRequest) -> Mapping[str, str]:

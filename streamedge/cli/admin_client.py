@@ -108,13 +108,16 @@ def invalidate(
 
 
 def invalidation_summary(result: Mapping[str, Any]) -> str:
-    """The result of ``invalidate`` in one line."""
+    """The result of ``invalidate`` in one line; in a fleet, with one more for each edge."""
     count = len(result["items"])
     items = f"{result['id']}: {count} item{'s' if count > 1 else ''} of {result['distribution']}"
     state = "stale from now on" if result["soft"] else "not served again from now on"
+    edges = "".join(f"\n  {name}: {ms} ms" for name, ms in result.get("edges", {}).items())
+    place = "edge" if "edges" in result else "worker"
     if result.get("applied") is False:
-        return f"{items} {state}, but not every worker has applied it yet: see the log."
-    return f"{items} {state}{', in every worker' if result.get('applied') else ''}."
+        where = "streamedge fleet shows why" if "edges" in result else "see the log"
+        return f"{items} {state}, but not every {place} has applied it yet: {where}.{edges}"
+    return f"{items} {state}{f', in every {place}' if result.get('applied') else ''}.{edges}"
 
 
 def list_writes(admin: Address) -> dict[str, Any]:

@@ -10,38 +10,24 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from streamedge.config.load import load
-from streamedge.config.schema.config import Config
-from streamedge.errors import ConfigError, StreamEdgeError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-EXIT_EDGE_REFUSED = 1
-EXIT_CONFIG_INVALID = 2
-
-SMALLEST_CONFIG = """\
-[origins.samples]
-type = "directory"
-path = "media"
-
-[[distributions]]
-id = "EWEB"
-type = "web"
-origin = "samples"
-
-[[distributions]]
-id = "ESTREAM"
-type = "rtmp"
-origin = "samples"
-"""
+from streamedge.cli.fleet import fleet_app
+from streamedge.cli.output import (
+    DEFAULT_CONFIG,
+    EXIT_CONFIG_INVALID,
+    EXIT_EDGE_REFUSED,
+    ConfigOption,
+    SameConfigOption,
+    exit_on,
+    exit_on_admin_error,
+    load_or_exit,
+    show,
+    show_mistakes,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -51,14 +37,6 @@ app = typer.Typer(
     epilog="Begin with [bold]streamedge check[/bold], then [bold]streamedge serve[/bold]."
     " Every key of the config file is explained in docs/reference/config.md.",
 )
-
-ConfigOption = Annotated[
-    Path,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="The config file; paths in it start from its folder."
-    ),
-]
-DEFAULT_CONFIG = Path("config.toml")
 
 
 def _show_version(is_requested: bool) -> None:
@@ -97,7 +75,7 @@ def streamedge(
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Start the edge and run it until it is stopped."""
     gc.disable()  # imported modules are no garbage; the supervisor enables it again
-    loaded = _load_or_exit(config)
+    loaded = load_or_exit(config)
     from streamedge.process.supervisor import serve as run  # noqa: PLC0415  # keeps check and help quick
 
     raise typer.Exit(run(loaded, config))
@@ -115,7 +93,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from streamedge.cli.config_summary import summary  # noqa: PLC0415
     from streamedge.control.recovery import problem_with  # noqa: PLC0415
 
-    loaded = _load_or_exit(config)
+    loaded = load_or_exit(config)
     if problem := problem_with(loaded.edge.cache):
         typer.echo(f"streamedge: {problem}", err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID)
@@ -123,6 +101,11 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     console = Console(markup=False, highlight=False)
     for table in summary(loaded):
         console.print(table)
+    if loaded.fleet.engine:
+        from streamedge.cli.fleet import engine_problems  # noqa: PLC0415
+
+        for problem in engine_problems(loaded):
+            console.print(f"Warning: {problem}")
     console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
 
 
@@ -140,13 +123,13 @@ def distributions(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
     """List the distributions of the config file and of the API."""
-    loaded = _load_or_exit(config)
+    loaded = load_or_exit(config)
     from streamedge.cli.listings import NoDistributionError, distribution_tables, list_distributions  # noqa: PLC0415
     from streamedge.control.database import ControlError  # noqa: PLC0415
 
-    with _exit_on(ControlError, NoDistributionError):
+    with exit_on(ControlError, NoDistributionError):
         items = list_distributions(loaded, identifier)
-    _show(items, distribution_tables(items), as_json=as_json)
+    show(items, distribution_tables(items), as_json=as_json)
 
 
 @app.command(
@@ -162,20 +145,20 @@ def reload(
     ] = False,
 ) -> None:
     """Reload the config file of the running edge."""
-    loaded = _load_or_exit(config, "nothing has changed")
+    loaded = load_or_exit(config, "nothing has changed")
     from streamedge.cli.admin_client import (  # noqa: PLC0415
         AdminError,
         reload_summary,
     )
     from streamedge.cli.admin_client import reload as request_reload  # noqa: PLC0415
 
-    with _exit_on_admin_error():
+    with exit_on_admin_error():
         try:
             result = request_reload(loaded.listen.admin)
         except AdminError as exc:
             if "problems" not in exc.body:
                 raise
-            _show_mistakes(exc.body["problems"], "nothing has changed")
+            show_mistakes(exc.body["problems"], "nothing has changed")
             raise typer.Exit(EXIT_CONFIG_INVALID) from exc
     if as_json:
         typer.echo(json.dumps(result, indent=2))
@@ -206,7 +189,8 @@ def invalidate(
         bool, typer.Option("--revoke", help="Also end running responses and plays.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Return once every worker has applied it.")
+        bool,
+        typer.Option("--wait", help="Return once every worker of every edge has applied it."),
     ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[
@@ -214,11 +198,11 @@ def invalidate(
     ] = False,
 ) -> None:
     """Invalidate cached objects."""
-    loaded = _load_or_exit(config, "nothing has changed")
+    loaded = load_or_exit(config, "nothing has changed")
     from streamedge.cli import admin_client as client  # noqa: PLC0415
 
     admin, options = loaded.listen.admin, {"soft": soft, "revoke": revoke, "wait": wait}
-    with _exit_on_admin_error():
+    with exit_on_admin_error():
         result = client.invalidate(admin, distribution, paths or (), tags or (), **options)
     typer.echo(json.dumps(result, indent=2) if as_json else client.invalidation_summary(result))
     if result.get("applied") is False:
@@ -307,14 +291,14 @@ def keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
     """List the public keys that verify signatures, and the distributions that trust them."""
-    loaded = _load_or_exit(config)
+    loaded = load_or_exit(config)
     from streamedge.cli.listings import key_tables, list_keys  # noqa: PLC0415
     from streamedge.control.database import ControlError  # noqa: PLC0415
 
-    with _exit_on(ControlError):
+    with exit_on(ControlError):
         items = list_keys(loaded)
     none = "No public keys. Declare them in tables [public_keys.ID] of the config file."
-    _show(items, key_tables(items), as_json=as_json, ending="" if items else none)
+    show(items, key_tables(items), as_json=as_json, ending="" if items else none)
 
 
 writes_app = typer.Typer(
@@ -332,10 +316,6 @@ app.add_typer(writes_app, name="writes")
 SerialArgument = Annotated[
     int, typer.Argument(metavar="SERIAL", help="The write's number, as streamedge writes shows it.")
 ]
-SameConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="The config file of the running edge."),
-]
 
 
 @writes_app.callback(invoke_without_command=True)
@@ -352,10 +332,10 @@ def writes(
         return
     from streamedge.cli.admin_client import list_writes, writes_summary, writes_tables  # noqa: PLC0415
 
-    loaded = _load_or_exit(config)
-    with _exit_on_admin_error():
+    loaded = load_or_exit(config)
+    with exit_on_admin_error():
         items = list_writes(loaded.listen.admin)
-    _show(items, writes_tables(items), as_json=as_json, ending=writes_summary(items))
+    show(items, writes_tables(items), as_json=as_json, ending=writes_summary(items))
 
 
 @writes_app.command(epilog="Example: [bold]streamedge writes retry 7[/bold].")
@@ -373,10 +353,10 @@ def retry(
     config: SameConfigOption = None,
 ) -> None:
     """Retry a failed write, as the newest write of its object."""
-    loaded = _load_or_exit(config or context.obj)
+    loaded = load_or_exit(config or context.obj)
     from streamedge.cli.admin_client import retry_write  # noqa: PLC0415
 
-    with _exit_on_admin_error():
+    with exit_on_admin_error():
         retry_write(loaded.listen.admin, serial, unconditional=unconditional)
     typer.echo(f"Write {serial} is queued again, under a new number. Next: streamedge writes")
 
@@ -386,75 +366,17 @@ def discard(
     context: typer.Context, serial: SerialArgument, config: SameConfigOption = None
 ) -> None:
     """Delete a failed write and its bytes."""
-    loaded = _load_or_exit(config or context.obj)
+    loaded = load_or_exit(config or context.obj)
     from streamedge.cli.admin_client import discard_write  # noqa: PLC0415
 
-    with _exit_on_admin_error():
+    with exit_on_admin_error():
         discard_write(loaded.listen.admin, serial)
     typer.echo(f"Write {serial} is deleted.")
+
+
+app.add_typer(fleet_app, name="fleet")
 
 
 def main() -> None:
     """The entry point of the ``streamedge`` command."""
     app()
-
-
-def _load_or_exit(path: Path, outcome: str = "nothing was started") -> Config:
-    """Loads the config, or prints its mistakes to stderr and exits with code 2."""
-    if not path.exists():
-        typer.echo(_advice_when_missing(path), err=True)
-        raise typer.Exit(EXIT_CONFIG_INVALID)
-    try:
-        return load(path)
-    except ConfigError as exc:
-        _show_mistakes(exc.problems, outcome)
-        raise typer.Exit(EXIT_CONFIG_INVALID) from exc
-
-
-def _show_mistakes(problems: Sequence[str], outcome: str) -> None:
-    for problem in problems:
-        typer.echo(problem, err=True)
-    count = len(problems)
-    typer.echo(f"{count} mistake{'s' if count > 1 else ''}; {outcome}.", err=True)
-
-
-@contextmanager
-def _exit_on_admin_error() -> Iterator[None]:
-    """Exits with code 1 and the reason on stderr if the edge does not answer or refuses."""
-    from streamedge.cli.admin_client import AdminError  # noqa: PLC0415
-
-    with _exit_on(AdminError):
-        yield
-
-
-@contextmanager
-def _exit_on(*expected: type[StreamEdgeError]) -> Iterator[None]:
-    """Exits with code 1 and the reason on stderr on one of the expected errors."""
-    try:
-        yield
-    except expected as exc:
-        typer.echo(f"streamedge: {exc}", err=True)
-        raise typer.Exit(EXIT_EDGE_REFUSED) from exc
-
-
-def _show(items: object, tables: Iterable[Table], *, as_json: bool, ending: str = "") -> None:
-    """Prints a list as JSON, or as tables followed by the line ``ending``."""
-    if as_json:
-        typer.echo(json.dumps(items, indent=2))
-        return
-    from rich.console import Console  # noqa: PLC0415
-
-    # The values are the operator's text; brackets in them are no markup.
-    console = Console(markup=False, highlight=False)
-    for table in tables:
-        console.print(table)
-    if ending:
-        console.print(ending)
-
-
-def _advice_when_missing(path: Path) -> str:
-    return (
-        f"No config file at {path.absolute()}.\n"
-        "Name yours with --config FILE, or create one there. This one serves the folder media over"
-        f" HTTP and RTMP:\n\n{SMALLEST_CONFIG}"
-    )

@@ -82,6 +82,19 @@ def find_place(connection: sqlite3.Connection, entry_id: str) -> EntryPlace | No
     return None if row is None else EntryPlace(*row)
 
 
+def place_of_row(connection: sqlite3.Connection, epoch: int) -> EntryPlace | None:
+    """Where the entry of a row of the control log is.
+
+    None: the row has none, was made long ago, or counts as applied everywhere.
+    """
+    row = connection.execute(
+        "SELECT id, kind, position, epoch, has_row, applied_s, made_position FROM fleet_entries"
+        " WHERE epoch = ? AND has_row = 1 AND (position IS NOT NULL OR is_given_up = 0)",
+        (epoch,),
+    ).fetchone()
+    return None if row is None else EntryPlace(*row)
+
+
 def place_entry(connection: sqlite3.Connection, entry_id: str, position: int) -> None:
     """Notes the position of an entry that is here."""
     connection.execute(

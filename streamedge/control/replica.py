@@ -139,6 +139,11 @@ class Replica:
         with self.database.read() as connection:
             return fleet_entries.find_place(connection, entry_id)
 
+    def place_of_row(self, epoch: int) -> fleet_entries.EntryPlace | None:
+        """Where the entry of a row of the control log is; None: it is applied everywhere."""
+        with self.database.read() as connection:
+            return fleet_entries.place_of_row(connection, epoch)
+
     # Own entries
 
     def add_own(self, entry: Entry) -> None:

@@ -109,4 +109,7 @@ def directed(standing: Standing, *, drains: bool) -> Standing:
     if drains == is_draining:
         return standing
     event = StateEvent.DRAIN if drains else StateEvent.UNDRAIN
-    return replace(standing, state=state_after(standing.state, event))
+    state = state_after(standing.state, event)
+    if standing.is_current:
+        state = state_after(state, StateEvent.CAUGHT_UP)
+    return replace(standing, state=state)

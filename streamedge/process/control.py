@@ -106,7 +106,13 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
     shared_changes = None if fleet is None else fleet.changes
     api = cloudfront_routes(
-        database, lambda: effective.from_file, invalidation_feed, log, shared_changes, edge
+        database,
+        lambda: effective.from_file,
+        invalidation_feed,
+        log,
+        shared_changes,
+        edge,
+        None if fleet is None else fleet.completion.is_completed,
     )
     server = uvicorn.Server(
         uvicorn.Config(
@@ -122,6 +128,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
                         invalidation_feed,
                         change_event,
                         lambda: _root_objects(effective.config),
+                        None if fleet is None else fleet.completion,
                     ),
                     *api,
                 ],

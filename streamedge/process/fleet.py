@@ -28,6 +28,7 @@ from streamedge.fleet.members import Member, Role
 from streamedge.fleet.position import START
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
+from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
@@ -95,6 +96,14 @@ class FleetParts:
             load=load,
             drains=self._drains,
         )
+
+        self.completion = CompletionWatch(
+            self.service, self.presence, change_event, self._observe_completion
+        )
+        self.last_completion = Completion({}, is_completed=False)
+
+    def _observe_completion(self, completion: Completion) -> None:
+        self.last_completion = completion
 
     def start(self, services: Services) -> None:
         """Starts the tasks of the service and of the presence."""

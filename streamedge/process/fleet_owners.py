@@ -16,7 +16,7 @@ from streamedge.delivery.http.request.request import web_request
 from streamedge.delivery.http.request.routing import Route, asset_key, find_route
 from streamedge.delivery.rtmp.stream_names import candidates, choose_application, stream_names
 from streamedge.fleet.members import Member
-from streamedge.fleet.ownership import ranks
+from streamedge.fleet.ownership import owners, ranks
 from streamedge.keys import join_key
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
@@ -44,16 +44,16 @@ def find_owners(
     tier = getattr(section, "tier", "")
     if not tier:
         raise OwnerError(f"the origin {origin} has no tier: each edge requests it directly")
-    owners = [members[one] for one in config.fleet.tiers.get(tier, ()) if one in members]
-    if not owners:
-        raise OwnerError(f"no edge of the tier {tier} is in the fleet")
+    present = owners(config.fleet.tiers.get(tier, ()), members)
+    if not present:
+        raise OwnerError(f"no edge of the tier {tier} serves now: see streamedge fleet")
     return {
         "object": name,
         "origin": origin,
         "tier": tier,
         "part_bytes": TIER_EXTENT_BYTES,
         "parts": [
-            [member.name for member in ranks(key, part, owners)] for part in range(PARTS_SHOWN)
+            [member.name for member in ranks(key, part, present)] for part in range(PARTS_SHOWN)
         ],
     }
 

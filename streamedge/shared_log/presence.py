@@ -87,8 +87,8 @@ class PresenceReporter:
 
     @property
     def state(self) -> EdgeState:
-        """The state of this edge."""
-        return self.standing.state
+        """The state of this edge now."""
+        return lease.at(self.standing, self._clock()).state
 
     @property
     def head(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -274,3 +276,21 @@ def test_connection_works_after_a_failed_statement(tmp_path: Path) -> None:
             fail()
     assert count_folded(database) == 0
     database.close()
+
+
+def test_second_connection_of_a_process_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+    """Without them, the next process that ends deletes the WAL, which this one still uses."""
+    first = open_database(tmp_path)
+    with first.transaction() as connection:
+        connection.execute("CREATE TABLE here (number)")
+    second = open_database(tmp_path)
+    script = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database:\n"
+    script += "    database.execute('SELECT * FROM here').fetchall()\ndatabase.close()\n"
+    subprocess.run([sys.executable, "-c", script, tmp_path / "control.db"], check=True, timeout=60)
+    assert (tmp_path / "control.db-wal").stat().st_size > 0
+    with first.transaction() as connection:
+        connection.execute("INSERT INTO here VALUES (1)")
+    with second.read() as connection:
+        assert connection.execute("SELECT number FROM here").fetchall() == [(1,)]
+    first.close()
+    second.close()

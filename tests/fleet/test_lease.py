@@ -86,9 +86,9 @@ def test_draining_edge_that_loses_its_fleet_stays_draining_and_validates() -> No
 
 def test_edge_that_drains_no_more_goes_on_hearing_its_fleet() -> None:
     standing = directed(directed(up(), drains=True), drains=False)
-    assert standing.state is EdgeState.JOINING
-    assert standing.hears_until_s > 0
-    assert state_to_report(standing, is_near_head=False) is EdgeState.UP
+    assert standing == up()
+    lost = directed(directed(Standing(EdgeState.LOST), drains=True), drains=False)
+    assert lost == Standing(EdgeState.JOINING)
 
 
 @dataclass

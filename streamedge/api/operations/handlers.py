@@ -9,7 +9,10 @@ from streamedge.api.operations.access_controls import access_control_handlers
 from streamedge.api.operations.distribution_searches import distribution_search_handlers
 from streamedge.api.operations.distributions import distribution_handlers
 from streamedge.api.operations.identities import identity_handlers
-from streamedge.api.operations.invalidations import invalidation_handlers
+from streamedge.api.operations.invalidations import (
+    IsCompleted,
+    invalidation_handlers,
+)
 from streamedge.api.operations.keys import key_handlers
 from streamedge.api.operations.policies import policy_handlers
 from streamedge.api.operations.streaming import streaming_handlers
@@ -35,12 +38,14 @@ def api_handlers(
     announce: Callable[[], None],
     shared_changes: SharedChanges | None = None,
     edge: str = "",
+    is_completed: IsCompleted | None = None,
 ) -> Handlers:
     """The handlers by the names of CloudFront's operations.
 
     ``from_file`` returns the config file as last applied. ``announce`` is called in the caller's
     thread after each change and invalidation, when it is on disk; the call ends when it returns.
-    In a fleet ``shared_changes`` orders the changes of all edges, and ``edge`` is this one's name.
+    In a fleet ``shared_changes`` orders the changes of all edges, ``edge`` is this one's name, and
+    ``is_completed`` looks whether all edges have applied an invalidation.
     """
     resources = Resources(ResourceStore(database, shared_changes), from_file, announce)
     log = ControlLog(database, items_kept=from_file().limits.invalidations, edge=edge)
@@ -52,7 +57,7 @@ def api_handlers(
         **identity_handlers(resources),
         **distribution_search_handlers(resources),
         **key_handlers(resources),
-        **invalidation_handlers(resources, log, announce),
+        **invalidation_handlers(resources, log, announce, is_completed),
         **tagging_handlers(resources),
     }
     if shared_changes is None:

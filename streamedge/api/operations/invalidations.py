@@ -1,4 +1,6 @@
-"""Operations on invalidations; they have taken effect when the call returns, so they are Completed.
+"""Operations on invalidations; they have taken effect here when the call returns.
+
+In a fleet they are InProgress until every edge has applied them.
 
 A batch is checked as in CloudFront; ``control.invalidations`` parses the items. Unlike CloudFront,
 streaming distributions have invalidations too, and a star may be anywhere in a path.
@@ -23,17 +25,28 @@ from streamedge.control.log import (
     Row,
 )
 
-COMPLETED = "Completed"
+COMPLETED, IN_PROGRESS = "Completed", "InProgress"
+CREATION_WAIT_S = 1.0  # for the other edges, before the call is answered with InProgress
+
+IsCompleted = Callable[[int, float], bool]
+"""Whether every edge has applied the row with this epoch; waits up to so many seconds."""
 
 
 def invalidation_handlers(
-    resources: Resources, log: ControlLog, announce: Callable[[], None]
+    resources: Resources,
+    log: ControlLog,
+    announce: Callable[[], None],
+    is_completed: IsCompleted | None = None,
 ) -> dict[str, Handler]:
     """The handlers by the names of CloudFront's operations.
 
     ``announce`` is called after each new row, in the caller's thread; it returns when the row has
-    taken effect.
+    taken effect. ``is_completed``: in a fleet; None in a fleet of one.
     """
+
+    def status(row: Row, wait_s: float = 0.0) -> str:
+        is_done = is_completed is None or is_completed(row.epoch, wait_s)
+        return COMPLETED if is_done else IN_PROGRESS
 
     def create(call: Call) -> Output:
         scope = _distribution(resources, call)
@@ -57,7 +70,8 @@ def invalidation_handlers(
             raise ApiError("InvalidationBatchAlreadyExists", str(exc)) from exc
         announce()
         location = f"{VERSION_PATH}/distribution/{scope}/invalidation/{row.id}"
-        return {"Invalidation": _output(row), "Location": location}
+        output = _output(row, status(row, CREATION_WAIT_S))
+        return {"Invalidation": output, "Location": location}
 
     def get(call: Call) -> Output:
         scope = _distribution(resources, call)
@@ -66,7 +80,7 @@ def invalidation_handlers(
         if row is None:
             text = f"{scope} has no invalidation with the id {identifier}"
             raise ApiError("NoSuchInvalidation", text)
-        return {"Invalidation": _output(row)}
+        return {"Invalidation": _output(row, status(row))}
 
     def list_invalidations(call: Call) -> Output:
         scope = _distribution(resources, call)
@@ -79,7 +93,7 @@ def invalidation_handlers(
             before = last.epoch
         rows = log.invalidations(scope, before_epoch=before, count=limit + 1)
         next_marker = rows[limit - 1].id if len(rows) > limit else ""
-        entries = [_summary(row) for row in rows[:limit]]
+        entries = [_summary(row, status(row)) for row in rows[:limit]]
         return {"InvalidationList": Page((), marker, limit, next_marker).listing(entries)}
 
     return {
@@ -97,11 +111,11 @@ def _distribution(resources: Resources, call: Call) -> str:
     return identifier
 
 
-def _summary(row: Row) -> dict[str, Any]:
-    return {"Id": row.id, "CreateTime": timestamp(row.created_s), "Status": COMPLETED}
+def _summary(row: Row, status: str) -> dict[str, Any]:
+    return {"Id": row.id, "CreateTime": timestamp(row.created_s), "Status": status}
 
 
-def _output(row: Row) -> dict[str, Any]:
+def _output(row: Row, status: str) -> dict[str, Any]:
     paths = listing(row.invalidation.items)
     batch = {"Paths": paths, "CallerReference": row.caller_reference}
-    return {**_summary(row), "InvalidationBatch": batch}
+    return {**_summary(row, status), "InvalidationBatch": batch}

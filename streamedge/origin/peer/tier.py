@@ -225,9 +225,10 @@ class TieredUpstream:
         if encoded is None:
             return await fleet.bypass(self._upstream, request, "too_large", asset.name)
         if not candidates:
-            response = await self._from_previous_owner(request, encoded, extent)
-            if response is not None:
-                return response
+            if not reason:
+                response = await self._from_previous_owner(request, encoded, extent)
+                if response is not None:
+                    return response
             if own_rank == 0:
                 return await self._upstream.send(request)
             return await fleet.bypass(self._upstream, request, "no_members", self._tier.name)
@@ -241,6 +242,11 @@ class TieredUpstream:
                 return outcome
             refusals.append(f"{member.name}: {outcome.reason}")
         return await fleet.bypass(self._upstream, request, "no_answer", "; ".join(refusals))
+
+    async def send_past_tier(self, request: OriginRequest) -> OriginResponse:
+        """Sends a request to the origin, because what another edge has is too old. Raises
+        OriginError."""
+        return await self._fleet.bypass(self._upstream, request, "outdated", self._asset.name)
 
     def _is_passed(self) -> bool:
         """Whether responses to these requests may not be stored, as far as this edge knows."""

@@ -250,7 +250,7 @@ def test_only_edges_of_the_fleet_are_served(
 def test_member_with_the_name_of_another_one_in_its_request_is_refused(site: Site) -> None:
     """The certificate's name counts, not the one in the request."""
     pair = site.fleet.certificates["lon-1"]
-    context = ssl.create_default_context(cafile=site.fleet.root)
+    context = ssl.create_default_context(cafile=str(site.fleet.authority.root))
     context.check_hostname = False
     context.load_cert_chain(pair.certificate, pair.key)
     host, _, port = site.fleet.addresses["fra-1"].rpartition(":")

@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +61,22 @@ class FleetEdges:
             pause()
 
     def until_up(self, *names: str) -> None:
-        """Waits until these edges, or all, see all edges as up."""
+        """Waits until these edges, or all, see all edges as up, and their workers know it."""
         everyone = dict.fromkeys(self.edges, "up")
         for name in names or tuple(self.edges):
             self.until(lambda name=name: self.states(name) == everyone)  # type: ignore[misc]
+            edge = self.edges[name]
+            self.until(lambda edge=edge: status(edge) == 200)  # type: ignore[misc]
+
+
+def status(edge: EdgeProcess, path: str = "healthz/traffic") -> int:
+    """The status of an HTTP request."""
+    try:
+        with urllib.request.urlopen(edge.http(path), timeout=10) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code
 
 
 @contextlib.contextmanager

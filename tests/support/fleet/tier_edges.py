@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamedge.control.database import ControlDatabase
-from streamedge.control.fleet_view import read_fleet_view
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.fleet.static_view import PRELUDE
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
@@ -25,18 +23,54 @@ NO_ENGINE = "redis://127.0.0.1:1/0"
 
 @dataclass
 class TierEdges:
-    """``edges`` by name; the first ``parents`` of them are the tier.
+    """``edges`` by name; ``parents`` are the tier. ``root``: the fleet's certificate authority.
 
-    ``root``: the certificate of the fleet's authority.
+    ``config`` and ``options`` are those of all edges.
     """
 
-    edges: dict[str, EdgeProcess]
+    folder: Path
     addresses: dict[str, str]
     parents: Sequence[str]
-    folder: Path
-    root: Path
+    engine: str
+    config: str
+    options: dict[str, Any]
+    authority: CertificateAuthority
+    stack: contextlib.ExitStack
+    edges: dict[str, EdgeProcess] = field(default_factory=dict)
     certificates: dict[str, Pair] = field(default_factory=dict)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """Starts an edge; with an engine, returns when all running edges know each other."""
+        pair = self.certificates[name] = self.authority.issue(name)
+        known = [[one, address] for one, address in self.addresses.items()]
+        self.views[name] = {"name": name, "members": known}
+        view = self.folder / f"{name}.view"
+        _write(view, self.views[name])
+        fleet = (
+            f'[fleet]\nengine = "{self.engine or NO_ENGINE}"\nca = "{self.authority.root}"\n'
+            f'when_lost = "{"validate" if self.engine else "serve"}"\n'
+            f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+        )
+        self.edges[name] = self.stack.enter_context(
+            run_edge(
+                self.folder / name,
+                fleet + self.config,
+                edge=f'name = "{name}"',
+                listen=f'fleet = "{self.addresses[name]}"',
+                prelude="" if self.engine else PRELUDE.format(root=str(ROOT), path=str(view)),
+                **self.options,
+            )
+        )
+
+    def await_members(self) -> None:
+        """Waits until every running edge knows all of them, and is up."""
+        deadline_s = time.monotonic() + 20.0
+        for edge in self.edges.values():
+            while _states(edge) != dict.fromkeys(self.edges, "up"):
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError(f"{edge} knows {_states(edge)}")
+                pause()
 
     def kill(self, name: str) -> None:
         """Kills all processes of an edge at once."""
@@ -56,68 +90,46 @@ def tier_edges(
     *,
     names: Sequence[str] = ("fra-1", "ams-1", "par-1", "lon-1"),
     parents: int = 2,
-    distributions: str | None = None,
-    more: str = "",
-    limits: str = "",
-    origin_keys: str = "",
-    workers: int = 1,
+    late: Sequence[str] = (),
     engine: str = "",
+    **options: Any,
 ) -> Iterator[TierEdges]:
-    """Runs the edges. ``origin``: the URL of the origin ``main``.
+    """Runs the edges, but those in ``late``. ``origin``: the URL of the origin ``main``.
 
     ``engine``: the URL of a real one, through which the edges know each other; then no view can be
-    changed. Without it they know what the test says.
+    changed. Without it they know what the test says. ``options`` as for ``run_edge``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    authority = CertificateAuthority(folder)
     ports = free_ports(len(names))
     addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
-    tier = names[:parents]
-    members = [[name, addresses[name]] for name in names]
-    fleet = TierEdges({}, addresses, tier, folder, authority.root)
+    listed = ", ".join(f'"{one}"' for one in names[:parents])
+    config = (
+        f"[fleet.tiers]\neu = [{listed}]\n"
+        f'[origins.main]\ntype = "http"\nurl = "{origin}"\ntier = "eu"\n'
+    )
     with contextlib.ExitStack() as stack:
+        fleet = TierEdges(
+            folder,
+            addresses,
+            names[:parents],
+            engine,
+            config,
+            options,
+            CertificateAuthority(folder),
+            stack,
+        )
         for name in names:
-            pair = fleet.certificates[name] = authority.issue(name)
-            fleet.views[name] = {"name": name, "members": members}
-            view = folder / f"{name}.view"
-            _write(view, fleet.views[name])
-            listed = ", ".join(f'"{one}"' for one in tier)
-            config = (
-                f'[fleet]\nengine = "{engine or NO_ENGINE}"\nca = "{authority.root}"\n'
-                f'when_lost = "{"validate" if engine else "serve"}"\n'
-                f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
-                f"[fleet.tiers]\neu = [{listed}]\n"
-                f'[origins.main]\ntype = "http"\nurl = "{origin}"\ntier = "eu"\n'
-                f"{origin_keys}\n{more}"
-            )
-            fleet.edges[name] = stack.enter_context(
-                run_edge(
-                    folder / name,
-                    config,
-                    workers=workers,
-                    edge=f'name = "{name}"',
-                    listen=f'fleet = "{addresses[name]}"',
-                    limits=limits,
-                    distributions=distributions,
-                    prelude="" if engine else PRELUDE.format(root=str(ROOT), path=str(view)),
-                )
-            )
+            if name not in late:
+                fleet.start(name)
         if engine:
-            for edge in fleet.edges.values():
-                _await_members(edge, len(names))
+            fleet.await_members()
         yield fleet
 
 
-def _await_members(edge: EdgeProcess, count: int) -> None:
-    """Waits until an edge has caught up with the log, and knows all members."""
-    edge.await_log("fleet_caught_up")
-    deadline_s = time.monotonic() + 20.0
-    database = ControlDatabase(edge.cache)
-    while len(read_fleet_view(database).members) < count:
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{edge} knows {read_fleet_view(database).members}")
-        pause()
-    database.close()
+def _states(edge: EdgeProcess) -> dict[str, str]:
+    """The edges' states, by name, as one of them sees them."""
+    document = json.loads(edge.admin("/fleet"))
+    return {one["name"]: one["state"] for one in document["edges"]}
 
 
 def _write(path: Path, view: dict[str, Any]) -> None:
