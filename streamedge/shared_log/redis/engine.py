@@ -35,8 +35,9 @@ from streamedge.shared_log.engine import (
 from streamedge.shared_log.redis import scripts
 from streamedge.shared_log.redis.address import parse_address
 from streamedge.shared_log.redis.connections import Argument, Pool
+from streamedge.shared_log.redis.lines import parse_presences, parsing
 from streamedge.shared_log.redis.log_reader import LogReader
-from streamedge.shared_log.redis.presence_table import PresenceTable, parse_presences
+from streamedge.shared_log.redis.presence_table import PresenceTable
 from streamedge.shared_log.redis.settings import find_problems
 
 BATCH_ENTRIES_MAX = 500
@@ -100,13 +101,15 @@ class RedisEngine:
         for first in range(0, len(positions), _POSITIONS_MAX):
             texts = [format_position(each) for each in positions[first : first + _POSITIONS_MAX]]
             reply: bytes = await self._pool.run(scripts.ENTRY_IDS, [self._log], *texts)
-            ids += [each.decode() or None for each in reply.split(b"\n")]
+            with parsing():
+                ids += [each.decode() or None for each in reply.split(b"\n")]
         return ids
 
     async def bounds(self) -> Bounds:
         reply: bytes = await self._pool.run(scripts.BOUNDS, [self._log])
-        first, last = reply.decode().split(" ")
-        return Bounds(parse_position(first), parse_position(last))
+        with parsing():
+            first, last = reply.decode().split(" ")
+            return Bounds(parse_position(first), parse_position(last))
 
     async def begin_line(self, line: int, entry: Entry, snapshot: Snapshot) -> bool:
         members = {
@@ -133,13 +136,14 @@ class RedisEngine:
             scripts.SNAPSHOT, keys, timeout_s=SNAPSHOT_TIMEOUT_S
         )
         position, entry_id, resources_position, resources, members = reply
-        return Snapshot(
-            position=parse_position(position.decode()),
-            entry_id=entry_id.decode(),
-            resources_position=parse_position(resources_position.decode()),
-            resources=_mapping(resources),
-            members={name: _member(text) for name, text in _mapping(members).items()},
-        )
+        with parsing():
+            return Snapshot(
+                position=parse_position(position.decode()),
+                entry_id=entry_id.decode(),
+                resources_position=parse_position(resources_position.decode()),
+                resources=_mapping(resources),
+                members={name: _member(text) for name, text in _mapping(members).items()},
+            )
 
     async def report(self, presence: Presence, lease_s: float) -> Presences:
         reply: bytes = await self._pool.run(
@@ -151,7 +155,8 @@ class RedisEngine:
             math.ceil(lease_s * 1000),
             presence.encode(),
         )
-        complete_ms, lasting = parse_presences(reply)
+        with parsing():
+            complete_ms, lasting = parse_presences(reply)
         return Presences({each.name: each for _, each in lasting}, complete_ms == 0)
 
     async def withdraw(self, name: str) -> None:
@@ -197,7 +202,8 @@ class RedisEngine:
                 raise LineError(number)
             case [b"conflict", position]:
                 raise ConflictError(f"the newest change of resources is at {position.decode()}")
-        return [parse_position(position.decode()) for position in reply[1:]]
+        with parsing():
+            return [parse_position(position.decode()) for position in reply[1:]]
 
 
 def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -10,11 +10,12 @@ import asyncio
 
 from redis.exceptions import ResponseError
 
-from streamedge.fleet.entries import PlacedEntry, decode_entry
-from streamedge.fleet.position import START, format_position, parse_position
+from streamedge.fleet.entries import PlacedEntry
+from streamedge.fleet.position import START, format_position
 from streamedge.shared_log.engine import EngineError, HistoryError
 from streamedge.shared_log.redis.address import Address
 from streamedge.shared_log.redis.connections import Subscription
+from streamedge.shared_log.redis.lines import parse_entry_line, parsing
 from streamedge.shared_log.redis.scripts import READ
 
 SILENCE_S = 1.0
@@ -97,13 +98,15 @@ class LogReader:
             return None
         entries: list[PlacedEntry] = []
         while len(entries) < count and (message := subscription.peek()) is not None:
-            line = message.split(b" ", 3)
-            position = parse_position(line[0].decode())
-            if position > after[0]:  # an older one was read before it was pushed
-                if len(line) < 4 or line[2].decode() != after[1]:
-                    break
-                after = (position, line[1].decode())
-                entries.append(PlacedEntry(*after, decode_entry(line[3])))
+            try:
+                line = parse_entry_line(message)
+                if line.position > after[0]:  # an older one was read before it was pushed
+                    if line.after != after[1]:
+                        break
+                    entries.append(line.placed())
+                    after = (line.position, line.id)
+            except ValueError:
+                break
             subscription.pop()
         else:
             return entries
@@ -122,10 +125,8 @@ class LogReader:
         )
         if reply == _OTHER_HISTORY:
             raise _history_error(after[0])
-        try:
-            entries = [_placed_entry(line) for line in reply.split(b"\n") if line]
-        except ValueError:
-            raise EngineError("the engine holds something else under the key of the log") from None
+        with parsing():
+            entries = [parse_entry_line(line).placed() for line in reply.split(b"\n") if line]
         if len(entries) < count and len(reply) < READ_BYTES_MAX:
             self._at = (entries[-1].position, entries[-1].id) if entries else after
         return entries
@@ -136,7 +137,8 @@ def _is_missing(answer: bytes | ResponseError | None, position: int) -> bool:
     which reading the log will raise or mend."""
     if isinstance(answer, ResponseError):
         return True
-    return answer is not None and answer != b"" and _placed_entry(answer).position > position
+    with parsing():
+        return answer is not None and answer != b"" and parse_entry_line(answer).position > position
 
 
 def _arguments(after: tuple[int, str], count: int) -> tuple[str, str, int, int]:
@@ -148,9 +150,3 @@ def _arguments(after: tuple[int, str], count: int) -> tuple[str, str, int, int]:
 def _history_error(position: int) -> HistoryError:
     place = "its beginning" if position == START else format_position(position)
     return HistoryError(f"the shared log does not go on from {place}")
-
-
-def _placed_entry(line: bytes) -> PlacedEntry:
-    """The entry of a line: position, id, id of the entry before it, JSON."""
-    position, entry_id, _previous, text = line.split(b" ", 3)
-    return PlacedEntry(parse_position(position.decode()), entry_id.decode(), decode_entry(text))

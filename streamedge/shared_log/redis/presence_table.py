@@ -7,13 +7,20 @@ it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from redis.exceptions import ResponseError
 
-from streamedge.fleet.members import Presence, decode_presence
+from streamedge.fleet.members import Presence
 from streamedge.shared_log.engine import EngineError, Presences
 from streamedge.shared_log.redis.address import Address
 from streamedge.shared_log.redis.connections import Subscription
+from streamedge.shared_log.redis.lines import (
+    PresenceLine,
+    parse_presence_line,
+    parse_presences,
+    parsing,
+)
 from streamedge.shared_log.redis.log_reader import SILENCE_S, SILENCE_TIMEOUT_S
 from streamedge.shared_log.redis.scripts import PRESENCES
 
@@ -31,6 +38,8 @@ class PresenceTable:
         self._subscription: Subscription | None = None
         self._lasting: dict[str, tuple[Presence, float]] = {}  # with the end of its lease
         self._complete_at_s = 0.0
+        self._unreadable_until_s = 0.0
+        """Until then a presence lasts that another version of the program wrote."""
 
     async def after(self, wait_s: float) -> Presences:
         """See ``Engine.presence_after``."""
@@ -79,7 +88,8 @@ class PresenceTable:
 
     def _replace(self, reply: bytes) -> None:
         now_s = asyncio.get_running_loop().time()
-        complete_ms, lasting = parse_presences(reply)
+        with parsing():
+            complete_ms, lasting = parse_presences(reply)
         self._complete_at_s = now_s + complete_ms / 1000
         self._lasting = {
             presence.name: (presence, now_s + left_ms / 1000) for left_ms, presence in lasting
@@ -89,37 +99,26 @@ class PresenceTable:
         """Applies what has come; whether anything has."""
         has_changed = subscription.overflowed
         while (message := subscription.peek()) is not None:
-            self._apply(message)
             subscription.pop()
-            has_changed = True
+            with contextlib.suppress(ValueError):  # of something else
+                self._apply(parse_presence_line(message))
+                has_changed = True
         return has_changed
 
-    def _apply(self, message: bytes) -> None:
-        """Applies a message: milliseconds until complete, name, lease in ms (0: ended), JSON."""
+    def _apply(self, line: PresenceLine) -> None:
         now_s = asyncio.get_running_loop().time()
-        complete_ms, name, lease_ms, text = message.split(b" ", 3)
-        self._complete_at_s = now_s + int(complete_ms) / 1000
-        presence = decode_presence(text)
-        if int(lease_ms) == 0:
-            self._lasting.pop(name.decode(), None)
-        elif presence is not None:
-            self._lasting[name.decode()] = (presence, now_s + int(lease_ms) / 1000)
+        end_s = now_s + line.lease_ms / 1000
+        self._complete_at_s = now_s + line.complete_ms / 1000
+        if line.lease_ms == 0:
+            self._lasting.pop(line.name, None)
+        elif line.presence is None:
+            self._unreadable_until_s = max(self._unreadable_until_s, end_s)
+        else:
+            self._lasting[line.name] = (line.presence, end_s)
 
     def _presences(self) -> Presences:
         now_s = asyncio.get_running_loop().time()
         return Presences(
             {name: presence for name, (presence, end_s) in self._lasting.items() if end_s > now_s},
-            now_s >= self._complete_at_s,
+            now_s >= max(self._complete_at_s, self._unreadable_until_s),
         )
-
-
-def parse_presences(reply: bytes) -> tuple[int, list[tuple[int, Presence]]]:
-    """The reply of the scripts: milliseconds until complete; those left of each lease."""
-    first, *lines = reply.split(b"\n")
-    lasting = []
-    for line in lines:
-        left_ms, _, text = line.partition(b" ")
-        presence = decode_presence(text)
-        if presence is not None:
-            lasting.append((int(left_ms), presence))
-    return int(first), lasting

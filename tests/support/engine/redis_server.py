@@ -2,6 +2,8 @@
 
 with run_redis(folder) as server:
     engine = open_engine(server.url, "fleet")
+
+The environment variable REDIS_SERVER names another program, such as valkey-server.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from redis.retry import Retry
 
 from tests.support.process.ports import free_ports
 
+PROGRAM = os.environ.get("REDIS_SERVER", "redis-server")
 START_MAX_S = 30.0
 STOP_MAX_S = 10.0
 POLL_S = 0.005
@@ -49,7 +52,7 @@ class RedisServer:
         with (self.folder / "log").open("ab") as output:
             self._process = subprocess.Popen(
                 [
-                    *("redis-server", "--bind", "127.0.0.1", *listen, "--dir", str(self.folder)),
+                    *(PROGRAM, "--bind", "127.0.0.1", *listen, "--dir", str(self.folder)),
                     *("--save", "", "--repl-diskless-sync-delay", "0", *DURABLE, *self.options),
                 ],
                 stdout=output,
@@ -81,7 +84,7 @@ class RedisServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def call(self, *command: str | int) -> Any:
+    def call(self, *command: str | int | bytes) -> Any:
         """Runs a command, as an operator would by redis-cli."""
         with self._client() as client:
             return client.execute_command(*command)
