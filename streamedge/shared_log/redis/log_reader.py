@@ -22,7 +22,8 @@ SILENCE_S = 1.0
 """After this time without an entry the log is read, which also shows that the engine answers."""
 SILENCE_TIMEOUT_S = 0.5
 READ_TIMEOUT_S = 5.0  # for many entries over a slow path
-READ_BYTES_MAX = 8 << 20
+READ_BYTES_MAX = 2 << 20
+"""In one reply; it counts to the server's client-output-buffer-limit for pubsub."""
 _OTHER_HISTORY = b"-"
 
 

@@ -379,6 +379,41 @@ async def test_reader_that_dropped_pushed_entries_reads_them(
     assert ids == [entry.id for entry in entries]
 
 
+async def test_reader_that_the_server_gave_up_reads_on(
+    engine: Engine, direct: Engine, redis_server: RedisServer
+) -> None:
+    """A server closes connections of readers that do not take what it sends."""
+    redis_server.call("CONFIG", "SET", "client-output-buffer-limit", "pubsub 4mb 2mb 1")
+    place = await newest(engine)
+    body = {"items": ["x" * 60_000]}
+    entries = [
+        Entry(new_entry_id(), EntryKind.INVALIDATION, "a", 1.0, "", body) for _ in range(400)
+    ]
+    await direct.append_many(entries, line=1)
+    ids: list[str] = []
+    while len(ids) < len(entries):
+        for placed in await read_after(engine, place):
+            ids.append(placed.id)
+            place = (placed.position, placed.id)
+    assert ids == [entry.id for entry in entries]
+
+
+async def test_full_server_refuses_appends_and_serves_reads(
+    engine: Engine, redis_server: RedisServer
+) -> None:
+    entry = entry_of()
+    await engine.append(entry, line=1)
+    place = (await read_all(engine))[0][:2]
+    redis_server.call("CONFIG", "SET", "maxmemory", "1mb")
+    for call in (engine.append(entry_of(), line=1), engine.report(PRESENCE, LEASE_S)):
+        with pytest.raises(EngineError, match="maxmemory"):
+            await call
+    placed = await engine.read_after(*place, count=9, wait_s=0)
+    assert [each.id for each in placed] == [entry.id]
+    redis_server.call("CONFIG", "SET", "maxmemory", "0")
+    assert await engine.append(entry_of(), line=1) == position_at(1, 2)
+
+
 async def test_no_entry_is_lost_or_twice_while_connections_break_and_the_server_dies(
     engine: Engine, direct: Engine, proxy: TcpProxy, redis_server: RedisServer
 ) -> None:
