@@ -82,13 +82,17 @@ class ResourceTransaction:
 class CollectedChanges(ResourceTransaction):
     """A transaction in a fleet: changes are collected, and nothing is written here.
 
-    ``changes`` has the resources before and after, by kind and id.
+    It reads all resources when it is made, and does not hold the connection afterwards. ``changes``
+    has the resources before and after, by kind and id.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
-        self._before = {(one.kind, one.id): one for one in self.resources()}
+        self._before = {(one.kind, one.id): one for one in super().resources()}
         self.changes: dict[tuple[Kind, str], tuple[Resource | None, Resource | None]] = {}
+
+    def resources(self) -> tuple[Resource, ...]:
+        return tuple(self._before.values())
 
     def put(self, resource: Resource) -> None:
         for key, other in self._before.items():
@@ -192,7 +196,7 @@ class ResourceStore:
             with self._database.read() as connection:
                 collected = CollectedChanges(connection)
                 expected = self._shared.expected_position(connection)
-                yield collected
+            yield collected
             if collected.changes:
                 self._shared.append(collected.changes, expected)
             return

@@ -100,7 +100,14 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         config.edge.cache, shared.wakeups, shared.worker_status, change_event
     )
     fleet = _start_fleet(
-        shared, effective, invalidation_feed, change_event, loop_database, services, log
+        shared,
+        effective,
+        database,
+        invalidation_feed,
+        change_event,
+        loop_database,
+        services,
+        log,
     )
     edge = "" if fleet is None else config.edge.name
     control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
@@ -153,6 +160,9 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
+    # Connections inherit it; asyncio sets it only on sockets that have a protocol number. Without
+    # it the second write of a response waits 40 ms for the client's delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     await server.serve(sockets=[listener])
     shared.wakeups.unsubscribe(shared.wakeups.control)
     watch.close()
@@ -185,6 +195,7 @@ def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
 def _start_fleet(
     shared: SharedState,
     effective: EffectiveConfig,
+    database: ControlDatabase,
     invalidation_feed: InvalidationFeed,
     change_event: ChangeEvent,
     loop_database: ControlDatabase,
@@ -202,7 +213,14 @@ def _start_fleet(
         )
 
     fleet = FleetParts(
-        effective, invalidation_feed, shared.fleet, change_event, load, loop_database, log
+        effective,
+        database,
+        invalidation_feed,
+        shared.fleet,
+        change_event,
+        load,
+        loop_database,
+        log,
     )
     fleet.start(services)
     return fleet

@@ -40,15 +40,17 @@ EXPIRY_WARNED_DAYS = 30
 
 
 class FleetParts:
-    """The service, what the API needs of it, and their connection to the database.
+    """The service, and what the API needs of it.
 
-    ``load`` returns the open connections of viewers. ``change_event`` belongs to this process,
-    ``loop_database`` to its event loop.
+    ``database`` is the API's, too: threads of one process then wait for each other by a lock, and
+    not by SQLite's polling. ``load`` returns the open connections of viewers. ``change_event``
+    belongs to this process, ``loop_database`` to its event loop.
     """
 
     def __init__(
         self,
         effective: EffectiveConfig,
+        database: ControlDatabase,
         invalidation_feed: InvalidationFeed,
         status: FleetStatus,
         change_event: ChangeEvent,
@@ -60,9 +62,8 @@ class FleetParts:
         folder = config.edge.cache
         self._effective = effective
         self._log = log
-        self._database = ControlDatabase(folder)
         replica = Replica(
-            self._database,
+            database,
             config.edge.name,
             ChangeCounter(folder).announce,
             items_kept=config.limits.invalidations,
@@ -179,7 +180,6 @@ class FleetParts:
     async def close(self) -> None:
         await self.presence.withdraw()
         await self.service.engine.close()
-        self._database.close()
 
 
 def expiry_problems(path: Path, now: datetime) -> list[str]:
