@@ -187,7 +187,7 @@ async def find_problems(fleet: FleetControl) -> list[str]:
                 f"{name} does not report: start it, or remove it: streamedge fleet remove {name}"
             )
         elif presence.state is EdgeState.LOST:
-            problems.append(f"{name} has lost the shared log: see its log for fleet_engine_failed")
+            problems.append(f"{name} has lost the shared log: see its log for fleet_engine_down")
         if not member.addresses:
             problems.append(
                 f"{name} has no addresses, so DNS cannot send viewers to it: set"

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -46,6 +46,8 @@ from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from streamedge.process.fleet import FleetParts
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
@@ -140,6 +142,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
                     *api,
                 ],
                 shared.config_versions.config.listen.admin[0],
+                tuple if fleet is None else fleet.metrics,
             ),
             lifespan="off",
             ws="none",
@@ -203,7 +206,7 @@ def _start_fleet(
     log: Log,
 ) -> FleetParts | None:
     """Starts this edge's part in its fleet; None in a fleet of one, which imports none of it."""
-    if shared.fleet is None:
+    if shared.fleet is None or shared.live_edges is None:
         return None
     from streamedge.process.fleet import FleetParts  # noqa: PLC0415
 
@@ -217,6 +220,7 @@ def _start_fleet(
         database,
         invalidation_feed,
         shared.fleet,
+        shared.live_edges,
         change_event,
         load,
         loop_database,
@@ -242,10 +246,12 @@ def create_admin_app(
     write_queue: WriteQueue | None = None,
     routes: Sequence[Route] = (),
     admin_host: str = "localhost",
+    more_metrics: Callable[[], Iterable[Metric]] = tuple,
 ) -> Starlette:
     """The application of the admin address; ``write_queue`` is None if no behavior writes back.
 
-    ``routes`` are further routes; ``admin_host`` is the host of ``listen.admin``.
+    ``routes`` are further routes; ``admin_host`` is the host of ``listen.admin``. ``more_metrics``
+    are those that only this process has.
     """
 
     def healthz(_request: Request) -> Response:
@@ -256,7 +262,7 @@ def create_admin_app(
         return JSONResponse(body, 200 if health.is_ready else 503)
 
     def metrics(_request: Request) -> Response:
-        text = shared.metrics.exposition(shared.heartbeats.metrics())
+        text = shared.metrics.exposition([*shared.heartbeats.metrics(), *more_metrics()])
         return Response(text, media_type="text/plain; version=0.0.4")
 
     return Starlette(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
@@ -23,16 +23,23 @@ from streamedge.control.replica import Replica
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import InvalidationFeed
+from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.wakeups import ChangeEvent
-from streamedge.fleet.members import Member, Role
+from streamedge.fleet.members import Member, Presence, Role
+from streamedge.fleet.nearest import LiveEdges
 from streamedge.fleet.position import START
+from streamedge.fleet.states import takes_viewers
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
+from streamedge.process.fleet_metrics import fleet_metrics
 from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
 from streamedge.shared_log.service import FleetService
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 BATCHES_MAX = 1000  # that workers have not applied yet; of more the oldest are one
 BATCH_WAIT_S = 60.0
@@ -53,6 +60,7 @@ class FleetParts:
         database: ControlDatabase,
         invalidation_feed: InvalidationFeed,
         status: FleetStatus,
+        live_edges: SharedLiveEdges,
         change_event: ChangeEvent,
         load: Callable[[], int],
         loop_database: ControlDatabase,
@@ -61,6 +69,8 @@ class FleetParts:
         config = effective.config
         folder = config.edge.cache
         self._effective = effective
+        self._live_edges = live_edges
+        self._published: tuple[Mapping[str, Member], Mapping[str, Presence]] = {}, {}
         self._log = log
         replica = Replica(
             database,
@@ -98,9 +108,7 @@ class FleetParts:
             drains=self._drains,
         )
 
-        self.completion = CompletionWatch(
-            self.service, self.presence, change_event, self._observe_completion
-        )
+        self.completion = CompletionWatch(self.service, self.presence, self._observe_completion)
         self.last_completion = Completion({}, is_completed=False)
 
     def _observe_completion(self, completion: Completion) -> None:
@@ -111,8 +119,19 @@ class FleetParts:
         self.service.start(services)
         services.start("fleet_presence", self.presence.report)
         services.start("fleet_presences", self.presence.watch)
-        services.start_periodic("fleet_state", CHECK_INTERVAL_S, self.presence.check)
+        services.start_periodic("fleet_state", CHECK_INTERVAL_S, self._check)
         services.start("fleet_batches", self._follow_batches)
+
+    async def _check(self) -> None:
+        await self.presence.check()
+        members, presences = self.service.view.members, self.presence.attendance.presences
+        if (members, presences) != self._published:
+            self._live_edges.publish(live_edges(members, presences))
+            self._published = members, presences
+
+    def metrics(self) -> Iterator[Metric]:
+        """The metrics of this edge's part in the fleet, for Prometheus."""
+        return fleet_metrics(self.service, self.presence, self.last_completion)
 
     def notice(self) -> None:
         """There may be new entries to publish, or workers have applied rows. Never blocks."""
@@ -180,6 +199,19 @@ class FleetParts:
     async def close(self) -> None:
         await self.presence.withdraw()
         await self.service.engine.close()
+
+
+def live_edges(members: Mapping[str, Member], presences: Mapping[str, Presence]) -> LiveEdges:
+    """What redirects need to know of the fleet."""
+    here = [member for member in members.values() if member.role is not Role.REMOVED]
+    up = [
+        member
+        for member in here
+        if member.role is Role.SERVING
+        and member.name in presences
+        and takes_viewers(presences[member.name].state)
+    ]
+    return LiveEdges(frozenset(member.name.lower() for member in here), tuple(up))
 
 
 def expiry_problems(path: Path, now: datetime) -> list[str]:

@@ -9,7 +9,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import NamedTuple
 
 from streamedge.control.replica import Replica
-from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.fleet.states import EdgeState
 from streamedge.shared_log.presence import PresenceReporter
 from streamedge.shared_log.service import FleetService
@@ -28,14 +27,13 @@ class Completion(NamedTuple):
 class CompletionWatch:
     """Watches invalidations by the epoch of their row in this edge's control log.
 
-    ``change_event`` is notified when presences change. ``observe`` gets what ``wait`` returns.
+    ``observe`` gets what ``wait`` returns.
     """
 
     def __init__(
         self,
         service: FleetService,
         presence: PresenceReporter,
-        change_event: ChangeEvent,
         observe: Callable[[Completion], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -43,7 +41,6 @@ class CompletionWatch:
         self._service = service
         self._replica: Replica = service.replica
         self._presence = presence
-        self._change_event = change_event
         self._observe = observe
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -80,18 +77,13 @@ class CompletionWatch:
         if position is None:
             return Completion(edge_ms, is_completed=False)
 
-        def note_edges() -> bool:
+        def note_edges() -> None:
             passed_ms = round((self._clock() - began_s) * 1000)
             for name in self._edges_at(position):
                 edge_ms.setdefault(name, passed_ms)
-            return self._presence.has_completed(position)
 
-        watch = asyncio.create_task(self._change_event.wait_for(note_edges, timeout_s))
-        try:
-            left_s = max(0.0, deadline_s - self._clock())
-            is_completed = await self._presence.wait_completed(position, left_s)
-        finally:
-            watch.cancel()
+        left_s = max(0.0, deadline_s - self._clock())
+        is_completed = await self._presence.wait_completed(position, left_s, note_edges)
         note_edges()
         completion = Completion(dict(sorted(edge_ms.items())), is_completed)
         self._observe(completion)

@@ -26,6 +26,7 @@ from streamedge.shared_log.engine import Engine, EngineError, Presences
 NEAR_HEAD_ENTRIES = 1000
 CHECK_INTERVAL_S = 0.05  # for the end of the lease, and for a drain
 WATCH_S = 1.0
+HEAD_INTERVAL_S = 1.0  # at least, between reads of the head for the lag that is shown
 RETRY_S = 0.2
 CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
 REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
@@ -84,6 +85,8 @@ class PresenceReporter:
         self.fault = ""
         self._completed = 0
         self._waiting = 0
+        self._head_read_s = 0.0
+        self._behind_since_s: float | None = None
 
     @property
     def state(self) -> EdgeState:
@@ -94,6 +97,13 @@ class PresenceReporter:
     def head(self) -> int:
         """The position of the newest entry of the log, as it was read last."""
         return max(self._head, self._applied().position)
+
+    @property
+    def lag_s(self) -> float:
+        """For how long the workers have been behind the newest entry that is known here."""
+        if self._behind_since_s is None:
+            return 0.0
+        return self._clock() - self._behind_since_s
 
     @property
     def hears_fleet(self) -> bool:
@@ -114,14 +124,22 @@ class PresenceReporter:
         """Whether every edge has applied all entries up to a position, as far as is known here."""
         return position <= self._completed
 
-    async def wait_completed(self, position: int, timeout_s: float) -> bool:
-        """Waits until every edge has applied all entries up to a position."""
+    async def wait_completed(
+        self, position: int, timeout_s: float, observe: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Waits until every edge has applied all entries up to a position.
+
+        ``observe`` is called after each change of the presences.
+        """
+
+        def has_completed() -> bool:
+            observe()
+            return self.has_completed(position)
+
         self._waiting += 1
         self.report_soon()
         try:
-            return await self._change_event.wait_for(
-                lambda: self.has_completed(position), timeout_s
-            )
+            return await self._change_event.wait_for(has_completed, timeout_s)
         finally:
             self._waiting -= 1
 
@@ -158,7 +176,12 @@ class PresenceReporter:
 
     async def check(self) -> None:
         """Notices the end of the lease, and a drain; called every CHECK_INTERVAL_S."""
-        self._direct(lease.at(self.standing, self._clock()))
+        now_s = self._clock()
+        self._direct(lease.at(self.standing, now_s))
+        if self._applied().by_workers >= self.head:
+            self._behind_since_s = None
+        elif self._behind_since_s is None:
+            self._behind_since_s = now_s
 
     async def withdraw(self) -> None:
         """Ends the presence because the edge stops; others need not wait for the lease."""
@@ -182,13 +205,13 @@ class PresenceReporter:
         self._complete(presences, applied.by_workers)
         if not self.standing.is_current:
             await self._catch_up()
-        if self.fault:
-            self._log.event("fleet_engine_reached")
-            self.fault = ""
+        elif now_s - self._head_read_s >= HEAD_INTERVAL_S:
+            await self._read_head()
+        self.fault = ""
 
     async def _catch_up(self) -> None:
         """Reads the head of the log, and compares it with what the workers have applied."""
-        self._head = (await self._engine.bounds()).last
+        await self._read_head()
         self._become(lease.after_head(self.standing, self._head, self._clock()))
         applied = self._applied()
         if applied.by_workers < self.standing.head or self.standing.head < 0:
@@ -199,9 +222,11 @@ class PresenceReporter:
             now_s = self._clock()
             self._become(lease.after_applying(self.standing, applied.by_workers, now_s))
 
+    async def _read_head(self) -> None:
+        self._head = (await self._engine.bounds()).last
+        self._head_read_s = self._clock()
+
     def _failed(self, exc: EngineError) -> None:
-        if not self.fault:
-            self._log.event("fleet_engine_failed", reason=str(exc))
         self.fault = str(exc) or repr(exc)
         self._direct(lease.at(self.standing, self._clock()))
 
