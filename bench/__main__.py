@@ -20,7 +20,7 @@ from importlib import metadata
 from rich.console import Console
 
 from bench import invalidation, packaging, report, restart, rounds
-from bench.fleet import failovers, invalidations, old_answers, shared_log
+from bench.fleet import failovers, following, hits, invalidations, old_answers, shared_log, tiers
 from bench.http import (
     cold_http,
     cold_throughput,
@@ -199,6 +199,38 @@ BENCHMARKS = {
         f"{failovers.EDGES} edges; in each round {failovers.KEPT} invalidations, a replica of the"
         f" engine that stops to replicate, {failovers.LOST} more, and the engine killed; all edges"
         " are led to the replica. Rows of the edges' control logs and of the engine's log.",
+    ),
+    "fleet-origin-bytes": Benchmark(
+        tiers.origin_bytes,
+        f"{tiers.EDGES} edges, all of them one tier; readers at each of them read all objects, each"
+        " beginning with another one, and compare every byte. A reader whose edge was killed goes"
+        " on at another one.",
+    ),
+    "fleet-miss": Benchmark(
+        tiers.misses,
+        f"A proxy of our own between child and parent, {1000 * tiers.DELAY_S:.0f} ms each way, and"
+        " an equal one between a viewer and the parent: objects of 1 KB that the parent has and the"
+        " child does not, beside hits of that viewer.",
+    ),
+    "fleet-join": Benchmark(
+        tiers.joins,
+        f"{tiers.JOINED_OBJECTS} objects, each requested on one of {tiers.EDGES} edges; then one"
+        " more edge joins their tier, and all objects are read on all edges.",
+    ),
+    "fleet-catch-up": Benchmark(
+        following.catch_up,
+        f"The link of one of {following.EDGES} edges is cut while"
+        f" {following.BEHIND_ENTRIES:,} invalidations are appended and the others apply them.",
+    ),
+    "fleet-rate": Benchmark(
+        following.rate,
+        f"Invalidations are appended at {following.RATE:,} a second, those that are due at once;"
+        f" {following.EDGES} edges follow. Then the edges' entries are compared with the log.",
+    ),
+    "fleet-hits": Benchmark(
+        hits.hits,
+        "Random ranges of a warm object over 16 keep-alive connections; an edge with an engine"
+        " beside one without, one worker each, alternating. Start: until /healthz returns 200.",
     ),
     "invalidation": Benchmark(
         invalidation.invalidation,

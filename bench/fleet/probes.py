@@ -27,11 +27,11 @@ class Answer(NamedTuple):
 
 
 class Probe:
-    """A viewer of one edge."""
+    """A viewer of one edge; ``port``: of a link to it."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, port: int = 0) -> None:
         self.edge = edge
-        self._socket = socket.create_connection((LOOPBACK, edge.http_port), TIMEOUT_S)
+        self._socket = socket.create_connection((LOOPBACK, port or edge.http_port), TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, path: str, *, only_if_cached: bool = False) -> None:

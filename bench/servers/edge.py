@@ -31,12 +31,14 @@ def streamedge(
     signer: tuple[str, str] | None = None,
     web: str = "",
     limits: str = "",
+    fleet: str = "",
 ) -> Iterator[Server]:
     """An edge in front of the origin, with a web and an RTMP distribution.
 
     ``cache``: a folder that outlives the edge; None: a new one. ``waits``: until /healthz returns
     200. ``pair``: also serves HTTPS. ``signer``: id and PEM of the key that web viewers' URLs must
     be signed with. ``web``, ``limits``: TOML for the web distribution and for ``[limits]``.
+    ``fleet``: the table ``[fleet]``; then /healthz does not wait for the engine.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
     https_port, https, certificates = 0, "", ""
@@ -74,6 +76,7 @@ admin = "{LOOPBACK}:{admin_port}"
 
 {certificates}
 {keys}
+{fleet}
 [origins.bench]
 type = "http"
 url = "http://{LOOPBACK}:{origin_port}"

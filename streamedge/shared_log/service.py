@@ -27,7 +27,7 @@ from streamedge.shared_log.engine import Engine, EngineError, HistoryError
 from streamedge.shared_log.follower import Follower
 from streamedge.shared_log.publisher import Publisher
 
-PAUSES_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # after failures in a row, each up to twice as long
+PAUSES_S = (0.05, 0.1, 0.2)  # after failures in a row, each up to twice as long
 TRIM_ENTRIES = 500  # followed since the last call
 TRIM_INTERVAL_S = 60.0
 PUBLISHED_INTERVAL_S = 1.0  # between looks for waiting entries without a wake-up
