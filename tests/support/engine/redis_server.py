@@ -96,7 +96,15 @@ class RedisServer:
         while self.call("INFO", "replication")["master_link_status"] != "up":
             assert time.monotonic() < deadline_s
             time.sleep(POLL_S)
-        assert primary.call("WAIT", 1, int(START_MAX_S * 1000)) >= 1
+        self.catch_up(primary)
+
+    def catch_up(self, primary: RedisServer) -> None:
+        """Waits until this replica has all that the primary has now."""
+        sent = primary.call("INFO", "replication")["master_repl_offset"]
+        deadline_s = time.monotonic() + START_MAX_S
+        while self.call("INFO", "replication")["slave_repl_offset"] < sent:
+            assert time.monotonic() < deadline_s
+            time.sleep(POLL_S)
 
     def promote(self) -> None:
         """Becomes a primary, with what it has."""
