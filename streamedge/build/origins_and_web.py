@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
@@ -47,6 +48,7 @@ from streamedge.origin.s3.origin import S3Origin
 from streamedge.origin.s3.protocol import overridden_fields
 from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import HeaderFields
+from streamedge.write_back.fleet_writes import FleetWrites
 from streamedge.write_back.overlay import NO_OVERRIDES, PendingWritesOrigin, PendingWritesUpstream
 from streamedge.write_back.queue import WriteQueue
 
@@ -70,22 +72,53 @@ def bind_origins(
     write_queue: WriteQueue | None = None,
     reusable: Mapping[str, OriginBinding] = NO_BINDINGS,
     fleet: Fleet | None = None,
+    fleet_writes: FleetWrites | None = None,
 ) -> dict[str, OriginBinding]:
     """All origins and origin groups of the config, by name.
 
     A write that waits in ``write_queue`` is read in place of the object at its origin. Origins in
-    ``reusable`` are reused, with their connections and breakers. ``fleet``: None in a fleet of one.
+    ``reusable`` are reused, with their connections and breakers. ``fleet`` and ``fleet_writes``
+    (writes that wait on other edges) are None in a fleet of one.
     """
+    pending = PendingWrites(write_queue, fleet_writes)
     bindings = {}
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
-        own = reusable.get(name) or _bind(name, origin, config.edge.cache, write_queue, groups)
+        own = reusable.get(name) or _bind(name, origin, config.edge.cache, pending, groups)
         bindings[name] = replace(own, groups=groups, tier=_tier(origin, fleet))
     for name, group in config.origin_groups.items():
-        whole = reusable.get(name) or _bind_group(name, group, bindings, log, counts, write_queue)
+        whole = reusable.get(name) or _bind_group(name, group, bindings, log, counts, pending)
         first = bindings[group.origins[0]]
         bindings[name] = replace(whole, first=first, tier=_tier(group, fleet))
     return bindings
+
+
+class PendingWrites(NamedTuple):
+    """Where writes wait: on this edge, and on others; None where none can."""
+
+    queue: WriteQueue | None
+    fleet: FleetWrites | None
+
+    def over(
+        self,
+        origin: Origin,
+        identity: str,
+        *,
+        is_site: bool,
+        overrides: Mapping[str, str] = NO_OVERRIDES,
+    ) -> Origin:
+        """The origin behind the writes that wait for it; unchanged where none can."""
+        if self.queue is None and self.fleet is None:
+            return origin
+        return PendingWritesOrigin(
+            origin,
+            identity,
+            self.queue,
+            None if self.queue is None else DirectoryOrigin(self.queue.bodies),
+            is_site=is_site,
+            overrides=overrides,
+            fleet_writes=self.fleet,
+        )
 
 
 def _tier(section: AnyOriginConfig | OriginGroupConfig, fleet: Fleet | None) -> Tier | None:
@@ -220,16 +253,16 @@ def _bind(
     name: str,
     section: AnyOriginConfig,
     cache_root: Path,
-    write_queue: WriteQueue | None,
+    pending: PendingWrites,
     groups: tuple[str, ...],
 ) -> OriginBinding:
     if isinstance(section, HttpOriginConfig):
-        return _bind_site(name, section, write_queue, groups)
+        return _bind_site(name, section, pending, groups)
     if isinstance(section, S3OriginConfig):
-        return _bind_bucket(name, section, cache_root, write_queue, groups)
+        return _bind_bucket(name, section, cache_root, pending, groups)
     identity = origin_identity(section)
     origin = DirectoryOrigin(section.path, section.prefix)
-    overlay = _with_pending_writes(origin, identity, write_queue, is_site=False)
+    overlay = pending.over(origin, identity, is_site=False)
     writer = DirectoryWriter(section.path, section.prefix)
     return OriginBinding(
         name,
@@ -245,12 +278,12 @@ def _bind(
 def _bind_site(
     name: str,
     section: HttpOriginConfig,
-    write_queue: WriteQueue | None,
+    pending: PendingWrites,
     groups: tuple[str, ...],
 ) -> OriginBinding:
     identity = origin_identity(section)
     origin = _http_origin(section)
-    overlay = _with_pending_writes(origin, identity, write_queue, is_site=True)
+    overlay = pending.over(origin, identity, is_site=True)
     return OriginBinding(
         name,
         identity,
@@ -270,17 +303,17 @@ def _bind_bucket(
     name: str,
     section: S3OriginConfig,
     cache_root: Path,
-    write_queue: WriteQueue | None,
+    pending: PendingWrites,
     groups: tuple[str, ...],
 ) -> OriginBinding:
     identity = origin_identity(section)
     origin = _s3_origin(section, cache_root)
-    overlay = _with_pending_writes(origin, identity, write_queue, is_site=False)
+    overlay = pending.over(origin, identity, is_site=False)
     return OriginBinding(
         name,
         identity,
         overlay,
-        ObjectUpstream(overlay, partial(_bucket_request, origin, identity, write_queue)),
+        ObjectUpstream(overlay, partial(_bucket_request, origin, identity, pending)),
         writer=origin.writer,
         relay=origin.writer,
         bucket=origin.bucket,
@@ -295,7 +328,7 @@ def _bind_group(
     bindings: dict[str, OriginBinding],
     log: Log,
     counts: Counts,
-    write_queue: WriteQueue | None,
+    pending: PendingWrites,
 ) -> OriginBinding:
     members = [bindings[member] for member in section.origins]
     group = OriginGroup(
@@ -307,7 +340,7 @@ def _bind_group(
     )
     first = members[0]
     # Also around the group: while its first origin is down, the others get the requests.
-    overlay = _with_pending_writes(group, first.identity, write_queue, is_site=first.is_site)
+    overlay = pending.over(group, first.identity, is_site=first.is_site)
     return OriginBinding(
         name,
         _group_identity(member.identity for member in members),
@@ -341,7 +374,7 @@ def _group_identity(members: Iterable[str]) -> str:
 def _bucket_request(
     origin: S3Origin,
     identity: str,
-    write_queue: WriteQueue | None,
+    pending: PendingWrites,
     query: str,
     fields: HeaderFields,
 ) -> Origin:
@@ -350,24 +383,7 @@ def _bucket_request(
     if "versionId=" in query:
         return bucket
     overrides = overridden_fields(query)
-    return _with_pending_writes(bucket, identity, write_queue, is_site=False, overrides=overrides)
-
-
-def _with_pending_writes(
-    origin: Origin,
-    identity: str,
-    write_queue: WriteQueue | None,
-    *,
-    is_site: bool,
-    overrides: Mapping[str, str] = NO_OVERRIDES,
-) -> Origin:
-    """The origin behind the writes that wait for it; unchanged without a write queue."""
-    if write_queue is None:
-        return origin
-    bodies = DirectoryOrigin(write_queue.bodies)
-    return PendingWritesOrigin(
-        origin, identity, write_queue, bodies, is_site=is_site, overrides=overrides
-    )
+    return pending.over(bucket, identity, is_site=False, overrides=overrides)
 
 
 def _is_pending(origin: Origin) -> Callable[[str], bool]:

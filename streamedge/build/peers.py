@@ -17,11 +17,14 @@ from streamedge.delivery.peer.server import PeerServer
 from streamedge.errors import ConfigError
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
+from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.http.exchange import READ_TIMEOUT_S
 from streamedge.origin.peer.client import PeerClients
 from streamedge.origin.peer.tier import Fleet
 from streamedge.origin.peer.tls import FleetFiles, FleetTls
 from streamedge.origin.peer.view import PeerView
+from streamedge.write_back.holders import HeldHere
+from streamedge.write_back.queue import WriteQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,18 @@ class Peers:
         cache: Cache,
         log: Log,
         counts: Counts,
+        write_queue: WriteQueue | None = None,
     ) -> PeerServer:
         """The server of their requests; not started."""
         limits = config.limits
         service = PeerService(
-            self.fleet.view, cache, bindings, log, counts, ranges_max=limits.ranges
+            self.fleet.view,
+            cache,
+            bindings,
+            log,
+            counts,
+            ranges_max=limits.ranges,
+            held_here=_held_here(write_queue),
         )
         return PeerServer(service, log, counts, connections_max=limits.http_connections)
 
@@ -53,6 +63,12 @@ class Peers:
         """Uses a new config from the next request on."""
         self.fleet.use_tiers(config.fleet.tiers)
         server.service.replace(bindings, ranges_max=config.limits.ranges)
+
+
+def _held_here(write_queue: WriteQueue | None) -> HeldHere | None:
+    if write_queue is None:
+        return None
+    return HeldHere(write_queue, DirectoryOrigin(write_queue.bodies))
 
 
 def open_peers(config: Config, view: PeerView, cache: Cache, log: Log, counts: Counts) -> Peers:

@@ -94,6 +94,24 @@ MIGRATIONS: tuple[str, ...] = (
         is_engine_up INTEGER NOT NULL
     );
     """,
+    # Queued writes of the edges of a fleet (see ``pending_writes``).
+    """
+    CREATE TABLE fleet_pending (
+        key TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        serial INTEGER NOT NULL,
+        since INTEGER NOT NULL,
+        is_overtaken INTEGER NOT NULL DEFAULT 0,
+        is_outdated INTEGER NOT NULL DEFAULT 0,
+        body TEXT NOT NULL,
+        PRIMARY KEY (key, holder)
+    );
+    CREATE INDEX fleet_pending_by_holder ON fleet_pending (holder, since);
+    CREATE TABLE fleet_pending_changes (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL
+    );
+    """,
 )
 """Scripts that update the schema by one version each; ``PRAGMA user_version`` is their number."""
 

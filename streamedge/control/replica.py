@@ -17,16 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamedge.control import fleet_entries
+from streamedge.control import fleet_entries, pending_writes
 from streamedge.control.database import ControlDatabase
 from streamedge.control.fleet_view import FleetView, fleet_view, members
 from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind
 from streamedge.control.resources import ResourceStore, decode_resource, encode_resource
-from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry
+from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
 from streamedge.fleet.history import AppliedEntry, to_republish
-from streamedge.fleet.members import Member, member_of
+from streamedge.fleet.members import Member, Role, member_of
+from streamedge.fleet.pending import PendingState
 from streamedge.fleet.position import START, line_of
 
+_OF_PENDING = frozenset({EntryKind.MEMBER, EntryKind.PENDING})
 _STATE_COLUMNS = (
     "position, entry_id, line, resources_position, is_reconciled, settled_position,"
     " pruned_position, pruned_epoch"
@@ -210,6 +212,9 @@ class Replica:
             )
             if not is_first:
                 self._log.append_within(connection, RowKind.EVERYTHING, "", {})
+                self._request_pending(connection)
+        if not is_first:
+            self._on_written(pending_writes.SIGNAL_KEY)
         return is_replaced
 
     def rejoin(self, snapshot: Documents, position: int, entry_id: str) -> bool:
@@ -223,6 +228,8 @@ class Replica:
                 " CASE WHEN settled_position IS NULL THEN NULL ELSE ? END",
                 (position, entry_id, line_of(position), snapshot.resources_position, position),
             )
+            self._request_pending(connection)
+        self._on_written(pending_writes.SIGNAL_KEY)
         return is_replaced
 
     def apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
@@ -231,6 +238,14 @@ class Replica:
         Not synced to the disk: after a power failure the entries, and with them the position, are
         read again from the shared log, and what was cached before is validated anyway.
         """
+        written: set[str] = set()
+        state = self._apply(entries, written)
+        if any(entry is not None and entry.kind in _OF_PENDING for _p, _id, entry in entries):
+            # Once more: a worker may have read the origin before the rows were committed.
+            self._on_written(pending_writes.SIGNAL_KEY, *written)
+        return state
+
+    def _apply(self, entries: Sequence[PlacedEntry], written: set[str]) -> ReplicaState:
         with self.database.transaction(synced=False) as connection:
             state = replica_state(connection)
             if state is None or entries[0].position <= state.position:
@@ -250,7 +265,12 @@ class Replica:
                 else:
                     self._apply_new(connection, entry, position)
                 if entry.kind is EntryKind.MEMBER:
-                    _apply_member(connection, entry, position)
+                    written.update(_apply_member(connection, entry, position))
+                if entry.kind is EntryKind.PENDING:
+                    key = pending_writes.apply_pending(connection, entry, position, self.edge)
+                    written.update(() if key is None else (key,))
+                if entry.kind is EntryKind.WRITTEN:
+                    written.update(_written_keys(entry))
                 if settled is None and entry.edge == self.edge:
                     settled = position
             pruned = fleet_entries.prune_entries(connection)
@@ -301,7 +321,27 @@ class Replica:
             )
         return is_replaced
 
+    def announce_pending(self) -> None:
+        """Refuses what was cached of objects with queued writes: a process may have died between
+        the commit of their rows and the end of ``apply``.
+        """
+        with self.database.read() as connection:
+            keys = pending_writes.all_writes(connection)
+        self._on_written(pending_writes.SIGNAL_KEY, *keys)
+
     # Applying
+
+    def _request_pending(self, connection: sqlite3.Connection) -> None:
+        """The entries of queued writes may be older than those that this edge will read."""
+        pending_writes.forget_all(connection)
+        body = {"state": PendingState.REQUESTED.value}
+        fleet_entries.add_entry(
+            connection,
+            Entry(new_entry_id(), EntryKind.PENDING, self.edge, self._clock(), "", body),
+            epoch=self._log.last_epoch_within(connection),
+            has_row=False,
+            applied_s=self._clock(),
+        )
 
     def _apply_new(self, connection: sqlite3.Connection, entry: Entry, position: int) -> None:
         has_row = entry.kind is EntryKind.INVALIDATION
@@ -310,9 +350,7 @@ class Replica:
         else:
             epoch = self._log.last_epoch_within(connection)
         if entry.kind is EntryKind.WRITTEN and entry.edge != self.edge:
-            keys = entry.body.get("keys")
-            if isinstance(keys, list):
-                self._on_written(*(str(key) for key in keys))
+            self._on_written(*_written_keys(entry))
         fleet_entries.add_entry(
             connection,
             entry,
@@ -399,10 +437,20 @@ def replica_state(connection: sqlite3.Connection) -> ReplicaState | None:
     )
 
 
-def _apply_member(connection: sqlite3.Connection, entry: Entry, position: int) -> None:
+def _apply_member(connection: sqlite3.Connection, entry: Entry, position: int) -> list[str]:
+    """Returns the keys of queued writes that no edge holds any more."""
     member = member_of(entry.body, position)
-    if member is not None:
-        _put_member(connection, member)
+    if member is None:
+        return []
+    _put_member(connection, member)
+    if member.role is not Role.REMOVED:
+        return []
+    return pending_writes.forget_holder(connection, member.name)
+
+
+def _written_keys(entry: Entry) -> list[str]:
+    keys = entry.body.get("keys")
+    return [str(key) for key in keys] if isinstance(keys, list) else []
 
 
 def _put_member(connection: sqlite3.Connection, member: Member) -> None:

@@ -13,7 +13,7 @@ import time
 from streamedge.fleet.states import EdgeState
 
 _WORD_BYTES = 8
-_STATE, _HEARS_UNTIL_MS, _IS_STOPPING = range(3)
+_STATE, _HEARS_UNTIL_MS, _IS_STOPPING, _COMPLETED, _AWAITED = range(5)
 _STATES = tuple(EdgeState)
 
 
@@ -29,7 +29,7 @@ class FleetStatus:
     """
 
     def __init__(self) -> None:
-        self._words = memoryview(mmap.mmap(-1, 3 * _WORD_BYTES)).cast("Q")
+        self._words = memoryview(mmap.mmap(-1, 5 * _WORD_BYTES)).cast("Q")
 
     # For the control process.
 
@@ -45,6 +45,27 @@ class FleetStatus:
     def is_stopping(self) -> bool:
         """Whether the workers are draining because the edge stops."""
         return bool(self._words[_IS_STOPPING])
+
+    def note_completed(self, position: int) -> None:
+        """Notes that all edges have applied the shared log up to a position."""
+        self._words[_COMPLETED] = position
+
+    @property
+    def awaits_completion(self) -> bool:
+        """Whether a worker waits until all edges have applied an entry."""
+        return self._words[_AWAITED] > self._words[_COMPLETED]
+
+    # For workers.
+
+    def has_completed(self, position: int) -> bool:
+        """Whether all edges have applied the shared log up to a position, as far as is known here.
+
+        If not, the control process learns that this worker waits.
+        """
+        if position <= self._words[_COMPLETED]:
+            return True
+        self._words[_AWAITED] = max(self._words[_AWAITED], position)
+        return False
 
     # For the supervisor.
 

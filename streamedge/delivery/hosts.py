@@ -32,7 +32,7 @@ class OriginBinding:
     ``bucket``: its S3 name, which S3 clients put before the object's; ``relay`` makes their calls.
     ``first`` gets a group's writes; ``groups`` are the identities of the groups that contain it.
     ``tier``: what cacheable requests go through; None: they go from this edge to the origin.
-    ``is_pending``: whether a write of an object waits on this edge.
+    ``is_pending``: whether a write of an object waits on an edge of the fleet.
     """
 
     name: str

@@ -58,6 +58,11 @@ class Counter(Enum):
         "side",
         "Body bytes between the edges of a fleet, sent and received",
     )
+    PENDING_READS = (
+        "streamedge_pending_reads",
+        "result",
+        "Reads of objects whose queued write another edge holds: read, ended, unreachable",
+    )
     ORIGIN_BYPASSES = (
         "streamedge_origin_bypasses",
         "reason",

@@ -47,6 +47,7 @@ from streamedge.write_back.replicator import Replicator
 
 if TYPE_CHECKING:
     from streamedge.process.certificates import Certificates
+    from streamedge.process.worker_writes import WorkerWrites
 
 
 RETRY_S = 1.0  # after a failed read
@@ -67,6 +68,7 @@ class WorkerComponents:
     log: Log
     counts: Counts
     peers: WorkerPeers = field(default_factory=WorkerPeers)
+    writes: WorkerWrites | None = None
 
 
 _Prepared = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
@@ -87,7 +89,12 @@ class ConfigApplier:
         if components.write_queue is not None:
             where = _writers_and_readers(bindings)
             self._replicator = Replicator(
-                components.write_queue, *where, self._replicated, components.log, components.counts
+                components.write_queue,
+                *where,
+                self._replicated,
+                components.log,
+                components.counts,
+                fleet=None if components.writes is None else components.writes.turns,
             )
 
     async def apply(self, config: Config) -> None:
@@ -135,6 +142,7 @@ class ConfigApplier:
             components.write_queue,
             unchanged,
             components.peers.fleet,
+            None if components.writes is None else components.writes.fleet_writes,
         )
         return bindings, web_distributions(config, bindings), rtmp_distributions(config, bindings)
 

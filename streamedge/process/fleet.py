@@ -6,6 +6,7 @@ Only the control process of an edge with ``fleet.engine`` imports this module.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from cryptography import x509
 
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.config.schema.config import Config
-from streamedge.control.database import ControlDatabase, copy_database
+from streamedge.control.database import ControlDatabase, ControlError, copy_database
 from streamedge.control.fleet_view import has_waiting_entries
 from streamedge.control.replica import Replica
 from streamedge.coordination.effective_config import EffectiveConfig
@@ -78,6 +79,8 @@ class FleetParts:
             ChangeCounter(folder).announce,
             items_kept=config.limits.invalidations,
         )
+        with contextlib.suppress(ControlError):  # without the database no copy is used
+            replica.announce_pending()
         engine = open_engine(
             config.fleet.engine,
             config.fleet.prefix,

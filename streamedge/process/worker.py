@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from streamedge.delivery.rtmp.server import RtmpServer
     from streamedge.process.apply_config import ConfigApplier
     from streamedge.process.certificates import Certificates
+    from streamedge.process.worker_writes import WorkerWrites
 
 HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
@@ -121,7 +122,15 @@ async def _serve_viewers(
     cache = _cache(config, context.number, database, log, counts, budget.open_extents)
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
     peers = open_worker_peers(config, shared, database, cache, log, counts)
-    bindings = bind_origins(config, log, counts, write_queue, fleet=peers.fleet)
+    writes = _open_writes(context, cache, database, peers, write_queue, log, counts)
+    bindings = bind_origins(
+        config,
+        log,
+        counts,
+        write_queue,
+        fleet=peers.fleet,
+        fleet_writes=None if writes is None else writes.fleet_writes,
+    )
     nearest = nearest_edges(config, shared, context.countries)
     web = web_server(
         config, bindings, cache, log, counts, write_queue, context.countries, end, nearest
@@ -142,16 +151,17 @@ async def _serve_viewers(
     traffic.subscribe(rtmp.direct)
     await rtmp.start(context.listeners.rtmp, proxied)
     components = WorkerComponents(
-        web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers
+        web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers, writes
     )
-    await peers.start(config, bindings, cache, context.listeners.fleet, services, log, counts)
+    await peers.start(
+        config, bindings, cache, context.listeners.fleet, services, log, counts, write_queue
+    )
     applier = ConfigApplier(config, bindings, components)
     apply_new = peers.refreshing(
         partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
     )
-    shared_writes = _share_writes(cache, context, log) if config.fleet.engine else None
-    if shared_writes is not None:
-        apply_new = partial(_apply_and_check, apply_new, shared_writes)
+    if writes is not None:
+        apply_new = partial(_apply_and_check, apply_new, writes.shared_writes)
     services.start(
         "config", lambda: watch_config(applier, effective, shared, context.number, apply_new)
     )
@@ -171,7 +181,7 @@ async def _serve_viewers(
     await _drain(traffic, (web, rtmp, peers), aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
-    await _close(cache, applier, peers, shared_writes, write_queue)
+    await _close(cache, applier, peers, writes, write_queue)
     counts.flush()
     log.event("worker_down")
 
@@ -180,12 +190,12 @@ async def _close(
     cache: Cache,
     applier: ConfigApplier,
     peers: WorkerPeers,
-    shared_writes: SharedWrites | None,
+    writes: WorkerWrites | None,
     write_queue: WriteQueue | None,
 ) -> None:
     """Closes what requests used, when none is left."""
-    if shared_writes is not None:
-        await shared_writes.close()
+    if writes is not None:
+        await writes.close()
     await cache.close()
     for binding in applier.bindings.values():
         await binding.origin.close()
@@ -257,21 +267,21 @@ def _fleet_positions(database: ControlDatabase) -> FleetPositions:
     return FleetPositions(partial(read_placements, database))
 
 
-def _share_writes(cache: Cache, context: WorkerContext, log: Log) -> SharedWrites:
-    """Makes the cache publish the keys of writes to the other edges of the fleet."""
-    from streamedge.coordination.shared_writes import SharedWrites  # noqa: PLC0415  # in a fleet only
+def _open_writes(
+    context: WorkerContext,
+    cache: Cache,
+    database: ControlDatabase,
+    peers: WorkerPeers,
+    write_queue: WriteQueue | None,
+    log: Log,
+    counts: Counts,
+) -> WorkerWrites | None:
+    """The worker's part in the writes of its fleet; None in a fleet of one."""
+    if not context.shared.config_versions.config.fleet.engine:
+        return None
+    from streamedge.process.worker_writes import WorkerWrites  # noqa: PLC0415  # in a fleet only
 
-    wakeups = context.shared.wakeups
-    edge = context.shared.config_versions.config.edge
-    shared_writes = SharedWrites(
-        ControlDatabase(edge.cache, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S),
-        edge.name,
-        partial(wakeups.notify_at, wakeups.control),
-        log,
-        cache.store.changes.announce_invalidation,
-    )
-    cache.share_writes = shared_writes.share
-    return shared_writes
+    return WorkerWrites(context.shared, cache, database, peers.fleet, write_queue, log, counts)
 
 
 def _apply_and_check(

@@ -21,6 +21,7 @@ from streamedge.delivery.hosts import OriginBinding
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
+from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
     from streamedge.build.peers import Peers
@@ -52,6 +53,7 @@ class WorkerPeers:
         services: Services,
         log: Log,
         counts: Counts,
+        write_queue: WriteQueue | None,
     ) -> None:
         """Starts to serve other edges."""
         peers = self._peers
@@ -65,7 +67,7 @@ class WorkerPeers:
             except OSError as exc:
                 log.event("fleet_certificate_refused", reason=str(exc))
 
-        self._server = peers.server(config, bindings, cache, log, counts)
+        self._server = peers.server(config, bindings, cache, log, counts, write_queue)
         await self._server.start(listeners, peers.tls.server)
         services.start_periodic("fleet_certificate", CERTIFICATES_INTERVAL_S, reload_certificate)
 

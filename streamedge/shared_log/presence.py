@@ -261,9 +261,8 @@ class PresenceReporter:
                 self._log.event(
                     "edge_state", edge=change.name, state=change.after, before=change.before or None
                 )
-        if self._waiting and self.attendance.completed(self._applied().by_workers) > (
-            self._completed
-        ):
+        is_awaited = self._waiting or self._status.awaits_completion
+        if is_awaited and self.attendance.completed(self._applied().by_workers) > self._completed:
             self.report_soon()  # its answer says whether these are all edges
         self._change_event.notify()
 
@@ -277,6 +276,7 @@ class PresenceReporter:
             completed = attendance.completed(own)
             if completed > self._completed:
                 self._completed = completed
+                self._status.note_completed(completed)
                 self._change_event.notify()
 
 

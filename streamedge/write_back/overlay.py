@@ -1,16 +1,18 @@
 """Read-your-writes: an overlay of the pending writes over an origin.
 
-An object with a write in the queue is read from the queue until the origin has it. The overlay is
-an ``Origin`` and an ``Upstream`` like any other, so that HTTP and RTMP both read what was written.
+An object with a write in the queue is read from the queue until the origin has it; in a fleet, from
+the queue of the edge that holds its newest write. The overlay is an ``Origin`` and an ``Upstream``
+like any other, so that HTTP and RTMP both read what was written.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.fleet.pending import HeldWrite
 from streamedge.keys import join_key
 from streamedge.origin import (
     Origin,
@@ -27,13 +29,16 @@ from streamedge.origin.media_types import guess_media_type
 from streamedge.origin.names import site_path
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.spans import Span
+from streamedge.write_back.fleet_writes import (
+    FleetWrites,
+    HolderError,
+    NotHeldError,
+    body_fields,
+)
 from streamedge.write_back.queue import Pending, WriteQueue
 from streamedge.write_back.rows import WriteQueueError
 
 NO_OVERRIDES: Mapping[str, str] = MappingProxyType({})
-_STORED_FIELDS = frozenset(
-    {"cache-control", "content-disposition", "content-encoding", "content-language", "expires"}
-)
 
 
 class PendingWritesOrigin:
@@ -41,18 +46,21 @@ class PendingWritesOrigin:
 
     ``identity`` is the start of the origin's asset keys. ``bodies`` serves the files of queued
     bodies as objects. ``is_site``: the keys hold URL paths, not decoded names. ``overrides`` are
-    header fields (names in lower case) that replace the object's own.
+    header fields (names in lower case) that replace the object's own. ``fleet_writes``: those that
+    wait on other edges; None in a fleet of one. ``write_queue`` is None where this edge queues
+    none.
     """
 
     def __init__(
         self,
         origin: Origin,
         identity: str,
-        write_queue: WriteQueue,
-        bodies: Origin,
+        write_queue: WriteQueue | None,
+        bodies: Origin | None,
         *,
         is_site: bool = False,
         overrides: Mapping[str, str] = NO_OVERRIDES,
+        fleet_writes: FleetWrites | None = None,
     ) -> None:
         self.origin = origin
         self._is_site = is_site
@@ -60,17 +68,24 @@ class PendingWritesOrigin:
         self._identity = identity
         self._write_queue = write_queue
         self._bodies = bodies
+        self._fleet_writes = fleet_writes
 
     def is_pending(self, name: str) -> bool:
         """Whether a write of the object waits. Raises OriginError."""
         return self._pending(name) is not None
 
+    def is_pending_read(self, request: OriginRequest) -> bool:
+        """Whether a request reads an object whose write waits. Raises OriginError."""
+        # Queued writes have no query, so a request with a query goes to the origin.
+        is_read = request.method in {"GET", "HEAD"} and not request.query
+        is_read = is_read and request.path in {"", site_path(request.name)}
+        return is_read and self.is_pending(request.name)
+
     async def head(self, name: str) -> OriginHead:
         pending = self._pending(name)
         if pending is None:
             return await self.origin.head(name)
-        _path, head = self._present(name, pending)
-        return head
+        return self._head(name, pending)
 
     async def read(
         self,
@@ -81,56 +96,75 @@ class PendingWritesOrigin:
         if_none_match: Version | None = None,
     ) -> OriginRead | None:
         pending = self._pending(name)
-        if pending is None:
-            return await self.origin.read(
-                name, span, if_match=if_match, if_none_match=if_none_match
-            )
-        path, head = self._present(name, pending)
-        require_version(f"written {name!a}", if_match, head.version)
-        if if_none_match is not None and is_same_version(if_none_match, head.version):
-            return None
-        try:
-            read = await self._bodies.read(path.name, span)
-        except OriginError as exc:
-            if exc.failure is not OriginFailure.NOT_FOUND:
-                raise
-            # The write is done and its file removed: the origin has the object now.
-            return await self.origin.read(
-                name, span, if_match=if_match, if_none_match=if_none_match
-            )
-        return None if read is None else _PendingRead(head, read)
+        is_outdated = False
+        while pending is not None:
+            head = self._head(name, pending)
+            require_version(f"written {name!a}", if_match, head.version)
+            if if_none_match is not None and is_same_version(if_none_match, head.version):
+                return None
+            try:
+                return _PendingRead(head, await self._read_body(pending, span))
+            except NotHeldError:
+                pending = None
+            except HolderError:
+                is_outdated = True
+                pending = self._here(name)
+            except OriginError as exc:
+                if exc.failure is not OriginFailure.NOT_FOUND:
+                    raise
+                pending = None
+        # The write is done and its file removed: the origin has the object now.
+        read = await self.origin.read(name, span, if_match=if_match, if_none_match=if_none_match)
+        return _OutdatedRead(read) if is_outdated and read is not None else read
 
     async def close(self) -> None:
         await self.origin.close()
 
-    def _pending(self, name: str) -> Pending | None:
-        path = site_path(name) if self._is_site else name
+    def _key(self, name: str) -> str:
+        return join_key(self._identity, site_path(name) if self._is_site else name)
+
+    def _here(self, name: str) -> Pending | None:
         try:
-            return self._write_queue.pending(join_key(self._identity, path))
+            return None if self._write_queue is None else self._write_queue.pending(self._key(name))
         except WriteQueueError as exc:
             # A write may wait that was already answered: the origin may have an older object.
             raise OriginError(OriginFailure.UNAVAILABLE, str(exc)) from exc
 
-    def _present(self, name: str, pending: Pending) -> tuple[Path, OriginHead]:
-        """The file of a pending object, and its head. Raises OriginError NOT_FOUND if it is
-        deleted.
-        """
-        if pending.path is None:
+    def _pending(self, name: str) -> Pending | HeldWrite | None:
+        here = self._here(name)
+        if self._fleet_writes is None:
+            return here
+        key = self._key(name)
+        elsewhere = self._fleet_writes.newest(key, None if here is None else here.serial)
+        if elsewhere is not None or here is None:
+            return elsewhere
+        return None if self._fleet_writes.is_superseded(key, here.serial) else here
+
+    async def _read_body(self, pending: Pending | HeldWrite, span: Span | None) -> OriginRead:
+        """Raises OriginError, HolderError."""
+        if isinstance(pending, Pending):
+            if self._bodies is None or pending.path is None:
+                raise AssertionError("a queued body without a queue")
+            read = await self._bodies.read(pending.path.name, span)
+            if read is None:
+                raise AssertionError("a version was excluded")
+            return read
+        if self._fleet_writes is None:
+            raise AssertionError("a write of another edge in a fleet of one")
+        return await self._fleet_writes.read(pending, span)
+
+    def _head(self, name: str, pending: Pending | HeldWrite) -> OriginHead:
+        """The head of a pending object. Raises OriginError NOT_FOUND if it is deleted."""
+        if pending.is_delete:
             raise OriginError(
                 OriginFailure.NOT_FOUND, f"{name!a}: deleted here, and not yet at the origin"
             )
         values = {field.lower(): value for field, value in pending.fields}
         values.update(self._overrides)
-        head = OriginHead(
-            Version(pending.etag, pending.size_bytes, int(pending.queued_s)),
-            values.get("content-type", "") or guess_media_type(name),
-            {
-                field: value
-                for field, value in values.items()
-                if field in _STORED_FIELDS or field.startswith("x-amz-meta-")
-            },
-        )
-        return pending.path, head
+        fields = dict(body_fields(values))
+        content_type = fields.pop("content-type", "") or guess_media_type(name)
+        version = Version(pending.etag, pending.size_bytes, int(pending.queued_s))
+        return OriginHead(version, content_type, fields)
 
 
 class PendingWritesUpstream:
@@ -143,10 +177,7 @@ class PendingWritesUpstream:
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``."""
-        # Queued writes have no query, so a request with a query goes to the origin.
-        is_read = request.method in {"GET", "HEAD"} and not request.query
-        is_read = is_read and request.path in {"", site_path(request.name)}
-        if is_read and self._overlay.is_pending(request.name):
+        if self._overlay.is_pending_read(request):
             return await self._objects.send(request)
         return await self._upstream.send(request)
 
@@ -165,6 +196,21 @@ class _PendingRead:
     async def buffered(self, within_s: float) -> bytes | None:
         """As ``BufferedBody.buffered``."""
         return await buffered_body(self._read, within_s)
+
+    async def close(self) -> None:
+        await self._read.close()
+
+
+class _OutdatedRead:
+    """What the origin has while a newer object cannot be read: it is validated at each use."""
+
+    def __init__(self, read: OriginRead) -> None:
+        self.head = replace(read.head, headers=read.head.headers | {"cache-control": "no-cache"})
+        self.span = read.span
+        self._read = read
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        return self._read.pieces()
 
     async def close(self) -> None:
         await self._read.close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,12 @@ class Pending:
     etag: str
     fields: HeaderFields
     queued_s: float
+    serial: int = 0
+
+    @property
+    def is_delete(self) -> bool:
+        """Whether the object is deleted."""
+        return self.path is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,9 @@ class WriteQueue:
         self._index = PendingIndex(self.folder / "journal.sqlite")
         self._limit_bytes = limit_bytes
         self._snapshot = b""
+        self.publish: Callable[[str], None] | None = None
+        """Called with the key of an object after a write was queued: it makes other edges of the
+        fleet learn of that."""
         self.signal.notify()  # the last process with this slot may have died before its own call
 
     def close(self) -> None:
@@ -117,6 +126,7 @@ class WriteQueue:
                 fields = tuple(item for item in write.fields if item[0].lower() in CONDITIONS)
                 row = _new_row(asset_key, origin_name, write, fields)
                 await in_thread(partial(self._commit, row, None))
+                self._publish(asset_key)
                 return WriteResponse(204)
             return await self._accept_put(asset_key, origin_name, write, body)
         except WriteRefusedError as exc:
@@ -196,7 +206,13 @@ class WriteQueue:
             await in_thread(partial(self._commit, row, new_body))
         finally:
             await new_body.close()
+        self._publish(asset_key)
         return WriteResponse(200, (("ETag", new_body.etag),))
+
+    def _publish(self, asset_key: str) -> None:
+        """Makes the other edges of a fleet learn of a write."""
+        if self.publish is not None:
+            self.publish(asset_key)
 
     def _commit(self, row: Row, body: NewBody | None) -> None:
         self.rows.insert(row, self._limit_bytes)
@@ -206,7 +222,7 @@ class WriteQueue:
 
     def _pending(self, row: Row) -> Pending:
         path = self.bodies / row.token if row.token else None
-        return Pending(path, row.size_bytes, row.etag, row.fields, row.queued_s)
+        return Pending(path, row.size_bytes, row.etag, row.fields, row.queued_s, row.serial)
 
     def _status(self, rows_max: int) -> QueueStatus:
         letters = self.rows.list(tuple(DEAD_LETTERS), rows_max)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import random
 import time
@@ -19,7 +20,9 @@ from pathlib import Path
 
 from aiofiles import open as open_file
 
+from streamedge.control.database import ControlError
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.fleet.pending import PendingState, Turn
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin import Origin, Version
@@ -27,6 +30,7 @@ from streamedge.origin.answers import find_error_code
 from streamedge.origin.spooling import GATHERED_BYTES, in_thread, to_its_end
 from streamedge.origin.writing import WritableOrigin, Write, WriteResponse
 from streamedge.write_back.bodies import remove_body, sweep
+from streamedge.write_back.fleet_turns import WAIT_S, FleetTurns
 from streamedge.write_back.leader_lock import LeaderLock
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.rows import Row, WriteQueueError
@@ -48,6 +52,11 @@ POLL_S = 0.5  # between two checks for an interrupted write's arrival at the ori
 _UNREACHABLE = frozenset({OriginFailure.REFUSED, OriginFailure.TIMEOUT})
 # After these failures and statuses the origin may still carry out the write.
 _MAY_STILL_ARRIVE = frozenset({OriginFailure.BROKEN, OriginFailure.TIMEOUT})
+_ENDS = {
+    State.DONE: PendingState.SENT,
+    State.CONFLICT: PendingState.CONFLICT,
+    State.FAILED: PendingState.FAILED,
+}
 _GATEWAY_STATUSES = frozenset({502, 504})
 
 DropCached = Callable[[str], Awaitable[None]]
@@ -60,7 +69,8 @@ class Replicator:
     """Sends the pending writes of ``write_queue``.
 
     ``writers`` and ``readers`` map the origin names in the rows to origins. A write waits while
-    the configuration has no origin of its name.
+    the configuration has no origin of its name. ``fleet``: the turns of writes that several edges
+    hold; None in a fleet of one.
     """
 
     def __init__(
@@ -72,9 +82,12 @@ class Replicator:
         log: Log,
         counts: Counts,
         *,
+        fleet: FleetTurns | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._write_queue = write_queue
+        self._fleet = fleet
+        self._compared_s = -math.inf
         self._writers = writers
         self._readers = readers
         self._drop_cached = drop_cached
@@ -143,8 +156,50 @@ class Replicator:
                 if len(due) < free_slots:
                     due_s = await in_thread(rows.next_due_s)
             await self._measure()
+            await self._compare_with_fleet()
             await self._sleep_until(due_s, snapshot)
         raise self._failure
+
+    async def _compare_with_fleet(self) -> None:
+        """Publishes what other edges do not know of the queue, every RECHECK_S."""
+        now_s = time.monotonic()
+        if self._fleet is None or now_s < self._compared_s + RECHECK_S:
+            return
+        self._compared_s = now_s
+        try:
+            await self._fleet.publish_differences()
+        except ControlError as exc:
+            self._log.event("pending_writes_not_published", error=str(exc))
+
+    async def _has_turn(self, row: Row) -> bool:
+        """Whether a write may be sent now; if not, it is queued again or has ended."""
+        if self._fleet is None:
+            return True
+        try:
+            turn = await self._fleet.turn(row)
+        except ControlError:
+            turn = Turn.WAIT
+        rows = self._write_queue.rows
+        if turn is Turn.SEND:
+            return True
+        if turn is Turn.SUPERSEDED:
+            await in_thread(partial(rows.end_superseded, row))
+            self._write_queue.signal.notify()
+            self._fleet.ended(row, PendingState.SUPERSEDED)
+            await self._drop_cached(row.asset_key)
+            if row.token:
+                await remove_body(self._write_queue.bodies, row.token)
+            self._counts.add(Counter.REPLICATIONS, "superseded")
+            self._log.event(
+                "write_superseded",
+                serial=row.serial,
+                origin=row.origin_name,
+                object=row.name,
+                reason="a later write of another edge was sent in its place",
+            )
+            return False
+        await in_thread(partial(rows.put_back, row, self._clock() + WAIT_S))
+        return False
 
     async def _end_abandoned(self) -> None:
         """Makes origins end the unfinished uploads of a process that died, before newer writes."""
@@ -241,6 +296,8 @@ class Replicator:
         next leader recovers it.
         """
         etag, lingers_s = "", 0.0
+        if not await self._has_turn(row):
+            return
         try:
             response = await self._write(row)
             state = state_after(row.method, response)
@@ -292,6 +349,8 @@ class Replicator:
         )
         await in_thread(record)
         self._write_queue.signal.notify()
+        if self._fleet is not None and state in _ENDS:
+            self._fleet.ended(row, _ENDS[state])
         if state in DEAD_LETTERS:
             await self._notify_cache(row.asset_key)  # only now are readers back at the origin
         if state is State.DONE:

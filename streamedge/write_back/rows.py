@@ -236,6 +236,24 @@ class Rows:
                 )
         return due
 
+    def put_back(self, row: Row, due_s: float) -> None:
+        """Queues a write again that was taken and not sent: that was no attempt."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE writes SET state = 'queued', attempts = ?, due_s = ? WHERE serial = ?",
+                (row.attempts - 1, due_s, row.serial),
+            )
+
+    def end_superseded(self, row: Row) -> None:
+        """Removes a write that is not sent, because a later one of another edge was; writes whose
+        condition depends on it become conflicts.
+        """
+        with self._database.transaction() as connection:
+            _conflict_followers(connection, row.serial)
+            _remove(connection, row)
+            _count(connection, "done", 1)
+            _note_change(connection, row.asset_key)
+
     def next_due_s(self) -> float | None:
         """When the next write without an older one of its object is due; None: no such write."""
         with self._database.read() as connection:
@@ -338,6 +356,16 @@ class Rows:
         """The newest pending write of an object."""
         with self._database.read() as connection:
             return newest_pending(connection, asset_key)
+
+    def newest_of_each(self) -> list[Row]:
+        """The newest pending write of each object."""
+        with self._database.read() as connection:
+            return select_rows(
+                connection,
+                "WHERE serial IN (SELECT MAX(serial) FROM writes"  # noqa: S608
+                f" WHERE state IN {WAITING_SQL} GROUP BY asset_key)",
+                (),
+            )
 
     def is_waiting_below(self, key_prefix: str, prefix: str) -> bool:
         """Whether a write is pending whose asset key and object name have these prefixes."""

@@ -21,6 +21,7 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import CacheRequest
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import Passed, ResponseCache, Stored
+from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.running_pass import RunningPass
 from streamedge.cache.storage.extent import EXTENT_BYTES
 from streamedge.delivery.hosts import OriginBinding
@@ -47,11 +48,13 @@ from streamedge.http_fields import content_range
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import Fields, OriginHead, Version
+from streamedge.origin import Fields, OriginHead, OriginRequest, Version
 from streamedge.origin.answers import fold_fields
+from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.peer.client import PROGRESS_S, PROGRESS_STATUS, PeerResult
 from streamedge.origin.peer.protocol import (
     FAILURE_FIELD,
+    NOT_PENDING,
     PEER_FIELD,
     PEER_PATH,
     REFUSED_FIELD,
@@ -68,6 +71,7 @@ from streamedge.origin.peer.protocol import (
 from streamedge.origin.peer.tier import Tier, extent_of
 from streamedge.origin.peer.view import PeerView
 from streamedge.spans import Span
+from streamedge.write_back.holders import HeldHere
 
 BEHIND_WAIT_S = 0.1
 """How long a request waits until this edge has applied the log as far as the other one."""
@@ -95,7 +99,10 @@ class NotCachedError(RefusedPeerError):
 
 
 class PeerService:
-    """What the handlers of all connections share. ``bindings``: the origins, by name."""
+    """What the handlers of all connections share. ``bindings``: the origins, by name.
+
+    ``held_here``: the queued writes; None where no behavior writes back.
+    """
 
     def __init__(
         self,
@@ -106,7 +113,9 @@ class PeerService:
         counts: Counts,
         *,
         ranges_max: int,
+        held_here: HeldHere | None = None,
     ) -> None:
+        self.held_here = held_here
         self.view = view
         self.cache = cache
         self.responses = ResponseCache(cache)
@@ -201,6 +210,8 @@ class PeerHandler:
     ) -> Response:
         service, view = self._service, self._service.view
         header, peer_request = self._read(request)
+        if header.is_pending:
+            return await self._send_pending(request, peer_request)
         is_cached_only = header.is_cached_only
         match view.state:
             case EdgeState.JOINING:
@@ -233,6 +244,32 @@ class PeerHandler:
             if is_other_rank:
                 raise RefusedPeerError(409, f"rank {own_rank} here") from exc
             raise
+
+    async def _send_pending(self, request: WebRequest, peer_request: PeerRequest) -> Response:
+        """The body of a queued write, in every state of this edge: no other one has it."""
+        service, version = self._service, peer_request.version
+        asset = peer_request.asset
+        held = None
+        if service.held_here is not None and version is not None:
+            held = service.held_here.find(asset.key, version)
+        if held is None:
+            raise RefusedPeerError(409, NOT_PENDING)
+        range_value = request.headers.get("range", "")
+        sent = OriginRequest(
+            request.method, asset.name, fields=(("range", range_value),) if range_value else ()
+        )
+        upstream = ObjectUpstream(held)
+        try:
+            response = await upstream.send(sent)
+        except OriginError as exc:
+            raise RefusedPeerError(503, str(exc)) from exc
+        if response.status == HTTPStatus.NOT_FOUND:
+            raise RefusedPeerError(409, NOT_PENDING)  # it was sent just now, and its file removed
+        binding = OriginBinding(asset.origin_name, asset.identity, held, upstream, is_site=True)
+        rule = Rule(_PLAIN_BEHAVIOR, binding, TtlRules(*asset.rules))
+        route = Route(WebDistribution("", (), (rule,)), rule, asset.name, "")
+        built = service.builder.passed(route, request, response, "")
+        return _with_fields(built, encode_answer(PeerAnswer(service.view.applied)))
 
     def _read(self, request: WebRequest) -> tuple[PeerHeader, PeerRequest]:
         """The two parts of a peer request. Raises RefusedPeerError."""

@@ -5,8 +5,9 @@ requesting cache would send to the origin, and two fields of its own: ``StreamEd
 requests, and ``StreamEdge-Request`` describes the object and the request to the origin. The
 requesting edge has decided access, behavior, cache key and TTLs; the other edge uses them.
 
-There are two kinds. A *lookup* selects the present version, as a viewer's request does. A *read*
-has a version, and gets bytes of that version only. Every response to them has
+There are three kinds. A *lookup* selects the present version, as a viewer's request does. A *read*
+has a version, and gets bytes of that version only. A *pending* read gets the body of a write that
+waits in the other edge's queue. Every response to them has
 ``StreamEdge-As-Of``; a response without it is a refusal of the other edge, which says nothing about
 the object.
 """
@@ -35,6 +36,8 @@ AS_OF_FIELD = "streamedge-as-of"
 STALE_FIELD = "streamedge-stale"
 FAILURE_FIELD = "streamedge-failure"
 REFUSED_FIELD = "streamedge-refused"
+NOT_PENDING = "not pending here"
+"""The refusal of a pending read whose write has ended."""
 OWN_PREFIX = "streamedge-"
 
 ENCODED_BYTES_MAX = 12 << 10
@@ -45,7 +48,7 @@ PLAIN_BYTES_MAX = 2 << 10  # a longer text is compressed: it repeats the object'
 
 _COMPRESSED = "deflate:"
 _PEER = re.compile(
-    r"edge=([A-Za-z0-9_-]+); rank=(\d{1,4}); need=(\d{1,7}-\d{1,13})(; cached)?", re.ASCII
+    r"edge=([A-Za-z0-9_-]+); rank=(\d{1,4}); need=(\d{1,7}-\d{1,13})(; cached|; pending)?", re.ASCII
 )
 _METHOD = re.compile(r"GET|HEAD")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
@@ -61,13 +64,15 @@ class PeerHeader(NamedTuple):
 
     ``edge`` requests. ``rank`` is the receiver's by the edge's view. ``need``: a position of the
     shared log that the edge has applied; the receiver must have, too. ``is_cached_only``: the
-    receiver sends what is cached; it neither waits nor requests.
+    receiver sends what is cached; it neither waits nor requests. ``is_pending``: it sends the body
+    of a write in its queue, of the version that the request has.
     """
 
     edge: str
     rank: int
     need: int
     is_cached_only: bool = False
+    is_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,8 @@ class PeerAnswer(NamedTuple):
 def encode_peer(header: PeerHeader) -> str:
     """The value of ``StreamEdge-Peer``."""
     text = f"edge={header.edge}; rank={header.rank}; need={format_position(header.need)}"
+    if header.is_pending:
+        return f"{text}; pending"
     return f"{text}; cached" if header.is_cached_only else text
 
 
@@ -132,8 +139,9 @@ def decode_peer(text: str) -> PeerHeader | None:
     match = _PEER.fullmatch(text)
     if match is None or len(match[1]) > NAME_CHARACTERS_MAX:
         return None
+    roles = match[4] == "; cached", match[4] == "; pending"
     try:
-        return PeerHeader(match[1], int(match[2]), parse_position(match[3]), bool(match[4]))
+        return PeerHeader(match[1], int(match[2]), parse_position(match[3]), *roles)
     except ValueError:
         return None
 

@@ -92,9 +92,12 @@ def tier_edges(
     parents: int = 2,
     late: Sequence[str] = (),
     engine: str = "",
+    origin_lines: str = "",
     **options: Any,
 ) -> Iterator[TierEdges]:
-    """Runs the edges, but those in ``late``. ``origin``: the URL of the origin ``main``.
+    """Runs the edges, but those in ``late``.
+
+    ``origin``: the URL of the origin ``main``, or ``origin_lines`` describe it.
 
     ``engine``: the URL of a real one, through which the edges know each other; then no view can be
     changed. Without it they know what the test says. ``options`` as for ``run_edge``.
@@ -103,10 +106,8 @@ def tier_edges(
     ports = free_ports(len(names))
     addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
     listed = ", ".join(f'"{one}"' for one in names[:parents])
-    config = (
-        f"[fleet.tiers]\neu = [{listed}]\n"
-        f'[origins.main]\ntype = "http"\nurl = "{origin}"\ntier = "eu"\n'
-    )
+    described = origin_lines or f'type = "http"\nurl = "{origin}"'
+    config = f'[fleet.tiers]\neu = [{listed}]\n[origins.main]\n{described}\ntier = "eu"\n'
     with contextlib.ExitStack() as stack:
         fleet = TierEdges(
             folder,

@@ -1,0 +1,88 @@
+"""What a worker knows of the queued writes of its fleet, and what it publishes of its own.
+
+In a fleet of one there is none of this, and nothing here is imported.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from streamedge.cache.objects import Cache
+from streamedge.control.database import ControlDatabase
+from streamedge.coordination.shared_state import SharedState
+from streamedge.coordination.shared_writes import SharedWrites
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+from streamedge.origin.peer.tier import Fleet
+from streamedge.write_back.fleet_turns import FleetTurns, queued_body
+from streamedge.write_back.fleet_writes import FleetWrites
+from streamedge.write_back.holders import PeerHolders
+from streamedge.write_back.queue import WriteQueue
+from streamedge.write_back.rows import WriteQueueError
+
+BUSY_TIMEOUT_S = 1.0
+
+
+class WorkerWrites:
+    """The parts of one worker. ``database`` must not wait for locks; ``fleet``: None without
+    connections to other edges.
+    """
+
+    def __init__(
+        self,
+        shared: SharedState,
+        cache: Cache,
+        database: ControlDatabase,
+        fleet: Fleet | None,
+        write_queue: WriteQueue | None,
+        log: Log,
+        counts: Counts,
+    ) -> None:
+        edge = shared.config_versions.config.edge
+        wakeups = shared.wakeups
+        holders = None if fleet is None else PeerHolders(fleet)
+        self.fleet_writes = FleetWrites(
+            edge.name, database, cache.store.changes, holders, log, counts
+        )
+        self._thread_database = ControlDatabase(edge.cache, busy_timeout_s=BUSY_TIMEOUT_S)
+        self.shared_writes = SharedWrites(
+            self._thread_database,
+            edge.name,
+            partial(wakeups.notify_at, wakeups.control),
+            log,
+            cache.store.changes.announce_invalidation,
+            partial(_describe, write_queue, edge.name),
+            _all_completed if shared.fleet is None else shared.fleet.has_completed,
+        )
+        cache.share_writes = self.shared_writes.share
+        self.turns: FleetTurns | None = None
+        if write_queue is not None:
+            write_queue.publish = self.shared_writes.share_queued
+            self.turns = FleetTurns(
+                edge.name,
+                self._thread_database,
+                write_queue,
+                holders,
+                self.shared_writes.share_pending,
+            )
+
+    async def close(self) -> None:
+        """Waits until all that is to be published is on disk."""
+        await self.shared_writes.close()
+        self._thread_database.close()
+
+
+def _all_completed(_position: int) -> bool:
+    return True
+
+
+def _describe(write_queue: WriteQueue | None, edge: str, key: str) -> dict[str, Any] | None:
+    """The body of the entry of an object's newest queued write; None: none waits any more."""
+    if write_queue is None:
+        return None
+    try:
+        row = write_queue.rows.newest(key)
+    except WriteQueueError:
+        return None  # the replicator publishes it later
+    return None if row is None else queued_body(row, edge)
