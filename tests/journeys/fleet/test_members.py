@@ -222,11 +222,13 @@ def test_invalidation_is_in_progress_until_a_cut_off_edge_is_lost(
             engine=lambda name: (
                 f"redis://127.0.0.1:{proxy.port}/0" if name == "ams-1" else redis_server.url
             ),
+            lease_s=5,
         ) as fleet,
     ):
         cut = fleet.edges["ams-1"]
         assert body(cut)[0] == b"old"
         client = api_client(fleet.edges["fra-1"])
+        client.list_distributions()  # the first call loads the API
         proxy.cut()
         (media / "a").write_bytes(b"new content")
         batch = {"Paths": {"Quantity": 1, "Items": ["/a"]}, "CallerReference": "1"}

@@ -90,6 +90,7 @@ def fleet_edges(
     fleet: str = "",
     workers: int = 1,
     distributions: str | None = None,
+    lease_s: int = LEASE_S,
 ) -> Iterator[FleetEdges]:
     """Runs the edges and waits until all are up.
 
@@ -102,7 +103,7 @@ def fleet_edges(
             edges[name] = stack.enter_context(
                 run_edge(
                     folder / name,
-                    origins + f'\n[fleet]\nengine = "{url}"\nlease = "{LEASE_S}s"\n{fleet}\n',
+                    origins + f'\n[fleet]\nengine = "{url}"\nlease = "{lease_s}s"\n{fleet}\n',
                     workers=workers,
                     edge=f'name = "{name}"\nlocation = [50.0, {number}.0]\n'
                     f'addresses = ["192.0.2.{number + 1}"]',
