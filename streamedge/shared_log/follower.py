@@ -66,9 +66,11 @@ class Follower:
         self.entry_id = ""
         self.line = 0
         self.is_reconciled = False
+        self._snapshot: Snapshot | None = None  # to reconcile with
 
     async def synchronize(self) -> None:
         """Makes the history of this edge a part of the log's. Raises EngineError, ControlError."""
+        self._snapshot = None
         for _attempt in range(_ATTEMPTS):
             state = await asyncio.to_thread(self._replica.state)
             if state is None:
@@ -89,7 +91,7 @@ class Follower:
         if not self.is_reconciled and await self._reconcile():
             return Applied([], is_replaced=True)
         entries = await self._engine.read_after(
-            self.position, self.entry_id, count=BATCH_ENTRIES, wait_s=wait_s
+            self.position, self.entry_id, count=self._batch_entries(), wait_s=wait_s
         )
         if not entries:
             return Applied([], is_replaced=False)
@@ -232,19 +234,31 @@ class Follower:
     async def _reconcile(self) -> bool:
         """After lost history, once this edge's lost changes of resources are published again.
 
-        Returns whether resources were replaced.
+        Returns whether resources were replaced. A snapshot is taken only when this edge has
+        followed the log to its very entry: the engine may still lose what lies between.
         """
         if await asyncio.to_thread(self._replica.has_unpublished, EntryKind.RESOURCES):
             return False
-        documents = _documents(await self._engine.snapshot())
-        is_replaced = await asyncio.to_thread(self._replica.reconcile, documents)
+        if self._snapshot is None or self._snapshot.position < self.position:
+            self._snapshot = await self._engine.snapshot()
+        snapshot = self._snapshot
+        if (snapshot.position, snapshot.entry_id) != (self.position, self.entry_id):
+            return False
+        is_replaced = await asyncio.to_thread(self._replica.reconcile, _documents(snapshot))
         if is_replaced:
             self._log.event(
                 "fleet_resources_replaced",
                 reason="the shared log lost changes, and other edges have made others since",
             )
-        self.is_reconciled = True
+        self.is_reconciled, self._snapshot = True, None
         return is_replaced
+
+    def _batch_entries(self) -> int:
+        """How many entries a step reads at most: not beyond the snapshot that it waits for."""
+        snapshot = self._snapshot
+        if snapshot is None or line_of(snapshot.position) != line_of(self.position):
+            return BATCH_ENTRIES
+        return max(1, min(BATCH_ENTRIES, snapshot.position - self.position))
 
 
 def _documents(snapshot: Snapshot) -> Documents:

@@ -83,7 +83,7 @@ def test_engine_that_is_killed_loses_no_invalidation(
     edges[0].await_log("fleet_engine_down")
     (media / "a").write_bytes(b"new content")
     invalidate(edges[0], "EWEB", "/a")
-    assert [body(edge, "/a") for edge in edges] == [b"new content", b"old", b"old"]
+    assert body(edges[0], "/a") == b"new content"
     redis_server.start()
     for edge in edges[1:]:
         await_body(edge, "/a", b"new content")
