@@ -6,20 +6,31 @@ the client's network, and ``ifurlup`` answers with the first one whose traffic c
 locations are those of the config, so the database needs not know the edges' addresses.
 
 Every edge also has a name of its own below each alias, to which viewers are redirected
-(EDGE.ALIAS).
+(EDGE.ALIAS). A TXT record at _streamedge.ALIAS lists those names, so that a later push knows which
+records it may remove.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from streamedge.errors import StreamEdgeError
 from streamedge.fleet.members import Member, Role
+from streamedge.fleet.nearest import LABEL_CHARACTERS_MAX, has_own_host_name
 
 TTL_S = 30
 TRAFFIC_CHECK_PATH = "/healthz/traffic"
 CHECK_TIMEOUT_S = 2
+NAME_CHARACTERS_MAX = 253  # of a host name (RFC 1035 §2.3.4), without the dot at its end
+CONTENT_BYTES_MAX = 60_000  # of a LUA record; a DNS message has 65,535
+REGISTRY_LABEL = "_streamedge"
+_SOA_TIMES = "10800 3600 604800 60"  # refresh, retry, expire, time for negative answers
+
+
+class ZoneError(StreamEdgeError):
+    """No zone can be made; the message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +48,19 @@ def zone_records(
 ) -> list[RecordSet]:
     """The record sets of all aliases; of a pattern "*.example.com", those of the pattern itself.
 
-    Edges that are removed, or have no address, are left out. ``check_port``: of the edges' HTTP
-    listeners, which answer the traffic check.
+    Edges that are removed, or have no address, are left out; draining ones stay, because their
+    traffic check is not 200. ``check_port``: of the edges' HTTP listeners, which answer the check.
+    Raises ZoneError.
     """
-    serving = [member for member in members if member.addresses and member.role is not Role.REMOVED]
+    names = {alias.lower() for alias in aliases} - {"*"}
+    serving = sorted(
+        (one for one in members if one.addresses and one.role is not Role.REMOVED),
+        key=lambda member: member.name,
+    )
     records: list[RecordSet] = []
-    for alias in sorted(set(aliases) - {"*"}):
+    for alias in sorted(names):
+        _check_name(alias)
+        own_names: list[str] = []
         for record_type in ("A", "AAAA"):
             edges = [
                 (member, addresses)
@@ -52,23 +70,80 @@ def zone_records(
             if not edges:
                 continue
             content = f'{record_type} "{_script(alias, edges, check_port)}"'
+            if len(content) > CONTENT_BYTES_MAX:
+                raise ZoneError(
+                    f"the record of {alias} would have {len(content)} bytes, more than the"
+                    f" {CONTENT_BYTES_MAX} that fit: give the edges fewer addresses"
+                )
             records.append(RecordSet(f"{alias}.", "LUA", ttl_s, (content,)))
-            if not alias.startswith("*."):
-                records += [
-                    RecordSet(f"{member.name.lower()}.{alias}.", record_type, ttl_s, addresses)
-                    for member, addresses in edges
-                ]
+            for member, addresses in edges:
+                name = f"{member.name.lower()}.{alias}"
+                if alias.startswith("*.") or name in names or not has_own_host_name(member):
+                    continue
+                _check_name(name)
+                records.append(RecordSet(f"{name}.", record_type, ttl_s, addresses))
+                own_names.append(member.name.lower())
+        if own_names:
+            registry = " ".join(f'"{name}"' for name in sorted(set(own_names)))
+            records.append(RecordSet(f"{REGISTRY_LABEL}.{alias}.", "TXT", ttl_s, (registry,)))
     return _joined(records)
 
 
-def format_zone(zone: str, records: Iterable[RecordSet]) -> str:
-    """The records as lines of a zone file."""
+def common_zone(aliases: Iterable[str]) -> str:
+    """The zone of all aliases: the longest name that all of them end with. Raises ZoneError."""
+    names = sorted({alias.lower().removeprefix("*.") for alias in aliases} - {"*"})
+    if not names:
+        raise ZoneError(
+            'no distribution has a host name in aliases, and "*" has no records: add host names'
+        )
+    common = names[0].split(".")
+    for name in names[1:]:
+        labels = name.split(".")
+        while common and labels[-len(common) :] != common:
+            del common[0]
+    if len(common) < min(2, len(names[0].split("."))):
+        raise ZoneError(f"choose a zone with --zone: {', '.join(names)} have none in common")
+    return ".".join(common)
+
+
+def is_within(name: str, zone: str) -> bool:
+    """Whether a name is a zone's, or below it; both may end with a dot."""
+    name, zone = name.rstrip(".").lower(), zone.rstrip(".").lower()
+    return name == zone or name.endswith(f".{zone}")
+
+
+def is_own_record(content: str) -> bool:
+    """Whether a LUA record is one of ``zone_records``."""
+    return TRAFFIC_CHECK_PATH in content and "ifurlup" in content
+
+
+def registered_names(alias: str, content: str) -> list[str]:
+    """The names of edges, with a dot at the end, that the TXT record of an alias lists."""
+    labels = content.replace('"', " ").split()
+    return [f"{label}.{alias.rstrip('.')}." for label in labels]
+
+
+def format_zone(zone: str, records: Iterable[RecordSet], nameservers: Collection[str]) -> str:
+    """The records as lines of a zone file, with an SOA record."""
+    servers = [f"{server.rstrip('.')}." for server in nameservers] or [f"ns1.{zone}."]
+    soa = f"{servers[0]} hostmaster.{zone}. 1 {_SOA_TIMES}"
+    head = [f"{zone}.\t3600\tIN\tSOA\t{soa}"]
+    head += [f"{zone}.\t3600\tIN\tNS\t{server}" for server in servers]
     lines = [
         f"{record.name}\t{record.ttl_s}\tIN\t{record.type}\t{content}"
         for record in records
         for content in record.contents
     ]
-    return "\n".join([f"$ORIGIN {zone}.", *lines, ""])
+    return "\n".join([f"$ORIGIN {zone}.", *head, *lines, ""])
+
+
+def _check_name(name: str) -> None:
+    labels = name.split(".")
+    if len(name) > NAME_CHARACTERS_MAX or max(map(len, labels)) > LABEL_CHARACTERS_MAX:
+        raise ZoneError(
+            f"{name} is no host name: at most {NAME_CHARACTERS_MAX} characters, and"
+            f" {LABEL_CHARACTERS_MAX} between dots; use a shorter alias or a shorter edge.name"
+        )
 
 
 def _joined(records: Iterable[RecordSet]) -> list[RecordSet]:
@@ -90,8 +165,9 @@ def _addresses(member: Member, record_type: str) -> tuple[str, ...]:
 def _script(alias: str, edges: Sequence[tuple[Member, tuple[str, ...]]], check_port: int) -> str:
     """The Lua code of one record: single-quoted strings only, because the record is quoted.
 
-    ``latlon()`` gives "LATITUDE LONGITUDE" of the client, "0.000000 0.000000" if it is unknown:
-    then the order is that of the list. Edges without a location come last.
+    ``latlon()`` returns "LATITUDE LONGITUDE" of the client, "0.000000 0.000000" if it is unknown:
+    then the order is that of the list. Edges without a location come last. Every query asks about each
+    edge, so that PowerDNS checks all of them, not only those near to the clients so far.
     """
     host = alias.replace("*.", "check.", 1)
     table = ",".join(_row(member, addresses) for member, addresses in edges)
@@ -103,9 +179,10 @@ def _script(alias: str, edges: Sequence[tuple[Member, tuple[str, ...]]], check_p
         "e[4]=math.sin((e[1]-lat)*r/2)^2+"
         "math.cos(lat*r)*math.cos(e[1]*r)*math.sin((e[2]-lon)*r/2)^2 end end "
         "table.sort(edges,function(a,b) return a[4]<b[4] end) "
-        "local sets={} for i,e in ipairs(edges) do sets[i]=e[3] end "
-        f"return ifurlup('http://{host}:{check_port}{TRAFFIC_CHECK_PATH}',sets,"
-        f"{{timeout={CHECK_TIMEOUT_S}}})"
+        f"local url,options='http://{host}:{check_port}{TRAFFIC_CHECK_PATH}',"
+        f"{{timeout={CHECK_TIMEOUT_S}}} "
+        "local sets={} for i,e in ipairs(edges) do sets[i]=e[3] ifurlup(url,{e[3]},options) end "
+        "return ifurlup(url,sets,options)"
     )
 
 
