@@ -5,6 +5,7 @@
     POST   /fleet/NAME/undrain     ends that
     DELETE /fleet/NAME             an edge that has stopped leaves the fleet
     GET    /fleet/owner?url=URL    which edges of the tier own the object's parts
+    GET    /fleet/zone             what streamedge fleet zone needs: aliases, members, port
     GET    /fleet/check            problems of the engine, the members and the certificates
 
 In a fleet of one all of them are 409.
@@ -50,6 +51,10 @@ class FleetControl(Protocol):
 
     def owners(self, url: str, members: Mapping[str, Member]) -> dict[str, Any]:
         """Who owns the object of a URL. Blocks; raises OwnerError."""
+        ...
+
+    def zone_parts(self) -> dict[str, Any]:
+        """What the DNS zone is made of: aliases, members, and the port of the traffic check."""
         ...
 
     def problems(self) -> list[str]:
@@ -115,12 +120,16 @@ def fleet_routes(fleet: FleetControl | None, engine_place: str) -> list[Route]:
             raise HTTPException(404, str(exc)) from exc
         return JSONResponse(document)
 
+    async def zone(_request: Request) -> Response:
+        return JSONResponse(present().zone_parts())
+
     async def check(_request: Request) -> Response:
         return JSONResponse({"problems": await find_problems(present())})
 
     return [
         Route("/fleet", show),
         Route("/fleet/owner", owner),
+        Route("/fleet/zone", zone),
         Route("/fleet/check", check),
         Route("/fleet/{name}/drain", drain, methods=["POST"]),
         Route("/fleet/{name}/undrain", undrain, methods=["POST"]),

@@ -105,14 +105,15 @@ def _by_zone(
         return {zone: _within(zone, records)}
     known = server.zones()
     homeless = [alias for alias in fleet.aliases if alias != "*" and zone_for(alias, known) is None]
-    zones = {zone for alias in fleet.aliases if (zone := zone_for(alias, known)) is not None}
+    homes = [zone_for(alias, known) for alias in fleet.aliases]
+    zones = {home for home in homes if home is not None}
     if homeless or not zones:
         zones.add(common_zone(homeless))
     by_zone: dict[str, list[RecordSet]] = {zone: [] for zone in sorted(zones)}
     for record in records:
-        place = zone_for(record.name.rstrip("."), zones)
-        if place is not None:
-            by_zone[place].append(record)
+        home = zone_for(record.name.rstrip("."), zones)
+        if home is not None:
+            by_zone[home].append(record)
     return by_zone
 
 

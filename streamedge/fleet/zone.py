@@ -2,7 +2,7 @@
 
 A name of a distribution gets a LUA record (PowerDNS Authoritative Server 4.4 or later, with
 ``enable-lua-records`` and a GeoIP database of cities). It sorts the edges by their distance from
-the client's network, and ``ifurlup`` answers with the first one whose traffic check is 200. The
+the client's network; the first one whose traffic check is 200 (``ifurlup``) is the answer. The
 locations are those of the config, so the database needs not know the edges' addresses.
 
 Every edge also has a name of its own below each alias, to which viewers are redirected
@@ -159,15 +159,21 @@ def _joined(records: Iterable[RecordSet]) -> list[RecordSet]:
 
 def _addresses(member: Member, record_type: str) -> tuple[str, ...]:
     version = 4 if record_type == "A" else 6
-    return tuple(text for text in member.addresses if ip_address(text).version == version)
+    addresses = map(ip_address, member.addresses)
+    return tuple(one.compressed for one in addresses if one.version == version)
 
 
 def _script(alias: str, edges: Sequence[tuple[Member, tuple[str, ...]]], check_port: int) -> str:
     """The Lua code of one record: single-quoted strings only, because the record is quoted.
 
     ``latlon()`` returns "LATITUDE LONGITUDE" of the client, "0.000000 0.000000" if it is unknown:
-    then the order is that of the list. Edges without a location come last. Every query asks about each
-    edge, so that PowerDNS checks all of them, not only those near to the clients so far.
+    then the order is that of the list. Edges without a location come last. The nearest edge is the
+    answer if none is up, or none was checked yet.
+
+    ``ifurlup`` returns the addresses of the first set that are up, or all addresses of all sets.
+    Each edge is asked about beside the next one, whose addresses come last: so the last address
+    tells whether the edge itself is up. PowerDNS checks the addresses that it was asked about, so
+    every query asks about all of them, not only about those that are near to its client.
     """
     host = alias.replace("*.", "check.", 1)
     table = ",".join(_row(member, addresses) for member, addresses in edges)
@@ -180,9 +186,12 @@ def _script(alias: str, edges: Sequence[tuple[Member, tuple[str, ...]]], check_p
         "math.cos(lat*r)*math.cos(e[1]*r)*math.sin((e[2]-lon)*r/2)^2 end end "
         "table.sort(edges,function(a,b) return a[4]<b[4] end) "
         f"local url,options='http://{host}:{check_port}{TRAFFIC_CHECK_PATH}',"
-        f"{{timeout={CHECK_TIMEOUT_S}}} "
-        "local sets={} for i,e in ipairs(edges) do sets[i]=e[3] ifurlup(url,{e[3]},options) end "
-        "return ifurlup(url,sets,options)"
+        f"{{timeout={CHECK_TIMEOUT_S},selector='all',backupSelector='all'}} "
+        "local owner={} for i,e in ipairs(edges) do for _,a in ipairs(e[3]) do owner[a]=i end end "
+        "local answer for i,e in ipairs(edges) do "
+        "local up=ifurlup(url,{e[3],edges[i%#edges+1][3]},options) "
+        "if not answer and owner[up[#up]]==i then answer=up end end "
+        "return answer or edges[1][3]"
     )
 
 

@@ -27,7 +27,7 @@ from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.fleet.members import Member, Presence, Role
-from streamedge.fleet.nearest import LiveEdges
+from streamedge.fleet.nearest import LiveEdges, live_edges
 from streamedge.fleet.position import START
 from streamedge.fleet.states import takes_viewers
 from streamedge.ops.background import Services
@@ -71,7 +71,7 @@ class FleetParts:
         folder = config.edge.cache
         self._effective = effective
         self._live_edges = live_edges
-        self._published: tuple[Mapping[str, Member], Mapping[str, Presence]] = {}, {}
+        self._published = LiveEdges()
         self._log = log
         replica = Replica(
             database,
@@ -127,10 +127,12 @@ class FleetParts:
 
     async def _check(self) -> None:
         await self.presence.check()
-        members, presences = self.service.view.members, self.presence.attendance.presences
-        if (members, presences) != self._published:
-            self._live_edges.publish(live_edges(members, presences))
-            self._published = members, presences
+        presences = self.presence.attendance.presences.values()
+        up = [presence.name for presence in presences if takes_viewers(presence.state)]
+        live = live_edges(self.service.view.members.values(), up)
+        if live != self._published:
+            self._live_edges.publish(live)
+            self._published = live
 
     def metrics(self) -> Iterator[Metric]:
         """The metrics of this edge's part in the fleet, for Prometheus."""
@@ -177,6 +179,23 @@ class FleetParts:
 
         return find_owners(self._effective.config, self._log, url, members)
 
+    def zone_parts(self) -> dict[str, Any]:
+        """What the DNS zone is made of: aliases, members, and the port of the traffic check."""
+        config = self._effective.config
+        members = self.service.view.members.values()
+        return {
+            "aliases": sorted(
+                {
+                    alias
+                    for section in config.distributions
+                    if section.enabled
+                    for alias in section.aliases
+                }
+            ),
+            "members": [one.body() for one in members if one.role is not Role.REMOVED],
+            "port": config.listen.http[0][1] if config.listen.http else 0,
+        }
+
     def problems(self) -> list[str]:
         """Problems of this edge's config and files, as sentences. Blocks."""
         config = self._effective.config
@@ -202,19 +221,6 @@ class FleetParts:
     async def close(self) -> None:
         await self.presence.withdraw()
         await self.service.engine.close()
-
-
-def live_edges(members: Mapping[str, Member], presences: Mapping[str, Presence]) -> LiveEdges:
-    """What redirects need to know of the fleet."""
-    here = [member for member in members.values() if member.role is not Role.REMOVED]
-    up = [
-        member
-        for member in here
-        if member.role is Role.SERVING
-        and member.name in presences
-        and takes_viewers(presences[member.name].state)
-    ]
-    return LiveEdges(frozenset(member.name.lower() for member in here), tuple(up))
 
 
 def expiry_problems(path: Path, now: datetime) -> list[str]:

@@ -72,7 +72,8 @@ def country(code: str, *, registered: str = "") -> dict[str, object]:
 def city(latitude: float, longitude: float) -> dict[str, object]:
     """A record of a city database in MaxMind's schema."""
     radius = (_UINT16, 20)  # in kilometres; PowerDNS uses no location without it
-    return {"location": {"accuracy_radius": radius, "latitude": latitude, "longitude": longitude}}
+    place = {"latitude": float(latitude), "longitude": float(longitude)}
+    return {"location": {"accuracy_radius": radius, **place}}
 
 
 def encode(value: object) -> bytes:
