@@ -19,6 +19,8 @@ from streamedge.cli.output import (
     load_or_exit,
     show,
 )
+from streamedge.config.schema.units import parse_address
+from streamedge.fleet.zone import TTL_S
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,6 +73,80 @@ def drain(context: typer.Context, name: NameArgument, config: SameConfigOption =
     """
     _change(config or context.obj, "POST", name, "/drain")
     typer.echo(f"{name} drains. Next: streamedge fleet shows its load; stop it when it is 0.")
+
+
+@fleet_app.command(
+    epilog="Examples: [bold]streamedge fleet zone > zone.txt[/bold];"
+    " [bold]streamedge fleet zone --push http://127.0.0.1:8081 --api-key-file key[/bold]."
+    " What PowerDNS needs is in docs/guides/nearest-edge.md."
+)
+def zone(
+    context: typer.Context,
+    push: Annotated[
+        str, typer.Option(metavar="URL", help="Write the records through PowerDNS's API there.")
+    ] = "",
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the value of api-key in pdns.conf."),
+    ] = None,
+    dns: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Where PowerDNS answers DNS; default: URL's host."),
+    ] = "",
+    zone_name: Annotated[
+        str,
+        typer.Option(
+            "--zone",
+            metavar="NAME",
+            help="The zone; default: the closest ones that PowerDNS has, or what all aliases have"
+            " in common.",
+        ),
+    ] = "",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="Port of the edges' traffic check over HTTP; default: this edge's listen.http.",
+        ),
+    ] = 0,
+    ttl: Annotated[
+        int, typer.Option(min=0, max=86_400, help="Seconds that resolvers keep an answer.")
+    ] = TTL_S,
+    nameserver: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="A name server of a new zone; may be repeated. Default: ns1.ZONE."
+        ),
+    ] = None,
+    config: SameConfigOption = None,
+) -> None:
+    """Print the DNS zone that sends viewers to the nearest edge, or push it to PowerDNS.
+
+    Every alias of a distribution gets a LUA record, and every edge a name of its own below it.
+    A push changes only the records that it has made before; run it again after aliases or edges
+    have changed.
+    """
+    from streamedge.cli.admin_client import AdminError  # noqa: PLC0415
+    from streamedge.cli.fleet_zone import ZoneOptions, push_zone, read_zone, zone_file  # noqa: PLC0415
+    from streamedge.cli.powerdns import PowerDnsError  # noqa: PLC0415
+    from streamedge.fleet.zone import ZoneError  # noqa: PLC0415
+
+    try:
+        dns_address = parse_address(dns) if dns else None
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--dns") from exc
+    loaded = load_or_exit(config or context.obj)
+    options = ZoneOptions(zone_name, port, ttl, nameserver or ())
+    with exit_on(AdminError, ZoneError, PowerDnsError):
+        if bool(push) != (api_key_file is not None):
+            raise PowerDnsError("--push and --api-key-file belong together")
+        fleet_zone = read_zone(loaded.listen.admin)
+        if api_key_file is None:
+            typer.echo(zone_file(fleet_zone, options), nl=False)
+            return
+        for line in push_zone(fleet_zone, options, push, api_key_file, dns_address):
+            typer.echo(line)
 
 
 @fleet_app.command(epilog="Example: [bold]streamedge fleet undrain fra-1[/bold].")

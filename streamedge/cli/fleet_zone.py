@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from streamedge.fleet.zone import (
 )
 
 DNS_PORT = 53
+CHECKED_WITHIN_S = 0.5  # checks of edges that are up; each takes a round trip
 
 
 class ZoneOptions(NamedTuple):
@@ -70,20 +73,23 @@ def zone_file(fleet: FleetZone, options: ZoneOptions) -> str:
 def push_zone(
     fleet: FleetZone, options: ZoneOptions, url: str, api_key_file: Path, dns: Address | None
 ) -> Iterator[str]:
-    """Pushes the records, asks PowerDNS for each alias once, and returns lines for the operator.
+    """Pushes the records, queries PowerDNS for each alias, and returns lines for the operator.
 
-    The first query makes PowerDNS check the edges, so that viewers get checked ones. Raises
-    ZoneError or PowerDnsError.
+    The first query makes PowerDNS check the edges. If anything has changed, this waits until it has
+    checked all of them, so that viewers get checked ones. Raises ZoneError or PowerDnsError.
     """
     records = records_of(fleet, options)
     server = PowerDns(url, _read_key(api_key_file))
-    for zone, own in _by_zone(fleet, options, records, server).items():
+    by_zone = _by_zone(fleet, options, records, server)
+    is_changed = False
+    for zone, own in by_zone.items():
         changes = server.push(zone, own, options.nameservers)
+        is_changed = is_changed or bool(changes)
         for change in changes:
             yield f"{change.word}: {change.name.rstrip('.')} {change.type}"
         yield f"{zone}: {len(changes) or 'no'} change{'' if len(changes) == 1 else 's'}."
     host, port = dns or (server.host, DNS_PORT)
-    for record in records:
+    for record in chain.from_iterable(by_zone.values()):
         if record.type == "LUA":
             name = record.name.rstrip(".").replace("*.", "check.", 1)
             types = [content.split(" ", 1)[0] for content in record.contents]
@@ -93,7 +99,11 @@ def push_zone(
                     f"PowerDNS has the records of {name}, but does not answer with an edge: set"
                     " enable-lua-records=yes and launch=…,geoip in pdns.conf, and see its log"
                 )
-    yield f"Asked {host} port {port} for every alias once: it checks the edges from now on."
+    yield f"Queried {host} port {port} for every alias: it checks the edges from now on."
+    if is_changed:
+        wait_s = server.check_interval_s() + CHECKED_WITHIN_S
+        yield f"Waiting {wait_s:g} s until it has checked all of them."
+        time.sleep(wait_s)
 
 
 def _by_zone(
@@ -103,12 +113,14 @@ def _by_zone(
     if options.zone:
         zone = options.zone.rstrip(".").lower()
         return {zone: _within(zone, records)}
-    known = server.zones()
-    homeless = [alias for alias in fleet.aliases if alias != "*" and zone_for(alias, known) is None]
-    homes = [zone_for(alias, known) for alias in fleet.aliases]
-    zones = {home for home in homes if home is not None}
-    if homeless or not zones:
-        zones.add(common_zone(homeless))
+    present = server.zones()
+    without_zone = [
+        alias for alias in fleet.aliases if alias != "*" and zone_for(alias, present) is None
+    ]
+    closest = [zone_for(alias, present) for alias in fleet.aliases]
+    zones = {home for home in closest if home is not None}
+    if without_zone or not zones:
+        zones.add(common_zone(without_zone))
     by_zone: dict[str, list[RecordSet]] = {zone: [] for zone in sorted(zones)}
     for record in records:
         home = zone_for(record.name.rstrip("."), zones)

@@ -29,6 +29,7 @@ from streamedge.fleet.zone import (
 TIMEOUT_S = 30.0
 RESPONSE_MAX_BYTES = 64 << 20
 QUERY_TIMEOUT_S = 5.0
+CHECK_INTERVAL_S, CHECK_INTERVAL_MAX_S = 5.0, 60.0  # PowerDNS's default
 _TYPES = {"A": 1, "AAAA": 28}
 _INTERNET = 1
 _RECURSION_DESIRED = 0x0100
@@ -62,6 +63,15 @@ class PowerDns:
         """The names of all zones, without the dot at the end. Raises PowerDnsError."""
         return [str(zone["name"]).rstrip(".") for zone in self._call("GET", "/zones")]
 
+    def check_interval_s(self) -> float:
+        """Seconds between its checks of edges. Raises PowerDnsError."""
+        settings = self._call("GET", "/config")
+        values = {str(one.get("name")): one.get("value") for one in settings}
+        try:
+            return min(CHECK_INTERVAL_MAX_S, float(values["lua-health-checks-interval"]))
+        except (KeyError, TypeError, ValueError):
+            return CHECK_INTERVAL_S
+
     def push(
         self, zone: str, records: Sequence[RecordSet], nameservers: Sequence[str]
     ) -> list[Change]:
@@ -80,15 +90,15 @@ class PowerDns:
             self._call("POST", "/zones", new)
         path = f"/zones/{quote(zone + '.', safe='')}"
         present = _by_key(self._call("GET", path)["rrsets"])
-        wanted = {(record.name, record.type): record for record in records}
-        _check_conflicts(zone, wanted, present)
+        new_sets = {(record.name, record.type): record for record in records}
+        _check_conflicts(zone, new_sets, present)
         changes, patches = [], []
-        for key, record in wanted.items():
+        for key, record in new_sets.items():
             before = present.get(key)
             if before is None or not _is_equal(record, before):
                 changes.append(Change("added" if before is None else "replaced", *key))
                 patches.append(_replacement(record))
-        for key in sorted(_own_keys(present) - wanted.keys()):
+        for key in sorted(_own_keys(present) - new_sets.keys()):
             changes.append(Change("removed", *key))
             patches.append({"name": key[0], "type": key[1], "changetype": "DELETE"})
         if patches:
@@ -168,16 +178,16 @@ def _own_keys(present: _Present) -> set[_Key]:
     return own
 
 
-def _check_conflicts(zone: str, wanted: Mapping[_Key, RecordSet], present: _Present) -> None:
+def _check_conflicts(zone: str, new_sets: Mapping[_Key, RecordSet], present: _Present) -> None:
     """Raises PowerDnsError where the operator has other records at a name."""
     own = _own_keys(present)
-    names = {name for name, kind in wanted if kind == "LUA"}
+    names = {name for name, kind in new_sets if kind == "LUA"}
     others = sorted(
         (name, kind)
         for name, kind in present.keys() - own
         if (name in names and kind in {"A", "AAAA", "CNAME", "LUA"})
-        or (name, kind) in wanted
-        or (kind == "CNAME" and any(name == wanted_name for wanted_name, _kind in wanted))
+        or (name, kind) in new_sets
+        or (kind == "CNAME" and any(name == name_of_set for name_of_set, _kind in new_sets))
     )
     if others:
         listed = ", ".join(f"{name.rstrip('.')} {kind}" for name, kind in others)

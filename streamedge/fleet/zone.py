@@ -171,9 +171,9 @@ def _script(alias: str, edges: Sequence[tuple[Member, tuple[str, ...]]], check_p
     answer if none is up, or none was checked yet.
 
     ``ifurlup`` returns the addresses of the first set that are up, or all addresses of all sets.
-    Each edge is asked about beside the next one, whose addresses come last: so the last address
-    tells whether the edge itself is up. PowerDNS checks the addresses that it was asked about, so
-    every query asks about all of them, not only about those that are near to its client.
+    Each edge is checked beside the next one, whose addresses come last: so the last address tells
+    whether the edge itself is up. PowerDNS goes on checking the addresses of earlier queries, so
+    every query names all of them, not only those that are near to its client.
     """
     host = alias.replace("*.", "check.", 1)
     table = ",".join(_row(member, addresses) for member, addresses in edges)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from base64 import b64encode
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def load_page(url: str, host: str, pair: Pair, profile: Path) -> str:
 
     ``pair`` is the certificate that the browser trusts, ``profile`` an empty folder.
     """
+    return load_page_of({host: "127.0.0.1"}, url, pair, profile)
+
+
+def load_page_of(hosts: Mapping[str, str], url: str, pair: Pair, profile: Path) -> str:
+    """As ``load_page``; ``hosts`` are the addresses of names."""
+    rules = ", ".join(f"MAP {host} {address}" for host, address in hosts.items())
     program = shutil.which("chromium")
     assert program is not None, "chromium is missing: tools/install_programs.sh installs it"
     certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
@@ -30,7 +37,7 @@ def load_page(url: str, host: str, pair: Pair, profile: Path) -> str:
         *(program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
         *("--no-proxy-server", f"--user-data-dir={profile}"),
-        f"--host-resolver-rules=MAP {host} 127.0.0.1",
+        f"--host-resolver-rules={rules}",
         f"--ignore-certificate-errors-spki-list={b64encode(sha256(key).digest()).decode()}",
         f"--virtual-time-budget={VIRTUAL_TIME_MS}",
         *("--dump-dom", url),

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class EdgeProcess:
     process: subprocess.Popen[bytes] = field(repr=False)
     workers: int = 1
     https_port: int = 0
+    host: str = "127.0.0.1"
 
     @property
     def pid(self) -> int:
@@ -53,11 +54,11 @@ class EdgeProcess:
 
     def http(self, path: str) -> str:
         """URL of an object over HTTP."""
-        return f"http://127.0.0.1:{self.http_port}/{path.lstrip('/')}"
+        return f"http://{self.host}:{self.http_port}/{path.lstrip('/')}"
 
     def rtmp(self, stream: str, application: str = "cfx/st") -> str:
         """URL of a stream over RTMP."""
-        return f"rtmp://127.0.0.1:{self.rtmp_port}/{application}/{stream}"
+        return f"rtmp://{self.host}:{self.rtmp_port}/{application}/{stream}"
 
     def admin(self, path: str) -> bytes:
         """Body of a GET on the admin address."""
@@ -145,24 +146,25 @@ def run_edge(
     listen: str = "",
     limits: str = "",
     distributions: str | None = None,
-    ports: tuple[int, int] | None = None,
+    ports: Sequence[int] = (),
     prelude: str = "",
     certificate: Pair | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[EdgeProcess]:
     """Runs an edge with a config in TOML.
 
     ``origins`` must declare ``[origins.main]``. By default it is served as web distribution EWEB
     and rtmp distribution ESTREAM (applications cfx/st and vod); ``distributions`` replaces these.
-    ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports`` are for HTTP and RTMP;
-    free ones by default. ``certificate``: it also listens for HTTPS. ``prelude`` is Python that
-    every process of the edge runs first, to force a fault.
+    ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports`` are for HTTP, RTMP and
+    HTTPS; free ones by default. ``host``: what viewers connect to. ``certificate``: it also listens
+    for HTTPS. ``prelude`` is Python that every process of the edge runs first, to force a fault.
     """
-    admin_port, https_port, *free = free_ports(4)
-    http_port, rtmp_port = ports or free
+    admin_port, *free = free_ports(4)
+    http_port, rtmp_port, https_port = [*ports, *free[len(ports) :]]
     if certificate is None:
         https_port = 0
     else:
-        listen += f'\nhttps = ["127.0.0.1:{https_port}"]'
+        listen += f'\nhttps = ["{host}:{https_port}"]'
         origins += (
             f'\n[[certificates]]\ncertificate = "{certificate.certificate}"\n'
             f'key = "{certificate.key}"\n'
@@ -176,7 +178,7 @@ def run_edge(
     config = folder / "config.toml"
     config.write_text(
         f'[edge]\ncache = "cache"\nlog = "edge.log"\nworkers = {workers}\n{edge}\n'
-        f'[listen]\nhttp = ["127.0.0.1:{http_port}"]\nrtmp = ["127.0.0.1:{rtmp_port}"]\n'
+        f'[listen]\nhttp = ["{host}:{http_port}"]\nrtmp = ["{host}:{rtmp_port}"]\n'
         f'admin = "127.0.0.1:{admin_port}"\n{listen}\n[limits]\n{limits}\n{origins}\n{declared}'
     )
     command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
@@ -186,7 +188,9 @@ def run_edge(
         command[1:3] = ["-c", run]
     with open(folder / "stderr", "ab") as stderr:
         process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
-    running = EdgeProcess(folder, http_port, rtmp_port, admin_port, process, workers, https_port)
+    running = EdgeProcess(
+        folder, http_port, rtmp_port, admin_port, process, workers, https_port, host
+    )
     try:
         _await_health(running)
         yield running

@@ -296,9 +296,9 @@ def await_metrics(edge: EdgeProcess, expected: dict[str, float]) -> None:
 
 
 @asynccontextmanager
-async def open_raw_client(port: int) -> AsyncIterator[RtmpClient]:
+async def open_raw_client(port: int, host: str = "127.0.0.1") -> AsyncIterator[RtmpClient]:
     """A client after the handshake."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(host, port)
     client = RtmpClient(reader, writer)
     try:
         await client.handshake()
