@@ -26,7 +26,7 @@ from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.wakeups import ChangeEvent
-from streamedge.fleet.members import Member, Presence, Role
+from streamedge.fleet.members import Member, Role
 from streamedge.fleet.nearest import LiveEdges, live_edges
 from streamedge.fleet.position import START
 from streamedge.fleet.states import takes_viewers
