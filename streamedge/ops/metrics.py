@@ -8,9 +8,9 @@ totals of its predecessor, so a killed process loses only the counts since its l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from streamedge.ops.shared_buffer import SharedBuffer
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LABELS_MAX = 256  # of one counter: clients must not create labels without limit
 LABEL_CHARACTERS_MAX = 128
 OTHER = "other"
+
+MetricSource: TypeAlias = "Callable[[], Iterable[Metric]]"
+"""Returns metrics that only one process has."""
 
 _Totals = dict[str, dict[str, int]]
 """Counts since the edge was started, by metric and label."""

@@ -10,7 +10,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -41,13 +41,11 @@ from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.metrics import Counter, Counts, Gauge, MetricSource
 from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
-    from prometheus_client import Metric
-
     from streamedge.process.fleet import FleetParts
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
@@ -246,7 +244,7 @@ def create_admin_app(
     write_queue: WriteQueue | None = None,
     routes: Sequence[Route] = (),
     admin_host: str = "localhost",
-    more_metrics: Callable[[], Iterable[Metric]] = tuple,
+    more_metrics: MetricSource = tuple,
 ) -> Starlette:
     """The application of the admin address; ``write_queue`` is None if no behavior writes back.
 

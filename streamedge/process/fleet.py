@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import ipaddress
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 
@@ -32,15 +32,13 @@ from streamedge.fleet.position import START
 from streamedge.fleet.states import takes_viewers
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
+from streamedge.ops.metrics import MetricSource
 from streamedge.process.fleet_metrics import fleet_metrics
 from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
 from streamedge.shared_log.service import FleetService
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
 
 BATCHES_MAX = 1000  # that workers have not applied yet; of more the oldest are one
 BATCH_WAIT_S = 60.0
@@ -113,6 +111,9 @@ class FleetParts:
 
         self.completion = CompletionWatch(self.service, self.presence, self._observe_completion)
         self.last_completion = Completion({}, is_completed=False)
+        self.metrics: MetricSource = lambda: fleet_metrics(
+            self.service, self.presence, self.last_completion
+        )
 
     def _observe_completion(self, completion: Completion) -> None:
         self.last_completion = completion
@@ -133,10 +134,6 @@ class FleetParts:
         if live != self._published:
             self._live_edges.publish(live)
             self._published = live
-
-    def metrics(self) -> Iterator[Metric]:
-        """The metrics of this edge's part in the fleet, for Prometheus."""
-        return fleet_metrics(self.service, self.presence, self.last_completion)
 
     def notice(self) -> None:
         """There may be new entries to publish, or workers have applied rows. Never blocks."""
