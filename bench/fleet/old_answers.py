@@ -20,7 +20,7 @@ from bench.fleet.probes import Probe, get_all, probes
 from bench.options import Options
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE
-from bench.servers.fleet import DISTRIBUTION, Edge, Fleet, run_fleet, until
+from bench.servers.fleet import DISTRIBUTION, Edge, Fleet, names_of, run_fleet, until
 from bench.servers.server import BenchError, scratch_folder
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
 
@@ -64,7 +64,9 @@ def old_answers(options: Options) -> list[Figure]:
     with (
         scratch_folder() as folder,
         counting_origin({}) as origin,
-        run_fleet(folder, port_of(origin.url), EDGES, fleet=LEASE, linked=True) as fleet,
+        run_fleet(
+            folder, port_of(origin.url), EDGES, tier=names_of(EDGES), fleet=LEASE, linked=True
+        ) as fleet,
         probes(fleet.edges) as viewers,
     ):
         apis = [edge.api() for edge in fleet.edges]
