@@ -190,9 +190,9 @@ BENCHMARKS = {
     "fleet-old-answers": Benchmark(
         old_answers.old_answers,
         f"{old_answers.OBJECTS} objects on {old_answers.EDGES} edges, which are one tier with a"
-        " lease of 2 s, get other content at the origin, and everything is invalidated on one edge; once CloudFront's API"
-        " there says Completed, all objects are requested on all edges, those that are cut off"
-        " included, and again when all is mended.",
+        " lease of 2 s, get other content at the origin, and everything is invalidated on one edge;"
+        " once CloudFront's API there says Completed, all objects are requested on all edges, those"
+        " that are cut off included, and again when all is mended.",
     ),
     "fleet-failovers": Benchmark(
         failovers.failovers,

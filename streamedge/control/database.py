@@ -77,6 +77,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX fleet_entries_unpublished ON fleet_entries (number)
         WHERE position IS NULL AND is_given_up = 0;
+    CREATE INDEX fleet_entries_members ON fleet_entries (position) WHERE kind = 'member';
     CREATE TABLE fleet_members (
         name TEXT PRIMARY KEY,
         body TEXT NOT NULL,

@@ -188,14 +188,15 @@ def prune_entries(
 
     Returns the highest position and the highest epoch of those deleted, or None.
     """
-    ends = connection.execute(
-        "SELECT MIN(number), MAX(number), (SELECT bytes_to_here FROM fleet_entries ORDER BY number"
-        " DESC LIMIT 1), (SELECT bytes_to_here FROM fleet_entries ORDER BY number LIMIT 1)"
-        " FROM fleet_entries"
-    ).fetchone()
-    first, last, last_bytes, first_bytes = ends
-    if first is None:
+    ends = [  # MIN and MAX in one query would read all entries
+        connection.execute(
+            f"SELECT number, bytes_to_here FROM fleet_entries ORDER BY number {order} LIMIT 1"  # noqa: S608
+        ).fetchone()
+        for order in ("ASC", "DESC")
+    ]
+    if None in ends:
         return None
+    (first, first_bytes), (last, last_bytes) = ends
     is_long = last_bytes - first_bytes > text_bytes_kept
     if last - first < entries_kept + at_once and not is_long:
         return None

@@ -13,9 +13,15 @@ from dataclasses import dataclass, field, replace
 
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.fleet_entries import count_unpublished
-from streamedge.fleet.entries import EntryKind, decode_entry
+from streamedge.fleet.entries import decode_entry
 from streamedge.fleet.members import Member, Role, member_of
 from streamedge.fleet.position import START
+
+# The kind is a literal, so that the index of these few entries is used: see ``database``.
+_MEMBER_ENTRIES_QUERY = (
+    "SELECT position, applied_s, entry FROM fleet_entries"
+    " WHERE kind = 'member' AND position IS NOT NULL ORDER BY position"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,7 @@ def members_before(
     ``now``: the present members. A member whose earlier description is no longer here is taken to
     have served.
     """
-    rows = connection.execute(
-        "SELECT position, applied_s, entry FROM fleet_entries"
-        " WHERE kind = ? AND position IS NOT NULL ORDER BY position",
-        (EntryKind.MEMBER.value,),
-    ).fetchall()
+    rows = connection.execute(_MEMBER_ENTRIES_QUERY).fetchall()
     before: dict[str, Member] = {}
     changed: dict[str, int] = {}  # the position of the first recent description
     changed_s = 0.0

@@ -30,6 +30,34 @@ class Log:
         entry = Entry(new_entry_id(), EntryKind.MEMBER, member.name, 0.0, "", member.body())
         self.replica.apply([PlacedEntry(position_at(1, self._sequence), entry.id, entry)])
 
+    def apply_invalidations(self, count: int) -> None:
+        first = self._sequence + 1
+        self._sequence += count
+        entries = []
+        for number in range(first, first + count):
+            body = {"items": ["/a"], "soft": False, "revoke": False}
+            entry = Entry(new_entry_id(), EntryKind.INVALIDATION, "fra-1", 0.0, "EWEB", body)
+            entries.append(PlacedEntry(position_at(1, number), entry.id, entry))
+        self.replica.apply(entries)
+
+    def steps_of_an_invalidation(self) -> int:
+        """The steps of SQLite's machine for one invalidation, in control process and worker."""
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        with self.database.read() as connection:
+            connection.set_progress_handler(count, 10)
+        self.apply_invalidations(1)
+        self.replica.local_position()
+        with self.database.read() as connection:
+            members_before(connection, fleet_view(connection).members, 0.0)
+            connection.set_progress_handler(None, 0)
+        return steps
+
     def before(self, since_s: float) -> tuple[dict[str, Role], float]:
         with self.database.read() as connection:
             result = members_before(connection, fleet_view(connection).members, since_s)
@@ -63,3 +91,12 @@ def test_first_members_of_a_fleet_have_none_before_them(tmp_path: Path) -> None:
     log.apply(100.0, FRA)
     log.apply(110.0, AMS)
     assert log.before(0.0) == ({}, 110.0)
+
+
+def test_applying_and_reading_cost_the_same_with_many_entries(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.apply(100.0, FRA)
+    log.apply(200.0, AMS)
+    steps = log.steps_of_an_invalidation()
+    log.apply_invalidations(3000)
+    assert log.steps_of_an_invalidation() < steps + 50
