@@ -240,13 +240,20 @@ class Pool:
         sock = await start_connection(
             await _addresses(endpoint), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1
         )
-        _, connection = await loop.create_connection(
-            Connection,
-            sock=sock,
-            ssl=context,
-            # Certificates have names without a trailing dot (RFC 6066 §3).
-            server_hostname=server_name if endpoint.is_tls else None,
-        )
+        try:
+            _, connection = await loop.create_connection(
+                Connection,
+                sock=sock,
+                ssl=context,
+                # Certificates have names without a trailing dot (RFC 6066 §3).
+                server_hostname=server_name if endpoint.is_tls else None,
+            )
+        except BaseException:
+            if not isinstance(loop, asyncio.BaseEventLoop):
+                # uvloop has closed the descriptor already; the socket object would do so once more,
+                # and by then the number may be that of another file.
+                sock.detach()
+            raise
         return connection
 
     async def _tls_context(self) -> ssl.SSLContext:

@@ -17,6 +17,7 @@ from streamedge.errors import OriginError
 from streamedge.fleet.members import Member
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.origin import Duplex, Fields
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState
@@ -156,6 +157,7 @@ class PeerClients:
         self._read_timeout_s = read_timeout_s
         self._connections_max = connections_max
         self._silence_max_s = silence_max_s
+        self._failed = RateLimitedEvent(log, "peer_failed")
         self._peers: dict[str, _Peer] = {}
 
     def admits(self, member: Member) -> bool:
@@ -217,7 +219,9 @@ class PeerClients:
         except (OriginError, TimeoutError, ValueError) as exc:
             event = BreakerEvent.FAILED
             self._count(PeerResult.FAILED)
-            return PeerRefusal(str(exc) or f"{subject}: silent for {patience_s} s")
+            reason = str(exc) or f"{subject}: silent for {patience_s} s"
+            self._failed.emit(_now_s(), edge=member.name, reason=reason)
+            return PeerRefusal(reason)
         finally:
             self._record(member.name, peer, event)
         if answer is None:
