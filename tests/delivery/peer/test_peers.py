@@ -256,9 +256,9 @@ async def test_dead_edge_is_not_tried_for_each_request(fleet: PeerFleet) -> None
 
 
 def owner(fleet: PeerFleet, name: str) -> str:
-    known = fleet["lon-1"].view.members
+    everybody = fleet["lon-1"].view.members
     key = fleet["lon-1"].asset(name).key
-    return ranks(key, 0, [known[one] for one in fleet.tier])[0].name
+    return ranks(key, 0, [everybody[one] for one in fleet.tier])[0].name
 
 
 async def test_edge_with_another_view_sends_what_it_has_cached_and_nothing_more(

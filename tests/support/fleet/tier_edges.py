@@ -43,8 +43,8 @@ class TierEdges:
     def start(self, name: str) -> None:
         """Starts an edge; with an engine, returns when all running edges know each other."""
         pair = self.certificates[name] = self.authority.issue(name)
-        known = [[one, address] for one, address in self.addresses.items()]
-        self.views[name] = {"name": name, "members": known}
+        everybody = [[one, address] for one, address in self.addresses.items()]
+        self.views[name] = {"name": name, "members": everybody}
         view = self.folder / f"{name}.view"
         _write(view, self.views[name])
         fleet = (
