@@ -9,6 +9,8 @@ transit when the change came is as old as one that had arrived.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
@@ -53,6 +55,8 @@ class InvalidationChecker:
         self._index = index
         self._head = AnnouncedHead(store.root)
         self._hears_fleet = True
+        self._hears_until_s: float | None = None
+        self._lease_clock_s: Callable[[], float] = time.monotonic
 
     @property
     def index(self) -> InvalidationIndex | None:
@@ -69,6 +73,14 @@ class InvalidationChecker:
         if hears_fleet != self._hears_fleet:
             self._hears_fleet = hears_fleet
             self._store.changes.announce_invalidation()  # open versions are checked again
+
+    def limit_hearing(self, until_s: float | None, clock: Callable[[], float]) -> None:
+        """By ``clock``, ``hears_fleet`` ends at ``until_s``, though nothing sets it by then.
+
+        A process that was stopped for longer than the lease, or a loop that was blocked, handles
+        the requests that have come meanwhile before its timers. None: it never ends.
+        """
+        self._hears_until_s, self._lease_clock_s = until_s, clock
 
     @property
     def position(self) -> int:
@@ -104,7 +116,8 @@ class InvalidationChecker:
             return self._unconfirmed(asset.subject, record)
         if self._index is None or not asset.subject.scope:
             return FRESH
-        if not self._hears_fleet:
+        until_s = self._hears_until_s
+        if not self._hears_fleet or (until_s is not None and self._lease_clock_s() >= until_s):
             return self._unconfirmed(asset.subject, record)
         if record.position == self._head.position != UNKNOWN:
             return FRESH  # as after most misses: no invalidation came since its request
@@ -131,7 +144,8 @@ class InvalidationChecker:
         index = self._index
         if index is None or not subject.scope:
             return FRESH
-        if not self._hears_fleet:
+        until_s = self._hears_until_s
+        if not self._hears_fleet or (until_s is not None and self._lease_clock_s() >= until_s):
             return self._unconfirmed(subject, record)
         invalidations = changes.invalidations
         cached = open_object.validity_by_scope.get(subject.scope)

@@ -81,6 +81,11 @@ class FleetStatus:
         state = _STATES[self._words[_STATE]]
         return EdgeState.LOST if state is EdgeState.UP and not self.hears_fleet() else state
 
+    @property
+    def hears_until_s(self) -> float:
+        """Until when ``hears_fleet`` is true, by ``lease_clock_s``."""
+        return self._words[_HEARS_UNTIL_MS] / 1000
+
     def hears_fleet(self) -> bool:
         """Whether this edge knows all invalidations that others have reported as completed."""
-        return lease_clock_s() * 1000 < self._words[_HEARS_UNTIL_MS]
+        return lease_clock_s() < self.hears_until_s

@@ -8,9 +8,12 @@ presence lasts and is not JOINING. So an edge may use cached objects without val
 - it knows that others wait for it: a report in another state than JOINING has succeeded, and the
   lease counts from before that report was sent, with a margin; and
 - it has applied the log up to a head that was read after such a report: entries that come behind
-  that head wait for it.
+  that head wait for it; and
+- the engine had lost nothing for a lease when that head was read, which a later report shows
+  (``Presences.complete``). An engine that has failed over may lack completed entries. The edges
+  that have applied them publish them again as soon as they notice, within a lease.
 
-    report sent ──▸ report succeeded ──▸ head read ──▸ head applied by all workers: hears its fleet
+    report sent ─▸ report succeeded ─▸ head read ─▸ complete report ─▸ head applied by all workers
     └──────────────── lease, less the margin ────────────────────────────────────┘
 """
 
@@ -33,13 +36,15 @@ class Standing:
     """The state of this edge, as it knows it.
 
     ``counted_until_s``: others wait for this edge at least until then. ``head``: the head of the
-    log as it was read first after others began to wait; -1 before. ``is_current``: all workers have
-    applied the log up to there.
+    log as it was read first after others began to wait; -1 before. ``is_whole``: the log had lost
+    no entries by then, or has them again. ``is_current``: all workers have applied the log up to
+    there.
     """
 
     state: EdgeState = EdgeState.JOINING
     counted_until_s: float = -inf
     head: int = -1
+    is_whole: bool = False
     is_current: bool = False
 
     @property
@@ -66,13 +71,25 @@ def state_to_report(standing: Standing, *, is_near_head: bool) -> EdgeState:
 
 
 def after_report(
-    standing: Standing, reported: EdgeState, sent_s: float, now_s: float, lease_s: float
+    standing: Standing,
+    reported: EdgeState,
+    sent_s: float,
+    now_s: float,
+    lease_s: float,
+    *,
+    is_complete: bool,
 ) -> Standing:
-    """After a report in the state ``reported``, sent at ``sent_s``, has succeeded."""
+    """After a report in the state ``reported``, sent at ``sent_s``, has succeeded.
+
+    ``is_complete``: as the answer says, see ``Presences``.
+    """
     until_s = sent_s + usable_lease_s(lease_s)
     if reported is EdgeState.JOINING:
-        return replace(standing, counted_until_s=-inf, head=-1, is_current=False)
+        return replace(standing, counted_until_s=-inf, head=-1, is_whole=False, is_current=False)
     standing = at(standing, now_s)  # the lease may have ended while the report was under way
+    if not standing.is_current:
+        head = standing.head if is_complete else -1
+        standing = replace(standing, head=head, is_whole=head >= 0)
     return at(replace(standing, counted_until_s=max(standing.counted_until_s, until_s)), now_s)
 
 
@@ -87,7 +104,7 @@ def after_head(standing: Standing, head: int, now_s: float) -> Standing:
 def after_applying(standing: Standing, position: int, now_s: float) -> Standing:
     """After all workers have applied the log up to ``position``, of the history as it is now."""
     standing = at(standing, now_s)
-    if standing.is_current or standing.head < 0 or position < standing.head:
+    if standing.is_current or not standing.is_whole or position < standing.head:
         return standing
     state = state_after(standing.state, StateEvent.CAUGHT_UP)
     return replace(standing, state=state, is_current=True)

@@ -2,7 +2,9 @@
 
 In a fleet, a timer compares the state in shared memory with the one in use, and applies a change:
 whether cached objects may be used without validation, whether viewers are served, what health
-checks get, and whether RTMP clients get a request to reconnect. Requests compare nothing.
+checks get, and whether RTMP clients get a request to reconnect. A process that was stopped handles
+the requests that have come meanwhile before its timers: so requests, and once each batch of hits,
+compare the clock with the end of the lease, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import replace
 
 from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.config.schema.fleet import WhenLost
-from streamedge.coordination.fleet_status import FleetStatus
+from streamedge.coordination.fleet_status import FleetStatus, lease_clock_s
 from streamedge.delivery.traffic import STOPPING, WELCOME, Traffic
 from streamedge.fleet.states import EdgeState
 
@@ -68,11 +70,14 @@ class FleetWatch:
         checker: InvalidationChecker,
         when_lost: Callable[[], WhenLost],
         traffic: WorkerTraffic,
+        clock: Callable[[], float] = lease_clock_s,
     ) -> None:
+        self._clock = clock
         self._status = status
         self._checker = checker
         self._when_lost = when_lost
         self._traffic = traffic
+        self._until_s: float | None = None
 
     async def check(self) -> None:
         """Applies what has changed; called every CHECK_INTERVAL_S."""
@@ -80,6 +85,15 @@ class FleetWatch:
 
     def apply(self) -> None:
         """As ``check``; also called once before the worker serves."""
-        when_lost, hears_fleet = self._when_lost(), self._status.hears_fleet()
+        when_lost, hears_until_s = self._when_lost(), self._status.hears_until_s
+        hears_fleet = self._clock() < hears_until_s
+        until_s = None if when_lost == "serve" else hears_until_s
+        self._until_s = until_s if hears_fleet else None
+        self._checker.limit_hearing(until_s, self._clock)
         self._checker.set_hears_fleet(hears_fleet or when_lost == "serve")
         self._traffic.change(traffic_in(self._status.state, when_lost, hears_fleet=hears_fleet))
+
+    def check_lease(self) -> None:
+        """Applies the end of the lease; called before each batch of hits."""
+        if self._until_s is not None and self._clock() >= self._until_s:
+            self.apply()

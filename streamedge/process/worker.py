@@ -222,6 +222,7 @@ def _follow_fleet(
             traffic,
         )
         watch.apply()
+        web.handler.batch.before_hits = watch.check_lease
         services.start_periodic("fleet", CHECK_INTERVAL_S, watch.check)
         services.start_periodic("edge_names", EDGE_NAMES_INTERVAL_S, web.handler.follow_edge_names)
     return traffic

@@ -201,7 +201,15 @@ class PresenceReporter:
         sent_s = self._clock()
         presences = await self._engine.report(presence, self._lease_s)
         now_s = self._clock()
-        self._direct(lease.after_report(self.standing, reported, sent_s, now_s, self._lease_s))
+        standing = lease.after_report(
+            self.standing,
+            reported,
+            sent_s,
+            now_s,
+            self._lease_s,
+            is_complete=presences.complete,
+        )
+        self._direct(standing)
         self._complete(presences, applied.by_workers)
         if not self.standing.is_current:
             await self._catch_up()
@@ -214,7 +222,7 @@ class PresenceReporter:
         await self._read_head()
         self._become(lease.after_head(self.standing, self._head, self._clock()))
         applied = self._applied()
-        if applied.by_workers < self.standing.head or self.standing.head < 0:
+        if not self.standing.is_whole or applied.by_workers < self.standing.head:
             return
         # The position alone could be one of a history that the engine has lost.
         [entry_id] = await self._engine.entry_ids([applied.position])

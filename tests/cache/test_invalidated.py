@@ -166,6 +166,24 @@ async def test_soft_invalidation_validates_and_is_fresh_again_after_a_304(
     assert location.server.requests[1].headers["if-none-match"] == '"old"'
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_record_is_validated_after_the_end_of_the_lease(
+    location: Location, is_open: bool
+) -> None:
+    """Though no timer has noted it, because the process was stopped."""
+    now_s = 10.0
+    put_old(location)
+    first, second = location.worker(), location.worker()
+    await fetched(ResponseCache(first), request(location))
+    worker = first if is_open else second
+    worker.invalidation_checker.limit_hearing(20.0, lambda: now_s)
+    if is_open:
+        assert (await fetched(ResponseCache(worker), request(location)))[1] is CacheResult.HIT
+    now_s = 20.0
+    outcome = await fetched(ResponseCache(worker), request(location))
+    assert outcome[1] is CacheResult.REFRESH_HIT
+
+
 async def test_soft_invalidation_gives_the_new_version(location: Location) -> None:
     put_old(location)
     cache = ResponseCache(location.worker())

@@ -26,10 +26,27 @@ from streamedge.fleet.states import EdgeState
 LEASE_S = 10.0
 
 
+def reported(
+    standing: Standing,
+    state: EdgeState,
+    sent_s: float,
+    now_s: float,
+    *,
+    is_complete: bool = True,
+) -> Standing:
+    """After a report in ``state``."""
+    return after_report(standing, state, sent_s, now_s, LEASE_S, is_complete=is_complete)
+
+
+def with_head(standing: Standing, head: int, now_s: float) -> Standing:
+    """After the head was read, and another report has shown that the log is complete."""
+    return reported(after_head(standing, head, now_s), EdgeState.UP, now_s, now_s)
+
+
 def up(now_s: float = 0.0) -> Standing:
-    """An edge that is UP, with a report of ``now_s``."""
-    standing = after_report(Standing(), EdgeState.UP, now_s, now_s, LEASE_S)
-    return after_applying(after_head(standing, 5, now_s), 5, now_s)
+    """An edge that is UP, with reports of ``now_s``."""
+    standing = reported(Standing(), EdgeState.UP, now_s, now_s)
+    return after_applying(with_head(standing, 5, now_s), 5, now_s)
 
 
 def test_joining_edge_is_up_once_others_wait_for_it_and_it_has_applied_the_head() -> None:
@@ -37,29 +54,29 @@ def test_joining_edge_is_up_once_others_wait_for_it_and_it_has_applied_the_head(
     assert state_to_report(standing, is_near_head=False) is EdgeState.JOINING
     assert state_to_report(standing, is_near_head=True) is EdgeState.UP
     # Others do not wait for a joining edge, so the head says nothing yet.
-    standing = after_report(standing, EdgeState.JOINING, 0.0, 0.0, LEASE_S)
+    standing = reported(standing, EdgeState.JOINING, 0.0, 0.0)
     standing = after_applying(after_head(standing, 5, 0.0), 5, 0.0)
     assert (standing.state, standing.hears_until_s) == (EdgeState.JOINING, -inf)
-    standing = after_head(after_report(standing, EdgeState.UP, 1.0, 1.1, LEASE_S), 7, 1.1)
+    standing = with_head(reported(standing, EdgeState.UP, 1.0, 1.1), 7, 1.1)
     assert after_applying(standing, 6, 1.2).state is EdgeState.JOINING
     standing = after_applying(standing, 7, 1.2)
     assert standing.state is EdgeState.UP
-    assert standing.hears_until_s == 1.0 + usable_lease_s(LEASE_S)
+    assert standing.hears_until_s == 1.1 + usable_lease_s(LEASE_S)
 
 
 def test_joining_edge_that_others_wait_for_does_not_report_joining_again() -> None:
-    standing = after_report(Standing(), EdgeState.UP, 0.0, 0.0, LEASE_S)
+    standing = reported(Standing(), EdgeState.UP, 0.0, 0.0)
     assert state_to_report(standing, is_near_head=False) is EdgeState.UP
 
 
 def test_lease_counts_from_before_the_report_was_sent() -> None:
-    standing = after_report(up(), EdgeState.UP, 4.0, 6.0, LEASE_S)
+    standing = reported(up(), EdgeState.UP, 4.0, 6.0)
     assert standing.hears_until_s == 4.0 + usable_lease_s(LEASE_S)
     assert usable_lease_s(LEASE_S) < LEASE_S
 
 
 def test_answer_that_comes_after_the_lease_does_not_revive_it() -> None:
-    standing = after_report(up(), EdgeState.UP, 1.0, 15.0, LEASE_S)
+    standing = reported(up(), EdgeState.UP, 1.0, 15.0)
     assert standing.state is EdgeState.LOST
     assert standing.hears_until_s == -inf
 
@@ -70,10 +87,10 @@ def test_edge_is_lost_at_the_end_of_its_lease_and_up_after_it_has_caught_up() ->
     assert at(standing, end_s - 0.001).state is EdgeState.UP
     lost = at(standing, end_s)
     assert (lost.state, lost.hears_until_s, lost.head) == (EdgeState.LOST, -inf, -1)
-    back = after_report(lost, state_to_report(lost, is_near_head=True), 20.0, 20.1, LEASE_S)
+    back = reported(lost, state_to_report(lost, is_near_head=True), 20.0, 20.1)
     assert back.state is EdgeState.LOST
     assert after_applying(back, 100, 20.1).state is EdgeState.LOST  # no head was read
-    assert after_applying(after_head(back, 9, 20.2), 9, 20.2).state is EdgeState.UP
+    assert after_applying(with_head(back, 9, 20.2), 9, 20.2).state is EdgeState.UP
 
 
 def test_draining_edge_that_loses_its_fleet_stays_draining_and_validates() -> None:
@@ -89,6 +106,26 @@ def test_edge_that_drains_no_more_goes_on_hearing_its_fleet() -> None:
     assert standing == up()
     lost = directed(directed(Standing(EdgeState.LOST), drains=True), drains=False)
     assert lost == Standing(EdgeState.JOINING)
+
+
+def test_edge_that_comes_back_waits_until_an_engine_that_failed_over_is_complete() -> None:
+    """Others publish again what the engine has lost; before that its head is too old."""
+    standing = reported(Standing(EdgeState.LOST), EdgeState.LOST, 0.0, 0.1)
+    standing = after_head(standing, 4, 0.2)
+    standing = reported(standing, EdgeState.LOST, 0.3, 0.4, is_complete=False)
+    assert after_applying(standing, 4, 0.5).state is EdgeState.LOST
+    standing = after_head(standing, 4, 0.6)
+    standing = reported(standing, EdgeState.LOST, 0.7, 0.8, is_complete=False)
+    assert after_applying(standing, 4, 0.9).state is EdgeState.LOST
+    standing = after_head(reported(standing, EdgeState.LOST, 10.0, 10.1), 6, 10.2)
+    standing = reported(standing, EdgeState.LOST, 10.3, 10.4)
+    assert after_applying(standing, 5, 10.5).state is EdgeState.LOST
+    assert after_applying(standing, 6, 10.5).state is EdgeState.UP
+
+
+def test_engine_that_fails_over_leaves_an_edge_up_that_has_applied_everything() -> None:
+    standing = reported(up(), EdgeState.UP, 1.0, 1.1, is_complete=False)
+    assert (standing.state, standing.is_current) == (EdgeState.UP, True)
 
 
 @dataclass
@@ -156,7 +193,7 @@ class FleetModel(RuleBasedStateMachine):
         if edge.in_transit is not None and edge.has_answer:
             state, sent_s, _position = edge.in_transit
             edge.in_transit = None
-            edge.standing = after_report(edge.standing, state, sent_s, self.clock(edge), LEASE_S)
+            edge.standing = reported(edge.standing, state, sent_s, self.clock(edge))
 
     @rule(number=edge_number, near=st.booleans())
     def report_succeeds(self, number: int, near: bool) -> None:

@@ -37,6 +37,21 @@ def test_worker_follows_the_state_of_its_edge(
     assert current.asks_to_reconnect is (state is EdgeState.DRAINING)
 
 
+@pytest.mark.parametrize("when_lost", ["validate", "serve", "refuse"])
+def test_lease_limits_the_use_of_cached_objects_unless_they_are_always_served(
+    cache_root: Path, when_lost: WhenLost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = FleetStatus()
+    log = open_log(str(cache_root.parent / "log"), "test")
+    checker = InvalidationChecker(Store(cache_root, 0, log), None)
+    limits: list[float | None] = []
+    monkeypatch.setattr(checker, "limit_hearing", lambda until_s, _clock: limits.append(until_s))
+    until_s = lease_clock_s() + 1000
+    status.note(EdgeState.UP, until_s)
+    FleetWatch(status, checker, lambda: when_lost, WorkerTraffic()).apply()
+    assert limits == [None if when_lost == "serve" else pytest.approx(until_s, abs=0.001)]
+
+
 def test_servers_get_the_state_at_once_and_each_change_once() -> None:
     traffic = WorkerTraffic()
     seen: list[Traffic] = []

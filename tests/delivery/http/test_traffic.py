@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from streamedge.coordination.fleet_status import FleetStatus, lease_clock_s
 from streamedge.delivery.traffic import WELCOME, Traffic
+from streamedge.fleet.states import EdgeState
+from streamedge.process.traffic import FleetWatch, WorkerTraffic
 from tests.support.http.http_viewer import open_viewer
 from tests.support.http.web_edge import serve_web
 
@@ -82,6 +85,32 @@ async def test_edge_that_does_not_hear_its_fleet_validates_every_request(
         for _request in range(3):
             assert (await viewer.get("/film")).cache == "Hit"
         assert len(edge.origin.requests) == requests
+
+
+async def test_lease_that_ends_while_the_worker_is_stopped_counts_for_the_next_request(
+    cache_root: Path,
+) -> None:
+    """Requests that came meanwhile are handled before the timer that looks at the lease."""
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.put("film", b"film", etag=ETAG)
+        now_s, status = lease_clock_s(), FleetStatus()
+        watch = FleetWatch(
+            status,
+            edge.cache.invalidation_checker,
+            lambda: "validate",
+            WorkerTraffic(),
+            lambda: now_s,
+        )
+        status.note(EdgeState.UP, now_s + 1000)
+        watch.apply()
+        edge.server.handler.batch.before_hits = watch.check_lease
+        for _request in range(3):
+            response = await viewer.get("/film")
+        assert response.cache == "Hit"
+        edge.origin.put("film", b"new film", etag='"2"')
+        assert (await viewer.get("/film")).body == b"film"
+        now_s += 1001
+        assert (await viewer.get("/film")).body == b"new film"
 
 
 async def test_unconfirmed_object_is_not_served_while_its_origin_fails(cache_root: Path) -> None:

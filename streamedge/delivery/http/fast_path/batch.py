@@ -43,15 +43,19 @@ class BatchConnection(Protocol):
 
 
 class HitBatch:
-    """A worker's batch. ``finished`` gets all responses that were sent at once and completely."""
+    """A worker's batch. ``finished`` gets all responses that were sent at once and completely.
 
-    __slots__ = ("_deferred", "_due", "_finished", "_pending_keys")
+    ``before_hits``, where it is set, is called before each batch is decided.
+    """
+
+    __slots__ = ("_deferred", "_due", "_finished", "_pending_keys", "before_hits")
 
     def __init__(self, finished: Callable[[Sequence[SentHit]], None]) -> None:
         self._due: list[BatchConnection] = []
         self._deferred: list[BatchConnection] = []
         self._pending_keys: set[str] = set()
         self._finished = finished
+        self.before_hits: Callable[[], None] | None = None
 
     def add(self, connection: BatchConnection) -> None:
         """Adds a connection, which is decided before the loop waits again."""
@@ -82,6 +86,8 @@ class HitBatch:
         due, self._due = self._due, []
         if not due:
             return
+        if self.before_hits is not None:
+            self.before_hits()
         now_s, pending_keys, hits = time.time(), self._pending_keys, []
         had_none = not pending_keys
         for connection in due:
