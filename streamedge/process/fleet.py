@@ -107,6 +107,7 @@ class FleetParts:
             applied=self.applied,
             load=load,
             drains=self._drains,
+            is_new=replica.state() is None,
         )
 
         self.completion = CompletionWatch(self.service, self.presence, self._observe_completion)

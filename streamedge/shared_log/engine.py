@@ -83,12 +83,16 @@ class Snapshot:
 class Presences:
     """The presences that last, by name.
 
+    ``data_set`` names what the engine holds since it may last have lost something; "" if this is
+    not known.
+
     ``complete`` is False for a lease after the engine may have lost reports (a restart, a failover,
     a flush): until then an edge may live that is not among them.
     """
 
     by_name: Mapping[str, Presence]
     complete: bool
+    data_set: str = ""
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ from streamedge.fleet import lease
 from streamedge.fleet.attendance import Attendance
 from streamedge.fleet.lease import Standing
 from streamedge.fleet.members import Presence
-from streamedge.fleet.position import format_position, line_of
+from streamedge.fleet.position import START, format_position, line_of
 from streamedge.fleet.states import EdgeState
 from streamedge.ops.log import Log
 from streamedge.shared_log.engine import Engine, EngineError, Presences
@@ -49,7 +49,8 @@ class PresenceReporter:
     """Keeps this edge's presence in the engine.
 
     ``applied``, ``load`` and ``drains`` return how far the edge is, its open connections, and
-    whether an operator drains it. ``change_event`` is notified when presences change.
+    whether an operator drains it. ``change_event`` is notified when presences change. ``is_new``:
+    this edge had not joined its fleet when the process started.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PresenceReporter:
         applied: Callable[[], AppliedLog],
         load: Callable[[], int],
         drains: Callable[[], bool],
+        is_new: bool,
         clock: Callable[[], float] = lease_clock_s,
     ) -> None:
         self._name = name
@@ -75,7 +77,9 @@ class PresenceReporter:
         self._applied = applied
         self._load = load
         self._drains = drains
+        self._is_new = is_new
         self._clock = clock
+        self._data_set_before_joining = ""
         self._beat = 0
         self._wake = asyncio.Event()
         self._head = 0
@@ -207,7 +211,7 @@ class PresenceReporter:
             sent_s,
             now_s,
             self._lease_s,
-            is_complete=presences.complete,
+            is_complete=self._is_complete(presences),
         )
         self._direct(standing)
         self._complete(presences, applied.by_workers)
@@ -216,6 +220,17 @@ class PresenceReporter:
         elif now_s - self._head_read_s >= HEAD_INTERVAL_S:
             await self._read_head()
         self.fault = ""
+
+    def _is_complete(self, presences: Presences) -> bool:
+        """Whether the log has all entries that may cover what is cached here.
+
+        Joining makes everything older invalid, so a data set that is still the one from before
+        then is complete for this edge: a new fleet does not wait for the first lease.
+        """
+        data_set = presences.data_set
+        if self._is_new and self._applied().position == START:
+            self._data_set_before_joining = data_set
+        return presences.complete or (bool(data_set) and data_set == self._data_set_before_joining)
 
     async def _catch_up(self) -> None:
         """Reads the head of the log, and compares it with what the workers have applied."""

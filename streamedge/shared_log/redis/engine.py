@@ -156,8 +156,8 @@ class RedisEngine:
             presence.encode(),
         )
         with parsing():
-            complete_ms, lasting = parse_presences(reply)
-        return Presences({each.name: each for _, each in lasting}, complete_ms == 0)
+            complete_ms, data_set, lasting = parse_presences(reply)
+        return Presences({each.name: each for _, each in lasting}, complete_ms == 0, data_set)
 
     async def withdraw(self, name: str) -> None:
         keys = [self._state, self._names, self._edge + name]

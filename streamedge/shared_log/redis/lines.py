@@ -58,13 +58,14 @@ def parse_presence_line(line: bytes) -> PresenceLine:
     return PresenceLine(int(complete_ms), name.decode(), int(lease_ms), decode_presence(text))
 
 
-def parse_presences(reply: bytes) -> tuple[int, list[tuple[int, Presence]]]:
-    """What report.lua and presences.lua return: milliseconds until presences are complete; each
-    with those that are left of its lease.
+def parse_presences(reply: bytes) -> tuple[int, str, list[tuple[int, Presence]]]:
+    """What report.lua and presences.lua return: milliseconds until presences are complete; the
+    name of the data set; each presence with the milliseconds that are left of its lease.
 
     A presence that cannot be read is missing, so they are not complete while it lasts.
     """
     first, *lines = reply.split(b"\n")
+    first, _, data_set = first.partition(b" ")
     complete_ms = int(first)
     lasting = []
     for line in lines:
@@ -74,7 +75,7 @@ def parse_presences(reply: bytes) -> tuple[int, list[tuple[int, Presence]]]:
             lasting.append((int(left_ms), presence))
         elif line:
             complete_ms = max(complete_ms, int(left_ms))
-    return complete_ms, lasting
+    return complete_ms, data_set.decode(), lasting
 
 
 @contextmanager

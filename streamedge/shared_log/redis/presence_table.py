@@ -89,7 +89,7 @@ class PresenceTable:
     def _replace(self, reply: bytes) -> None:
         now_s = asyncio.get_running_loop().time()
         with parsing():
-            complete_ms, lasting = parse_presences(reply)
+            complete_ms, _data_set, lasting = parse_presences(reply)
         self._complete_at_s = now_s + complete_ms / 1000
         self._lasting = {
             presence.name: (presence, now_s + left_ms / 1000) for left_ms, presence in lasting

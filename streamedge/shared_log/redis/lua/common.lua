@@ -76,6 +76,13 @@ local function complete_in_ms(state)
   return math.max(0, tonumber(fields[2]) + tonumber(fields[3]) - now_ms())
 end
 
+-- A line with complete_in_ms and a name of the data set since it may last have lost something.
+local function completeness(state)
+  local fields = redis.call('HMGET', state, 'data_set', 'since_ms')
+  local name = (fields[1] or '') .. '@' .. (fields[2] or '')
+  return complete_in_ms(state) .. ' ' .. name
+end
+
 -- All presences that last, a line each: milliseconds of the lease that are left, and JSON.
 local function presences(names, key_prefix)
   local lines = {}

@@ -1,6 +1,7 @@
 -- Replaces the presence of an edge for a lease, and sends it to all who wait.
 -- KEYS: state, names, presence. ARGV: channel, prefix of presence keys, name, lease in ms, JSON.
--- Returns a line with the milliseconds until presences are complete, then presences.
+-- Returns a line with the milliseconds until presences are complete and the data set's
+-- name, then presences.
 local state, names, presence = unpack(KEYS)
 local channel, key_prefix, name, lease_ms, text = unpack(ARGV)
 
@@ -18,4 +19,4 @@ for _, other in ipairs(redis.call('SMEMBERS', names)) do
 end
 local complete = complete_in_ms(state)
 redis.call('PUBLISH', channel, complete .. ' ' .. name .. ' ' .. lease_ms .. ' ' .. text)
-return complete .. '\n' .. table.concat(presences(names, key_prefix), '\n')
+return completeness(state) .. '\n' .. table.concat(presences(names, key_prefix), '\n')

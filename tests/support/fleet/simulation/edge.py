@@ -159,6 +159,7 @@ class SimulatedEdge:
             applied=self.applied,
             load=lambda: 0,
             drains=lambda: False,
+            is_new=replica.state() is None,
             clock=self.loop.time,
         )
         self._batches: deque[tuple[int, int]] = deque()

@@ -56,6 +56,7 @@ class SimulatedServer:
         self._reports = 0
         self._complete_s = 0.0
         self._has_first_report = False
+        self._data_set = 0
         self._readers: list[Callable[[], None]] = []
         self._watchers: list[Callable[[], None]] = []
         self.calls = 0
@@ -84,6 +85,7 @@ class SimulatedServer:
     def _lose_reports(self) -> None:
         self._presences.clear()
         self._has_first_report = False
+        self._data_set += 1
 
     def _forget_connections(self) -> None:
         self._readers.clear()
@@ -173,6 +175,7 @@ class SimulatedServer:
         return Presences(
             {name: presence for name, (presence, _end_s) in self._presences.items()},
             self._has_first_report and now_s >= self._complete_s,
+            str(self._data_set),
         )
 
     @property
