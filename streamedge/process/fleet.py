@@ -158,7 +158,7 @@ class FleetParts:
                 for _older in range(number):
                     self._batches.popleft()
                 break
-        return AppliedLog(service.position, service.entry_id, self._by_workers)
+        return AppliedLog(service.position, service.entry_id, self._by_workers, service.history)
 
     async def _follow_batches(self) -> None:
         """Reports soon after each batch that the workers have applied at once."""

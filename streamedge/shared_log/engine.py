@@ -157,8 +157,14 @@ class Engine(Protocol):
 
     async def snapshot(self) -> Snapshot: ...
 
-    async def report(self, presence: Presence, lease_s: float) -> Presences:
+    async def report(
+        self, presence: Presence, lease_s: float, *, applied: int = START, entry_id: str = ""
+    ) -> Presences:
         """Replaces an edge's presence for a lease; returns all that last.
+
+        ``entry_id``: the id of the entry at ``applied``, the last one that this edge has read. If
+        the log has another one there, or none, the edge has followed entries that the log has lost,
+        and its position counts for nothing: the presence is kept with START. "": not compared.
 
         A call of ``presence_after`` is woken on every edge.
         """

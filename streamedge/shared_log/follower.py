@@ -67,6 +67,8 @@ class Follower:
         self.line = 0
         self.is_reconciled = False
         self._snapshot: Snapshot | None = None  # to reconcile with
+        self.history = 0
+        """Grows whenever entries lose their positions; other entries may get these."""
 
     async def synchronize(self) -> None:
         """Makes the history of this edge a part of the log's. Raises EngineError, ControlError."""
@@ -179,6 +181,7 @@ class Follower:
             )
 
     async def _rejoin(self, state: ReplicaState) -> None:
+        self.history += 1
         snapshot = await self._engine.snapshot()
         await asyncio.to_thread(
             self._replica.rejoin, _documents(snapshot), snapshot.position, snapshot.entry_id
@@ -197,6 +200,7 @@ class Follower:
         position, entry_id = await self._newest_common(state.position)
         bounds = await self._engine.bounds()
         next_line = line_of(bounds.first) if position == START else line_of(position)
+        self.history += 1
         lost = await asyncio.to_thread(self._replica.rewind, position, entry_id, next_line)
         self._log.event(
             "fleet_history_lost",

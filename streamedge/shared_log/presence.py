@@ -37,12 +37,14 @@ class AppliedLog(NamedTuple):
     """How far this edge has applied the shared log.
 
     ``position`` and ``entry_id``: of the entry applied last in this edge's copy. ``by_workers``:
-    the position up to which all workers have applied it.
+    the position up to which all workers have applied it. ``history``: another number if positions
+    may be those of other entries now.
     """
 
     position: int
     entry_id: str
     by_workers: int
+    history: int = 0
 
 
 class PresenceReporter:
@@ -88,6 +90,7 @@ class PresenceReporter:
         self.attendance = Attendance()
         self.fault = ""
         self._completed = 0
+        self._completed_history = 0
         self._waiting = 0
         self._head_read_s = 0.0
         self._behind_since_s: float | None = None
@@ -126,7 +129,7 @@ class PresenceReporter:
 
     def has_completed(self, position: int) -> bool:
         """Whether every edge has applied all entries up to a position, as far as is known here."""
-        return position <= self._completed
+        return self._completed_history == self._applied().history and position <= self._completed
 
     async def wait_completed(
         self, position: int, timeout_s: float, observe: Callable[[], None] = lambda: None
@@ -181,6 +184,8 @@ class PresenceReporter:
     async def check(self) -> None:
         """Notices the end of the lease, and a drain; called every CHECK_INTERVAL_S."""
         now_s = self._clock()
+        if self._applied().history != self._completed_history:
+            self._status.note_completed(START)  # these positions may be those of other entries
         self._direct(lease.at(self.standing, now_s))
         if self._applied().by_workers >= self.head:
             self._behind_since_s = None
@@ -203,7 +208,9 @@ class PresenceReporter:
         reported = lease.state_to_report(self.standing, is_near_head=self._beat > 1 and is_near)
         presence = Presence(self._name, reported, applied.by_workers, self._load(), self._beat)
         sent_s = self._clock()
-        presences = await self._engine.report(presence, self._lease_s)
+        presences = await self._engine.report(
+            presence, self._lease_s, applied=applied.position, entry_id=applied.entry_id
+        )
         now_s = self._clock()
         standing = lease.after_report(
             self.standing,
@@ -214,7 +221,7 @@ class PresenceReporter:
             is_complete=self._is_complete(presences),
         )
         self._direct(standing)
-        self._complete(presences, applied.by_workers)
+        self._complete(presences, applied)
         if not self.standing.is_current:
             await self._catch_up()
         elif now_s - self._head_read_s >= HEAD_INTERVAL_S:
@@ -289,17 +296,18 @@ class PresenceReporter:
             self.report_soon()  # its answer says whether these are all edges
         self._change_event.notify()
 
-    def _complete(self, presences: Presences, own: int) -> None:
-        """Notes what is completed, by presences that were read after this edge applied ``own``.
+    def _complete(self, presences: Presences, own: AppliedLog) -> None:
+        """Notes what is completed, by presences that were read after this edge had applied ``own``.
 
-        Those that were pushed may lack an edge that has just joined.
+        Those that were pushed may lack an edge that has just joined. After lost history, the
+        positions that were completed are those of other entries.
         """
         if self._clock() < self.standing.hears_until_s:
             attendance = Attendance(presences.by_name, is_complete=presences.complete)
-            completed = attendance.completed(own)
-            if completed > self._completed:
-                self._completed = completed
-                self._status.note_completed(completed)
+            completed = attendance.completed(own.by_workers)
+            if completed > self._completed or own.history != self._completed_history:
+                self._completed, self._completed_history = completed, own.history
+                self._status.note_completed(max(START, completed))
                 self._change_event.notify()
 
 

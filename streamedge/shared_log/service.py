@@ -92,6 +92,11 @@ class FleetService:
         """The line that entries are appended to; 0 before the log was read."""
         return self._follower.line
 
+    @property
+    def history(self) -> int:
+        """Grows whenever entries lose their positions in the shared log."""
+        return self._follower.history
+
     def now_s(self) -> float:
         """Seconds since 1970 by this edge's clock, for new entries."""
         return self._clock()

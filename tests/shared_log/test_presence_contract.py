@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+import redis
 
+from streamedge.fleet.entries import Entry, EntryKind
 from streamedge.fleet.members import Presence
+from streamedge.fleet.position import START
 from streamedge.fleet.states import EdgeState
 from streamedge.shared_log.engine import Engine
 from tests.shared_log.conftest import Open
+from tests.support.engine.redis_server import RedisServer
 
 WAIT_S = 10.0
 LEASE_S = 30.0
@@ -65,6 +70,37 @@ async def test_presences_are_complete_after_a_lease(engine: Engine, other: Engin
         await other.presence_after(0.05)
     while not (await other.presence_after(0.05)).complete:
         await engine.report(presence, 0.2)
+
+
+async def test_presence_of_an_edge_with_another_history_counts_for_nothing(
+    engine: Engine,
+) -> None:
+    entry = Entry("a" * 32, EntryKind.INVALIDATION, "fra-1", 1.0)
+    position = await engine.append(entry, line=1)
+    presence = Presence("fra-1", EdgeState.UP, position)
+    lost = replace(presence, position=START)
+
+    async def kept(applied: int, entry_id: str) -> Presence:
+        presences = await engine.report(presence, LEASE_S, applied=applied, entry_id=entry_id)
+        return presences.by_name["fra-1"]
+
+    assert await kept(position, entry.id) == presence
+    assert await kept(position, "b" * 32) == lost
+    assert await kept(position + 1, "b" * 32) == lost
+    assert await kept(START, "") == presence
+
+
+async def test_data_set_has_another_name_after_the_engine_was_emptied(
+    engine: Engine, redis_server: RedisServer
+) -> None:
+    presence = Presence("fra-1", EdgeState.UP)
+    first = (await engine.report(presence, LEASE_S)).data_set
+    assert first
+    assert (await engine.report(presence, LEASE_S)).data_set == first
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    await asyncio.sleep(0.002)  # names have milliseconds
+    assert (await engine.report(presence, LEASE_S)).data_set not in {"", first}
 
 
 async def test_running_engine_has_no_problems(engine: Engine) -> None:

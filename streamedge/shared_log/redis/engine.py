@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, encode_entry
 from streamedge.fleet.members import Presence
-from streamedge.fleet.position import format_position, parse_position
+from streamedge.fleet.position import START, format_position, parse_position
 from streamedge.shared_log.engine import (
     ENTRIES_KEPT,
     Bounds,
@@ -145,15 +146,20 @@ class RedisEngine:
                 members={name: _member(text) for name, text in _mapping(members).items()},
             )
 
-    async def report(self, presence: Presence, lease_s: float) -> Presences:
+    async def report(
+        self, presence: Presence, lease_s: float, *, applied: int = START, entry_id: str = ""
+    ) -> Presences:
         reply: bytes = await self._pool.run(
             scripts.REPORT,
-            [self._state, self._names, self._edge + presence.name],
+            [self._state, self._names, self._edge + presence.name, self._log],
             self._presence,
             self._edge,
             presence.name,
             math.ceil(lease_s * 1000),
             presence.encode(),
+            format_position(applied),
+            entry_id,
+            replace(presence, position=START).encode(),
         )
         with parsing():
             complete_ms, data_set, lasting = parse_presences(reply)

@@ -42,7 +42,16 @@ def run_fleet(
         ]
         for edge in edges:
             edge.await_log("fleet_caught_up")
+            await_up(edge)
         yield edges
+
+
+def await_up(edge: EdgeProcess) -> None:
+    """Waits until an edge uses cached objects without validation."""
+    deadline_s = time.monotonic() + EFFECT_TIMEOUT_S
+    while not any(line["state"] == "up" and "position" in line for line in edge.log("edge_state")):
+        assert time.monotonic() < deadline_s, edge.log("edge_state")
+        pause()
 
 
 def body(edge: EdgeProcess, path: str) -> bytes:

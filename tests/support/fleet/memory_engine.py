@@ -239,7 +239,9 @@ class MemoryEngine:
             position, entry_id, now.resources_position, dict(now.resources), dict(now.members)
         )
 
-    async def report(self, presence: Presence, lease_s: float) -> Presences:
+    async def report(
+        self, presence: Presence, lease_s: float, *, applied: int = START, entry_id: str = ""
+    ) -> Presences:
         raise NotImplementedError
 
     async def withdraw(self, name: str) -> None:

@@ -112,6 +112,7 @@ class SimulatedEdge:
         self.failures: list[str] = []
         self._announced = 0
         self._worker_position = 0
+        self.reads_clock = True
         self.on_change: Callable[[SimulatedEdge], None] = lambda _edge: None
         self._server = server
         self._folder = folder
@@ -259,7 +260,7 @@ class SimulatedEdge:
                 for _older in range(number):
                     self._batches.popleft()
                 break
-        return AppliedLog(service.position, service.entry_id, self._by_workers)
+        return AppliedLog(service.position, service.entry_id, self._by_workers, service.history)
 
     def notice(self) -> None:
         self.service.notify_unpublished()
@@ -303,7 +304,8 @@ class SimulatedEdge:
         """What is cached of an object, if it may be used now."""
         cached = self.cache.get(name)
         self.refresh()
-        if cached is None or not (self.hears_fleet and self.status.hears_fleet()):
+        hears_fleet = self.hears_fleet and (not self.reads_clock or self.status.hears_fleet())
+        if cached is None or not hears_fleet:
             return None
         validity = self.index.validity(SCOPE, name, frozenset, cached.position)
         return cached if validity.verdict is Verdict.FRESH else None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import simpy
 
 from streamedge.fleet.entries import Entry, PlacedEntry
 from streamedge.fleet.members import Presence
+from streamedge.fleet.position import START
 from streamedge.shared_log.engine import (
     Bounds,
     EngineError,
@@ -24,6 +25,7 @@ from tests.support.fleet.memory_engine import MemoryEngine, MemoryServer
 from tests.support.fleet.simulation.network import ENGINE, Network
 
 CALL_TIMEOUT_S = 1.5
+REPORTED_BEHIND_MAX = 1000
 T = TypeVar("T")
 _Answer = Callable[[object], None]
 
@@ -40,7 +42,7 @@ class Costs:
 class SimulatedServer:
     """The server; ``memory`` is its log. Faults are methods.
 
-    ``checks_ids``: a mutation; without it reads do not notice that history was lost.
+    ``checks_ids``: without it, which is a mutation, no history is compared at reports.
     """
 
     def __init__(self, env: simpy.Environment, network: Network, costs: Costs) -> None:
@@ -48,6 +50,7 @@ class SimulatedServer:
         self.network = network
         self.memory = MemoryServer()
         self.is_up = True
+        self.checks_ids = True
         self.slow_s = 0.0
         self.clock_skew_s = 0.0
         self._costs = costs
@@ -153,7 +156,11 @@ class SimulatedServer:
 
     # Presences
 
-    def report(self, presence: Presence, lease_s: float) -> Presences:
+    def report(self, presence: Presence, lease_s: float, applied: int, entry_id: str) -> Presences:
+        log = self.memory.contents.log
+        ids = {one.position: one.id for one in log[-REPORTED_BEHIND_MAX:]}
+        if self.checks_ids and entry_id and ids.get(applied) != entry_id:
+            presence = replace(presence, position=START)
         if not self._has_first_report:
             self._has_first_report = True
             self._complete_s = self.env.now + lease_s
@@ -238,10 +245,12 @@ class SimulatedEngine:
     async def snapshot(self) -> Snapshot:
         return await self._call(lambda: _now(self._memory.snapshot()))
 
-    async def report(self, presence: Presence, lease_s: float) -> Presences:
+    async def report(
+        self, presence: Presence, lease_s: float, *, applied: int = START, entry_id: str = ""
+    ) -> Presences:
         server = self._server
         return await self._call(
-            lambda: server.report(presence, lease_s),
+            lambda: server.report(presence, lease_s, applied, entry_id),
             server.cost_s(presences=server.edges, pushes=server.edges),
         )
 

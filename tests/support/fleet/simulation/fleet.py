@@ -6,8 +6,10 @@ was violated; after the faults everything is mended, and the fleet has to come t
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -87,6 +89,7 @@ class SimulatedFleet:
         self.chance = random.Random(plan.seed)
         self.network = Network(self.env, self.chance, self._delay_s, loss=plan.loss)
         self.server = SimulatedServer(self.env, self.network, Costs())
+        self.server.checks_ids = not plan.mutations.ignores_history
         self.origin = dict.fromkeys(OBJECTS, 0)
         self.edges: dict[str, SimulatedEdge] = {}
         for number, timing in enumerate(plan.timings):
@@ -94,6 +97,7 @@ class SimulatedFleet:
             member = member_named(name)
             self.edges[name] = SimulatedEdge(self.env, self.server, folder / name, member, timing)
             self.edges[name].on_change = self._look_at_completed
+            self.edges[name].reads_clock = not plan.mutations.ignores_clock
         parents = list(self.edges)[: max(2, len(self.edges) - 1)]
         self.tier = Tier(
             self.env,
@@ -329,8 +333,18 @@ class SimulatedFleet:
 
 def run_plan(plan: Plan, folder: Path) -> list[str]:
     """What a plan violates."""
+    with simulated(plan, folder) as fleet:
+        return fleet.run()
+
+
+@contextlib.contextmanager
+def simulated(plan: Plan, folder: Path) -> Iterator[SimulatedFleet]:
+    """The fleet of a plan; the same plan gives the same run."""
+    state = random.getstate()
+    random.seed(plan.seed)  # for the pauses of the real code
     fleet = SimulatedFleet(plan, folder)
     try:
-        return fleet.run()
+        yield fleet
     finally:
         fleet.close()
+        random.setstate(state)

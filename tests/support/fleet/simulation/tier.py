@@ -38,6 +38,8 @@ class Mutations:
     ignores_rank: bool = False
     ignores_as_of: bool = False
     ignores_unplaced: bool = False
+    ignores_history: bool = False  # at reports
+    ignores_clock: bool = False  # at requests: only a timer looks at the lease
 
 
 class Tier:
@@ -140,20 +142,18 @@ class Tier:
             network.send(peer, edge.name, lambda: finish(answer))
 
         def serve() -> None:
-            env.process(self._serve(self._edges[peer], rank, name, need, reply))
+            env.process(self._serve(edge, self._edges[peer], rank, name, need, reply))
 
         if not network.reaches(edge.name, peer):
             yield env.timeout(0.5)
             return None
         network.send(edge.name, peer, serve)
         env.timeout(PEER_TIMEOUT_S).callbacks.append(lambda _event: finish(None))
-        self._wait(edge.name, peer, name)
         answer = yield ended
-        self._waits.pop((edge.name, name), None)
         return answer
 
     def _wait(self, edge: str, peer: str, name: str) -> None:
-        """Notes that one edge's lookup waits for another edge's, and looks for a circle."""
+        """Notes that an edge's lookup waits for that of an edge that has accepted its request."""
         self._waits[edge, name] = (peer, name)
         at: tuple[str, str] | None = (peer, name)
         while at is not None:
@@ -164,6 +164,7 @@ class Tier:
 
     def _serve(
         self,
+        child: SimulatedEdge,
         edge: SimulatedEdge,
         rank: int,
         name: str,
@@ -195,7 +196,11 @@ class Tier:
                     self._count("refused_behind")
                     reply(None)
                     return
-            cached: Cached = yield from self._get(edge, name, rank)
+            self._wait(child.name, edge.name, name)
+            try:
+                cached: Cached = yield from self._get(edge, name, rank)
+            finally:
+                self._waits.pop((child.name, name), None)
             reply((cached.version, edge.index.as_of(cached.position)))
         except GoneError:
             reply(None)
