@@ -66,6 +66,7 @@ class CountryDatabase:
         self.database = database
         self._country: Callable[[str], str] = _unknown
         self._location: Callable[[str], Location | None] = _nowhere
+        self.has_locations = False
         self._seen = None if database is None else _stamp(database)
         self._checked = self._seen  # stamp of the file in use, or of a refused one
         if database is not None:
@@ -82,7 +83,7 @@ class CountryDatabase:
     def use(self, other: CountryDatabase) -> None:
         """Uses the data of ``other`` from now on."""
         self.database, self._country = other.database, other._country
-        self._location = other._location
+        self._location, self.has_locations = other._location, other.has_locations
         self._seen, self._checked = other._seen, other._checked
 
     def reload_if_changed(self) -> CountryDatabaseChange | None:
@@ -111,6 +112,7 @@ class CountryDatabase:
     def _use(self, loaded: _LoadedFile) -> None:
         self._country = lru_cache(LOOKUPS_MAX)(loaded.country)
         self._location = lru_cache(LOOKUPS_MAX)(loaded.location)
+        self.has_locations = loaded.has_locations
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class _LoadedFile:
 
     reader: Reader
     built: datetime
+    has_locations: bool
 
     def country(self, address: str) -> str:
         return _country_of(self._record(address))
@@ -168,14 +171,15 @@ def _read(path: Path) -> _LoadedFile:
     try:
         reader = Reader(io.BytesIO(data), MODE_FD)
         metadata = reader.metadata()
-        _check(data, metadata)
-        return _LoadedFile(reader, datetime.fromtimestamp(metadata.build_epoch, UTC))
+        has_locations = _check(data, metadata)
+        built = datetime.fromtimestamp(metadata.build_epoch, UTC)
+        return _LoadedFile(reader, built, has_locations)
     except _READ_ERRORS as exc:
         raise CountryDatabaseError(f"{path}: {exc}") from exc
 
 
-def _check(data: bytes, metadata: Metadata) -> None:
-    """Checks the whole search tree and a sample of records.
+def _check(data: bytes, metadata: Metadata) -> bool:
+    """Checks the whole search tree and a sample of records; whether there are locations in it.
 
     Raises any of ``_READ_ERRORS``.
     """
@@ -194,12 +198,14 @@ def _check(data: bytes, metadata: Metadata) -> None:
     if first < nodes + _SEPARATOR_BYTES or last - nodes + tree_bytes >= len(data):
         raise ValueError("its search tree points outside the data")
     decoder = Decoder(data, tree_bytes + _SEPARATOR_BYTES)
-    countries = 0
+    countries = locations = 0
     for pointer in _sample(pointers):
         record, _end = decoder.decode(pointer - nodes + tree_bytes)
         countries += bool(_country_of(record))
+        locations += _location_of(record) is not None
     if not countries:
         raise ValueError("its records have no countries")
+    return locations > 0
 
 
 def _tree_values(tree: bytes, record_bits: int) -> np.ndarray:

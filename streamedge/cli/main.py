@@ -10,8 +10,9 @@ from __future__ import annotations
 import gc
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +29,9 @@ from streamedge.cli.output import (
     show,
     show_mistakes,
 )
+
+if TYPE_CHECKING:
+    from streamedge.config.schema.config import Config
 
 app = typer.Typer(
     add_completion=False,
@@ -101,12 +105,20 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     console = Console(markup=False, highlight=False)
     for table in summary(loaded):
         console.print(table)
-    if loaded.fleet.engine:
+    for warning in _warnings(loaded):
+        console.print(f"Warning: {warning}")
+    console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
+
+
+def _warnings(config: Config) -> Iterator[str]:
+    if config.fleet.engine:
         from streamedge.cli.fleet import engine_problems  # noqa: PLC0415
 
-        for problem in engine_problems(loaded):
-            console.print(f"Warning: {problem}")
-    console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
+        yield from engine_problems(config)
+    if any(section.nearest for section in config.distributions):
+        from streamedge.cli.nearest_warnings import nearest_warnings  # noqa: PLC0415
+
+        yield from nearest_warnings(config)
 
 
 @app.command(

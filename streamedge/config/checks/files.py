@@ -192,6 +192,16 @@ def dns_names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(extension.value.get_values_for_type(x509.DNSName))
 
 
+def certificate_names(file: Path) -> tuple[str, ...]:
+    """The DNS names of the first certificate in a PEM file; none if it cannot be read."""
+    from cryptography import x509  # noqa: PLC0415  # slow, only HTTPS needs it
+
+    try:
+        return dns_names(x509.load_pem_x509_certificate(file.read_bytes()))
+    except (OSError, ValueError):
+        return ()
+
+
 def _has_issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
 
