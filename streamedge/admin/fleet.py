@@ -39,6 +39,12 @@ APPLIED_TIMEOUT_S = 2.0
 ALONE = "this edge is alone: fleet.engine is not set"
 
 
+HELD = (
+    "{name} holds queued writes of {count} objects, which no other edge has: start it until it has"
+    " sent them (its streamedge writes shows none), or remove it with --force and lose them"
+)
+
+
 class OwnerError(StreamEdgeError):
     """Why no edge owns the object of a URL."""
 
@@ -101,6 +107,9 @@ def fleet_routes(fleet: FleetControl | None, engine_place: str) -> list[Route]:
             raise HTTPException(
                 409, f"{name} is {presence.state.value}: drain it and stop it, then remove it"
             )
+        held = (await asyncio.to_thread(here.service.replica.held_writes)).get(name, 0)
+        if role is Role.REMOVED and held and request.query_params.get("force") != "1":
+            raise HTTPException(409, HELD.format(name=name, count=held))
         position = None
         if member.role is not role:
             entry_id = await here.service.publish_member(replace(member, role=role))
@@ -109,7 +118,14 @@ def fleet_routes(fleet: FleetControl | None, engine_place: str) -> list[Route]:
                 reason = "the engine does not answer; the change is sent when it does"
                 raise HTTPException(503, reason)
             await here.presence.wait_completed(position, APPLIED_TIMEOUT_S)
-        return JSONResponse({"name": name, "role": role.value, "changed": position is not None})
+        return JSONResponse(
+            {
+                "name": name,
+                "role": role.value,
+                "changed": position is not None,
+                "held_writes": held,
+            }
+        )
 
     async def owner(request: Request) -> Response:
         here = present()

@@ -71,8 +71,13 @@ def drain(context: typer.Context, name: NameArgument, config: SameConfigOption =
     Its traffic check answers 503, RTMP clients that can get a request to reconnect, and other
     edges get from it what it has cached. It goes on draining after a restart, until undrain.
     """
-    _change(config or context.obj, "POST", name, "/drain")
+    document = _change(config or context.obj, "POST", name, "/drain")
     typer.echo(f"{name} drains. Next: streamedge fleet shows its load; stop it when it is 0.")
+    if document.get("held_writes"):
+        typer.echo(
+            f"It holds queued writes of {document['held_writes']} objects, which no other edge has:"
+            " its streamedge writes shows when they are sent."
+        )
 
 
 @fleet_app.command(
@@ -157,9 +162,16 @@ def undrain(context: typer.Context, name: NameArgument, config: SameConfigOption
 
 
 @fleet_app.command(epilog="Example: [bold]streamedge fleet remove fra-1[/bold].")
-def remove(context: typer.Context, name: NameArgument, config: SameConfigOption = None) -> None:
+def remove(
+    context: typer.Context,
+    name: NameArgument,
+    config: SameConfigOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if it holds queued writes: they are lost.")
+    ] = False,
+) -> None:
     """Remove an edge that has stopped; one that is started again joins again."""
-    _change(config or context.obj, "DELETE", name)
+    _change(config or context.obj, "DELETE", name, "?force=1" if force else "")
     typer.echo(
         f"{name} has left the fleet. Remove it from fleet.tiers of the other edges' configs."
     )
@@ -261,14 +273,14 @@ def engine_problems(config: Config) -> list[str]:
     return asyncio.run(find())
 
 
-def _change(config: Path, method: str, name: str, action: str = "") -> None:
+def _change(config: Path, method: str, name: str, action: str = "") -> dict[str, Any]:
     from urllib.parse import quote  # noqa: PLC0415
 
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
     loaded = load_or_exit(config)
     with exit_on_admin_error():
-        call(loaded.listen.admin, method, f"/fleet/{quote(name, safe='')}{action}")
+        return call(loaded.listen.admin, method, f"/fleet/{quote(name, safe='')}{action}")
 
 
 def fleet_summary(document: Mapping[str, Any]) -> str:

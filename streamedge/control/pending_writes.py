@@ -35,8 +35,7 @@ def apply_pending(
     state, key = state_of(entry.body), entry.body.get("key")
     if state is PendingState.REQUESTED:
         if entry.edge != edge:
-            query = "UPDATE fleet_pending SET is_outdated = 1 WHERE holder = ?"
-            connection.execute(query, (edge,))
+            mark_outdated(connection, edge)
         return None
     if state is PendingState.QUEUED:
         write = held_write_of(entry.body, entry.edge, position)
@@ -57,6 +56,19 @@ def apply_pending(
         )
     _note_change(connection, str(key))
     return str(key)
+
+
+def mark_outdated(connection: sqlite3.Connection, edge: str) -> None:
+    """Another edge may not have read the entries of this edge's queued writes: they are to be
+    published again.
+    """
+    connection.execute("UPDATE fleet_pending SET is_outdated = 1 WHERE holder = ?", (edge,))
+
+
+def count_held(connection: sqlite3.Connection) -> dict[str, int]:
+    """How many objects each edge holds queued writes of."""
+    query = "SELECT holder, COUNT(*) FROM fleet_pending GROUP BY holder"
+    return {str(holder): int(count) for holder, count in connection.execute(query)}
 
 
 def forget_holder(connection: sqlite3.Connection, holder: str) -> list[str]:

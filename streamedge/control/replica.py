@@ -212,7 +212,8 @@ class Replica:
             )
             if not is_first:
                 self._log.append_within(connection, RowKind.EVERYTHING, "", {})
-                self._request_pending(connection)
+                # This edge's MEMBER entry makes the holders publish their queued writes again.
+                pending_writes.forget_all(connection)
         if not is_first:
             self._on_written(pending_writes.SIGNAL_KEY)
         return is_replaced
@@ -265,6 +266,8 @@ class Replica:
                 else:
                     self._apply_new(connection, entry, position)
                 if entry.kind is EntryKind.MEMBER:
+                    if entry.edge != self.edge:
+                        pending_writes.mark_outdated(connection, self.edge)
                     written.update(_apply_member(connection, entry, position))
                 if entry.kind is EntryKind.PENDING:
                     key = pending_writes.apply_pending(connection, entry, position, self.edge)
@@ -320,6 +323,11 @@ class Replica:
                 (snapshot.resources_position,),
             )
         return is_replaced
+
+    def held_writes(self) -> dict[str, int]:
+        """How many objects each edge of the fleet holds queued writes of."""
+        with self.database.read() as connection:
+            return pending_writes.count_held(connection)
 
     def announce_pending(self) -> None:
         """Refuses what was cached of objects with queued writes: a process may have died between

@@ -26,7 +26,7 @@ class PendingState(StrEnum):
     FAILED = "failed"  # as CONFLICT
     SUPERSEDED = "superseded"  # not sent, because a later write overtook it
     OVERTAKES = "overtakes"  # earlier writes of the object are not sent any more
-    REQUESTED = "requested"  # an edge has joined: holders publish their queued writes again
+    REQUESTED = "requested"  # an edge has missed entries: holders publish their queued writes again
 
 
 @dataclass(frozen=True, slots=True)

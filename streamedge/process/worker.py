@@ -178,7 +178,7 @@ async def _serve_viewers(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain(traffic, (web, rtmp, peers), aborting)
+    await _drain(traffic, (web, rtmp, peers, *([] if writes is None else [writes])), aborting)
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await _close(cache, applier, peers, writes, write_queue)
@@ -345,7 +345,7 @@ def _on_signals(
 
 async def _drain(
     traffic: WorkerTraffic,
-    servers: Sequence[WebServer | RtmpServer | WorkerPeers],
+    servers: Sequence[WebServer | RtmpServer | WorkerPeers | WorkerWrites],
     aborting: asyncio.Event,
 ) -> None:
     """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""

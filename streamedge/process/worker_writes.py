@@ -5,6 +5,7 @@ In a fleet of one there is none of this, and nothing here is imported.
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import Any
 
@@ -20,8 +21,11 @@ from streamedge.write_back.fleet_writes import FleetWrites
 from streamedge.write_back.holders import PeerHolders
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.rows import WriteQueueError
+from streamedge.write_back.states import WAITING
 
 BUSY_TIMEOUT_S = 1.0
+QUEUE_DRAIN_S = 5.0
+QUEUE_POLL_S = 0.1
 
 
 class WorkerWrites:
@@ -56,9 +60,12 @@ class WorkerWrites:
             _all_completed if shared.fleet is None else shared.fleet.has_completed,
         )
         cache.share_writes = self.shared_writes.share
+        self._write_queue = write_queue
+        self._log = log
         self.turns: FleetTurns | None = None
         if write_queue is not None:
             write_queue.publish = self.shared_writes.share_queued
+            write_queue.is_waiting_elsewhere = self.fleet_writes.is_waiting_below
             self.turns = FleetTurns(
                 edge.name,
                 self._thread_database,
@@ -66,6 +73,31 @@ class WorkerWrites:
                 holders,
                 self.shared_writes.share_pending,
             )
+
+    async def drain(self, timeout_s: float) -> None:
+        """Lets the replicator send what waits, for QUEUE_DRAIN_S at most: other edges cannot read
+        it when this edge has stopped.
+        """
+        if self._write_queue is None:
+            return
+        try:
+            async with asyncio.timeout(min(timeout_s, QUEUE_DRAIN_S)):
+                while True:
+                    if not await self._count_waiting():
+                        return
+                    await asyncio.sleep(QUEUE_POLL_S)  # the queue notifies the replicator alone
+        except WriteQueueError:
+            return
+        except TimeoutError:
+            if timeout_s > 0:
+                effect = "other edges get the origin's objects until this edge is started again"
+                self._log.event("queued_writes_left", effect=effect)
+
+    async def _count_waiting(self) -> int:
+        if self._write_queue is None:
+            return 0
+        by_state = await asyncio.to_thread(self._write_queue.rows.by_state)
+        return sum(by_state.get(state, 0) for state in WAITING)
 
     async def close(self) -> None:
         """Waits until all that is to be published is on disk."""

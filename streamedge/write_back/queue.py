@@ -102,6 +102,8 @@ class WriteQueue:
         self.publish: Callable[[str], None] | None = None
         """Called with the key of an object after a write was queued: it makes other edges of the
         fleet learn of that."""
+        self.is_waiting_elsewhere: Callable[[str, str], bool] | None = None
+        """As ``is_waiting_below``, for the other edges of a fleet; with the start of their keys."""
         self.signal.notify()  # the last process with this slot may have died before its own call
 
     def close(self) -> None:
@@ -150,8 +152,11 @@ class WriteQueue:
 
     async def is_waiting_below(self, identity: str, prefix: str) -> bool:
         """Whether a write waits for an object of the origin ``identity`` whose name begins with
-        ``prefix``. Raises WriteQueueError.
+        ``prefix``, on any edge. Raises WriteQueueError, OriginError.
         """
+        elsewhere = self.is_waiting_elsewhere
+        if elsewhere is not None and elsewhere(join_key(identity), prefix):
+            return True
         return await asyncio.to_thread(self.rows.is_waiting_below, join_key(identity), prefix)
 
     async def status(self, rows_max: int = LISTED_ROWS_MAX) -> QueueStatus:

@@ -6,6 +6,8 @@ The bucket is behind a proxy. While its link is cut, writes wait.
 from __future__ import annotations
 
 import http.client
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -39,6 +41,12 @@ type = "web"
 origin = "main"
 methods = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 write = "back"
+[[distributions]]
+id = "ETHROUGH"
+type = "web"
+origin = "main"
+aliases = ["through.test"]
+methods = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 """
 
 
@@ -186,6 +194,15 @@ def test_killed_holder_costs_the_newer_bytes_until_it_is_back(site: Site) -> Non
     assert call(site.edge("lon-1"), "PUT", "other", b"newer").status == 200
     assert call(site.edge("ams-1"), "GET", "film").body == b"newer"
     site.fleet.kill("lon-1")
+    config = str(site.edge("ams-1").folder / "config.toml")
+    command = [sys.executable, "-m", "streamedge", "fleet", "remove", "lon-1", "--config", config]
+
+    def has_refused() -> bool:
+        removal = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert removal.returncode != 0
+        return "--force" in removal.stderr
+
+    until(has_refused)  # once its lease is over
     site.proxy.switch(urlsplit(site.s3.endpoint).port or 0)
     assert call(site.edge("ams-1"), "GET", "film").body == b"newer"  # its own copy
     outdated = call(site.edge("ams-1"), "GET", "other")
@@ -196,3 +213,18 @@ def test_killed_holder_costs_the_newer_bytes_until_it_is_back(site: Site) -> Non
     until(lambda: site.stored("other") == b"newer")
     for name in NAMES:
         until(lambda name=name: call(site.edge(name), "GET", "other").body == b"newer")  # type: ignore[misc]
+
+
+def test_write_through_one_edge_is_read_on_all_at_once(site: Site) -> None:
+    """Also through the tier: its owner must not give what it has cached."""
+    for number, name in enumerate(NAMES * 3):
+        for other in NAMES:
+            call(site.edge(other), "GET", "film", host="through.test")
+        body = f"version {number}".encode()
+        answer = call(site.edge(name), "PUT", "film", body, host="through.test")
+        assert answer.status == 200
+        bodies = [call(site.edge(one), "GET", "film", host="through.test").body for one in NAMES]
+        assert bodies == [body] * 3
+    assert call(site.edge("lon-1"), "DELETE", "film", host="through.test").status == 204
+    statuses = [call(site.edge(one), "GET", "film", host="through.test").status for one in NAMES]
+    assert statuses == [404] * 3
