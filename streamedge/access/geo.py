@@ -66,7 +66,7 @@ class CountryDatabase:
         self.database = database
         self._country: Callable[[str], str] = _unknown
         self._location: Callable[[str], Location | None] = _nowhere
-        self.has_locations = False
+        self.has_countries = self.has_locations = False
         self._seen = None if database is None else _stamp(database)
         self._checked = self._seen  # stamp of the file in use, or of a refused one
         if database is not None:
@@ -83,7 +83,8 @@ class CountryDatabase:
     def use(self, other: CountryDatabase) -> None:
         """Uses the data of ``other`` from now on."""
         self.database, self._country = other.database, other._country
-        self._location, self.has_locations = other._location, other.has_locations
+        self._location = other._location
+        self.has_countries, self.has_locations = other.has_countries, other.has_locations
         self._seen, self._checked = other._seen, other._checked
 
     def reload_if_changed(self) -> CountryDatabaseChange | None:
@@ -106,13 +107,16 @@ class CountryDatabase:
             return CountryDatabaseChange(database, refused=str(exc))
         if self.database != database:
             return None  # ``use`` has replaced it
+        if self.has_countries and not loaded.has_countries:
+            # Rules by country would silently apply to no viewer.
+            return CountryDatabaseChange(database, refused=f"{database}: it has no countries")
         self._use(loaded)
         return CountryDatabaseChange(database, loaded.built)
 
     def _use(self, loaded: _LoadedFile) -> None:
         self._country = lru_cache(LOOKUPS_MAX)(loaded.country)
         self._location = lru_cache(LOOKUPS_MAX)(loaded.location)
-        self.has_locations = loaded.has_locations
+        self.has_countries, self.has_locations = loaded.has_countries, loaded.has_locations
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class _LoadedFile:
 
     reader: Reader
     built: datetime
+    has_countries: bool
     has_locations: bool
 
     def country(self, address: str) -> str:
@@ -171,15 +176,15 @@ def _read(path: Path) -> _LoadedFile:
     try:
         reader = Reader(io.BytesIO(data), MODE_FD)
         metadata = reader.metadata()
-        has_locations = _check(data, metadata)
+        has_countries, has_locations = _check(data, metadata)
         built = datetime.fromtimestamp(metadata.build_epoch, UTC)
-        return _LoadedFile(reader, built, has_locations)
+        return _LoadedFile(reader, built, has_countries, has_locations)
     except _READ_ERRORS as exc:
         raise CountryDatabaseError(f"{path}: {exc}") from exc
 
 
-def _check(data: bytes, metadata: Metadata) -> bool:
-    """Checks the whole search tree and a sample of records; whether there are locations in it.
+def _check(data: bytes, metadata: Metadata) -> tuple[bool, bool]:
+    """Checks the whole search tree and a sample of records: has it countries, and locations?
 
     Raises any of ``_READ_ERRORS``.
     """
@@ -203,9 +208,9 @@ def _check(data: bytes, metadata: Metadata) -> bool:
         record, _end = decoder.decode(pointer - nodes + tree_bytes)
         countries += bool(_country_of(record))
         locations += _location_of(record) is not None
-    if not countries:
+    if not countries and not locations:
         raise ValueError("its records have no countries")
-    return locations > 0
+    return countries > 0, locations > 0
 
 
 def _tree_values(tree: bytes, record_bits: int) -> np.ndarray:

@@ -269,6 +269,20 @@ def test_place_of_a_city_database_is_read(
     assert countries.location("no address") is None
 
 
+def test_file_of_places_alone_is_used_but_never_replaces_countries(file: Path) -> None:
+    countries = database_of(file, mmdb({GERMAN: city(50.0, 8.0)}))
+    assert countries.location("192.0.2.77") == (50.0, 8.0)
+    assert countries.country("192.0.2.77") == ""
+
+    file.write_bytes(mmdb({GERMAN: country("DE")}))
+    assert reload(countries) is not None
+    file.write_bytes(mmdb({GERMAN: city(51.0, 9.0)}, built=1_800_000_000))
+    change = reload(countries)
+    assert change is not None
+    assert change.refused == f"{file}: it has no countries"
+    assert countries.country("192.0.2.77") == "DE"
+
+
 def test_places_follow_a_new_file(file: Path, tmp_path: Path) -> None:
     countries = database_of(file, mmdb({GERMAN: country("DE") | city(50.0, 8.0)}))
     assert countries.location("192.0.2.77") == (50.0, 8.0)

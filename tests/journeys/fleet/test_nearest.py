@@ -47,7 +47,8 @@ def _media_folder(tmp_path: Path) -> Path:
 def test_programs_follow_to_the_nearest_edge(
     tmp_path: Path, redis_server: RedisServer, media_folder: Path, media: Callable[[str], bytes]
 ) -> None:
-    (media_folder / "film.mp4").write_bytes(media("film.mp4"))
+    for name in ("film.mp4", "seen-by-mpv.mp4"):
+        (media_folder / name).write_bytes(media("film.mp4"))
     with nearest_edges(tmp_path, redis_server, media_folder, rules='nearest_from = "0B"') as fleet:
         fleet.until(lambda: fleet.location("fra-1", "large.bin") != "")
         target = fleet.url("large.bin", f"tyo-1.{ALIAS}")
@@ -75,12 +76,18 @@ def test_programs_follow_to_the_nearest_edge(
             lines = completed.stdout.decode().splitlines()
             frames.append([line for line in lines if not line.startswith("#")])
         assert len(frames[0]) > len(frames[1]) > 0
+        run_with_hosts(
+            tmp_path,
+            HOSTS,
+            *("mpv", "--no-config", "--ytdl=no", "--vo=null", "--ao=null", "--start=1"),
+            *("--frames=5", fleet.url("seen-by-mpv.mp4")),
+        )
         served = {line["path"] for line in fleet.edges["tyo-1"].log("response")}
-        assert "/film.mp4" in served
+        assert {"/film.mp4", "/seen-by-mpv.mp4"} <= served
         statuses = {
             line["status"]
             for line in fleet.edges["fra-1"].log("response")
-            if line["path"] == "/film.mp4"
+            if line["path"].endswith(".mp4")
         }
         assert statuses == {302}
 
