@@ -64,9 +64,13 @@ class FleetTurns:
         self._clock = clock
         self._silent_since_s: dict[str, float] = {}
 
-    def ended(self, row: Row, state: PendingState) -> None:
-        """Publishes the end of a write."""
-        self._publish(end_body(row.asset_key, row.serial, state))
+    async def ended(self, row: Row, state: PendingState) -> None:
+        """Publishes the end of a write, unless an earlier attempt may still reach the origin: then
+        later writes of other edges wait, and ``publish_differences`` does it.
+        """
+        held = await asyncio.to_thread(self._write_queue.rows.held_keys, self._clock())
+        if row.asset_key not in held:
+            self._publish(end_body(row.asset_key, row.serial, state))
 
     async def turn(self, row: Row) -> Turn:
         """Whether a write may be sent now. Raises ControlError."""
@@ -124,8 +128,9 @@ class FleetTurns:
                 bodies.append(queued_body(row, self._edge))
             elif is_outdated:
                 bodies.append(queued_body(row, self._edge, since))
+        held = self._write_queue.rows.held_keys(self._clock())
         for key, (serial, _since, _is_outdated) in published.items():
-            if key not in waiting:
+            if key not in waiting and key not in held:
                 bodies.append(end_body(key, serial, PendingState.SENT))
         return bodies[:PUBLISHED_AT_ONCE]
 

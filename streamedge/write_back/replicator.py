@@ -185,7 +185,7 @@ class Replicator:
         if turn is Turn.SUPERSEDED:
             await in_thread(partial(rows.end_superseded, row))
             self._write_queue.signal.notify()
-            self._fleet.ended(row, PendingState.SUPERSEDED)
+            await self._fleet.ended(row, PendingState.SUPERSEDED)
             await self._drop_cached(row.asset_key)
             if row.token:
                 await remove_body(self._write_queue.bodies, row.token)
@@ -350,7 +350,7 @@ class Replicator:
         await in_thread(record)
         self._write_queue.signal.notify()
         if self._fleet is not None and state in _ENDS:
-            self._fleet.ended(row, _ENDS[state])
+            await self._fleet.ended(row, _ENDS[state])
         if state in DEAD_LETTERS:
             await self._notify_cache(row.asset_key)  # only now are readers back at the origin
         if state is State.DONE:

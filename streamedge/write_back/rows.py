@@ -236,6 +236,12 @@ class Rows:
                 )
         return due
 
+    def held_keys(self, now_s: float) -> set[str]:
+        """The objects for which an earlier attempt may still reach the origin."""
+        with self._database.read() as connection:
+            query = "SELECT asset_key FROM holds WHERE until_s > ?"
+            return {str(key) for (key,) in connection.execute(query, (now_s,))}
+
     def put_back(self, row: Row, due_s: float) -> None:
         """Queues a write again that was taken and not sent: that was no attempt."""
         with self._database.transaction() as connection:

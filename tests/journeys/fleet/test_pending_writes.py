@@ -1,6 +1,6 @@
 """Journeys: writes that wait on one edge of a fleet are read on all; real edges, Redis and bucket.
 
-The bucket is behind a proxy. While its link is cut, writes wait.
+The bucket is behind a proxy. While it refuses connections, writes wait.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ class Site:
     def edge(self, name: str) -> EdgeProcess:
         return self.fleet.edges[name]
 
+    def refuse(self) -> None:
+        """The bucket is down: no byte of a request can arrive later."""
+        self.proxy.switch(1)  # where no server listens
+
+    def accept(self) -> None:
+        """The bucket is up again."""
+        self.proxy.switch(urlsplit(self.s3.endpoint).port or 0)
+
     def put(self, name: str, body: bytes) -> None:
         """Puts an object into the bucket itself."""
         self.s3.put(self.bucket, name, body)
@@ -119,13 +127,12 @@ def site(tmp_path: Path, redis_server: RedisServer, s3: S3Server) -> Iterator[Si
             )
         )
         yield Site(fleet, bucket, proxy, s3)
-        proxy.restore()
 
 
 def test_write_that_waits_on_one_edge_is_read_on_all(site: Site) -> None:
     site.put("film", b"old")
     assert [call(site.edge(name), "GET", "film").body for name in NAMES] == [b"old"] * 3
-    site.proxy.cut()
+    site.refuse()
     written = call(site.edge("lon-1"), "PUT", "film", b"newer", content_type="text/plain")
     assert written.status == 200
     for name in NAMES:
@@ -140,7 +147,7 @@ def test_write_that_waits_on_one_edge_is_read_on_all(site: Site) -> None:
         same = call(site.edge(name), "GET", "film", if_none_match=written.fields["etag"])
         assert same.status == 304
     assert site.stored("film") == b"old"
-    site.proxy.restore()
+    site.accept()
     until(lambda: site.stored("film") == b"newer")
     for name in NAMES:
         assert call(site.edge(name), "GET", "film").body == b"newer"
@@ -150,16 +157,16 @@ def test_write_that_waits_on_one_edge_is_read_on_all(site: Site) -> None:
 def test_delete_that_waits_on_one_edge_is_404_on_all(site: Site) -> None:
     site.put("film", b"old")
     assert [call(site.edge(name), "GET", "film").body for name in NAMES] == [b"old"] * 3
-    site.proxy.cut()
+    site.refuse()
     assert call(site.edge("ams-1"), "DELETE", "film").status == 204
     assert [call(site.edge(name), "GET", "film").status for name in NAMES] == [404] * 3
-    site.proxy.restore()
+    site.accept()
     until(lambda: site.stored("film") is None)
     assert [call(site.edge(name), "GET", "film").status for name in NAMES] == [404] * 3
 
 
 def test_last_of_two_writes_on_two_edges_is_read_and_reaches_the_origin(site: Site) -> None:
-    site.proxy.cut()
+    site.refuse()
     assert call(site.edge("ams-1"), "PUT", "film", b"first").status == 200
     assert call(site.edge("lon-1"), "PUT", "film", b"second").status == 200
     assert call(site.edge("ams-1"), "PUT", "other", b"one").status == 200
@@ -168,7 +175,7 @@ def test_last_of_two_writes_on_two_edges_is_read_and_reaches_the_origin(site: Si
     for name in NAMES:
         assert call(site.edge(name), "GET", "film").body == b"second", name
         assert call(site.edge(name), "GET", "other").body == b"three", name
-    site.proxy.restore()
+    site.accept()
     until(lambda: site.stored("film") == b"second")
     until(lambda: site.stored("other") == b"three")
     for name in NAMES:
@@ -189,7 +196,7 @@ def test_killed_holder_costs_the_newer_bytes_until_it_is_back(site: Site) -> Non
     site.put("film", b"old")
     site.put("other", b"old")
     assert [call(site.edge(name), "GET", "film").body for name in NAMES] == [b"old"] * 3
-    site.proxy.switch(1)  # where no server listens
+    site.refuse()
     assert call(site.edge("lon-1"), "PUT", "film", b"newer").status == 200
     assert call(site.edge("lon-1"), "PUT", "other", b"newer").status == 200
     assert call(site.edge("ams-1"), "GET", "film").body == b"newer"
@@ -203,7 +210,7 @@ def test_killed_holder_costs_the_newer_bytes_until_it_is_back(site: Site) -> Non
         return "--force" in removal.stderr
 
     until(has_refused)  # once its lease is over
-    site.proxy.switch(urlsplit(site.s3.endpoint).port or 0)
+    site.accept()
     assert call(site.edge("ams-1"), "GET", "film").body == b"newer"  # its own copy
     outdated = call(site.edge("ams-1"), "GET", "other")
     assert (outdated.status, outdated.body) == (200, b"old")
