@@ -20,7 +20,16 @@ from importlib import metadata
 from rich.console import Console
 
 from bench import invalidation, packaging, report, restart, rounds
-from bench.fleet import failovers, following, hits, invalidations, old_answers, shared_log, tiers
+from bench.fleet import (
+    failovers,
+    following,
+    hits,
+    invalidations,
+    old_answers,
+    shared_log,
+    simulation,
+    tiers,
+)
 from bench.http import (
     cold_http,
     cold_throughput,
@@ -37,6 +46,8 @@ from bench.options import Options
 from bench.rtmp import cold_rtmp, rtmp_rows
 from bench.servers import peers
 from bench.servers.server import BenchError
+from tests.support.fleet.simulation.engine import Costs
+from tests.support.fleet.simulation.network import DETOUR, RTO_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,8 @@ BESIDE_NGINX = (
     " The origin is an nginx on the load generator's core, and counts as load."
 )
 BY_WRK = f" wrk, {requests.CONNECTIONS} connections."
+
+COSTS = Costs()  # of the simulated engine
 
 BENCHMARKS = {
     "rtmp-cost": Benchmark(
@@ -180,6 +193,16 @@ BENCHMARKS = {
         " that report their position after each batch; each is a process. Single entries"
         f" {1000 * shared_log.INTERVAL_S:.0f} ms apart; then {shared_log.RATE:,} a second. A proxy"
         " of our own delays the distant engine. No core pinning.",
+    ),
+    "fleet-simulation": Benchmark(
+        simulation.simulation,
+        "Simulated, nothing is measured: edges in ten cities on five continents, the engine in"
+        f" Frankfurt, fibre {DETOUR} times as long as the great circle, {1000 * RTO_S:.0f} ms until"
+        f" a lost packet comes again; {1000 * simulation.APPLY_S:.0f} ms for a row on an edge's"
+        f" disk, {1e6 * COSTS.call_s:.0f} us for a call of the engine and"
+        f" {1e6 * COSTS.presence_each_s:.1f} us more for each edge in a report,"
+        f" {1e6 * COSTS.push_each_s:.0f} us for each edge that is pushed to (assumed). Failovers"
+        " run the real control processes in simulated time, 20 ms away from the engine each way.",
     ),
     "fleet-invalidation": Benchmark(
         invalidations.invalidations,

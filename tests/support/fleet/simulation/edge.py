@@ -113,6 +113,8 @@ class SimulatedEdge:
         self._announced = 0
         self._worker_position = 0
         self.reads_clock = True
+        self.in_force: set[str] = set()
+        """The ids of the entries that the worker has applied."""
         self.on_change: Callable[[SimulatedEdge], None] = lambda _edge: None
         self._server = server
         self._folder = folder
@@ -244,6 +246,7 @@ class SimulatedEdge:
     def _apply_rows(self, local_position: int) -> None:
         if self.index.refresh(self._announced):
             self._worker_position = max(self._worker_position, self.index.position)
+            self.in_force = self.known_ids()
             self.notice()
 
     def applied(self) -> AppliedLog:

@@ -117,18 +117,26 @@ class SimulatedFleet:
         self._positions: dict[str, int] = {}
         self._away_until_s: dict[str, float] = {}
 
+    def begin(self) -> None:
+        """Starts viewers, operators and faults."""
+        for edge in self.edges.values():
+            self.env.process(self._viewers(edge))
+        self.env.process(self._operators())
+        for fault in self.plan.faults:
+            self.env.process(self._fault(fault))
+
+    def end(self) -> None:
+        """Operators change nothing more."""
+        self._is_over = True
+
     def run(self) -> list[str]:
         """What was violated; empty if nothing was."""
         env = self.env
-        for edge in self.edges.values():
-            env.process(self._viewers(edge))
-        env.process(self._operators())
-        for fault in self.plan.faults:
-            env.process(self._fault(fault))
+        self.begin()
         env.run(self.plan.duration_s)
-        self._is_over = True
+        self.end()
         deadline_s = env.now + HEAL_S
-        while not self._has_settled() and env.now < deadline_s:
+        while not self.has_settled() and env.now < deadline_s:
             env.run(env.now + SETTLED_S)
         self._check_end()
         return self.violations
@@ -154,11 +162,25 @@ class SimulatedFleet:
         completed = [
             one for one in self.invalidations if one.name == name and one.completed_s is not None
         ]
+        in_force = edge.in_force
+        newest_here = max(
+            (
+                one.version
+                for one in self.invalidations
+                if one.name == name and one.entry_id in in_force
+            ),
+            default=0,
+        )
         try:
             version = yield from self.tier.view(edge, name)
         except GoneError:
             return
         self.answers += 1
+        if version < newest_here:
+            self.violations.append(
+                f"{edge.name} ({edge.status.state}) served version {version} of {name} to a request"
+                f" of {began_s:.3f} s, but {newest_here} was in force there"
+            )
         for one in completed:
             if version < one.version and not self._is_unknown(one):
                 self.violations.append(
@@ -266,7 +288,7 @@ class SimulatedFleet:
 
     # The end
 
-    def _has_settled(self) -> bool:
+    def has_settled(self) -> bool:
         log = self.server.memory.contents.log
         return bool(log) and all(
             edge.is_up
@@ -280,7 +302,7 @@ class SimulatedFleet:
         violations += self.tier.circles + self.tier.faults
         for edge in self.edges.values():
             violations += edge.failures + edge.loop.failures
-        if not self._has_settled():
+        if not self.has_settled():
             states = [(edge.name, edge.describe()) for edge in self.edges.values()]
             violations.append(f"the fleet does not come to rest: {states}")
             return
