@@ -99,6 +99,11 @@ class FleetPositions:
         self._head_epoch = new.head_epoch
         self._waiting_epoch = new.waiting_epoch
 
+    @property
+    def has_waiting_rows(self) -> bool:
+        """Whether rows wait to be published, as of the same moment as ``position``."""
+        return self._waiting_epoch is not None
+
     def as_of(self, epoch: int) -> int:
         """The position up to which all entries had been applied at an epoch."""
         if self._state is None:

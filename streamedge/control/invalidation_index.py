@@ -270,6 +270,11 @@ class InvalidationIndex:
         """
         return START if self._fleet is None or self._is_behind else self._fleet.position
 
+    @property
+    def has_waiting_rows(self) -> bool:
+        """Whether rows of this edge wait to be published, as of ``fleet_position``."""
+        return self._fleet is not None and self._fleet.has_waiting_rows
+
     def as_of(self, position: int) -> int:
         """The position of the shared log whose entries are all older than a request.
 

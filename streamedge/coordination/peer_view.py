@@ -89,7 +89,8 @@ class WorkerFleetView:
     @property
     def has_unplaced_rows(self) -> bool:
         """As ``PeerView.has_unplaced_rows``."""
-        return self._view.unpublished > 0
+        # The view is newer than ``applied``: a row that was placed between would be overlooked.
+        return self._view.unpublished > 0 or self._index.has_waiting_rows
 
     @property
     def members(self) -> Mapping[str, Member]:

@@ -13,7 +13,6 @@ from typing import Any, cast
 import simpy
 
 from streamedge.control.database import ControlDatabase, ControlError
-from streamedge.control.fleet_entries import first_waiting_epoch
 from streamedge.control.fleet_positions import FleetPositions, read_placements
 from streamedge.control.invalidation_index import InvalidationIndex, Verdict
 from streamedge.control.log import ControlLog, RowKind
@@ -244,7 +243,7 @@ class SimulatedEdge:
         loop.call_later(self.timing.worker_s, self._apply_rows, local_position)
 
     def _apply_rows(self, local_position: int) -> None:
-        if self.index.refresh(self._announced):
+        if self.index.refresh(self._announced, again=True):
             self._worker_position = max(self._worker_position, self.index.position)
             self.in_force = self.known_ids()
             self.notice()
@@ -315,9 +314,8 @@ class SimulatedEdge:
 
     @property
     def has_unplaced_rows(self) -> bool:
-        """Whether rows of this edge are not in the shared log, as far as it knows."""
-        with self.database.read() as connection:
-            return first_waiting_epoch(connection) is not None
+        """Whether rows of this edge are not in the shared log, as far as the worker knows."""
+        return self.index.has_waiting_rows
 
     @property
     def members(self) -> Mapping[str, Member]:
