@@ -22,6 +22,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules, initial_age_s, lifetime
 from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
 from streamedge.cache.rfc9111.storing import is_storable
 from streamedge.cli import reference as command_reference
+from streamedge.cli.fleet_certificates import make_certificate
 from streamedge.config.load import load
 from streamedge.config.schema.config import WebDistributionConfig
 from streamedge.delivery.http.policy.behaviors import choose_behavior
@@ -289,6 +290,8 @@ def test_configs_in_documents_load(config: str, tmp_path: Path) -> None:
         (tmp_path / "certs").mkdir(exist_ok=True)
         pair.certificate.replace(tmp_path / "certs" / f"{name}.pem")
         pair.key.replace(tmp_path / "certs" / f"{name}.key")
+    for name in re.findall(r'^certificate = "([a-z0-9-]+)\.pem"', config, re.MULTILINE):
+        make_certificate(name, tmp_path / "fleet-ca.pem", days=1)
     for name in re.findall(r'^file = "([^"]*)"', config, re.MULTILINE):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(rsa_signer().public_pem)
