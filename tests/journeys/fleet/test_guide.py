@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -29,8 +30,9 @@ from tests.support.process.ports import free_ports
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "fleet.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PLACE = re.compile(r"(ams-1|nyc-1) is at\s+`(\[[^`]*\])`")
+PLACE = re.compile(r"(ams-1|nyc-1) (?:is )?at\s+`(\[[^`]*\])`")
 PATIENCE_S = 60.0
+NOT_REPLACED: Mapping[str, str] = MappingProxyType({})
 SIZE_BYTES = 3_000_000
 ADDRESSES = {"fra-1": "127.0.1.10", "ams-1": "127.0.1.20", "nyc-1": "127.0.1.30"}
 IN_PARIS, IN_BOSTON = "10.1.7.0/24", "10.3.7.0/24"
@@ -56,14 +58,17 @@ class Operator:
     port: int  # of HTTP, on each edge's own address
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def run(self, number: int, name: str = "fra-1", **replaced: str) -> str:
-        """Runs the commands of a "sh" block on an edge; returns their output."""
-        output = ""
-        for line in blocks("sh")[number].splitlines():
-            for text, value in replaced.items():
-                line = line.replace(text.replace("_", " "), value)  # noqa: PLW2901
-            output += shell(line, self.folders[name])
-        return output
+    def run(
+        self, number: int, name: str = "fra-1", replaced: Mapping[str, str] = NOT_REPLACED
+    ) -> str:
+        """Runs the commands of a "sh" block on an edge; returns their output.
+
+        Texts of the commands are replaced by those of this machine.
+        """
+        commands = blocks("sh")[number]
+        for text, value in replaced.items():
+            commands = commands.replace(text, value)
+        return "".join(shell(line, self.folders[name]) for line in commands.splitlines())
 
     def url(self, name: str, path: str) -> urllib.request.Request:
         return urllib.request.Request(
@@ -207,8 +212,7 @@ def test_guide_takes_an_operator_from_one_edge_to_three(
 
     operator.run(
         6,
-        http___127_0_0_1_8081="",
-        **{
+        replaced={
             "http://127.0.0.1:8081": f"{powerdns.url} --dns {powerdns.address}",
             "powerdns-key": str(powerdns.key_file),
         },
