@@ -207,8 +207,9 @@ BENCHMARKS = {
     "fleet-invalidation": Benchmark(
         invalidations.invalidations,
         f"POST /invalidations of one object on one edge of {invalidations.EDGES}, each time another"
-        " one, with a valid copy on all; until the last edge serves it no longer, as a viewer of"
-        " each edge sees. A proxy of our own delays the distant engine. No core pinning.",
+        " one, with a valid copy on all; until the head that requests look at is the new one on the"
+        " last edge. Then a viewer of each edge must get 504 for what is cached only. Links to a"
+        " distant engine are proxies of our own. No core pinning.",
     ),
     "fleet-old-answers": Benchmark(
         old_answers.old_answers,

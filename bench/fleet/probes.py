@@ -15,7 +15,6 @@ from bench.servers.server import LOOPBACK, BenchError
 
 TIMEOUT_S = 60.0
 RECEIVED_BYTES = 1 << 16
-PAUSE_S = 0.001  # between looks at the edges that still send the old copy
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
@@ -93,22 +92,3 @@ def warm(viewers: Sequence[Probe], path: str) -> None:
             return
         if time.monotonic() > deadline_s:
             raise BenchError(f"not all edges cache {path}: {[one.status for one in answers]}")
-
-
-def await_invalid(viewers: Sequence[Probe], path: str) -> dict[str, float]:
-    """When each edge first had no valid copy any more, by ``time.monotonic``."""
-    seen: dict[str, float] = {}
-    waiting = list(viewers)
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while waiting:
-        for viewer in waiting:
-            viewer.send(path, only_if_cached=True)
-        for viewer in list(waiting):
-            if viewer.receive().status == http.client.GATEWAY_TIMEOUT:
-                seen[viewer.edge.name] = time.monotonic()
-                waiting.remove(viewer)
-        if time.monotonic() > deadline_s:
-            names = ", ".join(viewer.edge.name for viewer in waiting)
-            raise BenchError(f"{names} did not apply an invalidation in {TIMEOUT_S:.0f} s")
-        time.sleep(PAUSE_S)
-    return seen
