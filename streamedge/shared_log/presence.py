@@ -31,6 +31,7 @@ RETRY_S = 0.2
 CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
 REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
 LOOKS_APART_S = 0.01  # after an entry all edges report at about the same time
+IDLE_LOOKS_APART_S = 0.05  # while nothing here waits for the reports of others
 
 
 class AppliedLog(NamedTuple):
@@ -92,6 +93,7 @@ class PresenceReporter:
         self._completed = 0
         self._completed_history = 0
         self._waiting = 0
+        self._begins_to_wait = asyncio.Event()
         self._head_read_s = 0.0
         self._behind_since_s: float | None = None
 
@@ -144,6 +146,7 @@ class PresenceReporter:
             return self.has_completed(position)
 
         self._waiting += 1
+        self._begins_to_wait.set()
         self.report_soon()
         try:
             return await self._change_event.wait_for(has_completed, timeout_s)
@@ -179,7 +182,13 @@ class PresenceReporter:
                 self._update(await self._engine.presence_after(WATCH_S))
             except EngineError:
                 await asyncio.sleep(RETRY_S)
-            await asyncio.sleep(LOOKS_APART_S)
+            if self._is_awaited:
+                await asyncio.sleep(LOOKS_APART_S)
+                continue
+            self._begins_to_wait.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_LOOKS_APART_S):
+                    await self._begins_to_wait.wait()
 
     async def check(self) -> None:
         """Notices the end of the lease, and a drain; called every CHECK_INTERVAL_S."""
@@ -291,10 +300,17 @@ class PresenceReporter:
                 self._log.event(
                     "edge_state", edge=change.name, state=change.after, before=change.before or None
                 )
-        is_awaited = self._waiting or self._status.awaits_completion
-        if is_awaited and self.attendance.completed(self._applied().by_workers) > self._completed:
+        if (
+            self._is_awaited
+            and self.attendance.completed(self._applied().by_workers) > self._completed
+        ):
             self.report_soon()  # its answer says whether these are all edges
         self._change_event.notify()
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether something here waits until other edges have applied entries."""
+        return self._waiting > 0 or self._status.awaits_completion
 
     def _complete(self, presences: Presences, own: AppliedLog) -> None:
         """Notes what is completed, by presences that were read after this edge had applied ``own``.
