@@ -51,7 +51,7 @@ def simulation(_options: Options) -> list[Figure]:
             result = invalidations(size, loss)
             label = f"{size:,} edges{lossy}"
             figures += [
-                *_percentiles(f"{label}: in force on all", result.in_force_s),
+                *_percentiles(f"{label}: in effect on all", result.in_force_s),
                 *_percentiles(f"{label}: Completed", result.completed_s),
             ]
     for size in FAILOVER_SIZES:
@@ -62,7 +62,7 @@ def simulation(_options: Options) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Times:
-    """For each invalidation: seconds until the last edge had it in force, and until Completed."""
+    """For each invalidation: seconds until the last edge had it in effect, and until Completed."""
 
     in_force_s: list[float]
     completed_s: list[float]

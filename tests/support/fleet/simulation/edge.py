@@ -237,7 +237,7 @@ class SimulatedEdge:
     # The control process and its workers, as ``process.fleet`` connects them
 
     def _publish_rows(self, local_position: int) -> None:
-        """New rows are in force for requests at once; workers note it a little later."""
+        """New rows are in effect for requests at once; workers note it a little later."""
         self._announced = max(self._announced, local_position)
         loop = self.loop
         loop.call_later(self.timing.worker_s, self._apply_rows, local_position)

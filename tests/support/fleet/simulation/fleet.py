@@ -179,7 +179,7 @@ class SimulatedFleet:
         if version < newest_here:
             self.violations.append(
                 f"{edge.name} ({edge.status.state}) served version {version} of {name} to a request"
-                f" of {began_s:.3f} s, but {newest_here} was in force there"
+                f" of {began_s:.3f} s, but {newest_here} was in effect there"
             )
         for one in completed:
             if version < one.version and not self._is_unknown(one):

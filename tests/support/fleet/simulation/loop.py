@@ -10,6 +10,11 @@ from typing import Any, cast
 
 import simpy
 
+# What every event loop uses of asyncio, though it is private there.
+_LOG_DESTROY_PENDING = "_log_destroy_pending"
+_RUN = "_run"
+_SET_RUNNING_LOOP = "_set_running_loop"
+
 
 class SimulatedLoop:
     """Runs callbacks as SimPy's events; the parts of an event loop that coroutines need.
@@ -50,7 +55,7 @@ class SimulatedLoop:
         self.is_killed = True
         self._ready.clear()
         for task in self._tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            setattr(task, _LOG_DESTROY_PENDING, False)
 
     # The event loop
 
@@ -156,11 +161,12 @@ class SimulatedLoop:
         self._is_due = False
         if self.is_stopped or self.is_killed:
             return
-        asyncio._set_running_loop(self._self)
+        set_running_loop = getattr(asyncio, _SET_RUNNING_LOOP)
+        set_running_loop(self._self)
         try:
             while self._ready and not (self.is_stopped or self.is_killed):
                 handle = self._ready.popleft()
                 if not handle.cancelled():
-                    handle._run()
+                    getattr(handle, _RUN)()
         finally:
-            asyncio._set_running_loop(None)
+            set_running_loop(None)

@@ -1,7 +1,7 @@
-"""How simulated edges answer viewers and each other: from the cache, through the tier, the origin.
+"""How simulated edges answer viewers and each other: from the cache, the tier, the origin.
 
-The rules are those of ``origin.peer.tier`` and ``delivery.peer.handler``: which edges are asked in
-which order, who refuses, and what a record's position becomes.
+The rules are those of ``origin.peer.tier`` and ``delivery.peer.handler``: the order of requests,
+who refuses, and what a record's position becomes.
 """
 
 from __future__ import annotations
