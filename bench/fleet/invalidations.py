@@ -1,6 +1,6 @@
-"""An invalidation on one edge, until it is in force on all edges of the fleet.
+"""An invalidation on one edge, until it is in effect on all edges of the fleet.
 
-In force: the head of the edge's control log, in the memory that every request looks at, is the new
+In effect: the head of the edge's control log, in the memory that every request looks at, is the new
 one. It is read here every half millisecond, because viewers that request all the time on ten edges
 would take the machine's two cores. Then a viewer of each edge requests what is cached only: every
 one must get 504.
@@ -35,7 +35,7 @@ OBJECT_BYTES = 1000
 
 
 def invalidations(options: Options) -> list[Figure]:
-    """Times until it is in force on all edges, near and far from the engine."""
+    """Times until it is in effect on all edges, near and far from the engine."""
     samples = max(SAMPLES_MIN, int(SAMPLES_PER_S * options.seconds))
     with (
         scratch_folder() as folder,
@@ -48,7 +48,7 @@ def invalidations(options: Options) -> list[Figure]:
         far = _times_s(fleet.edges, viewers, samples)
     away = f"engine {DELAY_S * 1000:.0f} ms away each way"
     return [
-        *percentiles(f"in force on all {EDGES} edges", near, 20.0),
+        *percentiles(f"in effect on all {EDGES} edges", near, 20.0),
         *percentiles(f"the same, {away}", far, 110.0),
     ]
 

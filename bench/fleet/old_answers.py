@@ -59,7 +59,7 @@ class _Counted:
 
 def old_answers(options: Options) -> list[Figure]:
     """Counts old answers."""
-    wanted = int(ANSWERS_PER_S * options.seconds)
+    answers_min = int(ANSWERS_PER_S * options.seconds)
     counted = _Counted(dict.fromkeys(Fault, 0), dict.fromkeys(Fault, 0), {f: [] for f in Fault})
     with (
         scratch_folder() as folder,
@@ -71,7 +71,7 @@ def old_answers(options: Options) -> list[Figure]:
     ):
         apis = [edge.api() for edge in fleet.edges]
         number = 0
-        while sum(counted.answers.values()) < wanted or number < len(ROUNDS):
+        while sum(counted.answers.values()) < answers_min or number < len(ROUNDS):
             _round(number, ROUNDS[number % len(ROUNDS)], fleet, viewers, apis, origin, counted)
             number += 1
     figures = [

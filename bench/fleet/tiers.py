@@ -177,7 +177,7 @@ def _readdress(fleet: Fleet, edge: Edge, seen_by: Edge, address: str) -> None:
 
 
 def joins(options: Options) -> list[Figure]:
-    """An eleventh edge: keys that move, and origin bytes of what the fleet has."""
+    """An eleventh edge: keys that move, and origin bytes of objects that the fleet has."""
     members = [Member(name, peer_address="127.0.0.1:1") for name in names_of(EDGES + 1)]
     moved = sum(
         ranks(str(key), 0, members)[0] != ranks(str(key), 0, members[:-1])[0] for key in range(KEYS)
