@@ -25,8 +25,9 @@ from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.origin_requests import CacheRequest, object_request
+from streamedge.cache.outcome import Outcome, Passed, Stored, Unavailable
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
+from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.records import (

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from streamedge.cache.rfc9111.freshness import IMMUTABLE, initial_age_s
-from streamedge.cache.rfc9111.storing import storable_fields
+from streamedge.cache.rfc9111.storing import is_storable, storable_fields
 from streamedge.cache.rfc9111.validation import (
     conditional_fields,
     head_contradicts,
@@ -43,6 +43,7 @@ WHOLE = Span(0, UNKNOWN_BYTES)
 # §8.8.2.2).
 STRONG_AFTER_S = 60
 
+_DIRECTIVES = ("cache-control", "pragma")
 _CONDITIONS = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
 _OWN_FIELDS = frozenset(_CONDITIONS + _RANGE)  # sent where the response is for one viewer only
@@ -80,6 +81,13 @@ class CacheRequest:
     needs_version: bool = False
     suffix_bytes: int = 0
     accepts_stale: bool = True
+
+    @property
+    def directives(self) -> dict[str, str]:
+        """Its directives (§5.2.1, §5.4), where the behavior applies them."""
+        if not self.applies_request_directives:
+            return {}
+        return {name: self.fields[name] for name in _DIRECTIVES if name in self.fields}
 
     def span_of_first_read(self, size_bytes: int) -> Span:
         """The span of an object of that size that will be read first."""
@@ -159,6 +167,32 @@ def _with(
 def without_range(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     """A request's fields without those that ask for a range."""
     return tuple(field for field in fields if field[0] not in _RANGE)
+
+
+def may_store(
+    request: CacheRequest,
+    origin_request: OriginRequest,
+    status: int,
+    response_fields: Mapping[str, str],
+) -> bool:
+    """Whether the origin's response may be stored, for all requests of its key (§3)."""
+    rules = request.asset.rules
+    if rules is IMMUTABLE and status >= 400:
+        return False  # an error while an object is made from its source passes
+    if origin_request.method != "GET" and not request.is_object:
+        return False
+    if origin_request is request.origin_request:
+        sent = request.selected_by
+    else:
+        sent = fold_fields(origin_request.fields)
+    return is_storable(
+        "GET",
+        {**sent, **request.directives},
+        status,
+        response_fields,
+        rules,
+        applies_request_directives=request.applies_request_directives,
+    )
 
 
 def may_pass(

@@ -1,13 +1,13 @@
 """HTTP entry point of the cache: returns a stored response or passes the origin's through.
 
-It selects a stored response (RFC 9111 §4.1), reuses it (§4.2), validates it (§4.3), or fetches and
-stores a new one (§3). ``Cache.open`` sends its requests through here too, so HTTP and objects
-follow the same steps. The pure modules of ``rfc9111`` make the decision of each step.
+It looks up the stored response (``selection``), reuses it (RFC 9111 §4.2), validates it (§4.3), or
+fetches and stores a new one (§3). ``Cache.open`` sends its requests through here too, so HTTP and
+objects follow the same steps. The pure modules of ``rfc9111`` make the decision of each step.
 
 One request at a time fetches a key from the origin; the others wait for its head and read along
 (waiting list). A response that only one request may use is passed through to it, and the key is
-marked hit-for-miss (``hit_for_miss``): its requests then do not wait for each other. No request
-waits for more than ``ROUNDS_MAX`` others.
+marked hit-for-miss (``hit_for_miss``): its requests then do not wait for each other, and
+``pass_through`` may send them without a task. No request waits for more than ``ROUNDS_MAX`` others.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill_plan import backoff_s
 from streamedge.cache.hit_for_miss import HitForMiss
 from streamedge.cache.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
-from streamedge.cache.invalidated import InvalidationChecker
 from streamedge.cache.open_object import OpenObject
 from streamedge.cache.origin_requests import (
     CacheRequest,
@@ -32,16 +29,24 @@ from streamedge.cache.origin_requests import (
     contradicts_record,
     freshen_record,
     may_pass,
+    may_store,
     record_and_body,
     without_range,
 )
+from streamedge.cache.outcome import Outcome, Passed, Stored, Unavailable
+from streamedge.cache.pass_through import RunningPass, mark_hit_for_miss
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.reuse_decision import decide, directives, is_refused, may_serve_stale
-from streamedge.cache.rfc9111.freshness import IMMUTABLE
+from streamedge.cache.reuse_decision import decide, is_refused, may_serve_stale
 from streamedge.cache.rfc9111.reuse import Reuse
-from streamedge.cache.rfc9111.storing import is_storable, withheld_fields
-from streamedge.cache.rfc9111.vary import parse_vary, variant_key
-from streamedge.cache.running_pass import RunningPass
+from streamedge.cache.rfc9111.storing import withheld_fields
+from streamedge.cache.rfc9111.vary import parse_vary
+from streamedge.cache.selection import (
+    Selected,
+    VaryingVersions,
+    save_vary,
+    select,
+    select_variant,
+)
 from streamedge.cache.storage.extent import EXTENT_BYTES
 from streamedge.cache.storage.inline_body import INLINE_BYTES_MAX
 from streamedge.cache.storage.records import (
@@ -51,13 +56,10 @@ from streamedge.cache.storage.records import (
     SentAt,
     stored_fields,
 )
-from streamedge.cache.storage.store import Store
-from streamedge.control.invalidation_index import Validity, Verdict
+from streamedge.control.invalidation_index import Verdict
 from streamedge.control.position import older_of
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import (
-    Fields,
-    ImmediateUpstream,
     OriginHead,
     OriginRequest,
     OriginResponse,
@@ -74,64 +76,15 @@ SMALL_BODY_WAIT_S = 0.02  # for the rest of a small body; after that it is store
 LOCK_TICK_S = 0.005
 LOCK_WAIT_S = 5.0  # for another worker's lookup; after that, a worker sends its own request
 
-# These depend on a request's own conditions or range, and say nothing about those of others.
-_OF_ONE_REQUEST = frozenset({304, 412, 416})
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
 
 
-class Stored(NamedTuple):
-    """A response from the cache. The caller closes the reader.
-
-    ``withheld``: fields that are not stored and belong to this request only.
-    """
-
-    reader: Reader
-    result: CacheResult
-    cache_status: CacheStatus
-    withheld: Mapping[str, str] = {}
-
-
-class Passed(NamedTuple):
-    """A response passed through from the origin. The caller reads or closes it."""
-
-    response: OriginResponse
-    cache_status: CacheStatus
-
-
-class Unavailable(NamedTuple):
-    """The request had ``only-if-cached`` and no stored response may be used: 504 (§5.2.1.7)."""
-
-
-Outcome = Stored | Passed | Unavailable
-
-
-class Selected(NamedTuple):
-    """The stored response that a request selects (RFC 9111 §4.1).
-
-    ``asset`` is that of the variant. ``why`` is Cache-Status's fwd reason if a request to the
-    origin is needed. ``lookups_ended``: how many lookups of the key had ended before the record was
-    read from the disk; None: it was in memory, or not looked for.
-    """
-
-    asset: Asset
-    record: Record | None
-    why: str
-    lookups_ended: int | None = None
-
-
-class Versions(Protocol):
+class Versions(VaryingVersions, Protocol):
     """The parts of the cache used here: its store, its open versions, and its lookups in flight."""
 
-    store: Store
-    invalidation_checker: InvalidationChecker
     retries: int
     in_flight: InFlight
     hit_for_miss: HitForMiss
-    varying: BoundedMap[tuple[str, ...]]
-
-    def find_open(self, key: str, subject: InvalidationTarget = ...) -> OpenObject | None: ...
-
-    def validity(self, open_object: OpenObject, subject: InvalidationTarget) -> Validity: ...
 
     def activate(self, asset: Asset, record: Record) -> OpenObject: ...
 
@@ -148,8 +101,6 @@ class Versions(Protocol):
     def refuse_older(self, *keys: str) -> None: ...
 
     def refuse_written(self, *keys: str) -> asyncio.Future[None] | None: ...
-
-    def begin_to_vary(self, key: str, varies_by: tuple[str, ...]) -> None: ...
 
     def sent_now(self) -> SentAt: ...
 
@@ -185,7 +136,7 @@ class ResponseCache:
                 # Another request already found the cache empty; skip the disk lookup.
                 selected = Selected(request.asset, None, "uri-miss")
             else:
-                selected = self._select(request)
+                selected = select(self._cache, request)
                 running = self._in_flight.find(selected.asset.key)
             asset, record = selected.asset, selected.record
             reuse = decide(self._cache, request, asset, record, now_s)
@@ -212,43 +163,8 @@ class ResponseCache:
             if outcome is not None:
                 return outcome
 
-    def begin_pass(
-        self,
-        request: CacheRequest,
-        upstream: ImmediateUpstream,
-        interim: Callable[[int, Fields], None] | None,
-    ) -> RunningPass | None:
-        """Sends a request to the origin at once, if ``respond`` would do so without waiting.
-
-        That is: the key is hit-for-miss, nothing is stored under it, and a connection is idle. When
-        the response comes, ``pass_at_once`` or ``finish_pass`` returns the outcome.
-        """
-        key, cache = request.asset.key, self._cache
-        ended = cache.store.changes.lookups_ended(key)
-        if not cache.hit_for_miss.is_empty(key, time.time(), ended) or directives(request):
-            return None
-        origin_request = build_origin_request(request, None, is_passed=True)
-        sent_at = cache.sent_now()
-        sent = upstream.send_at_once(origin_request, interim)
-        return None if sent is None else RunningPass(request, origin_request, sent_at, sent, ended)
-
-    def pass_at_once(self, running: RunningPass) -> Passed | None:
-        """The outcome of a pass whose response has come and can only be passed through; None:
-        ``finish_pass`` returns it.
-        """
-        running.response = response = running.sent.take_response()
-        if response is None:
-            return None
-        request, status, fields = running.request, response.status, fold_fields(response.fields)
-        if status == 416 or self._is_storable(request, running.origin_request, status, fields):
-            return None
-        if not may_pass(request, running.origin_request, status, fields):
-            return None
-        self._mark(request.asset, running.origin_request, status, running.lookups_ended)
-        return Passed(response, CacheStatus(forwarded="uri-miss", status=status))
-
     async def finish_pass(self, request: CacheRequest, running: RunningPass) -> Outcome:
-        """The outcome of a pass, whatever the origin answers; as ``respond``."""
+        """The outcome of a request that ``pass_through.begin_pass`` sent; as ``respond``."""
         selected = Selected(request.asset, None, "uri-miss", running.lookups_ended)
         return await self._fetch_alone(request, selected, running)
 
@@ -264,46 +180,7 @@ class ResponseCache:
         """
         return self._cache.refuse_written(*primary_keys)
 
-    def variant(self, key: str, origin_fields: Callable[[], Mapping[str, str]]) -> str:
-        """The key of the variant that a request selects, as far as this worker has seen its Vary.
-
-        ``origin_fields`` returns the fields that the origin would be sent.
-        """
-        varies_by = self._cache.varying.get(key)
-        return key if varies_by is None else variant_key(key, varies_by, origin_fields())
-
     # Stored responses
-
-    def _select(self, request: CacheRequest) -> Selected:
-        """Selects the stored response of a request's variant."""
-        asset = request.asset
-        record, lookups_ended = self._usable_record(asset)
-        why = "uri-miss"
-        if record is not None and record.varies_by:
-            self._update_vary(asset.key, record.varies_by)
-            asset = _variant(asset, record.varies_by, request.selected_by)
-            record, lookups_ended = self._usable_record(asset)
-            why = "vary-miss"
-        if record is None:
-            return Selected(asset, None, why, lookups_ended)
-        if record.is_marker:
-            return Selected(asset, None, "uri-miss", lookups_ended)
-        return Selected(asset, record, "stale", lookups_ended)
-
-    def _usable_record(self, asset: Asset) -> tuple[Record | None, int | None]:
-        """The record stored under the asset's key, unless it was refused; and, if it was read from
-        the disk, how many lookups of the key had ended before.
-        """
-        open_object = self._cache.find_open(asset.key, asset.subject)
-        # If its files were removed or replaced, the stored record counts: it may be another one.
-        if open_object is not None and not open_object.evicted:
-            return open_object.record, None
-        store = self._cache.store
-        ended = store.changes.lookups_ended(asset.key)
-        record = store.load_record(asset.key)
-        if record is not None and is_refused(self._cache, asset, record):
-            record = None
-        return record, ended
 
     def _is_lost(self, open_object: OpenObject, request: CacheRequest) -> bool:
         """Whether the bytes for a request are not here any more and cannot come."""
@@ -408,7 +285,7 @@ class ResponseCache:
             return Passed(object_error(*lookup.refusal), cache_status)
         if lookup.open_object is None or not lookup.is_shared:
             return None
-        asset = self._select(request).asset
+        asset = select(self._cache, request).asset
         if asset.key != lookup.open_object.asset.key or self._is_outdated(lookup, asset):
             return None
         reader = self._reader(lookup.open_object, request, CacheResult.HIT, asset.subject)
@@ -653,7 +530,7 @@ class ResponseCache:
             return True
         is_stale = isinstance(response, PeerResponse) and response.answer.is_stale
         # Here a stale response of another edge would count as fresh.
-        storable = not is_stale and self._is_storable(request, origin_request, status, fields)
+        storable = not is_stale and may_store(request, origin_request, status, fields)
         if storable or (request.needs_version and status in (200, 206)):
             record_and_read = record_and_body(
                 asset, origin_request, response, fields, sent_at, now_s
@@ -678,35 +555,9 @@ class ResponseCache:
             lookup.refusal = status, response.fields
             return True
         if not is_stale:
-            self._mark(asset, origin_request, status, lookup.lookups_ended)
+            mark_hit_for_miss(self._cache, asset, origin_request, status, lookup.lookups_ended)
         lookup.response = response
         return True
-
-    @staticmethod
-    def _is_storable(
-        request: CacheRequest,
-        origin_request: OriginRequest,
-        status: int,
-        fields: Mapping[str, str],
-    ) -> bool:
-        """Whether the origin's response may be stored, for all requests of its key."""
-        rules = request.asset.rules
-        if rules is IMMUTABLE and status >= 400:
-            return False  # an error while an object is made from its source passes
-        if origin_request.method != "GET" and not request.is_object:
-            return False
-        request_fields = {**_sent_fields(request, origin_request), **directives(request)}
-        applies = request.applies_request_directives
-        return is_storable(
-            "GET", request_fields, status, fields, rules, applies_request_directives=applies
-        )
-
-    def _mark(
-        self, asset: Asset, origin_request: OriginRequest, status: int, lookups_ended: int | None
-    ) -> None:
-        """Marks the key of a response that was passed through as hit-for-miss."""
-        if origin_request.method == "GET" and status not in _OF_ONE_REQUEST:
-            self._cache.hit_for_miss.begin(asset.key, time.time(), lookups_ended)
 
     def _store(
         self,
@@ -724,8 +575,8 @@ class ResponseCache:
         """
         base, varies_by = request.asset, parse_vary(record.head.headers)
         if is_shared:
-            self._note_vary(base.key, varies_by)
-        asset = _variant(base, varies_by, request.selected_by) if varies_by else base
+            save_vary(self._cache, base.key, varies_by)
+        asset = select_variant(base, varies_by, request.selected_by) if varies_by else base
         record = record if record.key == asset.key else replace(record, key=asset.key)
         if body is not None:
             small_object = self._cache.store_small(asset, record, body)
@@ -754,24 +605,10 @@ class ResponseCache:
                 self._cache.remember(asset, record)
         return open_object
 
-    def _note_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
-        """Saves the fields by which the responses of a key vary, if they are new (§4.1)."""
-        if not varies_by:
-            self._cache.varying.pop(key)
-            return
-        self._update_vary(key, varies_by)
-        stored = self._cache.store.load_record(key)
-        if stored is None or stored.varies_by != varies_by:
-            self._cache.begin_to_vary(key, varies_by)
-
     def _resolve(self, lookup: Lookup, open_object: OpenObject, *, unchanged: bool = False) -> None:
         lookup.open_object = open_object
         lookup.unchanged = unchanged
         open_object.enter(lookup)
-
-    def _update_vary(self, key: str, varies_by: tuple[str, ...]) -> None:
-        if self._cache.varying.get(key) != varies_by:
-            self._cache.varying.put(key, varies_by, sum(map(len, varies_by)))
 
 
 async def _without_tier(upstream: Upstream, origin_request: OriginRequest) -> OriginResponse:
@@ -779,13 +616,6 @@ async def _without_tier(upstream: Upstream, origin_request: OriginRequest) -> Or
     if isinstance(upstream, TieredUpstream):
         return await upstream.send_past_tier(origin_request)
     return await upstream.send(origin_request)
-
-
-def _sent_fields(request: CacheRequest, origin_request: OriginRequest) -> Mapping[str, str]:
-    """The fields of a request to the origin, by lower-case name."""
-    if origin_request is request.origin_request:
-        return request.selected_by
-    return fold_fields(origin_request.fields)
 
 
 def _in_background(request: CacheRequest) -> CacheRequest:
@@ -804,12 +634,3 @@ async def _small_body(record: Record, read: ResponseRead | None) -> bytes | None
     if read is None or not 0 < size_bytes <= INLINE_BYTES_MAX or read.span.size != size_bytes:
         return None
     return await read.buffered(SMALL_BODY_WAIT_S)
-
-
-def _variant(asset: Asset, varies_by: tuple[str, ...], fields: Mapping[str, str]) -> Asset:
-    """The asset of the variant that request fields select."""
-    key = variant_key(asset.key, varies_by, fields)
-    origin = asset.origin
-    if isinstance(origin, TieredObject):
-        origin = origin.for_variant(key)
-    return replace(asset, key=key, origin=origin, parent_keys=(asset.key, *asset.parent_keys))

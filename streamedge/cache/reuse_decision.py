@@ -42,7 +42,7 @@ def decide(
     cache: Versions, request: CacheRequest, asset: Asset, record: Record | None, now_s: float
 ) -> Reuse:
     """What to do with a stored response that is not refused, or with none."""
-    request_fields = directives(request)
+    request_fields = request.directives
     if record is None:
         return decide_absent(request_fields)
     reuse = decide_reuse(
@@ -68,18 +68,9 @@ def may_serve_stale(cache: Versions, request: CacheRequest, asset: Asset, record
         asset.rules,
         response_s=record.validated_s,
         age_s=record.age_s(now_s),
-        request_fields=directives(request),
+        request_fields=request.directives,
         expired_s=_expired_s(cache, asset, record, now_s),
     )
-
-
-def directives(request: CacheRequest) -> dict[str, str]:
-    """The request's directives (§5.2.1, §5.4), where the behavior applies them."""
-    if not request.applies_request_directives:
-        return {}
-    return {
-        name: request.fields[name] for name in ("cache-control", "pragma") if name in request.fields
-    }
 
 
 def _expired_s(cache: Versions, asset: Asset, record: Record, now_s: float) -> float:

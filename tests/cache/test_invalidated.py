@@ -11,8 +11,9 @@ import pytest
 
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
+from streamedge.cache.outcome import Outcome, Stored
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import Outcome, ResponseCache, Stored
+from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.errors import OriginError

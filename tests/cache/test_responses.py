@@ -13,72 +13,26 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache.objects import Cache
-from streamedge.cache.origin_requests import WHOLE, CacheRequest
-from streamedge.cache.responses import Outcome, Passed, ResponseCache, Stored, Unavailable
-from streamedge.cache.rfc9111.freshness import TtlRules
+from streamedge.cache.origin_requests import WHOLE
+from streamedge.cache.outcome import Passed, Stored, Unavailable
+from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.vary import variant_key
 from streamedge.cache.storage.extent import Extent
-from streamedge.cache.storage.records import Asset, Record
+from streamedge.cache.storage.records import Record
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
-from streamedge.origin import OriginRequest
-from streamedge.origin.objects import ObjectUpstream, RequestedObject
+from streamedge.origin.objects import ObjectUpstream
 from streamedge.spans import Span
-from tests.support.event_loop import until
+from tests.support.http.film import BYTES, FILM, FRESH, PRIVATE, STALE, body_of, put, request
 from tests.support.http.location import PATIENCE_S, Location, fills_ended, run_location
-from tests.support.origins.scripted_origin import Pattern, Reply
-
-FILM = Pattern(300_000, seed=3)
-BYTES = FILM.read(Span(0, FILM.size_bytes))
-FRESH = (("Cache-Control", "max-age=60"),)
-STALE = (("Cache-Control", "max-age=60"), ("Age", "61"))
-PRIVATE = (("Cache-Control", "private"),)
+from tests.support.origins.scripted_origin import Reply
 
 
 @pytest.fixture
 async def location(cache_root: Path) -> AsyncIterator[Location]:
     async with run_location(cache_root) as location:
         yield location
-
-
-def put(location: Location, fields: tuple[tuple[str, str], ...] = FRESH, etag: str = '"1"') -> None:
-    location.server.put("film", FILM, etag=etag, last_modified_s=None, headers=fields)
-
-
-def request(
-    location: Location,
-    method: str = "GET",
-    want: Span = WHOLE,
-    fields: dict[str, str] | None = None,
-    *,
-    applies_request_directives: bool = False,
-) -> CacheRequest:
-    origin_request = OriginRequest(method, "film")
-    origin = RequestedObject("main", location.origin, OriginRequest("GET", "film"))
-    asset = Asset("site\nfilm", "film", origin, "main", TtlRules())
-    sent = {} if fields is None else fields
-    return CacheRequest(
-        asset,
-        location.origin,
-        origin_request,
-        sent,
-        want,
-        applies_request_directives=applies_request_directives,
-        selected_by=sent,
-    )
-
-
-async def body_of(outcome: Outcome) -> bytes:
-    """Reads a response to its end and releases it."""
-    async with asyncio.timeout(PATIENCE_S):
-        if isinstance(outcome, Stored):
-            try:
-                return await outcome.reader.read(Span(0, FILM.size_bytes))
-            finally:
-                outcome.reader.close()
-        assert isinstance(outcome, Passed)
-        return b"".join([piece async for piece in outcome.response.body()])
 
 
 async def wait_until_idle(location: Location, worker: Cache) -> None:
@@ -433,20 +387,6 @@ async def test_304_requested_before_a_write_confirms_nothing(location: Location)
     await wait_until_idle(location, worker)
 
 
-async def test_key_that_begins_to_vary_stays_cached(location: Location) -> None:
-    """A response with Vary replaces a stored one without it."""
-    put(location, STALE)
-    one, other = location.worker(), location.worker()
-    caches = [ResponseCache(one), ResponseCache(other)]
-    for cache in caches:
-        assert await body_of(await cache.respond(request(location))) == BYTES
-    sent_requests = len(location.server.requests)
-    put(location, (*FRESH, ("Vary", "Accept")), etag='"2"')
-    for cache in (*caches, *caches):
-        assert await body_of(await cache.respond(request(location))) == BYTES
-    assert len(location.server.requests) == sent_requests + 1
-
-
 async def test_304_about_another_version_is_followed_by_a_plain_request(location: Location) -> None:
     """RFC 9111 §4.3.4: it selects nothing here, so the whole object is requested."""
     put(location, STALE)
@@ -502,26 +442,6 @@ async def test_object_that_must_not_be_stored_is_passed_completely(
         assert outcome.response.status == 200
         assert await body_of(outcome) == BYTES
     await wait_until_idle(location, worker)
-
-
-async def test_memory_for_varying_keys_is_limited(
-    location: Location, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each request selects another variant: the memory in use does not grow with them."""
-    monkeypatch.setattr("streamedge.cache.objects.VARYING_BYTES", 300)
-    worker = location.worker(open_extents=8)
-    cache = ResponseCache(worker)
-    location.server.put("film", b"x", headers=(*FRESH, ("Vary", "User-Agent")), etag='"1"')
-    for number in range(40):
-        outcome = await cache.respond(request(location, fields={"user-agent": str(number)}))
-        assert isinstance(outcome, Stored)
-        await outcome.reader.read(Span(0, 1))
-        outcome.reader.close()
-    await fills_ended(worker)
-    await until(lambda: len(worker.open_versions) <= 8)
-    assert worker.varying.size_bytes <= 300
-    assert len(worker.in_flight) == 0
-    assert len(location.server.requests) == 40
 
 
 async def test_age_counts_from_before_the_request(

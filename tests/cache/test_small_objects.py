@@ -12,7 +12,8 @@ import pytest
 
 from streamedge.cache import objects as objects_module
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
-from streamedge.cache.responses import Passed, ResponseCache
+from streamedge.cache.outcome import Passed
+from streamedge.cache.responses import ResponseCache
 from streamedge.cache.storage.eviction import Evictor, scan
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.errors import CacheFullError

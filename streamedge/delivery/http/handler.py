@@ -21,10 +21,11 @@ from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.in_flight import CacheStatus
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
+from streamedge.cache.outcome import Passed, Stored
+from streamedge.cache.pass_through import RunningPass, begin_pass, pass_at_once
 from streamedge.cache.reader import CacheResult
-from streamedge.cache.responses import Passed, ResponseCache, Stored
+from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.unsafe_methods import invalidated_targets
-from streamedge.cache.running_pass import RunningPass
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.compression.compressor import Compressor
@@ -269,11 +270,11 @@ class HttpHandler:
         lookup = outcome.lookup.remembered_request(request)
         if lookup is None:
             return None
-        return self.responses.begin_pass(lookup, outcome.lookup.immediate, exchange.interim)
+        return begin_pass(self._cache, lookup, outcome.lookup.immediate, exchange.interim)
 
     def pass_at_once(self, exchange: Exchange, running: RunningPass) -> Response | None:
         """The response to a request of ``begin_pass``; None: ``finish_pass`` returns it."""
-        passed = self.responses.pass_at_once(running)
+        passed = pass_at_once(self._cache, running)
         if passed is None or not isinstance(exchange.outcome, Dispatched):
             return None
         route = exchange.outcome.route

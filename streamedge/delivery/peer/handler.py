@@ -19,10 +19,11 @@ from typing import Any
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import CacheRequest
+from streamedge.cache.outcome import Passed, Stored
+from streamedge.cache.pass_through import RunningPass
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import Passed, ResponseCache, Stored
+from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.running_pass import RunningPass
 from streamedge.cache.storage.extent import EXTENT_BYTES
 from streamedge.delivery.hosts import OriginBinding
 from streamedge.delivery.http.exchange import Exchange

@@ -24,6 +24,7 @@ from streamedge.cache.open_object import OpenObject
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
+from streamedge.cache.selection import key_of_variant
 from streamedge.cache.storage.records import (
     NO_TARGET,
     InvalidationTarget,
@@ -434,7 +435,8 @@ class FastPath(Generic[Key, Head, Tail]):
     def _target(self, lookup: PreparedLookup, request: WebRequest) -> PreparedResponse[Tail]:
         headers, coding, route = request.headers, None, lookup.route
         compress = route.rule.behavior.compress
-        key = self._responses.variant(
+        key = key_of_variant(
+            self._cache,
             lookup.key(request),
             lambda: selecting_fields(route, request, self._edge_name),
         )

@@ -12,8 +12,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
+from streamedge.cache.outcome import Stored
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.responses import Stored
 from streamedge.cache.storage.records import Provenance, served_head
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind
 from streamedge.delivery.http.request.dispatch import Refused, TrafficCheck
