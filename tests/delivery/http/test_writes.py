@@ -34,7 +34,7 @@ class InvalidationCounter:
         self.count = 0
         self._changed = asyncio.Event()
 
-    def refuse_older(self, *_keys: str) -> None:
+    def refuse_written(self, *_keys: str) -> None:
         self.count += 1
         self._changed.set()
 
