@@ -237,8 +237,8 @@ def test_invalidation_is_in_progress_until_a_cut_off_edge_is_lost(
         assert created["Invalidation"]["Status"] == "InProgress"
 
         def invalidation_status() -> str:
-            got = client.get_invalidation(DistributionId="EWEB", Id=identifier)
-            return str(got["Invalidation"]["Status"])
+            answer = client.get_invalidation(DistributionId="EWEB", Id=identifier)
+            return str(answer["Invalidation"]["Status"])
 
         while invalidation_status() != "Completed":
             pass
