@@ -220,9 +220,9 @@ BENCHMARKS = {
     ),
     "fleet-failovers": Benchmark(
         failovers.failovers,
-        f"{failovers.EDGES} edges; in each round {failovers.KEPT} invalidations, a replica of the"
-        f" engine that stops to replicate, {failovers.LOST} more, and the engine killed; all edges"
-        " are led to the replica. Rows of the edges' control logs and of the engine's log.",
+        f"{failovers.EDGES} edges; in each round {failovers.ENTRIES_KEPT} invalidations, a replica"
+        f" of the engine that stops to replicate, {failovers.LOST} more, and the engine killed; all"
+        " edges are led to the replica. Rows of the edges' control logs and of the engine's log.",
     ),
     "fleet-origin-bytes": Benchmark(
         tiers.origin_bytes,

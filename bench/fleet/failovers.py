@@ -25,7 +25,7 @@ from tests.support.origins.counting_origin import counting_origin
 
 EDGES = 10
 ROUNDS_PER_S = 2.5  # of the options' seconds
-KEPT = 2  # invalidations before the replication stops, in each round
+ENTRIES_KEPT = 2  # invalidations before the replication stops, in each round
 LOST = 3  # behind it
 
 
@@ -73,13 +73,14 @@ def _fail_over(
     """Fails over to the replica; returns how long it took until all edges had all entries."""
     replica.follow(primary)
     acknowledged += [
-        _caller(fleet, number, each).invalidate(f"/kept/{number}/{each}") for each in range(KEPT)
+        _caller(fleet, number, each).invalidate(f"/kept/{number}/{each}")
+        for each in range(ENTRIES_KEPT)
     ]
     if number % 2:  # else some of these may be lost, too
         _await_all(fleet.edges, acknowledged)
     replica.promote()
     for each in range(LOST):
-        edge = _caller(fleet, number, KEPT + each)
+        edge = _caller(fleet, number, ENTRIES_KEPT + each)
         acknowledged.append(edge.invalidate(f"/lost/{number}/{each}"))
     if number % 3:  # else they are not in the log yet when it fails
         _await_all(fleet.edges, acknowledged)

@@ -51,7 +51,7 @@ def simulation(_options: Options) -> list[Figure]:
             result = invalidations(size, loss)
             label = f"{size:,} edges{lossy}"
             figures += [
-                *_percentiles(f"{label}: in effect on all", result.in_force_s),
+                *_percentiles(f"{label}: in effect on all", result.in_effect_s),
                 *_percentiles(f"{label}: Completed", result.completed_s),
             ]
     for size in FAILOVER_SIZES:
@@ -64,7 +64,7 @@ def simulation(_options: Options) -> list[Figure]:
 class Times:
     """For each invalidation: seconds until the last edge had it in effect, and until Completed."""
 
-    in_force_s: list[float]
+    in_effect_s: list[float]
     completed_s: list[float]
 
 
@@ -81,7 +81,7 @@ def invalidations(size: int, loss: float) -> Times:
         for position in range(1, INVALIDATIONS[size] + 1):
             round_ = _Invalidation(env, network, server, names, position, chance.choice(names))
             yield round_.completed
-            times.in_force_s.append(round_.in_force_s)
+            times.in_effect_s.append(round_.in_effect_s)
             times.completed_s.append(env.now - round_.began_s)
             yield env.timeout(5.0)
 
@@ -108,7 +108,7 @@ class _Invalidation:
         self.position = position
         self.origin = origin
         self.began_s = env.now
-        self.in_force_s = 0.0
+        self.in_effect_s = 0.0
         self.completed = env.event()
         self._reported = dict.fromkeys(names, position - 1)
         self._is_reporting = False
@@ -130,7 +130,7 @@ class _Invalidation:
             )
 
     def _apply(self, name: str) -> None:
-        self.in_force_s = max(self.in_force_s, self.env.now - self.began_s)
+        self.in_effect_s = max(self.in_effect_s, self.env.now - self.began_s)
         self._report(name)
 
     def _report(self, name: str) -> None:

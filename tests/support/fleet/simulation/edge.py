@@ -112,7 +112,7 @@ class SimulatedEdge:
         self._announced = 0
         self._worker_position = 0
         self.reads_clock = True
-        self.in_force: set[str] = set()
+        self.in_effect: set[str] = set()
         """The ids of the entries that the worker has applied."""
         self.on_change: Callable[[SimulatedEdge], None] = lambda _edge: None
         self._server = server
@@ -245,7 +245,7 @@ class SimulatedEdge:
     def _apply_rows(self, local_position: int) -> None:
         if self.index.refresh(self._announced, again=True):
             self._worker_position = max(self._worker_position, self.index.position)
-            self.in_force = self.known_ids()
+            self.in_effect = self.known_ids()
             self.notice()
 
     def applied(self) -> AppliedLog:

@@ -162,12 +162,12 @@ class SimulatedFleet:
         completed = [
             one for one in self.invalidations if one.name == name and one.completed_s is not None
         ]
-        in_force = edge.in_force
+        in_effect = edge.in_effect
         newest_here = max(
             (
                 one.version
                 for one in self.invalidations
-                if one.name == name and one.entry_id in in_force
+                if one.name == name and one.entry_id in in_effect
             ),
             default=0,
         )
