@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from streamedge.control.announced_head import AnnouncedHead
 from streamedge.fleet.members import Member
 from streamedge.fleet.states import EdgeState
 
@@ -48,11 +49,12 @@ class StaticView:
 class FileView:
     """A ``PeerView`` for an edge: a file that the test may rewrite while the edge runs.
 
-    It is read again for each value.
+    It is read again for each value. Beside it is the edge's folder, with the head of its local log.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._head = AnnouncedHead(path.with_suffix("") / "cache")
 
     def _read(self) -> dict[str, Any]:
         view: dict[str, Any] = json.loads(self._path.read_text())
@@ -95,7 +97,7 @@ class FileView:
         return self.applied >= position
 
     def local_position(self, position: int) -> int:
-        return NEWEST
+        return self._head.position
 
     def shared_position(self, local_position: int) -> int:
         return self.applied
