@@ -119,7 +119,7 @@ class InvalidationChecker:
         until_s = self._hears_until_s
         if not self._hears_fleet or (until_s is not None and self._lease_clock_s() >= until_s):
             return self._unconfirmed(asset.subject, record)
-        if record.position == self._head.position != UNKNOWN:
+        if self._index.is_current and record.position == self._head.position != UNKNOWN:
             return FRESH  # as after most misses: no invalidation came since its request
         self._refresh_index(self._index)
         return self._validity(self._index, asset.subject, record)

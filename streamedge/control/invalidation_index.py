@@ -257,6 +257,11 @@ class InvalidationIndex:
                 self._add(row, new.position, is_first=is_first)
         self.position = new.position
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the last attempt to read the log succeeded."""
+        return self._has_read and not self._is_behind
+
     def take_revocations(self) -> list[Revocation]:
         """The revocations that were read since the last call."""
         revocations, self._revocations = self._revocations, []

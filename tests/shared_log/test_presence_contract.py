@@ -80,14 +80,14 @@ async def test_presence_of_an_edge_with_another_history_counts_for_nothing(
     presence = Presence("fra-1", EdgeState.UP, position)
     lost = replace(presence, position=START)
 
-    async def kept(applied: int, entry_id: str) -> Presence:
+    async def report(applied: int, entry_id: str) -> Presence:
         presences = await engine.report(presence, LEASE_S, applied=applied, entry_id=entry_id)
         return presences.by_name["fra-1"]
 
-    assert await kept(position, entry.id) == presence
-    assert await kept(position, "b" * 32) == lost
-    assert await kept(position + 1, "b" * 32) == lost
-    assert await kept(START, "") == presence
+    assert await report(position, entry.id) == presence
+    assert await report(position, "b" * 32) == lost
+    assert await report(position + 1, "b" * 32) == lost
+    assert await report(START, "") == presence
 
 
 async def test_data_set_has_another_name_after_the_engine_was_emptied(

@@ -35,7 +35,6 @@ class Mutations:
     """Mechanisms that are switched off, so that tests see properties fail."""
 
     ignores_need: bool = False
-    ignores_rank: bool = False
     ignores_as_of: bool = False
     ignores_unplaced: bool = False
     ignores_history: bool = False  # at reports
@@ -181,7 +180,7 @@ class Tier:
                 reply(None)
                 return
             members = owners(self._parents, edge.members)
-            if not self._mutations.ignores_rank and rank_of(edge.name, name, 0, members) != rank:
+            if rank_of(edge.name, name, 0, members) != rank:
                 self._count("refused_rank")
                 reply(None)
                 return
