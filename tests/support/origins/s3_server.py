@@ -148,7 +148,7 @@ def _server_flags(folder: str, credentials: Path, ports: dict[str, int]) -> list
         f"-dir={folder}",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=64",
+        "-volume.max=1000",
         "-volume.minFreeSpacePercent=0",
         "-s3",
         f"-s3.config={credentials}",
