@@ -7,7 +7,6 @@ on shutdown. The supervisor has the sockets, signals and processes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,14 +21,14 @@ from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http2.connection import Http2Connection
 from streamedge.delivery.http.http2.engine import Ended, ErrorCode
+from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
 from streamedge.delivery.http.response.response import ResponseHead
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, OnClose, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
 
-SWEEP_INTERVAL_S = 1.0  # how often connections are checked for timeouts
 TOO_MANY = encode_head(
     ResponseHead(HTTPStatus.TOO_MANY_REQUESTS, [("content-length", "0")]), closes=True
 )
@@ -64,17 +63,14 @@ class WebServer:
     ) -> None:
         self.handler = handler
         self._counts = counts
-        self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
         self._failed_http2 = RateLimitedEvent(log, "http2_connection_ended")
         rules = AcceptRules(handler.proxies, connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
-        self.limit(handshake_s, idle_s, stall_s, body_rate, per_address_max)
         self._connections = Connections(connections_max)
-        self._listeners: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
-        self._sweep: asyncio.TimerHandle | None = None
+        limits = TimeLimits(handshake_s, idle_s, stall_s, body_rate)
+        self._listeners = ServerListeners(self._acceptor, self._connections, limits)
         counts.gauges[Gauge.HTTP_CONNECTIONS] = 0
 
     async def start(
@@ -89,19 +85,21 @@ class WebServer:
         On ``proxied`` listeners each connection begins with a PROXY header.
         """
         for listener in listeners:
-            await self._listen(listener, self._serve, TOO_MANY, is_proxied=listener in proxied)
+            await self._listeners.listen(
+                listener, self._serve, is_proxied=listener in proxied, reject_response=TOO_MANY
+            )
         if context is not None:
             tls_acceptor = TlsAcceptor(
                 context,
                 self._serve_secure,
-                self._handshakes,
+                self._listeners.handshakes,
                 self._connections_max,
                 self._handshake_failed,
             )
             connect = partial(TlsConnection, tls_acceptor, asyncio.get_running_loop())
             for listener in secure:
-                await self._listen(listener, connect, b"", is_proxied=listener in proxied)
-        self._sweep_again()
+                await self._listeners.listen(listener, connect, is_proxied=listener in proxied)
+        self._listeners.sweep(self._count_connections)
 
     def limit(
         self,
@@ -112,21 +110,8 @@ class WebServer:
         per_address_max: int,
     ) -> None:
         """Sets the limits, for open connections too."""
-        self._handshake_s = handshake_s
-        self._idle_s = idle_s
-        self._stall_s = stall_s
-        self._body_rate = body_rate  # bytes a second
+        self._listeners.limits = TimeLimits(handshake_s, idle_s, stall_s, body_rate)
         self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
-
-    async def _listen(
-        self, listener: socket.socket, connect: Connect, reject_response: bytes, *, is_proxied: bool
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        factory = self._acceptor.protocol_factory(
-            connect, is_proxied=is_proxied, reject_response=reject_response
-        )
-        self._listeners.append(listener)
-        self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
 
     def _serve(self, peer: Peer, on_close: OnClose) -> Http1Connection:
         return Http1Connection(self.handler, self._connections, peer, on_close)
@@ -159,37 +144,10 @@ class WebServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
-        while self._listeners:
-            # Other processes share the socket; shutdown refuses new connections in all of them.
-            self._listeners.pop().shutdown(socket.SHUT_RDWR)
-        for server in self._servers:
-            server.close()
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self._acceptor.stop()
-        for handshake in list(self._handshakes):
-            handshake.fail_handshake("the edge is stopping")
-        for connection in self.connections:
-            connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._connections.all_closed()
-        for connection in self.connections:
-            connection.abort()
-        await self._connections.all_closed()
-        await self._connections.cancel_tasks()
+        await self._listeners.drain(timeout_s)
 
-    def _sweep_again(self) -> None:
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        for connection in self.connections:
-            connection.sweep(now_s, self._idle_s, self._stall_s, self._body_rate)
-        for handshake in list(self._handshakes):
-            if now_s - handshake.began_s > self._handshake_s:
-                handshake.fail_handshake("it took too long")
-        self._acceptor.sweep(now_s)
+    def _count_connections(self) -> None:
         self._counts.gauges[Gauge.HTTP_CONNECTIONS] = len(self._connections.open)
-        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
         """Counts a failure, and logs it at a limited rate, because any client can cause it."""

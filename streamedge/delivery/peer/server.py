@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from functools import partial
 
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.http1.connection import Http1Connection
+from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, Peer
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.delivery.peer.handler import PeerService
@@ -22,7 +22,6 @@ from streamedge.origin.peer.tls import certified_names
 HANDSHAKE_S = 5.0
 IDLE_S = 60.0  # longer than the other edge keeps an idle connection
 STALL_S = 30.0  # of an edge that accepts no bytes
-SWEEP_INTERVAL_S = 1.0
 
 
 class PeerServer:
@@ -33,14 +32,12 @@ class PeerServer:
     ) -> None:
         self.service = service
         self._counts = counts
-        self._handshakes: set[TlsConnection] = set()
         self._failed_handshake = RateLimitedEvent(log, "peer_handshake_failed")
         self._acceptor = Acceptor("fleet", AcceptRules(), log, counts)
         self._connections_max = connections_max
         self._connections = Connections(connections_max)
-        self._listeners: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
-        self._sweep: asyncio.TimerHandle | None = None
+        limits = TimeLimits(HANDSHAKE_S, IDLE_S, STALL_S)
+        self._listeners = ServerListeners(self._acceptor, self._connections, limits)
 
     async def start(self, listeners: Sequence[socket.socket], context: ssl.SSLContext) -> None:
         """Starts accepting; ``context`` requires a certificate of the fleet's CA."""
@@ -48,47 +45,18 @@ class PeerServer:
         tls_acceptor = TlsAcceptor(
             context,
             lambda peer, _protocol: _Handshaken(self.service, self._connections, peer),
-            self._handshakes,
+            self._listeners.handshakes,
             self._connections_max,
             self._handshake_failed,
         )
-        factory = self._acceptor.protocol_factory(
-            partial(TlsConnection, tls_acceptor, loop), is_proxied=False
-        )
+        connect = partial(TlsConnection, tls_acceptor, loop)
         for listener in listeners:
-            self._listeners.append(listener)
-            self._servers.append(await loop.create_server(factory, sock=listener, backlog=1024))
-        self._sweep_again()
+            await self._listeners.listen(listener, connect)
+        self._listeners.sweep(_nothing)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
-        while self._listeners:
-            self._listeners.pop().shutdown(socket.SHUT_RDWR)
-        for server in self._servers:
-            server.close()
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for handshake in list(self._handshakes):
-            handshake.fail_handshake("the edge is stopping")
-        for connection in list(self._connections.open):
-            connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._connections.all_closed()
-        for connection in list(self._connections.open):
-            connection.abort()
-        await self._connections.all_closed()
-        await self._connections.cancel_tasks()
-
-    def _sweep_again(self) -> None:
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
-        for connection in list(self._connections.open):
-            connection.sweep(now_s, IDLE_S, STALL_S, 0)
-        for handshake in list(self._handshakes):
-            if now_s - handshake.began_s > HANDSHAKE_S:
-                handshake.fail_handshake("it took too long")
-        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_again)
+        await self._listeners.drain(timeout_s)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
         self._counts.add(Counter.ERRORS, "peer_handshake")
@@ -113,4 +81,4 @@ class _Handshaken(asyncio.Protocol):
 
 
 def _nothing() -> None:
-    """Called at the end of the protocol inside of a TLS connection, which is itself counted."""
+    """For what needs no more: a sweep, and the end of a protocol inside of a TLS connection."""

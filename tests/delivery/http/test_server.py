@@ -113,7 +113,7 @@ async def test_only_the_stalled_viewer_is_dropped(cache_root: Path) -> None:
 
 
 async def test_sweep_runs_periodically(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamedge.delivery.http.server.SWEEP_INTERVAL_S", 0.01)
+    monkeypatch.setattr("streamedge.delivery.http.listeners.SWEEP_INTERVAL_S", 0.01)
     async with (
         serve_web(cache_root, limits={"http_idle": "100ms", "http_stall": "100ms"}) as edge,
         open_viewer(edge.port) as quiet,

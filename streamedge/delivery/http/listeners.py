@@ -1,0 +1,100 @@
+"""A server's listening sockets, TLS handshakes and open connections, from ``listen`` to ``drain``.
+
+The servers of viewers and of other edges share it: each brings its protocols and its limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamedge.delivery.http.connections import Connections
+from streamedge.delivery.net.accept import Acceptor, Connect
+from streamedge.delivery.net.tls import TlsConnection
+
+SWEEP_INTERVAL_S = 1.0  # how often connections are checked for timeouts
+BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """The longest handshake, silence between requests, and time in which a peer accepts no bytes.
+
+    ``body_rate``: the slowest body of a request, in bytes a second; 0: any.
+    """
+
+    handshake_s: float
+    idle_s: float
+    stall_s: float
+    body_rate: int = 0
+
+
+class ServerListeners:
+    """``limits`` may be replaced, for open connections too. ``handshakes``: those that run."""
+
+    def __init__(self, acceptor: Acceptor, connections: Connections, limits: TimeLimits) -> None:
+        self.limits = limits
+        self.handshakes: set[TlsConnection] = set()
+        self._acceptor = acceptor
+        self._connections = connections
+        self._listeners: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many sockets listen."""
+        return len(self._listeners)
+
+    async def listen(
+        self,
+        listener: socket.socket,
+        connect: Connect,
+        *,
+        is_proxied: bool = False,
+        reject_response: bytes = b"",
+    ) -> None:
+        """Accepts connections on a bound socket; the other parameters as for ``Acceptor``."""
+        loop = asyncio.get_running_loop()
+        factory = self._acceptor.protocol_factory(
+            connect, is_proxied=is_proxied, reject_response=reject_response
+        )
+        self._listeners.append(listener)
+        self._servers.append(await loop.create_server(factory, sock=listener, backlog=BACKLOG))
+
+    def sweep(self, after: Callable[[], object]) -> None:
+        """Closes idle, slow and stalled connections now and periodically; then calls ``after``."""
+        loop = asyncio.get_running_loop()
+        now_s, limits = loop.time(), self.limits
+        for connection in list(self._connections.open):
+            connection.sweep(now_s, limits.idle_s, limits.stall_s, limits.body_rate)
+        for handshake in list(self.handshakes):
+            if now_s - handshake.began_s > limits.handshake_s:
+                handshake.fail_handshake("it took too long")
+        self._acceptor.sweep(now_s)
+        after()
+        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self.sweep, after)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
+        while self._listeners:
+            # Other processes share the socket; shutdown refuses new connections in all of them.
+            self._listeners.pop().shutdown(socket.SHUT_RDWR)
+        for server in self._servers:
+            server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._acceptor.stop()
+        for handshake in list(self.handshakes):
+            handshake.fail_handshake("the edge is stopping")
+        for connection in list(self._connections.open):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._connections.all_closed()
+        for connection in list(self._connections.open):
+            connection.abort()
+        await self._connections.all_closed()
+        await self._connections.cancel_tasks()
