@@ -81,12 +81,6 @@ def members_before(
     return MembersBefore(result, changed_s)
 
 
-def read_fleet_view(database: ControlDatabase) -> FleetView:
-    """The view now. Raises ControlError."""
-    with database.read() as connection:
-        return fleet_view(connection)
-
-
 def has_waiting_entries(database: ControlDatabase) -> bool:
     """Whether entries of this edge wait to be published; True where that cannot be read."""
     try:
@@ -97,7 +91,7 @@ def has_waiting_entries(database: ControlDatabase) -> bool:
 
 
 def fleet_view(connection: sqlite3.Connection) -> FleetView:
-    """As ``read_fleet_view``, within a transaction."""
+    """The view now, within a transaction."""
     state = connection.execute("SELECT position, line, is_engine_up FROM fleet_state").fetchone()
     if state is None:
         return FleetView(unpublished=count_unpublished(connection))

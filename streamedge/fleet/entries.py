@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-ENTRY_BYTES_MAX = 16 << 20
 _ID_BYTES = 16
 
 

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import pytest
 
 from tests.support.dns.powerdns_server import PowerDnsServer, run_powerdns
-from tests.support.engine.redis_server import RedisServer
+from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.fleet.places import BOSTON, FRANKFURT, PARIS
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
 from tests.support.process.edge_process import pause
@@ -132,12 +132,8 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     settings = conf(0)
     del settings["port"]
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    server = RedisServer(tmp_path / "redis", *options)
-    server.start()
-    try:
+    with run_redis(tmp_path / "redis", *options) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

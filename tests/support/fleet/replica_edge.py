@@ -39,7 +39,6 @@ class ReplicaEdge:
         self.engine = MemoryEngine(server)
         self.written: list[str] = []
         self.copies = 0
-        self.clock_skew_s = 0.0
         self.lines: list[dict[str, Any]] = []
         self.log = cast("Log", RecordedLog(self.lines))
         self.open()

@@ -52,7 +52,6 @@ class SimulatedServer:
         self.is_up = True
         self.checks_ids = True
         self.slow_s = 0.0
-        self.clock_skew_s = 0.0
         self._costs = costs
         self._free_s = 0.0
         self._presences: dict[str, tuple[Presence, float]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 import simpy
 
-from streamedge.control.position import log_of
+from streamedge.control.position import older_of
 from streamedge.fleet.ownership import owners, rank_of, ranks
 from streamedge.fleet.states import EdgeState
 from tests.support.fleet.simulation.edge import Cached, SimulatedEdge
@@ -35,7 +35,6 @@ class Mutations:
     """Mechanisms that are switched off, so that tests see properties fail."""
 
     ignores_need: bool = False
-    ignores_as_of: bool = False
     ignores_unplaced: bool = False
     ignores_history: bool = False  # at reports
     ignores_clock: bool = False  # at requests: only a timer looks at the lease
@@ -116,12 +115,8 @@ class Tier:
             _check(edge, life)
             if answer is not None:
                 version, as_of = answer
-                position = sent
-                local = edge.index.local_position(as_of)
-                if not self._mutations.ignores_as_of:
-                    position = min(sent, local) if log_of(sent) == log_of(local) else local
                 self._count("from_peers")
-                return Cached(version, position)
+                return Cached(version, older_of(sent, edge.index.local_position(as_of)))
         yield self._env.timeout(self._chance.uniform(0.001, 0.03))
         version = self._origin[name]
         yield self._env.timeout(self._chance.uniform(0.001, 0.03))
