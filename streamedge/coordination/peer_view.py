@@ -15,10 +15,8 @@ from streamedge.control.fleet_view import FleetView, MembersBefore, fleet_view, 
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.fleet.members import Member
+from streamedge.fleet.ownership import PREVIOUS_OWNERS_S
 from streamedge.fleet.states import EdgeState
-
-PREVIOUS_OWNER_S = 3600.0
-"""How long after a change of members new owners request from the previous ones."""
 
 
 class WorkerFleetView:
@@ -66,7 +64,7 @@ class WorkerFleetView:
         try:
             with self._database.read() as connection:
                 self._view = fleet_view(connection)
-                since_s = self._clock() - PREVIOUS_OWNER_S
+                since_s = self._clock() - PREVIOUS_OWNERS_S
                 self._before = members_before(connection, self._view.members, since_s)
         except ControlError:
             return  # the next wake-up reads them; the index says that it is behind
@@ -100,7 +98,7 @@ class WorkerFleetView:
     @property
     def previous_members(self) -> Mapping[str, Member]:
         """As ``PeerView.previous_members``."""
-        is_recent = self._clock() < self._before.changed_s + PREVIOUS_OWNER_S
+        is_recent = self._clock() < self._before.changed_s + PREVIOUS_OWNERS_S
         return self._before.members if is_recent else {}
 
     async def has_applied(self, position: int, within_s: float) -> bool:

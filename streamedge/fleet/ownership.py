@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from streamedge.fleet.members import Member, Role
 from streamedge.keys import join_key, key_bytes
 
+PREVIOUS_OWNERS_S = 3600.0
+"""How long after a change of members or tiers new owners request from the previous ones."""
+
 _BITS = 64
 
 

@@ -21,7 +21,7 @@ from math import inf
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.fleet.members import Member
-from streamedge.fleet.ownership import owners, ranks
+from streamedge.fleet.ownership import PREVIOUS_OWNERS_S, owners, ranks
 from streamedge.fleet.states import EdgeState
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -51,9 +51,7 @@ TIER_EXTENT_BYTES = 64 << 20
 """An extent of the cache (``cache.storage.extent``): the part of an object that has one owner."""
 BYPASSES_MAX = 8  # of a worker at a time, so that a tier that fails does not flood the origin
 BYPASS_WAIT_S = 10.0  # for one of them
-PREVIOUS_OWNERS_S = 3600.0
-"""How long after a change of a tier new owners request from the previous ones."""
-PREVIOUS_OWNER_S = 0.5  # for an edge that sends what is cached, or refuses at once
+CACHED_SILENCE_S = 0.5  # for an edge that sends what is cached, or refuses at once
 
 _FIRST_OF_RANGE = re.compile(r"bytes=(\d{1,18})-", re.ASCII)
 # Sent to the other edge as they are; its cache makes those for the origin.
@@ -289,7 +287,7 @@ class TieredUpstream:
             encoded,
             _conditions(request),
             view.local_position,
-            silence_max_s=PREVIOUS_OWNER_S,
+            silence_max_s=CACHED_SILENCE_S,
         )
         if isinstance(outcome, PeerRefusal):
             return None
