@@ -105,7 +105,9 @@ def test_dead_and_draining_edges_get_no_viewers_and_viewers_stay(
         fleet.until(lambda: fleet.location("nyc-1", "large.bin") == frankfurt)
         fleet.command("nyc-1", "fleet", "undrain", "tyo-1")
         fleet.until(lambda: fleet.states("fra-1")["tyo-1"] == "up")
-        fleet.until(lambda: fleet.location("fra-1", "large.bin", "127.0.0.77") == tokyo)
+        # Each request is a new viewer's: a viewer that was sent to an edge stays there.
+        viewers = (f"127.2.{number // 250}.{number % 250 + 1}" for number in range(60_000))
+        fleet.until(lambda: fleet.location("fra-1", "large.bin", next(viewers)) == tokyo)
         for _ in range(6):  # by both workers
             assert fleet.location("fra-1", "large.bin") == ""
 
