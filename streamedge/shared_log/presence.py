@@ -30,7 +30,10 @@ HEAD_INTERVAL_S = 1.0  # at least, between reads of the head for the lag that is
 RETRY_S = 0.2
 CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
 REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
-LOOKS_APART_S = 0.01  # after an entry all edges report at about the same time
+# After an entry all edges report at about the same time, and each edge reads all reports. The
+# delay lets them apply the entry first, and lets one look read most of the reports.
+REPORT_DELAY_S = 0.02
+LOOKS_APART_S = 0.02
 IDLE_LOOKS_APART_S = 0.05  # while nothing here waits for the reports of others
 
 
@@ -173,7 +176,8 @@ class PresenceReporter:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
-            await asyncio.sleep(max(0.0, reported_s + REPORTS_APART_S - self._clock()))
+            pause_s = max(REPORT_DELAY_S, reported_s + REPORTS_APART_S - self._clock())
+            await asyncio.sleep(pause_s)
 
     async def watch(self) -> None:
         """Reads presences whenever an edge has reported, until cancelled."""
