@@ -16,6 +16,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.config.schema.config import Config, RtmpDistributionConfig
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.nearest import NearestEdges
+from streamedge.delivery.rtmp.aggregates import Aggregation
 from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
@@ -112,4 +113,5 @@ def _distributions(
                 access_rules(config, section.trusted_key_groups, section.countries),
                 tuple(compile_pattern(page) for page in section.pages),
                 section.nearest and bool(config.fleet.engine),
+                Aggregation(section.aggregate),
             )

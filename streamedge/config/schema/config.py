@@ -371,6 +371,12 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
         description="Enhanced RTMP codecs (HEVC, AV1, VP9, Opus, AC-3, FLAC): auto sends them to"
         " all clients, strict only to clients that announce them.",
     )
+    aggregate: Literal["auto", "never"] = Field(
+        default="auto",
+        description="Aggregate messages, which carry a second of media and cost the edge least:"
+        " auto sends them to players, but not to relays such as nginx-rtmp and MediaMTX, which do"
+        " not accept them; never sends each frame by itself to all clients.",
+    )
     nearest: bool = Field(
         default=False,
         description="Whether clients that announce that they follow a redirect (capsEx 1, or"

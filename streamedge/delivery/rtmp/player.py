@@ -225,7 +225,12 @@ class Player:
             if not self._context.is_idle:
                 self._stop_sending(StopReason.SOCKET_FULL)
                 return
-            if self._plain_tags > 0 or self._position.time_ms == 0 or self._play.duration_ms == 0:
+            if (
+                self._plain_tags > 0
+                or self._position.time_ms == 0
+                or self._play.duration_ms == 0
+                or not self._context.takes_aggregates
+            ):
                 length_ms = 0
             run = medium.next_run(self._position, length_ms, self._until_ms)
             if isinstance(run, Skip):
@@ -469,6 +474,7 @@ class PlayerContext(Protocol):
     counts: Counts
     timers: CoalescedTimers
     sends_data_start: bool
+    takes_aggregates: bool
 
     async def open_medium(self, name: str) -> Medium:
         """Opens the medium of a stream name, if the viewer may play it. Raises RefusalError."""

@@ -18,6 +18,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.sender import Sender
+from streamedge.delivery.rtmp.aggregates import FFMPEG_FLASH_VERSION, takes_aggregates
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
@@ -45,9 +46,6 @@ PLAYS_MAX = 64  # on one stream: the current play and those appended to it
 LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
 LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
 LOGGED_CHARACTERS_MAX = 1024  # of a name that the client chose
-# FFmpeg handles Data.Start as a separate data stream, and logs a warning each time.
-FFMPEG_FLASH_VERSION = "LNX 9,0,124,2"
-
 TRACE_LINES_MAX = 8  # the innermost lines, in the log line of an internal error
 
 _serial = count(1)
@@ -72,6 +70,7 @@ class RtmpSession(asyncio.Protocol):
         self.counts = context.counts
         self.timers = context.timers
         self.sends_data_start = True
+        self.takes_aggregates = True
         self._context = context
         self._limits = limits
         self._loop = loop
@@ -351,7 +350,13 @@ class RtmpSession(asyncio.Protocol):
             {*event.four_cc_list, *event.video_four_cc_info, *event.audio_four_cc_info}
         )
         self._can_reconnect = event.can_reconnect
+        # FFmpeg handles Data.Start as a separate data stream, and logs a warning each time.
         self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
+        self.takes_aggregates = takes_aggregates(
+            admission.distribution.aggregation,
+            event.flash_version,
+            has_object_encoding="objectEncoding" in event.object,
+        )
         self._log_line(
             "connect",
             application=admission.match.application,

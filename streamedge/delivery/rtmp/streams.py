@@ -22,6 +22,7 @@ from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.access.wildcards import ResourcePattern
 from streamedge.delivery.hosts import Distribution, HostTable
 from streamedge.delivery.nearest import NearestEdges
+from streamedge.delivery.rtmp.aggregates import Aggregation
 from streamedge.delivery.rtmp.protocol.events import Connect
 from streamedge.delivery.rtmp.stream_access import (
     NOT_ALLOWED,
@@ -62,6 +63,7 @@ class RtmpDistribution(Distribution):
     access: AccessRules
     pages: tuple[ResourcePattern, ...] = ()
     nearest: bool = False
+    aggregation: Aggregation = Aggregation.AUTO
 
 
 class Admission(NamedTuple):

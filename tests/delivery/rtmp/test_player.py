@@ -117,6 +117,7 @@ class FakeContext:
         self.counts = Counts()
         self.timers = CoalescedTimers(asyncio.get_running_loop())
         self.sends_data_start = True
+        self.takes_aggregates = True
         self.statuses: list[tuple[int, str]] = []
         self.media: list[tuple[int, int]] = []  # type and time
         self.lines: list[tuple[str, dict[str, object]]] = []

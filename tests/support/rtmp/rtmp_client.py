@@ -27,6 +27,7 @@ AUDIO, VIDEO, DATA, COMMAND, AGGREGATE, USER_CONTROL = 8, 9, 18, 20, 22, 4
 SET_BUFFER_LENGTH, PING_REQUEST, PING_RESPONSE = 3, 6, 7
 MEDIA = (AUDIO, VIDEO, AGGREGATE)
 _TAG_HEADER_BYTES = 11
+FLASH_VERSION = "WIN 32,0,0,465"  # of a Flash Player
 
 
 class Frame(NamedTuple):
@@ -254,6 +255,7 @@ class RtmpClient:
 
     async def connect(self, app: str, **properties: amf0.AmfValue) -> dict[str, Any]:
         """Sends connect; returns the information object. Raises KeyError with its code."""
+        properties = {"flashVer": FLASH_VERSION, **properties}
         self.command("connect", {"app": app, **properties}, transaction=1.0)
         messages = await self.until_named(
             "NetConnection.Connect.Success",
