@@ -8,13 +8,11 @@ its name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from streamedge.cache.objects import VERSION_ONLY, Cache
-from streamedge.cache.reader import Reader
 from streamedge.cache.storage.records import Asset
 from streamedge.errors import (
     CacheFullError,
@@ -28,15 +26,18 @@ from streamedge.media.flv.index import LayoutIndex, TagIndex
 from streamedge.media.flv.layout import FlvLayout
 from streamedge.media.flv.medium import FlvMedium, medium_head
 from streamedge.media.flv.scan_index import ScanIndex
+from streamedge.media.fragment_reader import read_moofs
 from streamedge.media.index_memory import IndexMemory, Lease
 from streamedge.media.medium import Medium, MediumHead
 from streamedge.media.mp3 import head as mp3_head
 from streamedge.media.mp3.head import Mp3Head
 from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.media.mp4.codecs import CodecConfiguration
-from streamedge.media.mp4.moov import locate_moov, parse_moov
+from streamedge.media.mp4.fragment_search import Section
+from streamedge.media.mp4.moov import locate_moov, parse_fragmented, parse_moov
 from streamedge.media.mp4.title import build_title
 from streamedge.media.packager import packaged_asset
+from streamedge.media.parsing import run_parser
 from streamedge.media.sniffing import FileKind, sniff
 from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
@@ -195,14 +196,18 @@ class MediaLibrary:
                 return _Flv(asset, medium_head(flv), ScanIndex(flv, size_bytes))
             if kind is FileKind.MP3:
                 return await run_parser(mp3_head.read_head(size_bytes), reader)
-            moov = await reader.read(
-                await run_parser(locate_moov(size_bytes, self._moov_bytes), reader)
-            )
+            moov_span = await run_parser(locate_moov(size_bytes, self._moov_bytes), reader)
+            moov = await reader.read(moov_span)
+            fragments = None
+            if parse_moov(moov).is_fragmented:
+                fragments = await read_moofs(reader, moov_span.end, self._moov_bytes)
         finally:
             reader.close()
         async with self._build_slots:
             # In a thread, because few bytes can describe many samples.
-            layout = await asyncio.to_thread(build_layout, moov, size_bytes, self._index_bytes)
+            layout = await asyncio.to_thread(
+                build_layout, moov, size_bytes, self._index_bytes, fragments
+            )
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)
         layouts = partial(self._layout_of, asset, head)
@@ -210,9 +215,17 @@ class MediaLibrary:
         return _Flv(packaged, _layout_head(layout), LayoutIndex(layout), layout)
 
 
-def build_layout(moov: bytes, file_size_bytes: int, memory_bytes: int) -> FlvLayout:
+def build_layout(
+    moov: bytes, file_size_bytes: int, memory_bytes: int, fragments: Section | None = None
+) -> FlvLayout:
     """The FLV form of the MP4 with this index. Raises MediaError."""
-    return FlvLayout(build_title(parse_moov(moov), file_size_bytes, memory_bytes))
+    if fragments is None:
+        movie = parse_moov(moov)
+    else:
+        movie = parse_fragmented(moov, fragments.moofs)
+        if fragments.fault:
+            movie = replace(movie, faults=(*movie.faults, f"the MP4 is {fragments.fault}"))
+    return FlvLayout(build_title(movie, file_size_bytes, memory_bytes))
 
 
 def _layout_head(layout: FlvLayout) -> MediumHead:
@@ -247,19 +260,3 @@ def _memory_size_bytes(index: _Index) -> int:
     if isinstance(index, Mp3Head):
         return _MP3_HEAD_BYTES
     return index.index.memory_size_bytes
-
-
-Result = TypeVar("Result")
-
-
-async def run_parser(parser: Generator[Span, bytes, Result], reader: Reader) -> Result:
-    """Runs a parser on a reader. Raises the errors of both."""
-    try:
-        span = next(parser)
-        while True:
-            span = parser.send(await reader.read(span))
-    except StopIteration as stop:
-        result: Result = stop.value
-        return result
-    finally:
-        parser.close()

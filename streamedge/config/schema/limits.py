@@ -139,7 +139,8 @@ class LimitsConfig(Section):
     )
     moov: Annotated[SizeBytes, RESTART] = Field(
         default=64 << 20,
-        description="Largest index (moov box) of an MP4 file.",
+        description="Largest index of an MP4 file: its moov box, and the moof boxes of a fragmented"
+        " one together.",
         ge=1024,
         le=1 << 30,
     )

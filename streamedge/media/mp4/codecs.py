@@ -27,6 +27,9 @@ CODEC_ID_AVC = 7
 CODEC_ID_MP3 = 2
 CODEC_ID_AAC = 10
 
+# ISO/IEC 14496-12 §8.12: the samples are encrypted, and players need a key for them.
+_ENCRYPTED_ENTRIES = frozenset({"encv", "enca"})
+
 _VISUAL_ENTRY_SIZE_BYTES = 78
 _SOUND_ENTRY_SIZE_BYTES = 28
 _SOUND_V1_EXTRA_BYTES = 16
@@ -102,6 +105,8 @@ def parse_stsd(stsd: memoryview, kind: TrackKind) -> tuple[SampleDescription, ..
 def _codec(
     entry: Box, kind: TrackKind, has_quicktime_fields: bool
 ) -> CodecConfiguration | UnsupportedCodec:
+    if entry.type in _ENCRYPTED_ENTRIES:
+        return UnsupportedCodec(f"{entry.type} (encrypted)")
     try:
         if kind is TrackKind.VIDEO:
             return _video(entry)

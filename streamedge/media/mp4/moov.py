@@ -7,13 +7,14 @@ Source: ISO/IEC 14496-12 §8; Apple's QuickTime File Format where MOV differs.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
 
 from streamedge.errors import MediaError
 from streamedge.media.faults import invalid
 from streamedge.media.mp4 import boxes
 from streamedge.media.mp4.edit_list import Edit, parse_elst
+from streamedge.media.mp4.fragments import Fragments, Moof, read_fragments
 from streamedge.spans import Span
 
 FIRST_READ_BYTES = 64 << 10
@@ -45,7 +46,8 @@ class Track:
 @dataclass(frozen=True, slots=True, eq=False)
 class Movie:
     """``duration`` is in ``timescale``. ``is_fragmented``: samples are listed in moof boxes along
-    the file, not (only) here. ``faults`` are the reasons why tracks were left out.
+    the file, not (only) here; ``fragments`` has them, once they are read. ``faults`` are the
+    reasons why tracks or samples were left out.
     """
 
     timescale: int
@@ -53,6 +55,7 @@ class Movie:
     tracks: tuple[Track, ...]
     is_fragmented: bool
     faults: tuple[str, ...] = ()
+    fragments: Fragments = field(default_factory=Fragments)
 
 
 def locate_moov(file_size_bytes: int, limit_bytes: int) -> Generator[Span, bytes, Span]:
@@ -122,6 +125,34 @@ def parse_moov(moov: bytes | memoryview) -> Movie:
                 tracks.append(track)
     is_fragmented = boxes.find(content, "mvex") is not None
     return Movie(timescale, duration, tuple(tracks), is_fragmented, tuple(faults))
+
+
+def parse_fragmented(moov: bytes | memoryview, moofs: Sequence[Moof]) -> Movie:
+    """Reads a whole ``moov`` box, header included, and the ``moof`` boxes of its file.
+
+    Raises MediaError STRUCTURE_INVALID.
+    """
+    movie = parse_moov(moov)
+    data = memoryview(moov)
+    mvex = boxes.find(data[boxes.parse_header(data, len(data)).header_size_bytes :], "mvex")
+    if mvex is None:
+        return movie
+    fragments = read_fragments(
+        mvex,
+        moofs,
+        {track.track_id: track.timescale for track in movie.tracks},
+        starts_in_moov=any(_has_samples(track) for track in movie.tracks),
+    )
+    return replace(movie, fragments=fragments, faults=movie.faults + fragments.faults)
+
+
+def _has_samples(track: Track) -> bool:
+    """Whether the sample table in moov lists samples."""
+    for box_type in "stsz", "stz2":
+        content = boxes.find(track.stbl, box_type)
+        if content is not None and any(content[8:12]):
+            return True
+    return False
 
 
 def _track(trak: memoryview, movie_timescale: int) -> Track | None:

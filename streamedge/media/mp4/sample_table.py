@@ -27,7 +27,7 @@ REPAIRED_ENTRIES_MAX = 1 << 16  # of a table that must be repaired entry by entr
 # A duration above this, as an unsigned number, is a negative correction.
 _DURATION_MAX = (1 << 32) - 1 - 48000 * 10
 # With a composition offset beyond this, the whole table is ignored.
-_COMPOSITION_MAX = 1 << 28
+COMPOSITION_MAX = 1 << 28
 
 Int64Array = NDArray[np.int64]
 UInt32Array = NDArray[np.uint32]
@@ -139,20 +139,21 @@ def _sizes(stbl: memoryview, capacity: int, samples_max: int) -> UInt32Array:
     word = int.from_bytes(content[4:8], "big")
     count = int.from_bytes(content[8:12], "big")
     if not compact and word:
-        return np.full(_check_limit(min(count, capacity), samples_max), word, np.uint32)
+        return np.full(check_limit(min(count, capacity), samples_max), word, np.uint32)
     bits = word & 0xFF if compact else 32
     if bits not in (4, 8, 16, 32):
         raise invalid(f"the MP4 has sample sizes of {bits} bits")
     if (count * bits + 7) // 8 > len(content) - 12:
         raise invalid(f"the MP4's table of sample sizes claims {count} entries, more than it holds")
-    count = _check_limit(min(count, capacity), samples_max)
+    count = check_limit(min(count, capacity), samples_max)
     if bits == 4:
         pairs = np.frombuffer(content, np.uint8, (count + 1) // 2, 12)
         return np.stack((pairs >> 4, pairs & 15), axis=1).reshape(-1)[:count].astype(np.uint32)
     return np.frombuffer(content, f">u{bits // 8}", count, 12).astype(np.uint32)
 
 
-def _check_limit(count: int, samples_max: int) -> int:
+def check_limit(count: int, samples_max: int) -> int:
+    """``count``; raises TooManySamplesError beyond ``samples_max``."""
     if count > samples_max:
         raise TooManySamplesError(
             MediaFault.STRUCTURE_INVALID,
@@ -232,7 +233,7 @@ def _composition(ctts: memoryview | None, samples: int) -> tuple[Int64Array, int
     offsets = table[:, 1].astype(np.int32).astype(np.int64)
     # Some writers have invalid values in the last two entries, but valid ones in the others.
     reliable = offsets[: max(0, len(offsets) - 2)]
-    if len(reliable) and int(np.abs(reliable).max()) > _COMPOSITION_MAX:
+    if len(reliable) and int(np.abs(reliable).max()) > COMPOSITION_MAX:
         return none
     is_used = (table[:, 0] > 0) & (table[:, 0] < 1 << 31)
     shift = max(0, -int(reliable[is_used[: len(reliable)]].min(initial=0)))

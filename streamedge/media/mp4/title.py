@@ -12,7 +12,7 @@ end of the file do not affect those before it. ``Title.faults`` lists the omitte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from streamedge.media.mp4.codecs import (
     parse_stsd,
 )
 from streamedge.media.mp4.edit_list import apply_edits
+from streamedge.media.mp4.fragments import Run, start_at_edit, with_fragments
 from streamedge.media.mp4.moov import Movie, Track
 from streamedge.media.mp4.sample_table import (
     SAMPLES_MAX,
@@ -168,7 +169,8 @@ def _nothing_to_play(
 ) -> MediaError:
     if is_empty and movie.is_fragmented:
         return MediaError(
-            MediaFault.NO_SUPPORTED_TRACK, "a fragmented MP4, which cannot be played yet"
+            MediaFault.NO_SUPPORTED_TRACK,
+            "the fragmented MP4 has no samples: its recording or upload was not finished",
         )
     if faults:
         return invalid("; ".join(faults))
@@ -202,9 +204,8 @@ def _read_track(
 
     None when the track is empty.
     """
-    table = read_sample_table(
-        track.stbl, always_sync=kind is TrackKind.AUDIO, samples_max=samples_max
-    )
+    runs = movie.fragments.runs.get(track.track_id, ())
+    table = _sample_table(track, runs, kind, movie, samples_max)
     if table.count == 0:
         return None
     faults: list[str] = []
@@ -212,15 +213,20 @@ def _read_track(
     if table.count == 0:
         raise invalid("none of its samples has a description that can be played")
     _check_times(table, track)
-    edited_rows = apply_edits(
-        table,
-        # Without edits if the tables contradict each other, as in FFmpeg.
-        () if table.is_overfull else track.edits,
-        timescale=track.timescale,
-        movie_timescale=movie.timescale,
-        is_audio=kind is TrackKind.AUDIO,
-        rows_max=samples_max,
-    )
+    if runs:
+        edited_rows = start_at_edit(
+            table, track.edits, timescale=track.timescale, movie_timescale=movie.timescale
+        )
+    else:
+        edited_rows = apply_edits(
+            table,
+            # Without edits if the tables contradict each other, as in FFmpeg.
+            () if table.is_overfull else track.edits,
+            timescale=track.timescale,
+            movie_timescale=movie.timescale,
+            is_audio=kind is TrackKind.AUDIO,
+            rows_max=samples_max,
+        )
     rows, dts, pts = edited_rows
     is_in_file = table.offset[rows] + table.size_bytes[rows] <= file_size_bytes
     has_data = table.size_bytes[rows] > 0
@@ -261,6 +267,20 @@ def _read_track(
         last_ms + int(_milliseconds(np.array([last_duration]), track.timescale)[0]),
         rate=len(rows) * track.timescale / presented if presented > 0 else 0.0,
         faults=tuple(faults),
+    )
+
+
+def _sample_table(
+    track: Track, runs: Sequence[Run], kind: TrackKind, movie: Movie, samples_max: int
+) -> SampleTable:
+    """The samples of a track in moov and in fragments."""
+    always_sync = kind is TrackKind.AUDIO
+    table = read_sample_table(track.stbl, always_sync=always_sync, samples_max=samples_max)
+    if not runs:
+        return table
+    shift = movie.fragments.shift_s * track.timescale
+    return with_fragments(
+        table, runs, shift=shift, always_sync=always_sync, samples_max=samples_max
     )
 
 

@@ -49,6 +49,12 @@ def _lying_tables() -> bytes:
     return bytes(data)
 
 
+def _unfinished_recording() -> bytes:
+    """A fragmented MP4 without fragments."""
+    data = sample_file("fragmented")
+    return data[: data.index(b"moof") - 4]
+
+
 MEDIA: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty.mp4": (lambda: b"", REFUSED[1]),
     "text.mp4": (lambda: b"This is no film at all.\n" * 100, REFUSED[1]),
@@ -57,7 +63,7 @@ MEDIA: dict[str, tuple[Callable[[], bytes], str]] = {
     "lying.mp4": (_lying_tables, REFUSED[1]),
     "large-moov.mp4": (lambda: avc_mp4([b"\0\0\0\x01e"] * 80_000, 40), REFUSED[1]),
     "mjpeg.mov": (lambda: sample_file("unsupported"), REFUSED[2]),
-    "fragmented.mp4": (lambda: sample_file("fragmented"), REFUSED[2]),
+    "no-fragments.mp4": (_unfinished_recording, REFUSED[2]),
     "head-only.flv": (lambda: sample_file("film.flv")[:13], REFUSED[2]),
     "no-frames.mp3": (lambda: b"ID3\4\0\0\0\0\0\0" + b"\xff\xfb" + bytes(300_000), REFUSED[1]),
     "text.flv": (lambda: b"FLV\x01\x05\0\0\0\x09\0\0\0\0" + b"x" * 1000, REFUSED[2]),

@@ -121,7 +121,7 @@ def test_dolby_codecs_are_read(four_cc: str) -> None:
     ("entry", "kind", "name"),
     [
         (visual_entry("mp4v"), TrackKind.VIDEO, "mp4v"),
-        (visual_entry("encv"), TrackKind.VIDEO, "encv"),
+        (visual_entry("encv"), TrackKind.VIDEO, "encv (encrypted)"),
         (visual_entry("avc1"), TrackKind.VIDEO, "avc1 without avcC"),
         (visual_entry("\x00\x00\x00\x01"), TrackKind.VIDEO, r"'\x00\x00\x00\x01'"),
         (sound_entry("sowt"), TrackKind.AUDIO, "sowt"),

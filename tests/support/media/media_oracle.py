@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeVar
 import av
 
 from streamedge.media.flv.layout import FlvLayout
-from streamedge.media.mp4.moov import locate_moov, parse_moov
+from streamedge.media.mp4.fragment_search import Budget, Section, walk_section
+from streamedge.media.mp4.moov import locate_moov, parse_fragmented, parse_moov
 from streamedge.media.mp4.title import Title, build_title
 from streamedge.spans import Span
 
@@ -37,7 +38,17 @@ def feed(parser: Generator[Span, bytes, Result], data: bytes) -> tuple[Result, l
 
 def title_of(data: bytes) -> Title:
     moov, _ = feed(locate_moov(len(data), MOOV_LIMIT_BYTES), data)
-    return build_title(parse_moov(data[moov.start : moov.end]), len(data))
+    movie = parse_moov(data[moov.start : moov.end])
+    if movie.is_fragmented:
+        fragments = fragments_of(data, moov.end)
+        movie = parse_fragmented(data[moov.start : moov.end], fragments.moofs)
+    return build_title(movie, len(data))
+
+
+def fragments_of(data: bytes, start: int) -> Section:
+    """The fragments from ``start`` on, read box by box."""
+    walk = walk_section(len(data), Span(start, len(data)), Budget(MOOV_LIMIT_BYTES))
+    return feed(walk, data)[0]
 
 
 def sources_of(layout: FlvLayout, span: Span, data: bytes) -> list[bytes]:
