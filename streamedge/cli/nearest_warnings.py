@@ -32,7 +32,7 @@ def nearest_warnings(config: Config) -> Iterator[str]:
     if config.edge.location is None or not config.edge.addresses:
         yield "no viewer is redirected to this edge: set edge.location and edge.addresses"
     for section in sections:
-        if isinstance(section, WebDistributionConfig) and config.listen.https:
+        if isinstance(section, WebDistributionConfig) and config.serves_https:
             yield from _certificate_warnings(config, section)
 
 

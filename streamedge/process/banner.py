@@ -33,11 +33,7 @@ def _lines(config: Config) -> Iterator[str]:
     for distribution in config.distributions:
         if not distribution.enabled:
             continue
-        scheme, listeners = "rtmp", config.listen.rtmp
-        if not isinstance(distribution, RtmpDistributionConfig):
-            secure = bool(config.listen.https)
-            scheme = "https" if secure else "http"
-            listeners = config.listen.https if secure else config.listen.http
+        scheme, listeners = _scheme_and_listeners(config, distribution)
         if not listeners:
             continue
         host = _host(distribution, listeners[0])
@@ -49,6 +45,20 @@ def _lines(config: Config) -> Iterator[str]:
                 yield f'  ffplay "{scheme}://{host}/{application}/{stream}"'
             else:
                 yield f"  curl -O {scheme}://{host}/{quote(name)}"
+
+
+def _scheme_and_listeners(
+    config: Config, distribution: AnyDistributionConfig
+) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """Where a distribution is served: by addresses of its own, or by mixed ones."""
+    listen = config.listen
+    if isinstance(distribution, RtmpDistributionConfig):
+        if listen.rtmps and not listen.rtmp and not listen.mixed:
+            return "rtmps", listen.rtmps
+        return "rtmp", listen.rtmp or listen.mixed
+    if config.serves_https:
+        return "https", listen.https or listen.mixed
+    return "http", listen.http or listen.mixed
 
 
 def stream_name(name: str) -> str:

@@ -1,9 +1,9 @@
 """TLS certificates for viewers: selection by host name, and renewal without a restart.
 
-All connections start with one front context. A callback then selects the context of the certificate
+Connections start with a front context. A callback then selects the context of the certificate
 for the requested name (SNI, RFC 6066 §3), or of the first certificate. A connection made for one
 host carries requests for other hosts only if its certificate covers them (RFC 9110 §4.3.3, §7.4).
-The front context is created once, before workers are forked, and never replaced: all workers have
+The front contexts are created once, before workers are forked, and never replaced: all workers have
 the same ticket keys, so a viewer can resume a session with any of them.
 
 ALPN (RFC 7301) offers HTTP/2 for the hosts that ``offers_http2`` names, and HTTP/1.1 for all.
@@ -100,9 +100,9 @@ class Certificates:
         offers_http2: Callable[[str], bool] = lambda _host: True,
     ) -> None:
         self.use(load_pairs(file_pairs), offers_http2)
-        self.front = _context()
-        self.front.sslobject_class = NamedTls
-        self.front.sni_callback = self._choose
+        self.front = self._front_context(SESSION_TICKETS)
+        self.front_without_tickets = self._front_context(0)
+        """For clients of RTMPS: rtmpdump fails at a ticket of TLS 1.3."""
 
     def use(self, pairs: Sequence[LoadedPair], offers_http2: Callable[[str], bool]) -> None:
         """Replaces all certificates, and which hosts have HTTP/2 ("" for no name)."""
@@ -139,6 +139,13 @@ class Certificates:
                 CertificateChange(files.certificate, loaded[number].names, loaded[number].expires)
             )
         return changes if pairs is self._file_pairs else []
+
+    def _front_context(self, tickets: int) -> ssl.SSLContext:
+        context = _context()
+        context.num_tickets = tickets
+        context.sslobject_class = NamedTls
+        context.sni_callback = self._choose
+        return context
 
     def context_for(self, name: str | None) -> ssl.SSLContext:
         """The context for a host name: its certificate's, or the first one's."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from streamedge.config.schema.config import Config, ListenConfig
 
@@ -26,6 +27,8 @@ class WorkerListeners:
     rtmp: tuple[socket.socket, ...]
     https: tuple[socket.socket, ...] = ()
     fleet: tuple[socket.socket, ...] = ()
+    rtmps: tuple[socket.socket, ...] = ()
+    mixed: tuple[socket.socket, ...] = ()
 
 
 def bind_listeners(
@@ -34,19 +37,27 @@ def bind_listeners(
     workers: int,
     https: Sequence[Address] = (),
     fleet: Sequence[Address] = (),
+    rtmps: Sequence[Address] = (),
+    mixed: Sequence[Address] = (),
 ) -> list[WorkerListeners]:
     """Binds every address once for each worker. Raises OSError, with the address in its text."""
-    for address in (*http, *https, *rtmp, *fleet):
+    kinds = (http, rtmp, https, fleet, rtmps, mixed)
+    for address in chain(*kinds):
         # SO_REUSEPORT would let a second edge share the address: check that it is free.
         _bind(address, shared=False).close()
-    first = WorkerListeners(
-        *(tuple(_listen(address) for address in each) for each in (http, rtmp, https, fleet))
-    )
+    first = WorkerListeners(*(tuple(_listen(address) for address in each) for each in kinds))
     others = [
         WorkerListeners(
             *(
                 tuple(_listen(address_of(bound)) for bound in each)
-                for each in (first.http, first.rtmp, first.https, first.fleet)
+                for each in (
+                    first.http,
+                    first.rtmp,
+                    first.https,
+                    first.fleet,
+                    first.rtmps,
+                    first.mixed,
+                )
             )
         )
         for _worker in range(1, workers)
@@ -67,6 +78,8 @@ def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.soc
             "http": tuple(map(address_of, own.http)),
             "https": tuple(map(address_of, own.https)),
             "rtmp": tuple(map(address_of, own.rtmp)),
+            "rtmps": tuple(map(address_of, own.rtmps)),
+            "mixed": tuple(map(address_of, own.mixed)),
             "fleet": address_of(own.fleet[0]) if own.fleet else None,
             "admin": address_of(admin),
         }
@@ -77,8 +90,8 @@ def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.soc
 def proxied_listeners(listen: ListenConfig, own: WorkerListeners) -> frozenset[socket.socket]:
     """The worker's sockets whose connections begin with a PROXY header."""
     bound = zip(
-        (*listen.http, *listen.https, *listen.rtmp),
-        (*own.http, *own.https, *own.rtmp),
+        (*listen.http, *listen.https, *listen.rtmp, *listen.rtmps, *listen.mixed),
+        (*own.http, *own.https, *own.rtmp, *own.rtmps, *own.mixed),
         strict=True,
     )
     return frozenset(listener for address, listener in bound if address in listen.proxy_protocol)

@@ -87,6 +87,8 @@ def serve(config: Config, file: Path) -> int:
             workers,
             listen.https,
             [listen.fleet] if listen.fleet is not None and config.fleet.engine else [],
+            listen.rtmps,
+            listen.mixed,
         )
         admin = bind_admin(config.listen.admin)
         certificates = _certificates(config)
@@ -95,7 +97,7 @@ def serve(config: Config, file: Path) -> int:
         print(f"streamedge: cannot load the country database: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     except StreamEdgeError as exc:
-        print(f"streamedge: cannot serve HTTPS: {exc}", file=sys.stderr)  # noqa: T201
+        print(f"streamedge: cannot serve TLS: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     except OSError as exc:
         print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
@@ -142,7 +144,7 @@ def serve(config: Config, file: Path) -> int:
     bound = with_bound_addresses(config, listeners[0], admin)
     addresses = {
         name: [format_address(address) for address in getattr(bound.listen, name)]
-        for name in ("http", "https", "rtmp")
+        for name in ("http", "https", "rtmp", "rtmps", "mixed")
     }
     log.event(
         "edge_starting", **addresses, admin=format_address(bound.listen.admin), workers=workers
@@ -401,8 +403,8 @@ class Supervisor:
 
 
 def _certificates(config: Config) -> Certificates | None:
-    """The certificates of all workers; None without HTTPS listeners."""
-    if not config.listen.https:
+    """The certificates of all workers; None without listeners for TLS."""
+    if not config.serves_tls:
         return None
     from streamedge.process.certificates import Certificates, configured_files, http2_hosts  # noqa: PLC0415  # plain HTTP starts without it
 

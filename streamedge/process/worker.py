@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from streamedge.control.fleet_positions import FleetPositions
     from streamedge.coordination.shared_writes import SharedWrites
     from streamedge.delivery.http.server import WebServer
+    from streamedge.delivery.mixed_server import MixedServer
     from streamedge.delivery.rtmp.server import RtmpServer
     from streamedge.process.apply_config import ConfigApplier
     from streamedge.process.certificates import Certificates
@@ -68,7 +69,7 @@ class WorkerContext:
 
     number: int
     listeners: WorkerListeners
-    certificates: Certificates | None  # None without HTTPS listeners
+    certificates: Certificates | None  # None without listeners for TLS
     countries: CountryDatabase
     shared: SharedState
     lifeline: int  # a pipe that becomes readable when the supervisor ends
@@ -149,7 +150,7 @@ async def _serve_viewers(
 
     rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end, nearest)
     traffic.subscribe(rtmp.direct)
-    await rtmp.start(context.listeners.rtmp, proxied)
+    mixed = await _start_media(context, config, web, rtmp, log, counts, end)
     components = WorkerComponents(
         web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers, writes
     )
@@ -178,12 +179,35 @@ async def _serve_viewers(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain(traffic, (web, rtmp, peers, *([] if writes is None else [writes])), aborting)
+    await _drain(
+        traffic, (web, rtmp, mixed, peers, *([] if writes is None else [writes])), aborting
+    )
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await _close(cache, applier, peers, writes, write_queue)
     counts.flush()
     log.event("worker_down")
+
+
+async def _start_media(
+    context: WorkerContext,
+    config: Config,
+    web: WebServer,
+    rtmp: RtmpServer,
+    log: Log,
+    counts: Counts,
+    descriptors_end: int,
+) -> MixedServer:
+    """Starts the listeners of RTMP, and those that it shares with HTTP."""
+    from streamedge.build.mixed import mixed_server  # noqa: PLC0415
+
+    proxied = proxied_listeners(config.listen, context.listeners)
+    certificates = context.certificates
+    front = None if certificates is None else certificates.front_without_tickets
+    mixed = mixed_server(config, web, rtmp, front, log, counts, descriptors_end)
+    await rtmp.start(context.listeners.rtmp, proxied)
+    await mixed.start(context.listeners.mixed, context.listeners.rtmps, proxied)
+    return mixed
 
 
 async def _close(
@@ -345,7 +369,7 @@ def _on_signals(
 
 async def _drain(
     traffic: WorkerTraffic,
-    servers: Sequence[WebServer | RtmpServer | WorkerPeers | WorkerWrites],
+    servers: Sequence[WebServer | RtmpServer | MixedServer | WorkerPeers | WorkerWrites],
     aborting: asyncio.Event,
 ) -> None:
     """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""

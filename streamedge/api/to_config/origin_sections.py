@@ -205,7 +205,7 @@ class OriginSections:
         is_https = policy == "https-only"
         variants = []
         if policy == "match-viewer":
-            is_https = needs_https or bool(self._inventory.from_file.listen.https)
+            is_https = needs_https or self._inventory.from_file.serves_https
             variants.append("https" if is_https else "http")
         scheme, port, default_port = (
             ("https", server.get("HTTPSPort", 443), 443)

@@ -155,8 +155,8 @@ def _behavior(builder: _Builder, document: Document, number: int) -> dict[str, A
         raise not_offered(f"{where}: GrpcConfig")
     viewer_protocol = required(document, "ViewerProtocolPolicy")
     needs_https = viewer_protocol != "allow-all"
-    listen = builder.inventory.from_file.listen
-    if needs_https and not listen.https and not listen.proxies:
+    from_file = builder.inventory.from_file
+    if needs_https and not from_file.serves_https and not from_file.listen.proxies:
         text = "this edge does not listen for HTTPS and has no proxy in front of it"
         raise invalid(f"{where}: ViewerProtocolPolicy: {text}")
     policies = _policies(builder, document, number, where)

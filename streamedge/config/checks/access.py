@@ -86,7 +86,7 @@ def _proxies(document: dict[str, object]) -> Iterator[Mistake]:
         return
     listeners = [
         address
-        for name in ("http", "https", "rtmp")
+        for name in ("http", "https", "rtmp", "rtmps", "mixed")
         for address in _addresses(listen.get(name, ListenConfig.model_fields[name].default))
     ]
     for index, entry in enumerate(proxied):

@@ -131,7 +131,7 @@ def _buckets_unreachable(document: dict[str, object]) -> Iterator[Mistake]:
 def _addresses(listen: dict[str, object]) -> Iterator[tuple[Key, tuple[str, int]]]:
     """Every listen address, including the defaults of missing keys."""
     places: list[tuple[Key, object]] = []
-    for name in ("http", "https", "rtmp"):
+    for name in ("http", "https", "rtmp", "rtmps", "mixed"):
         value = listen.get(name, ListenConfig.model_fields[name].default)
         if isinstance(value, list | tuple):
             places += [(("listen", name, index), entry) for index, entry in enumerate(value)]

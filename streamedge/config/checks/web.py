@@ -50,9 +50,10 @@ def web_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _https_incomplete(document: dict[str, object]) -> Iterator[Mistake]:
-    if table(document.get("listen")).get("https") and not document.get("certificates"):
-        text = "no certificate to show: a [[certificates]] table is missing"
-        yield Mistake(("listen", "https"), text)
+    for name in ("https", "rtmps"):
+        if table(document.get("listen")).get(name) and not document.get("certificates"):
+            text = "no certificate to show: a [[certificates]] table is missing"
+            yield Mistake(("listen", name), text)
 
 
 def _tls_of_origins(document: dict[str, object]) -> Iterator[Mistake]:
@@ -187,7 +188,9 @@ def _rules(
             advice = nearest(policy, names, f"known: {quoted_list(names)}{beside}")
             yield Mistake((*key, name), f"no policy has the name {short(policy)}; {advice}")
     needs_tls = string(rules, "viewer_protocol") in {"https-only", "redirect-to-https"}
-    if needs_tls and not table(document.get("listen")).get("https"):
+    listen = table(document.get("listen"))
+    has_https = listen.get("https") or (listen.get("mixed") and document.get("certificates"))
+    if needs_tls and not has_https:
         yield Mistake((*key, "viewer_protocol"), "no HTTPS listener: listen.https is empty")
     if rules.keys() & {"methods", "origin"}:
         yield from _unsupported_methods(document, key, rules, inherited)

@@ -162,6 +162,15 @@ class ListenConfig(Section):
     rtmp: Annotated[Addresses, RESTART] = Field(
         default=(("127.0.0.1", 1935),), description="Addresses that serve rtmp distributions."
     )
+    rtmps: Annotated[Addresses, RESTART] = Field(
+        default=(), description="Addresses that serve rtmp distributions over TLS 1.2 and 1.3."
+    )
+    mixed: Annotated[Addresses, RESTART] = Field(
+        default=(),
+        description="Addresses that serve all distributions: RTMP and HTTP, and with a certificate"
+        " both over TLS as well; the first byte of a connection decides.",
+        examples=["0.0.0.0:80", "0.0.0.0:443", "0.0.0.0:1935"],
+    )
     proxies: Annotated[Networks, RESTART] = Field(
         default=(),
         description="Networks of the proxies in front of this edge: X-Forwarded-For,"
@@ -170,8 +179,8 @@ class ListenConfig(Section):
     )
     proxy_protocol: Annotated[Addresses, RESTART] = Field(
         default=(),
-        description="Addresses of http, https and rtmp on which each connection begins with a PROXY"
-        " header, version 1 or 2.",
+        description="Addresses of http, https, rtmp, rtmps and mixed on which each connection"
+        " begins with a PROXY header, version 1 or 2.",
     )
     fleet: Annotated[Address | None, RESTART] = Field(
         default=None,
@@ -186,7 +195,7 @@ class ListenConfig(Section):
 
 
 class CertificateConfig(Section):
-    """A certificate of the HTTPS listeners."""
+    """A certificate of the listeners for TLS."""
 
     certificate: LocalPath = Field(
         description="PEM file with the certificate and its chain; it is used for its DNS names."
@@ -398,7 +407,7 @@ class Config(Section):
     limits: LimitsConfig = LimitsConfig()
     certificates: Annotated[tuple[CertificateConfig, ...], Strict(False)] = Field(
         default=(),
-        description="Certificates of the HTTPS listeners, by host name.",
+        description="Certificates of https, rtmps and mixed, by host name.",
         max_length=1024,
     )
     public_keys: dict[Name, PublicKeyConfig] = Field(
@@ -427,3 +436,13 @@ class Config(Section):
     distributions: Annotated[tuple[AnyDistributionConfig, ...], Strict(False)] = Field(
         default=(), description="What is served, and how.", max_length=1024
     )
+
+    @property
+    def serves_https(self) -> bool:
+        """Whether viewers reach web distributions over TLS."""
+        return bool(self.listen.https or (self.listen.mixed and self.certificates))
+
+    @property
+    def serves_tls(self) -> bool:
+        """Whether any listener for viewers needs the certificates."""
+        return self.serves_https or bool(self.listen.rtmps)

@@ -23,7 +23,7 @@ from streamedge.delivery.http.http2.connection import Http2Connection
 from streamedge.delivery.http.http2.engine import Ended, ErrorCode
 from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
 from streamedge.delivery.http.response.response import ResponseHead
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
@@ -101,6 +101,12 @@ class WebServer:
                 await self._listeners.listen(listener, connect, is_proxied=listener in proxied)
         self._listeners.sweep(self._count_connections)
 
+    def route(self, *, is_http2: bool) -> Route:
+        """Where other listeners hand over connections that speak HTTP."""
+        if is_http2:
+            return Route(self._acceptor, self._serve_http2)
+        return Route(self._acceptor, self._serve, TOO_MANY)
+
     def limit(
         self,
         handshake_s: float,
@@ -116,11 +122,12 @@ class WebServer:
     def _serve(self, peer: Peer, on_close: OnClose) -> Http1Connection:
         return Http1Connection(self.handler, self._connections, peer, on_close)
 
+    def _serve_http2(self, peer: Peer, on_close: OnClose) -> Http2Connection:
+        return Http2Connection(self.handler, self._connections, peer, on_close, self._http2_failed)
+
     def _serve_secure(self, peer: Peer, protocol: str | None) -> asyncio.Protocol:
         if protocol == "h2":
-            return Http2Connection(
-                self.handler, self._connections, peer, _nothing, self._http2_failed
-            )
+            return self._serve_http2(peer, _nothing)
         return self._serve(peer, _nothing)
 
     @property

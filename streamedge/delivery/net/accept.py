@@ -44,6 +44,15 @@ Connect = Callable[[Peer, OnClose], asyncio.Protocol]
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Where connections of one protocol go: ``connect`` serves them, ``acceptor`` counts them."""
+
+    acceptor: Acceptor
+    connect: Connect
+    reject_response: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class AcceptRules:
     """Which PROXY headers are accepted, and how many connections may be open.
 

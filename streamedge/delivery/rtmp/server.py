@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
 from streamedge.delivery.rtmp.context import RtmpLimits, ServerContext, Session
 from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
@@ -61,6 +61,11 @@ class RtmpServer:
             factory = self._acceptor.protocol_factory(self._connect, is_proxied=listener in proxied)
             self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
         self._sweep_sessions()
+
+    @property
+    def route(self) -> Route:
+        """Where other listeners hand over connections that speak RTMP."""
+        return Route(self._acceptor, self._connect)
 
     def limit(self, limits: RtmpLimits, per_address_max: int) -> None:
         """Sets the limits of clients that connect from now on."""

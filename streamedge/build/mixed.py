@@ -1,0 +1,40 @@
+"""Builds the server of the addresses that HTTP and RTMP share."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from streamedge.config.schema.config import Config
+from streamedge.delivery.mixed_server import MixedServer
+from streamedge.delivery.net.accept import AcceptRules
+from streamedge.delivery.net.protocol_detection import DetectedProtocol
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+
+if TYPE_CHECKING:
+    from streamedge.delivery.http.server import WebServer
+    from streamedge.delivery.rtmp.server import RtmpServer
+
+
+def mixed_server(
+    config: Config,
+    web: WebServer,
+    rtmp: RtmpServer,
+    context: ssl.SSLContext | None,
+    log: Log,
+    counts: Counts,
+    descriptors_end: int,
+) -> MixedServer:
+    """The server of ``listen.mixed`` and ``listen.rtmps``. ``context``: None without TLS."""
+    rules = AcceptRules(
+        config.listen.proxies,
+        waiting_max=config.limits.http_connections,
+        descriptors_end=descriptors_end,
+    )
+    routes = {
+        DetectedProtocol.RTMP: rtmp.route,
+        DetectedProtocol.HTTP: web.route(is_http2=False),
+        DetectedProtocol.HTTP2: web.route(is_http2=True),
+    }
+    return MixedServer(routes, context, rules, log, counts, handshake_s=config.limits.tls_handshake)

@@ -1,0 +1,97 @@
+"""The server of addresses that several protocols share: ``listen.mixed`` and ``listen.rtmps``.
+
+It accepts connections and hands them over when their protocol is known; the servers of HTTP and
+RTMP own them from then on, with their limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Collection, Mapping, Sequence
+
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, Route
+from streamedge.delivery.net.protocol_detection import DetectedProtocol, ProtocolDetector
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counts
+
+SWEEP_INTERVAL_S = 1.0
+BACKLOG = 4096
+
+
+class MixedServer:
+    """Accepts from ``start`` to ``drain``.
+
+    ``routes``: the protocols of mixed addresses; ``context``: of TLS, None without a certificate.
+    ``handshake_s``: the time in which a connection must send its first bytes, or a TLS handshake.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[DetectedProtocol, Route],
+        context: ssl.SSLContext | None,
+        rules: AcceptRules,
+        log: Log,
+        counts: Counts,
+        *,
+        handshake_s: float,
+    ) -> None:
+        self.handshake_s = handshake_s
+        self._acceptor = Acceptor("mixed", rules, log, counts)
+        media: dict[DetectedProtocol, Route] = {
+            protocol: route
+            for protocol, route in routes.items()
+            if protocol in {DetectedProtocol.RTMP, DetectedProtocol.RTMPE}
+        }
+        limit = rules.waiting_max
+        self._mixed = ProtocolDetector(
+            self._acceptor, routes, context, log, counts, waiting_max=limit
+        )
+        self._rtmps = ProtocolDetector(
+            self._acceptor, media, context, log, counts, waiting_max=limit
+        )
+        self._listeners: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def start(
+        self,
+        mixed: Sequence[socket.socket],
+        rtmps: Sequence[socket.socket],
+        proxied: Collection[socket.socket] = (),
+    ) -> None:
+        """Starts to accept. Connections of ``proxied`` listeners begin with a PROXY header."""
+        for listener in mixed:
+            await self._listen(listener, self._mixed.connect, is_proxied=listener in proxied)
+        for listener in rtmps:
+            await self._listen(listener, self._rtmps.connect_tls, is_proxied=listener in proxied)
+        if self._listeners:
+            self._sweep_connections()
+
+    async def drain(self, _timeout_s: float) -> None:
+        """Stops accepting, and closes the connections that no server has yet."""
+        while self._listeners:
+            # Other processes share the socket: this refuses new clients in all of them.
+            self._listeners.pop().shutdown(socket.SHUT_RDWR)
+        for server in self._servers:
+            server.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._acceptor.stop()
+        for detector in (self._mixed, self._rtmps):
+            detector.stop()
+
+    async def _listen(self, listener: socket.socket, connect: Connect, *, is_proxied: bool) -> None:
+        loop = asyncio.get_running_loop()
+        factory = self._acceptor.protocol_factory(connect, is_proxied=is_proxied)
+        self._listeners.append(listener)
+        self._servers.append(await loop.create_server(factory, sock=listener, backlog=BACKLOG))
+
+    def _sweep_connections(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for detector in (self._mixed, self._rtmps):
+            detector.sweep(now_s, self.handshake_s)
+        self._acceptor.sweep(now_s)
+        self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_connections)

@@ -1,0 +1,173 @@
+"""Journeys: real clients over RTMP and RTMPS, on addresses of their own and on mixed ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificate_authority import CertificateAuthority
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.ports import free_ports
+from tests.support.rtmp.rtmp_media import expected, sample_file
+from tests.support.rtmp.rtmp_players import (
+    FFMPEG_5,
+    FFMPEG_9,
+    expected_packets,
+    ffmpeg,
+    flv_packets,
+    packets,
+    rtmpdump,
+)
+
+TEXT = b"text over HTTP\n"
+STREAM = "cfx/st/mp4:film.mp4"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A running edge with a mixed and an rtmps address; ``root`` is the CA's certificate."""
+
+    edge: EdgeProcess
+    mixed: int
+    rtmps: int
+    root: Path
+
+    def base(self, transport: str) -> str:
+        """The URL of an address: "rtmp" or "rtmps" of the mixed one, or "own rtmps"."""
+        if transport == "own rtmps":
+            return f"rtmps://localhost:{self.rtmps}"
+        return f"{transport}://localhost:{self.mixed}"
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
+    folder = tmp_path_factory.mktemp("transports")
+    films = folder / "films"
+    films.mkdir()
+    (films / "film.mp4").write_bytes(sample_file("film.mp4"))
+    (films / "a.txt").write_bytes(TEXT)
+    authority = CertificateAuthority(folder)
+    mixed, rtmps = free_ports(2)
+    with run_edge(
+        folder / "edge",
+        f'[origins.main]\ntype = "directory"\npath = "{films}"\n',
+        limits='rtmp_ahead = "24h"\nrtmp_handshake = "2s"\ntls_handshake = "2s"',
+        listen=f'mixed = ["127.0.0.1:{mixed}"]\nrtmps = ["127.0.0.1:{rtmps}"]',
+        certificate=authority.issue("localhost"),
+        workers=2,
+    ) as edge:
+        yield Ports(edge, mixed, rtmps, authority.root)
+
+
+TRANSPORTS = ["rtmp", "rtmps", "own rtmps"]
+
+
+@pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg-5.1", "ffmpeg-9"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_ffmpeg_receives_every_frame(ports: Ports, transport: str, exe: str) -> None:
+    options = ("-ca_file", str(ports.root)) if "rtmps" in transport else ()
+    result = await ffmpeg(f"{ports.base(transport)}/{STREAM}", exe=exe, options=options)
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == expected_packets(expected("film.mp4"))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_rtmpdump_receives_every_frame(ports: Ports, transport: str, tmp_path: Path) -> None:
+    """Over TLS 1.3, whose session tickets it cannot read: the edge sends none."""
+    await rtmpdump(f"{ports.base(transport)}/{STREAM}", tmp_path / "got.flv")
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
+
+
+@pytest.mark.parametrize("transport", ["rtmp", "rtmps"])
+def test_mpv_plays(ports: Ports, transport: str) -> None:
+    completed = subprocess.run(
+        [
+            *("mpv", "--no-config", "--ytdl=no", "--vo=null", "--ao=null", "--frames=20"),
+            *("--tls-verify=no", f"{ports.base(transport)}/{STREAM}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stdout
+
+
+@pytest.mark.parametrize(
+    ("scheme", "option", "version"),
+    [
+        ("http", "--http1.1", "1.1"),
+        ("https", "--http1.1", "1.1"),
+        ("https", "--http2", "2"),
+        ("https", "--no-alpn", "1.1"),
+    ],
+)
+def test_curl_gets_objects_of_a_mixed_address(
+    ports: Ports, scheme: str, option: str, version: str
+) -> None:
+    completed = subprocess.run(
+        [
+            *("curl", "-sSf", option, "--cacert", str(ports.root)),
+            *("-w", "%{http_version}", f"{scheme}://localhost:{ports.mixed}/a.txt"),
+        ],
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert completed.stdout == TEXT + version.encode()
+
+
+def test_tls_for_rtmp_alone_does_not_serve_http(ports: Ports) -> None:
+    completed = subprocess.run(
+        ["curl", "-sS", "--cacert", str(ports.root), f"https://localhost:{ports.rtmps}/a.txt"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert completed.returncode != 0
+    ports.edge.await_log("protocol_unknown")
+
+
+def test_clients_get_no_session_tickets(ports: Ports) -> None:
+    completed = subprocess.run(
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{ports.rtmps}", "-tls1_3", "-ign_eof"],
+        input=b"",
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert b"TLSv1.3" in completed.stdout
+    assert b"Session Ticket arrived" not in completed.stdout
+
+
+async def test_wrong_first_byte_costs_one_line_and_one_counter(ports: Ports) -> None:
+    before = ports.edge.metric("streamedge_errors_total", "protocol_unknown")
+    reader, writer = await asyncio.open_connection("127.0.0.1", ports.mixed)
+    writer.write(b"\x00" * 100)
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+    await asyncio.to_thread(
+        ports.edge.await_metric,
+        "streamedge_errors_total",
+        lambda value: value >= before + 1,
+        "protocol_unknown",
+    )
+
+
+async def test_silent_connections_are_closed(ports: Ports) -> None:
+    context = ssl.create_default_context(cafile=ports.root)
+    plain = await asyncio.open_connection("127.0.0.1", ports.mixed)
+    secure = await asyncio.open_connection("localhost", ports.mixed, ssl=context)
+    for reader, writer in (plain, secure):
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()
