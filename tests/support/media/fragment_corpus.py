@@ -32,7 +32,7 @@ def _fragments(data: bytes) -> list[tuple[int, int]]:
 
 
 def _renamed(data: bytes, box_type: bytes, every: int = 1) -> bytes:
-    """Boxes of a type become boxes that nobody knows."""
+    """Boxes of a type get a type that does not exist."""
     edited = bytearray(data)
     for at in _positions(data, box_type)[::every]:
         edited[at - 4 : at] = b"xxxx"
