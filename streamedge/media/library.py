@@ -34,7 +34,7 @@ from streamedge.media.mp3.head import Mp3Head
 from streamedge.media.mp3.medium import Mp3Medium
 from streamedge.media.mp4.codecs import CodecConfiguration
 from streamedge.media.mp4.fragment_search import Section
-from streamedge.media.mp4.moov import locate_moov, parse_fragmented, parse_moov
+from streamedge.media.mp4.moov import is_fragmented, locate_moov, parse_fragmented, parse_moov
 from streamedge.media.mp4.title import build_title
 from streamedge.media.packager import packaged_asset
 from streamedge.media.parsing import run_parser
@@ -199,7 +199,7 @@ class MediaLibrary:
             moov_span = await run_parser(locate_moov(size_bytes, self._moov_bytes), reader)
             moov = await reader.read(moov_span)
             fragments = None
-            if parse_moov(moov).is_fragmented:
+            if is_fragmented(moov):
                 fragments = await read_moofs(reader, moov_span.end, self._moov_bytes)
         finally:
             reader.close()

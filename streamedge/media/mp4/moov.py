@@ -7,6 +7,7 @@ Source: ISO/IEC 14496-12 §8; Apple's QuickTime File Format where MOV differs.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from streamedge.spans import Span
 FIRST_READ_BYTES = 64 << 10
 TOP_LEVEL_BOXES_MAX = 256  # each may take one read from the origin
 TRACKS_MAX = 64
+COMPRESSED_MOOV_MAX_BYTES = 16 << 20  # decompressed; enough for a film of ten hours
 TIMESCALE_MAX = (1 << 31) - 1
 
 _TRACK_ENABLED = 0x000001
@@ -99,13 +101,10 @@ def parse_moov(moov: bytes | memoryview) -> Movie:
 
     Raises MediaError STRUCTURE_INVALID.
     """
-    data = memoryview(moov)
-    header = boxes.parse_header(data, len(data), may_be_cut=True)
-    if header.type != "moov":
-        raise invalid("not an MP4 index (moov)")
-    content = data[header.header_size_bytes : header.size_bytes]
-    if boxes.find(content, "cmov") is not None:
-        raise invalid("the MOV's index is compressed (cmov), which is not supported")
+    content = _content(moov)
+    cmov = boxes.find(content, "cmov")
+    if cmov is not None:
+        content = _content(_decompressed(cmov))
     mvhd = boxes.find(content, "mvhd")
     timescale, duration = (0, 0) if mvhd is None else _timescale_and_duration(mvhd, "mvhd")
     if mvhd is not None and timescale == 0:
@@ -133,8 +132,7 @@ def parse_fragmented(moov: bytes | memoryview, moofs: Sequence[Moof]) -> Movie:
     Raises MediaError STRUCTURE_INVALID.
     """
     movie = parse_moov(moov)
-    data = memoryview(moov)
-    mvex = boxes.find(data[boxes.parse_header(data, len(data)).header_size_bytes :], "mvex")
+    mvex = boxes.find(_content(moov), "mvex")
     if mvex is None:
         return movie
     fragments = read_fragments(
@@ -144,6 +142,39 @@ def parse_fragmented(moov: bytes | memoryview, moofs: Sequence[Moof]) -> Movie:
         starts_in_moov=any(_has_samples(track) for track in movie.tracks),
     )
     return replace(movie, fragments=fragments, faults=movie.faults + fragments.faults)
+
+
+def is_fragmented(moov: bytes | memoryview) -> bool:
+    """Whether a ``moov`` box says that fragments follow. Raises MediaError STRUCTURE_INVALID."""
+    return boxes.find(_content(moov), "mvex") is not None
+
+
+def _content(moov: bytes | memoryview) -> memoryview:
+    """The bytes after the header of a ``moov`` box."""
+    data = memoryview(moov)
+    header = boxes.parse_header(data, len(data), may_be_cut=True)
+    if header.type != "moov":
+        raise invalid("not an MP4 index (moov)")
+    return data[header.header_size_bytes : header.size_bytes]
+
+
+def _decompressed(cmov: memoryview) -> bytes:
+    """The ``moov`` box in a compressed one of QuickTime, at most COMPRESSED_MOOV_MAX_BYTES."""
+    method = bytes(boxes.require(cmov, "dcom")[:4])
+    if method != b"zlib":
+        raise invalid(f"the MOV's index is compressed by {method!r}; only zlib is supported")
+    decompressor = zlib.decompressobj()
+    try:
+        moov = decompressor.decompress(
+            boxes.require(cmov, "cmvd")[4:], COMPRESSED_MOOV_MAX_BYTES + 1
+        )
+    except zlib.error as exc:
+        raise invalid(f"the MOV's compressed index (cmov) is damaged: {exc}") from exc
+    if len(moov) > COMPRESSED_MOOV_MAX_BYTES:
+        raise invalid(
+            f"the MOV's compressed index (cmov) has over {COMPRESSED_MOOV_MAX_BYTES} bytes"
+        )
+    return moov
 
 
 def _has_samples(track: Track) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -9,9 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.errors import MediaError, MediaFault
-from streamedge.media.mp4.moov import FIRST_READ_BYTES, locate_moov, parse_moov
+from streamedge.media.mp4.moov import (
+    COMPRESSED_MOOV_MAX_BYTES,
+    FIRST_READ_BYTES,
+    locate_moov,
+    parse_moov,
+)
 from streamedge.spans import Span
-from tests.support.media.media_oracle import MOOV_LIMIT_BYTES, feed, title_of
+from tests.support.media.media_oracle import MOOV_LIMIT_BYTES, demux, feed, title_of
 from tests.support.media.mp4_writer import TrackRecipe, box, moov, table, words
 
 Media = Callable[[str], bytes]
@@ -149,12 +155,37 @@ def test_other_kinds_of_tracks_are_skipped() -> None:
     assert [track.handler for track in movie.tracks] == ["vide"]
 
 
+def compressed(index: bytes) -> bytes:
+    """A moov box with a compressed index."""
+    size = len(index).to_bytes(4)
+    cmvd = box("cmvd", size, zlib.compress(index))
+    return box("moov", box("cmov", box("dcom", b"zlib"), cmvd))
+
+
+def test_compressed_index_plays_as_by_ffmpeg(media: Media) -> None:
+    data = media("film-moov-last.mp4")
+    span, _ = locate(data)
+    packed = data[: span.start] + compressed(data[span.start : span.end])
+    assert demux(packed).packets == demux(data).packets
+    title, plain = title_of(packed), title_of(data)
+    assert title.offset.tolist() == plain.offset.tolist()
+    assert title.dts_ms.tolist() == plain.dts_ms.tolist()
+    assert title.video == plain.video
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (box("free"), "not an MP4 index"),
         (moov(*[TrackRecipe()] * 65), "65 tracks"),
-        (moov(extra=box("cmov")), "compressed"),
+        (moov(extra=box("cmov")), "no dcom box"),
+        (moov(extra=box("cmov", box("dcom", b"lzw "))), "compressed by b'lzw '"),
+        (moov(extra=box("cmov", box("dcom", b"zlib"))), "no cmvd box"),
+        (compressed(b"x" * 9), "not an MP4 index"),
+        (compressed(box("free")), "not an MP4 index"),
+        (compressed(bytes(COMPRESSED_MOOV_MAX_BYTES + 1)), "has over 16777216 bytes"),
+        (compressed(b""), "cut off"),
+        (box("moov", box("cmov", box("dcom", b"zlib"), box("cmvd", b"no zlib data"))), "damaged"),
     ],
 )
 def test_impossible_index_is_refused(data: bytes, message: str) -> None:
