@@ -16,6 +16,7 @@ from bench.rtmp.rtmp_viewers import Plan, Result, watch
 from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.origin import origin
 from bench.servers.peers import APPLICATION, RTMP, nginx_rtmp
+from bench.servers.sendfile_floor import FLOOR, sendfile_floor
 from bench.servers.server import Server, Start, measure_each, pick
 from bench.servers.titles import MOOV_FIRST, Titles, titles
 
@@ -31,11 +32,15 @@ KIB = 1024
 
 def cost(options: Options) -> list[Figure]:
     """CPU-seconds of the server per GB that 200 viewers receive in real time."""
-    results = measure_each(_starts(), lambda server: _watch(server, COST_VIEWERS, options.seconds))
+    starts = _starts() | {
+        FLOOR: lambda: sendfile_floor(titles().moov_first, core=SERVER_CORE),
+    }
+    results = measure_each(starts, lambda server: _watch(server, COST_VIEWERS, options.seconds))
     per_gb = pick(results, lambda result: result.server_cpu_s / (result.bytes / 1e9))
     return [
         Figure("server CPU per GB delivered", "s", per_gb),
         Figure("ratio to nginx-rtmp", "", ratio(per_gb, RTMP), Target(0.15)),
+        Figure("ratio to the kernel's floor", "", ratio(per_gb, FLOOR), Target(1.3)),
         Figure(
             "delivered", "MB/s", pick(results, lambda result: result.bytes / result.seconds / 1e6)
         ),
