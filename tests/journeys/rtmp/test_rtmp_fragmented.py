@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.media.fragment_writer import MUXERS, FragmentedFilm, fragmented_film, muxed
 from tests.support.media.media_oracle import demux
+from tests.support.origins.s3_server import S3Server
 from tests.support.origins.scripted_origin import ScriptedOrigin
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_client import frames, open_client, samples
@@ -118,3 +120,21 @@ async def test_cold_seek_fetches_the_index_and_the_target(tmp_path: Path) -> Non
                 messages = await client.until_named(STOP)
                 assert any(frame.is_keyframe for frame in samples(messages))
         assert origin.body_bytes_sent < len(film.data) / 2
+
+
+async def test_cold_seek_in_a_bucket_reads_a_fraction_of_it(tmp_path: Path, s3: S3Server) -> None:
+    film = long_film(mfra=True)
+    await asyncio.to_thread(s3.put, "videos", "fragmented.mp4", film.data)
+    toml = (
+        '[origins.main]\ntype = "s3"\nbucket = "videos"\n'
+        f'endpoint = "{s3.endpoint}"\nregion = "{s3.region}"\n'
+        f'access_key_id = "{s3.access_key_id}"\nsecret_access_key = "{s3.secret_access_key}"\n'
+    )
+    with run_edge(tmp_path, toml, limits=LIMITS) as edge:
+        async with open_client(edge.rtmp_port) as client:
+            client.play("fragmented.mp4", 50_000.0, 0.0)  # a single frame
+            messages = await client.until_named(STOP)
+            assert any(frame.is_keyframe for frame in samples(messages))
+        name = "streamedge_origin_bytes_total"
+        read = await asyncio.to_thread(edge.await_metric, name, lambda value: value > 0)
+        assert read < len(film.data) / 2
