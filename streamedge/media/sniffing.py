@@ -2,7 +2,7 @@
 
 The parser is a generator that yields the spans it needs. It skips what players skip: unknown boxes
 at the start of an MP4, an ID3v2 tag, junk before the first frame of an MP3. It never reads an
-index.
+index. Matroska, MPEG-TS and ADTS files are refused by name.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from streamedge.spans import Span
 
 FIRST_READ_BYTES = 64 << 10
 BOXES_MAX = 16  # of unknown types, before one of a known type
+
+_EBML_ID = bytes.fromhex("1a45dfa3")  # RFC 8794 §11.2.1: the first bytes of Matroska and WebM
+_TS_SYNC_BYTE, _TS_PACKETS_CHECKED = 0x47, 5  # ISO/IEC 13818-1 §2.4.3.2
+# Packet size and position of the sync byte: a plain file, a Blu-ray or AVCHD file, and one with
+# Reed-Solomon bytes after each packet.
+_TS_PACKET_FORMS = ((188, 0), (192, 4), (204, 0))
+_ADTS_HEADER_SIZE_BYTES, _ADTS_FRAMES_CHECKED = 7, 3
 
 _MP4_BOXES = frozenset(
     {"ftyp", "moov", "mdat", "free", "skip", "wide", "pnot", "styp", "uuid", "moof", "sidx"}
@@ -57,6 +64,9 @@ def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
         return FileKind.MP3  # ``mp3.head`` raises the reason
     if (yield from _leads_to_mp4_box(data, file_size_bytes)):
         return FileKind.MP4
+    unsupported = unsupported_container(data)
+    if unsupported is not None:
+        raise invalid(f"the file is {unsupported}; store it as MP4 or FLV to play it")
     limit_bytes = min(SEARCH_LIMIT_BYTES, file_size_bytes)
     while True:
         if mp3.resynchronise(data, is_file_end=len(data) == file_size_bytes) is not None:
@@ -64,6 +74,40 @@ def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
         if len(data) >= limit_bytes:
             raise invalid("the file is none of MP4, FLV and MP3")
         data += yield Span(len(data), min(limit_bytes, 2 * len(data)))
+
+
+def unsupported_container(data: bytes) -> str | None:
+    """The name of the container that ``data`` begins, if it is a known one that is not played."""
+    if data.startswith(_EBML_ID):
+        return "Matroska or WebM"
+    if _is_transport_stream(data):
+        return "an MPEG transport stream"
+    if _is_adts(data):
+        return "AAC without a container (ADTS)"
+    return None
+
+
+def _is_transport_stream(data: bytes) -> bool:
+    """Whether the first packets begin with sync bytes; one alone may be anything."""
+    for size_bytes, first in _TS_PACKET_FORMS:
+        sync_bytes = data[first::size_bytes][:_TS_PACKETS_CHECKED]
+        if sync_bytes == bytes([_TS_SYNC_BYTE]) * _TS_PACKETS_CHECKED:
+            return True
+    return False
+
+
+def _is_adts(data: bytes) -> bool:
+    """Whether ADTS frames follow each other (ISO/IEC 14496-3 §1.A.2.2): syncword, layer 0."""
+    position = 0
+    for _ in range(_ADTS_FRAMES_CHECKED):
+        header = data[position : position + _ADTS_HEADER_SIZE_BYTES]
+        if len(header) < _ADTS_HEADER_SIZE_BYTES or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+            return False
+        size_bytes = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+        if size_bytes < _ADTS_HEADER_SIZE_BYTES:
+            return False
+        position += size_bytes
+    return True
 
 
 def _leads_to_mp4_box(start: bytes, file_size_bytes: int) -> Generator[Span, bytes, bool]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.errors import MediaError
-from streamedge.media.sniffing import FileKind, sniff
+from streamedge.media.sniffing import FIRST_READ_BYTES, FileKind, sniff
 from tests.support.media.media_oracle import feed
 from tests.support.media.mp4_writer import box, words
 
@@ -67,3 +69,39 @@ def test_any_bytes_are_of_a_kind_or_refused(data: bytes) -> None:
             assert kind_of(candidate) in FileKind
         except MediaError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("container", "options", "name"),
+    [
+        ("matroska", {}, "Matroska or WebM"),
+        ("mpegts", {}, "an MPEG transport stream"),
+        ("mpegts", {"mpegts_m2ts_mode": "1"}, "an MPEG transport stream"),
+        ("adts", {}, r"AAC without a container \(ADTS\)"),
+    ],
+    ids=["matroska", "ts", "m2ts", "adts"],
+)
+def test_container_that_is_not_played_is_refused_by_name(
+    media: Media, container: str, options: dict[str, str], name: str
+) -> None:
+    data = remuxed(media("film.mp4"), container, options) + bytes(2 * FIRST_READ_BYTES)
+    parser = sniff(len(data))
+    first = next(parser)
+    with pytest.raises(MediaError, match=f"the file is {name}; store it as MP4 or FLV"):
+        parser.send(data[first.start : first.end])  # the first read is enough
+
+
+def remuxed(mp4: bytes, container: str, options: dict[str, str]) -> bytes:
+    """The first audio track of an MP4 in another container."""
+    target = io.BytesIO()
+    with (
+        av.open(io.BytesIO(mp4), "r") as source,
+        av.open(target, "w", format=container, container_options=options) as output,
+    ):
+        track = source.streams.audio[0]
+        stream = output.add_stream_from_template(track)
+        for packet in source.demux(track):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    return target.getvalue()
