@@ -34,6 +34,7 @@ def mixed_server(
     )
     routes = {
         DetectedProtocol.RTMP: rtmp.route,
+        DetectedProtocol.RTMPT: rtmp.tunnel_route,
         DetectedProtocol.HTTP: web.route(is_http2=False),
         DetectedProtocol.HTTP2: web.route(is_http2=True),
     }

@@ -20,6 +20,7 @@ from streamedge.delivery.rtmp.aggregates import Aggregation
 from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
+from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
 from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
@@ -34,10 +35,11 @@ def rtmp_server(
     countries: CountryDatabase,
     descriptors_end: int = 0,
     nearest: NearestEdges | None = None,
+    tunnel_peers: TunnelPeers | None = None,
 ) -> RtmpServer:
     """The RTMP server for the config's rtmp distributions. Raises KeyFileError.
 
-    ``nearest``: None in a fleet of one.
+    ``nearest``: None in a fleet of one. ``tunnel_peers``: None without a mixed address.
     """
     limits = config.limits
 
@@ -66,6 +68,7 @@ def rtmp_server(
         proxies=config.listen.proxies,
         per_address_max=limits.rtmp_connections_per_address,
         descriptors_end=descriptors_end,
+        tunnel_peers=tunnel_peers,
     )
 
 

@@ -7,12 +7,14 @@ worker are served by its successor.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from streamedge.config.schema.config import Config, ListenConfig
+from streamedge.delivery.rtmp.tunnel.peers import bind_tunnel_listeners
 
 BACKLOG = 4096
 
@@ -29,6 +31,8 @@ class WorkerListeners:
     fleet: tuple[socket.socket, ...] = ()
     rtmps: tuple[socket.socket, ...] = ()
     mixed: tuple[socket.socket, ...] = ()
+    tunnel: socket.socket | None = field(default=None, kw_only=True)
+    """For the other workers, with mixed addresses."""
 
 
 def bind_listeners(
@@ -45,24 +49,19 @@ def bind_listeners(
     for address in chain(*kinds):
         # SO_REUSEPORT would let a second edge share the address: check that it is free.
         _bind(address, shared=False).close()
-    first = WorkerListeners(*(tuple(_listen(address) for address in each) for each in kinds))
-    others = [
-        WorkerListeners(
-            *(
-                tuple(_listen(address_of(bound)) for bound in each)
-                for each in (
-                    first.http,
-                    first.rtmp,
-                    first.https,
-                    first.fleet,
-                    first.rtmps,
-                    first.mixed,
-                )
-            )
-        )
-        for _worker in range(1, workers)
-    ]
-    return [first, *others]
+    first = WorkerListeners(*_listen_on_all(kinds))
+    bound = (first.http, first.rtmp, first.https, first.fleet, first.rtmps, first.mixed)
+    addresses = [tuple(map(address_of, each)) for each in bound]
+    others = [WorkerListeners(*_listen_on_all(addresses)) for _worker in range(1, workers)]
+    listeners = [first, *others]
+    if not mixed:
+        return listeners
+    tunnels = bind_tunnel_listeners(f"streamedge-tunnel-{os.getpid()}", workers)
+    return [replace(each, tunnel=tunnel) for each, tunnel in zip(listeners, tunnels, strict=True)]
+
+
+def _listen_on_all(kinds: Sequence[Sequence[Address]]) -> list[tuple[socket.socket, ...]]:
+    return [tuple(_listen(address) for address in each) for each in kinds]
 
 
 def address_of(listener: socket.socket) -> Address:

@@ -33,6 +33,7 @@ from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import apply_invalidations
 from streamedge.coordination.shared_state import SharedState
+from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -148,7 +149,17 @@ async def _serve_viewers(
     from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
     from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config  # noqa: PLC0415
 
-    rtmp = rtmp_server(config, bindings, cache, log, counts, context.countries, end, nearest)
+    rtmp = rtmp_server(
+        config,
+        bindings,
+        cache,
+        log,
+        counts,
+        context.countries,
+        end,
+        nearest,
+        _tunnel_peers(context),
+    )
     traffic.subscribe(rtmp.direct)
     mixed = await _start_media(context, config, web, rtmp, log, counts, end)
     components = WorkerComponents(
@@ -187,6 +198,11 @@ async def _serve_viewers(
     await _close(cache, applier, peers, writes, write_queue)
     counts.flush()
     log.event("worker_down")
+
+
+def _tunnel_peers(context: WorkerContext) -> TunnelPeers | None:
+    listener = context.listeners.tunnel
+    return None if listener is None else TunnelPeers(context.number, listener)
 
 
 async def _start_media(

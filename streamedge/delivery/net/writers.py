@@ -58,6 +58,14 @@ class Writer(Protocol):
         ...
 
 
+class VirtualTransport(asyncio.Transport):
+    """A transport that is no socket: it has a writer of its own."""
+
+    def writer(self) -> Writer:
+        """A writer to this transport."""
+        raise NotImplementedError
+
+
 class SocketWriter:
     """Writes to a transport's own descriptor, which the transport closes after ``connection_lost``.
 
@@ -202,6 +210,8 @@ def writer_to(transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop)
     """The writer for a transport."""
     if isinstance(transport, TlsConnection):
         return TlsWriter(transport)
+    if isinstance(transport, VirtualTransport):
+        return transport.writer()
     return SocketWriter(transport, loop)
 
 

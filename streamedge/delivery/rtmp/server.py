@@ -14,6 +14,8 @@ from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer,
 from streamedge.delivery.rtmp.context import RtmpLimits, ServerContext, Session
 from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
+from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
+from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.traffic import WELCOME, Traffic
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
@@ -35,6 +37,7 @@ class RtmpServer:
         proxies: Sequence[IpNetwork] = (),
         per_address_max: int = 0,
         descriptors_end: int = 0,
+        tunnel_peers: TunnelPeers | None = None,
     ) -> None:
         self.streams = streams
         self.sessions: set[Session] = set()
@@ -45,6 +48,9 @@ class RtmpServer:
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
+        self._tunnels = TunnelServer(
+            self._connect, proxies, tunnel_peers, sessions_max=limits.connections_max
+        )
         self._listeners: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -60,6 +66,7 @@ class RtmpServer:
         for listener in listeners:
             factory = self._acceptor.protocol_factory(self._connect, is_proxied=listener in proxied)
             self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
+        await self._tunnels.start()
         self._sweep_sessions()
 
     @property
@@ -67,9 +74,15 @@ class RtmpServer:
         """Where other listeners hand over connections that speak RTMP."""
         return Route(self._acceptor, self._connect)
 
+    @property
+    def tunnel_route(self) -> Route:
+        """The same for connections that carry requests of RTMPT."""
+        return Route(self._acceptor, self._tunnels.connect)
+
     def limit(self, limits: RtmpLimits, per_address_max: int) -> None:
         """Sets the limits of clients that connect from now on."""
         self._context = replace(self._context, limits=limits)
+        self._tunnels.sessions_max = limits.connections_max
         self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
 
     def _connect(self, peer: Peer, on_close: OnClose) -> RtmpSession:
@@ -104,6 +117,7 @@ class RtmpServer:
         await self._wait_while(lambda: bool(self.sessions), CLOSE_TIMEOUT_S)
         for session in list(self.sessions):
             session.abort()
+        self._tunnels.stop()
 
     async def _wait_while(self, condition: Callable[[], bool], timeout_s: float) -> None:
         """Waits until ended plays or sessions make ``condition`` false, or for ``timeout_s``."""
@@ -120,4 +134,5 @@ class RtmpServer:
         for session in list(self.sessions):
             session.guard(session.sweep, now_s)
         self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self.sessions)
+        self._tunnels.sweep(now_s)
         self._acceptor.sweep(now_s)

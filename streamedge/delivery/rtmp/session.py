@@ -18,6 +18,7 @@ from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.sender import Sender
+from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.rtmp.aggregates import FFMPEG_FLASH_VERSION, takes_aggregates
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
@@ -103,6 +104,8 @@ class RtmpSession(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
+        name = "rtmps" if isinstance(transport, TlsConnection) else "rtmp"
+        self._transport_name: str = transport.get_extra_info("rtmp_transport", name)
         self._sender = Sender(transport, self._loop, self._drained, self._failed)
         self._context.sessions.add(self)
         if len(self._context.sessions) > self._limits.connections_max:
@@ -359,6 +362,7 @@ class RtmpSession(asyncio.Protocol):
         )
         self._log_line(
             "connect",
+            transport=self._transport_name,
             application=admission.match.application,
             agent=event.flash_version,
             tc_url=redact_name(event.tc_url).text,

@@ -1,0 +1,1 @@
+"""RTMPT: RTMP in HTTP requests, for networks that allow only HTTP."""

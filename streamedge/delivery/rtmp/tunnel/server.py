@@ -1,0 +1,180 @@
+"""The tunnels of a worker.
+
+The id of a session begins with the number of its worker. A request that arrives at another worker
+is forwarded to it over a Unix socket, where each worker listens for the others with the same
+protocol; so TLS and connections that carry several sessions work alike. Nothing is trusted there
+but the session's id, which has 128 random bits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Sequence
+
+from streamedge.access.client_address import IpNetwork, forwarded_address, is_trusted
+from streamedge.delivery.net.accept import Connect, OnClose, Peer
+from streamedge.delivery.rtmp.tunnel.connection import (
+    TunnelClient,
+    TunnelConnection,
+    TunnelLink,
+)
+from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
+from streamedge.delivery.rtmp.tunnel.rules import Kind, TunnelRequest
+from streamedge.delivery.rtmp.tunnel.session import Respond, Tunnel
+
+WORKER_DIGITS = 2
+RANDOM_BYTES = 16
+
+
+class TunnelServer:
+    """Opens sessions with ``connect``, as for a connection of their own."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        proxies: Sequence[IpNetwork],
+        peers: TunnelPeers | None,
+        *,
+        sessions_max: int,
+    ) -> None:
+        self.sessions_max = sessions_max
+        self._connect_session = connect
+        self._proxies = proxies
+        self._peers = peers
+        self._worker = 0 if peers is None else peers.worker
+        self._loop = asyncio.get_running_loop()
+        self._tunnels: dict[str, Tunnel] = {}
+        self._connections: set[TunnelConnection] = set()
+        self._links: dict[tuple[TunnelConnection, int], TunnelLink] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Starts to accept the requests of other workers."""
+        if self._peers is not None:
+            self._server = await self._loop.create_unix_server(
+                lambda: self.connect(Peer("", 0), _nothing), sock=self._peers.listener
+            )
+
+    def connect(self, peer: Peer, on_close: OnClose) -> TunnelConnection:
+        """The protocol of a connection that carries requests of tunnels."""
+        connection = TunnelConnection(self, self._loop, peer, on_close)
+        self._connections.add(connection)
+        return connection
+
+    def __repr__(self) -> str:
+        return f"TunnelServer({list(self._tunnels.values())})"
+
+    def stats(self) -> tuple[int, int]:
+        """The numbers of sessions and of connections."""
+        return len(self._tunnels), len(self._connections)
+
+    def sweep(self, now_s: float) -> None:
+        """Ends sessions and connections that are silent for too long."""
+        for tunnel in list(self._tunnels.values()):
+            tunnel.sweep(now_s)
+        for connection in list(self._connections):
+            connection.sweep(now_s)
+
+    def stop(self) -> None:
+        """Closes all connections, behind their last responses."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+        for link in list(self._links.values()):
+            link.close()
+        for task in self._tasks:
+            task.cancel()
+
+    # TunnelService
+
+    def serve(
+        self,
+        request: TunnelRequest | None,
+        body: bytes,
+        respond: Respond,
+        client: TunnelClient,
+    ) -> None:
+        if request is None:
+            respond(None)
+        elif request.kind is Kind.OPEN:
+            self._open(respond, client)
+        elif (worker := _worker_of(request.session)) not in {self._worker, None}:
+            self._forward(worker, request, body, respond, client)
+        else:
+            tunnel = self._tunnels.get(request.session)
+            if tunnel is None:
+                respond(None)
+            else:
+                tunnel.serve(request, body, respond)
+
+    def ended(self, connection: TunnelConnection) -> None:
+        self._connections.discard(connection)
+        for key in [key for key in self._links if key[0] is connection]:
+            self._links.pop(key).close()
+
+    def _open(self, respond: Respond, client: TunnelClient) -> None:
+        if len(self._tunnels) >= self.sessions_max:
+            respond(None)
+            return
+        peer = client.peer
+        if client.forwarded_for and is_trusted(peer.address, self._proxies):
+            address = forwarded_address(client.forwarded_for, self._proxies)
+            peer = Peer(address, 0) if address else peer
+        session_id = f"{self._worker:0{WORKER_DIGITS}x}{secrets.token_hex(RANDOM_BYTES)}"
+        tunnel = Tunnel(
+            session_id, peer, self._loop, self._ended_session, is_secure=client.is_secure
+        )
+        self._tunnels[session_id] = tunnel
+        tunnel.start(self._connect_session(peer, _nothing))
+        respond(f"{session_id}\n".encode())
+
+    def _ended_session(self, tunnel: Tunnel) -> None:
+        self._tunnels.pop(tunnel.id, None)
+
+    def _forward(
+        self,
+        worker: int | None,
+        request: TunnelRequest,
+        body: bytes,
+        respond: Respond,
+        client: TunnelClient,
+    ) -> None:
+        if self._peers is None or worker is None or not isinstance(client, TunnelConnection):
+            respond(None)
+            return
+        key = client, worker
+        link = self._links.get(key)
+        if link is None:
+            link = self._links[key] = TunnelLink(lambda: self._lose_link(key))
+            task = self._loop.create_task(self._connect_link(link, self._peers.address_of(worker)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        link.forward(request, body, respond)
+
+    def _lose_link(self, key: tuple[TunnelConnection, int]) -> None:
+        self._links.pop(key, None)
+
+    async def _connect_link(self, link: TunnelLink, address: bytes) -> None:
+        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connected.setblocking(False)
+        try:
+            connected.connect(address)
+            await self._loop.create_unix_connection(lambda: link, sock=connected)
+        except OSError:
+            connected.close()
+            link.fail()
+
+
+def _worker_of(session: str) -> int | None:
+    """The number of the worker that has a session; None if the id is not one of ours."""
+    if len(session) != WORKER_DIGITS + 2 * RANDOM_BYTES:
+        return None
+    return int(session[:WORKER_DIGITS], 16)
+
+
+def _nothing() -> None:
+    """For sessions, whose HTTP connections are counted, and for connections of other workers."""

@@ -1,0 +1,119 @@
+"""The rules of RTMPT: targets, the order of requests, and the poll byte."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.delivery.rtmp.tunnel.rules import (
+    AHEAD_MAX,
+    REPEATED_BYTES_MAX,
+    Kind,
+    Order,
+    Poll,
+    RequestOrder,
+    TunnelRequest,
+    parse_target,
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "request_"),
+    [
+        (b"/open/1", TunnelRequest(Kind.OPEN, "", None)),
+        (b"/send/0a1b/0", TunnelRequest(Kind.SEND, "0a1b", 0)),
+        (b"/idle/0a1b/12", TunnelRequest(Kind.IDLE, "0a1b", 12)),
+        (b"/close/0a1b/3", TunnelRequest(Kind.CLOSE, "0a1b", 3)),
+        (b"/close/0a1b", TunnelRequest(Kind.CLOSE, "0a1b", None)),
+        (b"/send/0a1b", None),
+        (b"/send//1", None),
+        (b"/send/0a1b/-1", None),
+        (b"/send/0a1b/99999999999", None),
+        (b"/send/0A1B/1", None),
+        (b"/send/" + b"a" * 65 + b"/1", None),
+        (b"/fcs/ident2", None),
+        (b"/send/0a1b/1/2", None),
+    ],
+)
+def test_targets(target: bytes, request_: TunnelRequest | None) -> None:
+    assert parse_target(target) == request_
+
+
+@given(st.binary(max_size=100))
+def test_any_target_is_a_request_or_none(target: bytes) -> None:
+    request = parse_target(target)
+    assert request is None or request.kind is Kind.OPEN or request.session
+
+
+@given(
+    st.integers(0, 1),
+    st.lists(st.tuples(st.integers(-4, 12), st.integers(0, 2 * REPEATED_BYTES_MAX)), max_size=60),
+)
+def test_every_number_is_served_once_and_in_order(
+    first: int, arrivals: list[tuple[int, int]]
+) -> None:
+    order, served, waiting = RequestOrder(), list[int](), set[int]()
+    for offset, size in arrivals:
+        number = max(0, (served[-1] if served else first) + offset)
+        decision = order.decide(number)
+        if decision is Order.WAIT:
+            waiting.add(number)
+        elif decision is Order.REPEAT:
+            assert number == served[-1]
+        elif decision is Order.SERVE:
+            order.begin(number)
+            served.append(number)
+            order.answered(bytes(size))
+            while order.decide(following := served[-1] + 1) is Order.SERVE and (
+                following in waiting
+            ):
+                waiting.discard(following)
+                order.begin(following)
+                served.append(following)
+                order.answered(b"\1")
+        assert len(waiting) <= AHEAD_MAX + 1
+        assert order.response is None or len(order.response) <= REPEATED_BYTES_MAX
+    assert served == list(range(served[0], served[0] + len(served))) if served else True
+    assert not served or served[0] <= 1
+
+
+def test_old_and_far_requests_are_refused() -> None:
+    order = RequestOrder()
+    for number in range(5):
+        order.begin(number)
+        order.answered(b"\1")
+    decisions = {number: order.decide(number) for number in (3, 4, 5, 6, 4 + AHEAD_MAX, 13)}
+    assert decisions == {
+        3: Order.REFUSE,
+        4: Order.REPEAT,
+        5: Order.SERVE,
+        6: Order.WAIT,
+        4 + AHEAD_MAX: Order.WAIT,
+        13: Order.REFUSE,
+    }
+    assert RequestOrder().decide(AHEAD_MAX + 1) is Order.REFUSE
+
+
+def test_request_is_refused_while_its_response_is_not_sent() -> None:
+    order = RequestOrder()
+    order.begin(0)
+    assert order.decide(0) is Order.REFUSE
+    order.answered(bytes(REPEATED_BYTES_MAX + 1))
+    assert order.decide(0) is Order.REFUSE
+
+
+def test_poll_byte_grows_after_ten_responses_without_data() -> None:
+    poll = Poll()
+    assert poll.next(has_data=True) == 0x01
+    sent = [poll.next(has_data=False) for _ in range(70)]
+    assert [sent[9], sent[19], sent[29], sent[39], sent[49], sent[69]] == [
+        0x03,
+        0x05,
+        0x09,
+        0x11,
+        0x21,
+        0x21,
+    ]
+    assert sent[:9] == [0x01] * 9
+    assert poll.next(has_data=True) == 0x01

@@ -1,0 +1,283 @@
+"""Tunnels over real connections, with a protocol behind them that echoes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from streamedge.delivery.net.accept import OnClose, Peer
+from streamedge.delivery.net.writers import writer_to
+from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, IDLE_S
+from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers, bind_tunnel_listeners
+from streamedge.delivery.rtmp.tunnel.server import TunnelServer
+from streamedge.delivery.rtmp.tunnel.session import (
+    BUFFER_BYTES_MAX,
+    RESPONSE_BYTES_MAX,
+    SILENCE_S,
+    WAIT_S,
+    TunnelTransport,
+)
+from tests.support.event_loop import until
+from tests.support.rtmp.tunnel_client import HttpConnection, open_connection
+
+
+class Echo(asyncio.Protocol):
+    """Sends back what it receives, and keeps it."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.received = bytearray()
+        self.lost: list[Exception | None] = []
+        self.echoes = True
+        self.transport: TunnelTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, TunnelTransport)
+        self.transport = transport
+        self.writer = writer_to(transport, asyncio.get_running_loop())
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        if self.echoes:
+            self.writer.send(data, more=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.append(exc)
+
+
+class Tunnels:
+    """Some workers in one event loop; ``ports`` are theirs."""
+
+    def __init__(self) -> None:
+        self.servers: list[TunnelServer] = []
+        self.ports: list[int] = []
+        self.sessions: list[Echo] = []
+
+
+@asynccontextmanager
+async def tunnels(workers: int = 1, *, sessions_max: int = 8) -> AsyncIterator[Tunnels]:
+    running = Tunnels()
+
+    def connect(peer: Peer, _on_close: OnClose) -> Echo:
+        running.sessions.append(Echo(peer))
+        return running.sessions[-1]
+
+    loop = asyncio.get_running_loop()
+    listeners = bind_tunnel_listeners(f"streamedge-test-{os.getpid()}", workers)
+    accepting = []
+    for number, listener in enumerate(listeners):
+        peers = TunnelPeers(number, listener)
+        server = TunnelServer(connect, (), peers, sessions_max=sessions_max)
+        await server.start()
+        http = await loop.create_server(
+            lambda server=server: server.connect(Peer("192.0.2.1", 1), lambda: None),  # type: ignore[misc]
+            "127.0.0.1",
+            0,
+        )
+        accepting.append(http)
+        running.servers.append(server)
+        running.ports.append(http.sockets[0].getsockname()[1])
+    try:
+        yield running
+    finally:
+        for server, http in zip(running.servers, accepting, strict=True):
+            http.close()
+            server.stop()
+        await asyncio.sleep(0)
+
+
+async def test_send_gets_what_the_session_sends_at_once() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        assert await client.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+        assert await client.request(f"/close/{session}/1") == (200, b"\1")
+        assert running.sessions[0].lost == [None]
+        assert await client.request(f"/idle/{session}/2") == (404, b"\0")
+
+
+async def test_idle_is_held_until_there_is_data() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        client.send(f"/idle/{session}/0")
+        await until(lambda: "held" in repr(running.servers[0]))
+        running.sessions[0].writer.send(b"later", more=False)
+        assert await client.receive() == (200, b"\1later")
+
+
+async def test_idle_without_data_gets_a_poll_byte() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        began_s = asyncio.get_running_loop().time()
+        assert await client.request(f"/idle/{session}/0") == (200, b"\1")
+        assert asyncio.get_running_loop().time() - began_s >= 0.4
+
+
+async def test_send_behind_a_held_idle_is_not_held() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        client.send(f"/idle/{session}/0")
+        client.send(f"/send/{session}/1", b"now")
+        assert await client.receive() == (200, b"\1")
+        assert await client.receive() == (200, b"\1now")
+
+
+@given(
+    order=st.permutations(list(range(1, 9))),
+    repeats=st.lists(st.integers(1, 8), max_size=4),
+    connections=st.lists(st.integers(0, 2), min_size=12, max_size=12),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_requests_over_any_connections_in_any_order_deliver_each_byte_once(
+    order: list[int], repeats: list[int], connections: list[int]
+) -> None:
+    async def run() -> None:
+        async with (
+            tunnels(2) as running,
+            open_connection(running.ports[0]) as first,
+            open_connection(running.ports[1]) as second,
+            open_connection(running.ports[1]) as third,
+        ):
+            clients: list[HttpConnection] = [first, second, third]
+            session = await first.open()
+            await first.request(f"/send/{session}/0", b"\0\0\0")
+            for arrival, number in enumerate([*order, *repeats]):
+                target = f"/send/{session}/{number}"
+                clients[connections[arrival]].send(target, bytes((number,)) * 3)
+            expected = b"".join(bytes((number,)) * 3 for number in range(9))
+            await until(lambda: len(running.sessions[0].received) >= len(expected))
+            assert running.sessions[0].received == expected
+
+    asyncio.run(run())
+
+
+async def test_requests_reach_the_worker_that_has_the_session() -> None:
+    async with tunnels(3) as running, open_connection(running.ports[2]) as elsewhere:
+        async with open_connection(running.ports[0]) as client:
+            session = await client.open()
+            assert session.startswith("00")
+            assert await elsewhere.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+            assert await client.request(f"/send/{session}/1", b"def") == (200, b"\1def")
+            large = bytes(200_000)
+            assert await elsewhere.request(f"/send/{session}/2", large) == (200, b"\1" + large)
+        assert await elsewhere.request(f"/close/{session}/3") == (200, b"\1")
+        foreign = f"09{session[2:]}"
+        assert await elsewhere.request(f"/idle/{foreign}/0") == (404, b"\0")
+
+
+@pytest.mark.parametrize("target", ["/fcs/ident2", "/send/00/1", "/idle/" + "0" * 34 + "/0", "/x"])
+async def test_unknown_requests_get_404_and_the_connection_stays(target: str) -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        assert await client.request(target) == (404, b"\0")
+        assert await client.open()
+
+
+async def test_repeated_request_gets_its_response_again() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        for _ in range(2):
+            assert await client.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+        assert running.sessions[0].received == b"abc"
+
+
+async def test_requests_that_wait_for_a_lost_one_get_404() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        client.send(f"/send/{session}/3", b"abc")
+        await until(lambda: "1 waiting" in repr(running.servers[0]))
+        now_s = asyncio.get_running_loop().time()
+        running.servers[0].sweep(now_s + WAIT_S + 1)
+        assert await client.receive() == (404, b"\0")
+        assert not running.sessions[0].received
+
+
+async def test_silent_session_ends() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        await client.open()
+        now_s = asyncio.get_running_loop().time()
+        running.servers[0].sweep(now_s + SILENCE_S - 1)
+        assert not running.sessions[0].lost
+        running.servers[0].sweep(now_s + SILENCE_S + 1)
+        (cause,) = running.sessions[0].lost
+        assert isinstance(cause, TimeoutError)
+        assert running.servers[0].stats()[0] == 0
+
+
+async def test_slow_and_idle_connections_are_closed() -> None:
+    async with tunnels() as running:
+        for data, after_s in ((b"POST /open/1 HTTP/1.1\r\nHo", HEAD_S), (b"", IDLE_S)):
+            async with open_connection(running.ports[0]) as client:
+                client.send_raw(data)
+                await until(lambda: running.servers[0].stats()[1] == 1)
+                await asyncio.sleep(0.05)  # for the bytes; nothing shows that they have arrived
+                running.servers[0].sweep(asyncio.get_running_loop().time() + after_s + 1)
+                assert await client.is_closed()
+
+
+async def test_sessions_are_limited() -> None:
+    async with tunnels(sessions_max=1) as running, open_connection(running.ports[0]) as client:
+        await client.open()
+        assert await client.request("/open/1") == (404, b"\0")
+
+
+async def test_body_that_is_too_long_closes_the_connection() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        client.send(f"/send/{session}/0", bytes(BODY_BYTES_MAX + 1))
+        assert await client.is_closed()
+        assert not running.sessions[0].received
+
+
+async def test_session_that_sends_much_waits_for_requests() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        writer, writable = running.sessions[0].writer, list[int]()
+        assert writer.send(bytes(2 * BUFFER_BYTES_MAX), more=False) == BUFFER_BYTES_MAX
+        with pytest.raises(BlockingIOError):
+            writer.send(b"a", more=False)
+        writer.watch(lambda: writable.append(1))
+        status, body = await client.request(f"/idle/{session}/0")
+        assert (status, len(body)) == (200, 1 + RESPONSE_BYTES_MAX)
+        await until(lambda: writable == [1])
+        assert writer.send(b"a", more=False) == 1
+
+
+async def test_session_that_closes_sends_its_last_bytes_first() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        running.sessions[0].writer.send(b"bye", more=False)
+        running.sessions[0].transport.close()
+        assert await client.request(f"/idle/{session}/0") == (200, b"\1bye")
+        await until(lambda: running.sessions[0].lost == [None])
+        assert await client.request(f"/idle/{session}/1") == (404, b"\0")
+
+
+async def test_send_waits_while_the_session_reads_nothing() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        running.sessions[0].echoes = False
+        running.sessions[0].transport.pause_reading()
+        client.send(f"/send/{session}/0", b"abc")
+        await until(lambda: running.sessions[0].received == b"abc")
+        running.sessions[0].transport.resume_reading()
+        assert await client.receive() == (200, b"\1")
+
+
+@given(st.lists(st.binary(max_size=80), max_size=6))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_bytes_end_the_connection_or_get_responses(pieces: list[bytes]) -> None:
+    async def run() -> None:
+        async with tunnels() as running, open_connection(running.ports[0]) as client:
+            client.send_raw(b"POST /idle")
+            for piece in pieces:
+                client.send_raw(piece)
+                await asyncio.sleep(0)
+            client.close()
+            await until(lambda: running.servers[0].stats() == (0, 0))
+
+    asyncio.run(run())

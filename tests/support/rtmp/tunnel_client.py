@@ -1,0 +1,69 @@
+"""A client of RTMPT that a test steers request by request, over any number of connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class HttpConnection:
+    """One connection; requests may be sent without waiting for responses."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, target: str, body: bytes = b"\0", *, fields: str = "") -> None:
+        """Sends a request."""
+        head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n{fields}\r\n"
+        self._writer.write(head.encode() + body)
+
+    def send_raw(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def receive(self) -> tuple[int, bytes]:
+        """The status and the body of the next response."""
+        async with asyncio.timeout(20):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            lines = head.split(b"\r\n")
+            size = next(
+                int(line.partition(b":")[2]) for line in lines if line.startswith(b"Content-Length")
+            )
+            return int(lines[0].split()[1]), await self._reader.readexactly(size)
+
+    async def request(
+        self, target: str, body: bytes = b"\0", *, fields: str = ""
+    ) -> tuple[int, bytes]:
+        """Sends a request and returns its response."""
+        self.send(target, body, fields=fields)
+        return await self.receive()
+
+    async def open(self) -> str:
+        """Opens a session; returns its id."""
+        status, body = await self.request("/open/1")
+        assert status == 200
+        assert body.endswith(b"\n")
+        return body.decode().rstrip("\n")
+
+    async def is_closed(self) -> bool:
+        """Waits until the server closes the connection."""
+        async with asyncio.timeout(20):
+            try:
+                return await self._reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+    def close(self) -> None:
+        self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def open_connection(port: int) -> AsyncIterator[HttpConnection]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4 << 20)
+    connection = HttpConnection(reader, writer)
+    try:
+        yield connection
+    finally:
+        connection.close()
+        await asyncio.sleep(0)
