@@ -22,7 +22,7 @@ from streamedge.delivery.rtmp.protocol.chunks import (
     encode_message,
 )
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
-from streamedge.delivery.rtmp.protocol.events import Event
+from streamedge.delivery.rtmp.protocol.events import Event, Transition
 from streamedge.delivery.rtmp.protocol.handshake import ServerHandshake
 from streamedge.delivery.rtmp.protocol.messages import (
     BandwidthLimit,
@@ -59,6 +59,7 @@ _OPTIONAL_CALLS: Final = frozenset(
 # The status code of a refused stream command; all other commands get an _error.
 _STREAM_FAILURES: Final = {
     "play": "NetStream.Play.Failed",
+    "play2": "NetStream.Failed",
     "seek": "NetStream.Seek.Failed",
     "pause": "NetStream.Failed",
     "pauseRaw": "NetStream.Failed",
@@ -265,12 +266,21 @@ class ServerConnection:
         self, stream_id: int, timestamp_ms: int, *, duration_s: float, size_bytes: int
     ) -> None:
         """NetStream.Play.Complete: all media of this play were sent."""
-        information = messages.status_information(
-            StatusLevel.STATUS,
+        self.play_status(
+            stream_id,
+            timestamp_ms,
             "NetStream.Play.Complete",
             "All requested media were sent.",
             duration=duration_s,
             bytes=size_bytes,
+        )
+
+    def play_status(
+        self, stream_id: int, timestamp_ms: int, code: str, description: str, **extra: AmfValue
+    ) -> None:
+        """onPlayStatus: a status that the client handles when it has played up to this message."""
+        information = messages.status_information(
+            StatusLevel.STATUS, code, description, **extra
         )
         self.data_message(stream_id, timestamp_ms, "onPlayStatus", information)
 
@@ -367,7 +377,7 @@ class ServerConnection:
                 return self._delete_stream(command)
             case "getStreamLength":
                 return self._get_stream_length(command)
-            case "play" | "seek" | "pause" | "pauseRaw" | "closeStream" | "publish":
+            case "play" | "play2" | "seek" | "pause" | "pauseRaw" | "closeStream" | "publish":
                 return self._stream_command(command)
             case name if name in _OPTIONAL_CALLS:
                 return self._respond_to_optional_call(command)
@@ -417,6 +427,8 @@ class ServerConnection:
         match command.name:
             case "play":
                 return self._play(command, stream)
+            case "play2":
+                return self._play2(command, stream)
             case "seek":
                 return events.Seek(stream_id, events.read_whole(command.argument(0)))
             case "pause" | "pauseRaw":
@@ -435,10 +447,24 @@ class ServerConnection:
         match command.argument(0):
             case str() as name:
                 return events.read_play(command, name)
-            case False:  # NetStream.play(false): an older form of close
-                return events.CloseStream(command.stream_id)
+            case False:  # NetStream.play(false)
+                return events.CloseStream(command.stream_id, is_stop=True)
             case _:
                 return self._refuse(command, "play needs a stream name.")
+
+    def _play2(self, command: Command, stream: _Stream) -> Event:
+        request = events.read_play2(command)
+        if isinstance(request, str):
+            return self._refuse(command, request)
+        is_reset = request.transition is Transition.RESET
+        if is_reset or request.transition is Transition.APPEND:
+            stream.paused = stream.paused and not is_reset
+            name, start, duration_ms = request.name, request.start, request.duration_ms
+            return events.Play(command.stream_id, name, start, duration_ms, is_reset)
+        if request.transition is Transition.STOP:
+            stream.paused = False
+            return events.CloseStream(command.stream_id, is_stop=True)
+        return request
 
     def _respond_to_optional_call(self, command: Command) -> Event:
         if command.name == "FCSubscribe":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from streamedge.delivery.rtmp.protocol import amf0
 from streamedge.delivery.rtmp.protocol.amf0 import AmfValue
 from streamedge.delivery.rtmp.protocol.messages import Command
 
@@ -24,6 +25,25 @@ class Start(Enum):
 
     ANY = "any"  # a live stream if there is one, else the recording from its beginning
     LIVE = "live"  # a live stream or nothing
+
+
+class Transition(Enum):
+    """How the stream of a play2 joins the playlist (ActionScript 3, NetStreamPlayTransitions)."""
+
+    APPEND = "append"
+    APPEND_AND_WAIT = "appendAndWait"
+    RESET = "reset"
+    RESUME = "resume"
+    STOP = "stop"
+    SWAP = "swap"
+    SWITCH = "switch"
+
+
+class Offset(Enum):
+    """Where a switch happens, if the client gives no time."""
+
+    AFTER_SENT = "after sent"  # after all media that were sent
+    SOON = "soon"  # shortly after what the viewer sees now; the client drops its later media
 
 
 CAN_RECONNECT: Final = 1
@@ -75,13 +95,29 @@ class CreateStream:
 @dataclass(frozen=True, slots=True)
 class Play:
     """``start`` is in milliseconds unless it is a Start; ``duration_ms`` None: to the end, 0: one
-    frame. ``reset`` False: append the name to the current play."""
+    frame. ``reset`` False: append the name to the current play. ``at_once``: without pauses."""
 
     stream_id: int
     name: str
     start: int | Start
     duration_ms: int | None
     reset: bool
+    at_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Play2:
+    """A change of the playlist. ``name`` may be empty for RESUME; ``old_name`` is empty if none was
+    given. ``offset`` is in ms of the stream unless it is an Offset.
+    """
+
+    stream_id: int
+    name: str
+    old_name: str
+    start: int | Start
+    duration_ms: int | None
+    transition: Transition
+    offset: int | Offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +137,10 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class CloseStream:
-    """Stop playing; the stream stays usable."""
+    """Stop playing; the stream stays usable. ``is_stop``: the client expects Play.Stop."""
 
     stream_id: int
+    is_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +184,7 @@ Event: TypeAlias = (
     Connect
     | CreateStream
     | Play
+    | Play2
     | Seek
     | Pause
     | CloseStream
@@ -193,6 +231,37 @@ def read_play(command: Command, name: str) -> Play:
         # Flash Media Server's numbers: 0 appends, 1 replaces, 2 and 3 are 0 and 1 without pauses
         # between messages; the default is 1.
         reset=reset in (1, 3) if isinstance(reset, float | bool) else True,
+        at_once=not isinstance(reset, bool) and reset in (2, 3),
+    )
+
+
+def read_play2(command: Command) -> Play2 | str:
+    """play2(options), or why it cannot be read (ActionScript 3, NetStreamPlayOptions).
+
+    Players send the properties as they are, so times are in seconds. Without a transition it is
+    RESET, which is what a first play2 means.
+    """
+    options = command.argument(0)
+    if not isinstance(options, dict):
+        return "play2 needs an object of options."
+    word = options.get("transition")
+    try:
+        transition = Transition(word) if isinstance(word, str) and word else Transition.RESET
+    except ValueError:
+        return "There is no such transition."
+    if word not in (None, "", amf0.UNDEFINED) and not isinstance(word, str):
+        return "The transition is not a text."
+    name = _text(options.get("streamName"))
+    if not name and transition not in (Transition.STOP, Transition.RESUME):
+        return "play2 needs a stream name."
+    return Play2(
+        stream_id=command.stream_id,
+        name=name,
+        old_name=_text(options.get("oldStreamName")),
+        start=_read_start(_milliseconds(options.get("start"))),
+        duration_ms=_read_duration_ms(_milliseconds(options.get("len"))),
+        transition=transition,
+        offset=_read_offset(options.get("offset")),
     )
 
 
@@ -209,6 +278,19 @@ def _read_start(value: AmfValue) -> int | Start:
     if number is None or number < 0:
         return Start.ANY
     return read_whole(number)
+
+
+def _read_offset(value: AmfValue) -> int | Offset:
+    if not isinstance(value, float) or isinstance(value, bool):
+        return Offset.AFTER_SENT
+    if math.isnan(value) or value < 0:
+        return Offset.SOON
+    return read_whole(value * 1000)
+
+
+def _milliseconds(seconds: AmfValue) -> float | None:
+    number = _number(seconds)
+    return None if number is None else number * 1000
 
 
 def _read_duration_ms(value: AmfValue) -> int | None:
