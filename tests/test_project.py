@@ -74,6 +74,7 @@ PURE = (
     "delivery/http/response/conditions.py",
     "delivery/http/response/ranges.py",
     "delivery/rtmp/pacing.py",
+    "delivery/rtmp/playlist.py",
     "delivery/rtmp/protocol/",
     "delivery/rtmp/stream_names.py",
     "fleet/",

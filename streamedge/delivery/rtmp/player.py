@@ -1,13 +1,16 @@
-"""One play of one stream: from its name to its last frame, with seeks and pauses in between.
+"""The player of one stream: what its playlist says, from the first item to the last frame.
 
-    OPENING ──▸ PLAYING ◂──▸ PAUSED
-                   │  ▲
-        last frame ▼  │ seek
-                  ENDED          any ──close──▸ CLOSED
+    WAITING ──▸ OPENING ──▸ PLAYING ◂──▸ PAUSED
+       ▲                       │  ▲
+       │            last frame ▼  │ seek, append, fast switch
+       └─ nothing may begin   ENDED          any ──close──▸ CLOSED
 
 The player decides what is sent, in which order, and when. A message is never cut off: only runs
 whose bytes are in the cache are sent, and requests (seek, pause, close) are handled between
 messages. ``PlayerContext`` writes to the socket; the engine encodes the protocol.
+
+Viewer's times begin at 0 and continue from item to item. ``_origin_ms`` is the time of the current
+medium at the viewer's time 0. A switch keeps it, because both media have the same content.
 
 The first frames are sent as plain messages: the first one is shown before a second of media has
 arrived, and FFmpeg loses a step of time after a sub-tag with timestamp 0. After that whole runs are
@@ -19,34 +22,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
 
 from streamedge.cache.open_object import Failure
-from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.rtmp.announcements import Announcements
 from streamedge.delivery.rtmp.pacing import Pace
-from streamedge.delivery.rtmp.protocol import messages
-from streamedge.delivery.rtmp.protocol.amf0 import EcmaArray
-from streamedge.delivery.rtmp.protocol.chunks import MessageType
-from streamedge.delivery.rtmp.protocol.connection import OUT_CHUNK_SIZE_BYTES, ServerConnection
-from streamedge.delivery.rtmp.protocol.events import Pause, Play, Seek, Start
+from streamedge.delivery.rtmp.player_context import PlayerContext
+from streamedge.delivery.rtmp.playlist import Item, Playlist, Refusal, Replaced, Switch
+from streamedge.delivery.rtmp.protocol.events import Pause, Play, Play2, Seek, Start
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
+from streamedge.delivery.rtmp.pump import PLAIN_TAGS_MAX, Pump, StopReason
 from streamedge.delivery.rtmp.streams import RefusalError, refusal_of
-from streamedge.delivery.rtmp.timers import CoalescedTimers, TimerHandle
-from streamedge.errors import CacheFullError, MediaError, OriginError
-from streamedge.media.flv.tags import PREVIOUS_TAG_SIZE_BYTES, TAG_HEADER_SIZE_BYTES
-from streamedge.media.medium import LONG_RUN_MS, RUN_MS, End, Medium, NeedData, Position, Run, Skip
-from streamedge.ops.metrics import Counter, Counts
-from streamedge.spans import Span
+from streamedge.delivery.rtmp.switching import PLAY_FAILURES, Splice, Switcher
+from streamedge.media.medium import End, Medium, NeedData, Position, Run, Skip
+from streamedge.ops.metrics import Counter
 
-PLAIN_TAGS_MAX = 8  # tags sent as plain messages at a start, until there is a video frame
-RUNS_PER_PASS = 4  # sent to one viewer before the event loop serves others
 INTERNAL_ERROR = ("NetStream.Play.Failed", "The edge failed.")  # code and description
-LATE_S = 0.2  # a run sent this long after its time is shown counts as late
 RESUME_NEAR_MS = 100  # a client that misses at most this much resumes where sending stopped
+LAST_FRAME_MS = 40  # how long the last frame is shown if the duration of its medium does not say
+LAST_FRAME_MAX_MS = 1000  # a duration further behind the last frame is wrong
 
 
 class PlayState(Enum):
+    WAITING = "waiting"  # no item may begin
     OPENING = "opening"
     PLAYING = "playing"
     PAUSED = "paused"
@@ -54,42 +52,65 @@ class PlayState(Enum):
     CLOSED = "closed"
 
 
-class StopReason(Enum):
-    """Why the pump stopped, if the medium is not the reason."""
-
-    SOCKET_FULL = "socket full"  # the kernel's send buffer is full
-    YIELD = "yield"  # RUNS_PER_PASS were sent
-
-
 class Player:
-    """One play. ``run`` is the body of its task and returns when the play is closed."""
+    """The plays of one stream. ``run`` is the body of its task and returns when it is closed."""
 
-    def __init__(self, context: PlayerContext, play: Play, pace: Pace) -> None:
-        self.stream_id = play.stream_id
-        self.name = play.name
-        self.state = PlayState.OPENING
-        self.ended = asyncio.Event()  # all media were sent; a seek clears it
+    def __init__(self, context: PlayerContext, stream_id: int, pace: Pace) -> None:
+        self.stream_id = stream_id
+        self.name = ""  # of the current item
+        self.state = PlayState.WAITING
+        self.ended = asyncio.Event()  # all media were sent; a seek or another item clears it
         self.closed = asyncio.Event()
         self.medium: Medium | None = None
         self._context = context
         self._engine = context.engine
-        self._play = play
+        self._announce = Announcements(context.engine, stream_id)
+        self._playlist = Playlist()
+        self._pump = Pump(context, stream_id, pace, self._wake)
+        self._switcher = Switcher(context, self._announce, self._playlist, self._pump, self._wake)
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._seek: Seek | None = None
         self._pause: Pause | None = None
         self._is_revoked = False
+        self._is_stopped = False
         self._waker: asyncio.Future[None] | None = None
-        self._timer: TimerHandle | None = None
-        self._stop_reason: NeedData | End | Exception | StopReason | None = None
-        self._position = Position(0, 0)
-        self._origin_ms = 0  # the media time that is time 0 for the viewer
-        self._until_ms: int | None = None
-        self._plain_tags = 0
-        self._clock_is_running = False
+        self._opening: Item | None = None  # the current item, until its medium is open
+        self._is_item_sent = False  # all media of ``medium``
+        self._has_begun = False  # an item has begun, so times continue
         self._start_bytes = context.sent_bytes
 
     # Requests, from the connection
+
+    def play(self, play: Play) -> bool:
+        """Adds an item to the playlist; returns whether that was possible."""
+        decision = self._playlist.play(play)
+        if isinstance(decision, Refusal):
+            self._refuse(play.name, decision)
+            return False
+        self._open_next()
+        return True
+
+    def play2(self, request: Play2) -> bool:
+        """Changes the playlist; returns whether that was possible."""
+        decision = self._playlist.play2(request)
+        if isinstance(decision, Refusal):
+            self._refuse(request.name, decision)
+            return False
+        if isinstance(decision, Replaced):
+            self._announce.transition(decision.item.name)
+        elif isinstance(decision, Switch):
+            self._switcher.requested = decision
+        self._open_next()
+        return True
+
+    def _open_next(self) -> None:
+        if self.state is PlayState.WAITING and self._playlist.has_next:
+            self.state = PlayState.OPENING
+        self._wake()
+
+    def _refuse(self, name: str, refusal: Refusal) -> None:
+        self._announce.status(name, *refusal, StatusLevel.ERROR)
 
     def seek(self, request: Seek) -> None:
         """Continues at another time, after the current message."""
@@ -107,64 +128,245 @@ class Player:
         self._wake()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
-        """Ends the play after the current message, if the predicate matches its medium."""
+        """Ends the item after the current message, if the predicate matches its medium."""
         if self.medium is not None and is_revoked(self.medium.provenance()):
             self._is_revoked = True
             self._wake()
+        self._switcher.revoke(is_revoked)
 
-    def close(self) -> None:
-        """Ends the play after the current message."""
+    def close(self, *, is_stop: bool = False) -> None:
+        """Ends all plays after the current message; ``is_stop``: with NetStream.Play.Stop."""
+        self._is_stopped = is_stop and self.state in {PlayState.PLAYING, PlayState.PAUSED}
         self.state = PlayState.CLOSED
         self._wake()
 
-    # The play
+    # The items of the playlist
 
     async def run(self) -> None:
-        """Plays from OPENING to CLOSED. A failure is sent to the viewer as a status."""
+        """Plays from the first item to CLOSED. A failure is sent to the viewer as a status."""
         reason = "closed"
         try:
-            if self.state is not PlayState.CLOSED:
-                self.medium = await self._context.open_medium(self.name)
-                await self._perform(self.medium)
-        except (RefusalError, OriginError, CacheFullError, MediaError) as exc:
-            refusal = refusal_of(exc)
-            reason = f"{refusal.code}: {refusal.reason or exc.__cause__ or exc}"
-            self._context.counts.add(Counter.ERRORS, refusal.kind)
-            self._status(refusal.code, str(refusal), StatusLevel.ERROR)
-            self._context.push()
+            await self._play_items()
+            if self._is_stopped:
+                self._announce.stop(self.name)
+                self._context.push()
         except asyncio.CancelledError:
             reason = "disconnected"
             raise
         except Exception as exc:
             reason = f"internal error: {exc!r}"
-            self._status(*INTERNAL_ERROR, StatusLevel.ERROR)
+            self._announce.status(self.name, *INTERNAL_ERROR, StatusLevel.ERROR)
             self._context.push()
             raise
         finally:
-            self._stop_pump()
+            self._pump.stop()
+            self._switcher.cancel()
             self.state = PlayState.CLOSED
             self.ended.set()
             self.closed.set()
             if self.medium is not None:
-                self.medium.close()
-            self._context.log_event("stop", self, bytes=self._bytes(), reason=reason)
+                self._finish_item(reason)
+            self.log_unplayed(reason)
 
-    async def _perform(self, medium: Medium) -> None:
-        start_ms = self._play.start if isinstance(self._play.start, int) else 0
-        self._position = await medium.locate(start_ms)
-        if self.state is PlayState.CLOSED:
+    def log_unplayed(self, reason: str) -> None:
+        """Writes the log lines of the items that did not begin."""
+        opening = () if self._opening is None else (self._opening,)
+        for item in (*opening, *self._playlist.upcoming):
+            self.name = item.name
+            self._context.log_event("stop", self, bytes=0, reason=reason)
+
+    async def _play_items(self) -> None:
+        while self.state is not PlayState.CLOSED:
+            try:
+                if self.medium is not None and not self._has_next_now:
+                    await self._play_item(self.medium)
+                elif self._playlist.has_next:
+                    await self._advance()
+                elif self.state is PlayState.WAITING:
+                    await self._wait()
+                else:
+                    return
+            except PLAY_FAILURES as exc:
+                self._fail_item(exc)
+
+    @property
+    def _has_next_now(self) -> bool:
+        """Whether the next item begins now."""
+        return (
+            self._is_item_sent
+            and self._switcher.splice is None
+            and self._playlist.has_next
+            and self.state is not PlayState.PAUSED
+        )
+
+    def _fail_item(self, exc: Exception) -> None:
+        """Sends the viewer why the current item is not played; the next one is tried."""
+        refusal = refusal_of(exc)
+        reason = f"{refusal.code}: {refusal.reason or exc.__cause__ or exc}"
+        self._context.counts.add(Counter.ERRORS, refusal.kind)
+        opening, self._opening = self._opening, None
+        name = self.name if opening is None else opening.name
+        self._announce.status(name, refusal.code, str(refusal), StatusLevel.ERROR)
+        self._context.push()
+        self._playlist.fail()
+        if opening is None:
+            self._switcher.cancel()
+            self._finish_item(reason)
+        else:
+            # The medium of the item before it, if there is one, was sent completely.
+            played, self.name = (self.name, self.medium), name
+            self.medium = None
+            self._context.log_event("stop", self, bytes=0, reason=reason)
+            self.name, self.medium = played
+        self._context.after_refusal()
+
+    def _finish_item(self, reason: str) -> None:
+        """Closes the medium of the current item, and writes its log line."""
+        self._context.log_event("stop", self, bytes=self._bytes(), reason=reason)
+        self._start_bytes = self._context.sent_bytes
+        if self.medium is not None:
+            self.medium.close()
+            self.medium = None
+
+    async def _advance(self) -> None:
+        """Begins the next item, after the media of the one before."""
+        item = self._playlist.advance()
+        if item is None:
             return
+        self._opening = item
+        self._switcher.expire()
+        medium = await self._open(item)
+        try:
+            resume_ms = self._playlist.resume_ms
+            position = await medium.locate(item.start_ms + resume_ms)
+        except BaseException:
+            medium.close()
+            raise
+        if self.state is PlayState.CLOSED:
+            medium.close()
+            return
+        length_ms = _length_ms(item, medium)
+        self._opening = None
+        if resume_ms >= length_ms and self._playlist.has_next:
+            medium.close()
+            self._skip(item, length_ms)
+            return
+        self._begin(item, medium, position)
+
+    async def _open(self, item: Item) -> Medium:
+        if item.start is Start.LIVE:
+            raise RefusalError(
+                "NetStream.Play.StreamNotFound", "There is no such live stream.", "not_found"
+            )
+        return await self._context.open_medium(item.name)
+
+    def _skip(self, item: Item, length_ms: int) -> None:
+        """Passes an item that ends before the place where playing is resumed."""
+        at_ms = self._pump.sent_ms if self._has_begun else 0
+        self._playlist.begin(at_ms, item.start_ms - at_ms)
+        self._playlist.resume_ms -= length_ms
+        self._pump.origin_ms = item.start_ms - at_ms
+        self._pump.position = Position(0, item.start_ms + length_ms)
+        self._has_begun = True
+
+    def _begin(self, item: Item, medium: Medium, position: Position) -> None:
+        resume_ms, self._playlist.resume_ms = self._playlist.resume_ms, 0
+        origin_ms = 0 if item.start is Start.ANY else position.time_ms
+        if self._has_begun:
+            at_ms = self._pump.sent_ms if self.medium is None else self._end_ms(self.medium)
+            first_ms = item.start_ms if resume_ms else position.time_ms
+            origin_ms = first_ms - at_ms
+            self._playlist.begin(at_ms, origin_ms)
+        elif resume_ms:
+            origin_ms = item.start_ms
+            self._playlist.begin(0, origin_ms)
+        else:
+            # Seeks of a first item are in times of its medium, whatever its start.
+            self._playlist.begin(0, 0)
+        if self.medium is not None:
+            if self.state is not PlayState.ENDED:
+                time_ms = self._pump.sent_ms
+                self._announce.next_item(self.medium, item.name, time_ms, self._bytes())
+            self._finish_item("ended")
+        if self.state is PlayState.ENDED:
+            self._pump.clock_is_running = False
+        else:
+            self._pace.shift(origin_ms - self._pump.origin_ms)
+        self.ended.clear()
+        self._has_begun = True
+        self._is_item_sent = False
+        self.name, self.medium = item.name, medium
+        self._pump.position, self._pump.origin_ms = position, origin_ms
+        self._limit(item)
         self.state = PlayState.PLAYING
-        if not isinstance(self._play.start, Start):
-            self._origin_ms = self._position.time_ms
-        if self._play.duration_ms:
-            self._until_ms = max(self._position.time_ms, start_ms + self._play.duration_ms - 1)
-        self._announce_play(medium)
+        self._announce.play(item.name, is_reset=item.is_reset)
+        self._announce_media(medium)
+        if item.is_swapped:
+            self._announce.transition_complete(item.name, self._pump.sent_ms)
+        self._context.push()
+        self._log_play(medium, item.start_ms + resume_ms)
+
+    def _limit(self, item: Item) -> None:
+        """Sends from ``_pump.position`` to the end of an item."""
+        pump = self._pump
+        pump.is_single_frame = item.duration_ms == 0
+        pump.item_until_ms = None
+        if item.duration_ms:
+            end_ms = item.start_ms + item.duration_ms - 1
+            pump.item_until_ms = max(pump.position.time_ms, end_ms)
+        pump.until_ms = pump.item_until_ms
+        self._pace.at_once = item.at_once
+
+    def _log_play(self, medium: Medium, start_ms: int) -> None:
         result = self._context.cache_result(medium).value
         self._context.log_event("play", self, cache=result, start_ms=start_ms)
         self._context.counts.add(Counter.PLAYS, result)
-        while self.state is not PlayState.CLOSED:
+
+    def _end_ms(self, medium: Medium) -> int:
+        """The viewer's time at which the current item ends, all of whose media were sent."""
+        last_ms = self._pump.position.time_ms
+        if self._pump.item_until_ms is not None and last_ms > self._pump.item_until_ms:
+            end_ms = self._pump.item_until_ms + 1
+        elif last_ms < medium.head.duration_ms <= last_ms + LAST_FRAME_MAX_MS:
+            end_ms = medium.head.duration_ms
+        else:
+            end_ms = last_ms + LAST_FRAME_MS
+        return max(0, end_ms - self._pump.origin_ms)
+
+    @property
+    def _splice_is_due(self) -> bool:
+        """Whether the old medium has sent what comes before the splice, or more than that."""
+        splice = self._switcher.splice
+        if splice is None or self.state is PlayState.PAUSED:
+            return False
+        return self._is_item_sent or splice.position.time_ms < self._pump.position.time_ms
+
+    def _perform_switch(self, splice: Splice) -> Medium:
+        """Goes on with the new medium, and closes the old one."""
+        self._switcher.complete()
+        self._finish_item("switched")
+        self.name, self.medium = splice.item.name, splice.medium
+        pump = self._pump
+        pump.position = splice.position
+        pump.until_ms = pump.item_until_ms
+        self._is_item_sent = False
+        if self.state is PlayState.ENDED:
+            self.state = PlayState.PLAYING
+            self.ended.clear()
+            pump.clock_is_running = False
+        self._announce.medium(splice.medium, splice.position, pump.sent_ms)
+        self._announce.transition_complete(self.name, pump.sent_ms)
+        pump.plain_tags = PLAIN_TAGS_MAX
+        self._context.push()
+        self._log_play(splice.medium, splice.position.time_ms)
+        return splice.medium
+
+    async def _play_item(self, medium: Medium) -> None:
+        """Plays the current item until another one begins, or the player is closed."""
+        while self.state is not PlayState.CLOSED and not self._has_next_now:
             if self._is_revoked:
+                self._is_revoked = False
+                self._announce.unpublished(self.name)
                 raise RefusalError(
                     "NetStream.Play.Failed",
                     "Access to the stream is revoked.",
@@ -175,10 +377,18 @@ class Player:
                 medium = await self._handle_seek(medium, self._seek)
             elif self._pause is not None:
                 medium = await self._handle_pause(medium, self._pause)
-            elif self.state is PlayState.PLAYING:
-                await self._stream(medium)
-            else:
+            elif self._switcher.requested is not None:
+                self._switcher.prepare(self._switcher.requested)
+            elif self._switcher.splice is not None and self._splice_is_due:
+                medium = self._perform_switch(self._switcher.splice)
+            elif self.state is not PlayState.PLAYING:
                 await self._wait()
+            elif self._is_item_sent:
+                self._announce_end(medium)
+            else:
+                await self._stream(medium)
+
+    # Sending
 
     async def _stream(self, medium: Medium) -> None:
         """Sends runs until there is a request or the medium ends.
@@ -186,129 +396,54 @@ class Player:
         The steady state needs no task: a timer calls ``_pump``, which wakes this coroutine only
         for what needs one.
         """
-        self._pump(medium)
+        self._pump.send(medium)
         await self._wait()
-        self._stop_pump()
-        stop_reason, self._stop_reason = self._stop_reason, None
+        self._pump.stop()
+        stop_reason, self._pump.stop_reason = self._pump.stop_reason, None
         if isinstance(stop_reason, Exception):
             raise stop_reason
         if isinstance(stop_reason, NeedData):
             await self._wait(stop_reason, medium)
         elif isinstance(stop_reason, End):
-            self._announce_end(medium)
+            self._is_item_sent = True
         elif stop_reason is StopReason.SOCKET_FULL:
             await self._context.drained()
         elif stop_reason is StopReason.YIELD:
             await asyncio.sleep(0)
 
-    def _pump(self, medium: Medium, length_ms: int = RUN_MS) -> None:
-        """Sends the runs that are due, and sets a timer for the next one.
-
-        A timer calls it, so an exception is passed to ``_stream``, which raises it.
-        """
-        self._timer = None
-        try:
-            self._send_due_runs(medium, length_ms)
-        except Exception as exc:  # noqa: BLE001 - raised again by _stream
-            self._stop_sending(exc)
-
-    def _send_due_runs(self, medium: Medium, length_ms: int) -> None:
-        for _ in range(RUNS_PER_PASS):
-            if self._clock_is_running:
-                now_s = self._loop.time()
-                wait_s = self._pace.wait_s(now_s, self._position.time_ms)
-                if wait_s > 0:
-                    self._timer = self._context.timers.call_at(
-                        now_s + wait_s, lambda: self._pump(medium, LONG_RUN_MS)
-                    )
-                    return
-            if not self._context.is_idle:
-                self._stop_sending(StopReason.SOCKET_FULL)
-                return
-            if (
-                self._plain_tags > 0
-                or self._position.time_ms == 0
-                or self._play.duration_ms == 0
-                or not self._context.takes_aggregates
-            ):
-                length_ms = 0
-            run = medium.next_run(self._position, length_ms, self._until_ms)
-            if isinstance(run, Skip):
-                self._position = run.following
-                continue
-            if not isinstance(run, Run):
-                self._stop_sending(run)
-                return
-            self._send(medium, run)
-            length_ms = RUN_MS
-            if self._play.duration_ms == 0 and (run.has_video or not medium.head.has_video):
-                self._until_ms = -1  # the client requested a single frame
-        # A viewer with a large buffer and a fast connection must not block the event loop.
-        self._stop_sending(StopReason.YIELD)
-
-    def _stop_sending(self, reason: NeedData | End | Exception | StopReason) -> None:
-        self._stop_reason = reason
-        self._wake()
-
-    def _stop_pump(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _send(self, medium: Medium, run: Run) -> None:
-        now_s = self._loop.time()
-        if not self._clock_is_running:
-            self._clock_is_running = True
-            self._pace.start(now_s, run.time_ms)
-        elif self._pace.late_s(now_s, run.time_ms) > LATE_S:
-            self._context.counts.add(Counter.LATE_SENDS, "rtmp")
-        time_ms = max(0, run.time_ms - self._origin_ms)
-        kind, skipped, dropped = MessageType.AGGREGATE, 0, 0
-        if run.tag_type is not None:
-            kind = MessageType(run.tag_type)
-            skipped, dropped = TAG_HEADER_SIZE_BYTES, PREVIOUS_TAG_SIZE_BYTES
-        if run.body is None:
-            span = Span(run.span.start + skipped, run.span.end - dropped)
-            size = span.size
-            if size <= OUT_CHUNK_SIZE_BYTES:
-                header = messages.media_header(self.stream_id, kind, time_ms, size)
-                self._context.push_run(header, run.reader, span)
-            else:
-                self._push_large(kind, time_ms, run.reader, span)
-        else:
-            body = run.body[skipped : len(run.body) - dropped]
-            size = len(body)
-            self._engine.media_message(self.stream_id, kind, time_ms, body)
-            self._context.push()
-        self._pace.sent(size)
-        self._position = run.following
-        if run.has_video or not medium.head.has_video:
-            self._plain_tags = 0
-        else:
-            self._plain_tags = max(0, self._plain_tags - 1)
-
-    def _push_large(self, kind: MessageType, time_ms: int, reader: Reader, span: Span) -> None:
-        """Sends a single frame that is larger than one chunk."""
-        chunks = messages.media_chunks(self.stream_id, kind, time_ms, span, OUT_CHUNK_SIZE_BYTES)
-        parts: list[bytes | tuple[Reader, Span]] = []
-        for header, part in chunks:
-            parts += (header, (reader, part))
-        self._context.push(*parts)
-
     async def _handle_seek(self, medium: Medium, request: Seek) -> Medium:
         """Seeks, after the access check of a play; returns the medium to play from now on."""
         self._seek = None
-        medium = await self._reauthorize(medium)
-        self._position = await medium.locate(request.time_ms)
-        self._origin_ms = 0
-        self._clock_is_running = False
+        self._switcher.cancel()
+        item = self._playlist.current
+        begin = self._playlist.seek(request.time_ms)
+        target = self._playlist.current
+        if target is not None and target is not item:
+            medium = await self._return_to(target)
+            self._pump.position = await medium.locate(max(0, request.time_ms + begin.origin_ms))
+            self._limit(target)
+        else:
+            medium = await self._reauthorize(medium)
+            self._pump.position = await medium.locate(max(0, request.time_ms + begin.origin_ms))
+        self._pump.origin_ms = begin.origin_ms
+        self._is_item_sent = False
         if self.state is PlayState.ENDED:
             self.state = PlayState.PLAYING
             self.ended.clear()
-        self._announce_seek(medium, request)
-        self._context.log_event("seek", self, to_ms=request.time_ms, at_ms=self._position.time_ms)
+        self._announce.seek(self.name, request.time_ms)
+        self._announce_media(medium)
+        at_ms = self._pump.position.time_ms
+        self._context.log_event("seek", self, to_ms=request.time_ms, at_ms=at_ms)
         if self.state is PlayState.PAUSED:
             await self._show_one_frame(medium)
+        return medium
+
+    async def _return_to(self, item: Item) -> Medium:
+        """Opens an item that was played before. Raises RefusalError."""
+        self._finish_item("seek")
+        self.name = item.name
+        self.medium = medium = await self._context.open_medium(item.name)
+        self._log_play(medium, item.start_ms)
         return medium
 
     async def _reauthorize(self, medium: Medium) -> Medium:
@@ -326,16 +461,16 @@ class Player:
     async def _show_one_frame(self, medium: Medium) -> None:
         """Sends one keyframe, for a seek while paused."""
         while not self._has_request and self.state is PlayState.PAUSED:
-            run = medium.next_run(self._position, 0, None)
+            run = medium.next_run(self._pump.position, 0, None)
             if isinstance(run, Skip):
-                self._position = run.following
+                self._pump.position = run.following
                 await asyncio.sleep(0)
                 continue
             if isinstance(run, NeedData):
                 await self._wait(run, medium)
                 continue
             if isinstance(run, Run):
-                self._send(medium, run)
+                self._pump.send_run(medium, run)
                 await self._context.drained()
                 if not run.has_video and medium.head.has_video:
                     continue
@@ -350,76 +485,38 @@ class Player:
             self._context.log_event("pause", self, at_ms=request.time_ms)
         elif not request.paused and self.state is PlayState.PAUSED:
             self.state = PlayState.PLAYING
-            before, client_ms = medium, request.time_ms + self._origin_ms
-            if self._position.time_ms - client_ms > RESUME_NEAR_MS and request.time_ms:
+            before, client_ms = medium, request.time_ms + self._pump.origin_ms
+            if self._pump.position.time_ms - client_ms > RESUME_NEAR_MS and request.time_ms:
                 # §7.2.2.8: send only what is later than the time at which the client stopped.
                 # Tags are sent a second time, so access is checked as for a seek.
                 medium = await self._reauthorize(medium)
-                self._position = await medium.locate_after(client_ms)
-            self._clock_is_running = False
-            self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
+                self._pump.position = await medium.locate_after(client_ms)
+                self._is_item_sent = False
+                self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
             self._context.log_event("unpause", self, at_ms=request.time_ms)
             if medium is not before:
                 self._announce_media(medium)
         self._context.push()
         return medium
 
-    # Messages around the media
-
-    def _announce_play(self, medium: Medium) -> None:
-        engine, stream = self._engine, self.stream_id
-        engine.stream_is_recorded(stream)
-        engine.stream_begin(stream)
-        if self._play.reset:
-            self._status("NetStream.Play.Reset", f"Playing and resetting {self.name}.")
-        self._status("NetStream.Play.Start", f"Started playing {self.name}.")
-        self._announce_media(medium)
-
-    def _announce_seek(self, medium: Medium, request: Seek) -> None:
-        engine, stream = self._engine, self.stream_id
-        engine.stream_eof(stream)
-        engine.stream_is_recorded(stream)
-        engine.stream_begin(stream)
-        self._status("NetStream.Seek.Notify", f"Seeking {request.time_ms} (stream ID: {stream}).")
-        self._status("NetStream.Play.Start", f"Started playing {self.name}.")
-        self._announce_media(medium)
-
     def _announce_media(self, medium: Medium) -> None:
         """Sends what a decoder needs before its first frame, after each play and seek."""
-        engine, stream = self._engine, self.stream_id
-        engine.sample_access(stream)
-        if self._context.sends_data_start:
-            engine.data_start(stream)
-        time_ms = max(0, self._position.time_ms - self._origin_ms)
-        metadata = {
-            name: value
-            for name, value in medium.head.metadata.items()
-            if isinstance(value, bool | int | float | str)
-        }
-        engine.metadata(stream, time_ms, EcmaArray(metadata))
-        for tag_type, body in medium.sequence_headers(self._position):
-            engine.media_message(stream, MessageType(tag_type), time_ms, body)
-        self._plain_tags = PLAIN_TAGS_MAX
+        self._announce.samples(with_data_start=self._context.sends_data_start)
+        self._announce.medium(medium, self._pump.position, self._pump.sent_ms)
+        self._pump.plain_tags = PLAIN_TAGS_MAX
         self._context.push()
 
     def _announce_end(self, medium: Medium) -> None:
+        """All items were sent."""
+        self._playlist.advance()
         self.state = PlayState.ENDED
-        engine, stream = self._engine, self.stream_id
-        time_ms = max(0, self._position.time_ms - self._origin_ms)
-        engine.play_complete(
-            stream,
-            time_ms,
-            duration_s=medium.head.duration_ms / 1000,
-            size_bytes=self._bytes(),
-        )
-        self._status("NetStream.Play.Stop", f"Stopped playing {self.name}.")
-        engine.stream_eof(stream)
+        self._announce.end(medium, self.name, self._pump.sent_ms, self._bytes())
         self._context.push()
         self._context.log_event("end", self, bytes=self._bytes())
         self.ended.set()
 
-    def _status(self, code: str, description: str, level: StatusLevel = StatusLevel.STATUS) -> None:
-        self._engine.stream_status(self.stream_id, level, code, description, details=self.name)
+    def _status(self, code: str, description: str) -> None:
+        self._announce.status(self.name, code, description)
 
     # Waiting
 
@@ -429,7 +526,10 @@ class Player:
         return (
             self._seek is not None
             or self._pause is not None
+            or self._switcher.requested is not None
+            or self._splice_is_due
             or self._is_revoked
+            or self._has_next_now
             or self.state is PlayState.CLOSED
         )
 
@@ -439,7 +539,7 @@ class Player:
         Raises the failure that keeps the bytes from arriving. Returns at once for a request that
         arrived in the same loop iteration in which the pump stopped.
         """
-        if self._has_request or self._stop_reason is not None:
+        if self._has_request or self._pump.stop_reason is not None:
             return
         waker: asyncio.Future[None] = self._loop.create_future()
         self._waker = waker
@@ -467,47 +567,7 @@ class Player:
         return self._context.sent_bytes - self._start_bytes
 
 
-class PlayerContext(Protocol):
-    """What a player needs of its connection."""
-
-    engine: ServerConnection
-    counts: Counts
-    timers: CoalescedTimers
-    sends_data_start: bool
-    takes_aggregates: bool
-
-    async def open_medium(self, name: str) -> Medium:
-        """Opens the medium of a stream name, if the viewer may play it. Raises RefusalError."""
-        ...
-
-    def check(self, name: str, medium: Medium) -> None:
-        """Raises RefusalError if the viewer may no longer play this medium."""
-        ...
-
-    def cache_result(self, medium: Medium) -> CacheResult:
-        """The cache result of the viewer's first open of this medium."""
-        ...
-
-    def push(self, *parts: bytes | tuple[Reader, Span]) -> None:
-        """Sends the engine's pending output, then ``parts``."""
-        ...
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the kernel has accepted all pushed bytes."""
-        ...
-
-    def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
-        """As ``push`` of both; faster when the kernel accepts all bytes at once."""
-        ...
-
-    async def drained(self) -> None:
-        """Returns once the kernel has accepted all pushed bytes."""
-        ...
-
-    def log_event(self, event: str, player: Player, **fields: object) -> None:
-        """Writes the log line ``rtmp_EVENT``."""
-        ...
-
-    @property
-    def sent_bytes(self) -> int: ...
+def _length_ms(item: Item, medium: Medium) -> int:
+    """How long an item plays."""
+    length_ms = max(0, medium.head.duration_ms - item.start_ms)
+    return length_ms if item.duration_ms is None else min(length_ms, item.duration_ms)

@@ -24,6 +24,7 @@ class PlayerContext(Protocol):
     counts: Counts
     timers: CoalescedTimers
     sends_data_start: bool
+    takes_aggregates: bool
 
     async def open_medium(self, name: str) -> Medium:
         """Opens the medium of a stream name, if the viewer may play it. Raises RefusalError."""

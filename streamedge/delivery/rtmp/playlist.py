@@ -193,7 +193,6 @@ class Playlist:
 
     def advance(self) -> Item | None:
         """Makes the next item the current one; None: no other may begin, the playlist is over."""
-        self.switch = None
         if not self.has_next:
             self._is_over = True
             return None

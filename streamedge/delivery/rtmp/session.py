@@ -43,7 +43,7 @@ PIECE_CHUNKS = 16  # read at one time, and never more than one command: half a m
 HANDSHAKE_RANDOM_BYTES = 1528
 CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # responses that a client does not read, before it is dropped
-PLAYS_MAX = 64  # on one stream: the current play and those appended to it
+FIRST_RESULTS_MAX = 64  # cache results of getStreamLength that wait for a play
 LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
 LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
 LOGGED_CHARACTERS_MAX = 1024  # of a name that the client chose
@@ -92,8 +92,9 @@ class RtmpSession(asyncio.Protocol):
         self._client_codecs: frozenset[str] = frozenset()
         self._can_reconnect = False
         self._buffers_ms: dict[int, int] = {}
-        self._players: dict[int, list[Player]] = {}  # by stream; the first one plays
-        self._waiting_plays: dict[Player, asyncio.Task[None]] = {}  # for the play before them
+        self._players: dict[int, Player] = {}  # by stream
+        # Players that have not begun to run: their tasks, and the players that must end before.
+        self._waiting: dict[Player, tuple[asyncio.Task[None], Player | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._length_calls = 0
         self._signature_failures = SignatureFailureLimit()
@@ -271,8 +272,8 @@ class RtmpSession(asyncio.Protocol):
         self.counts.add(Counter.ERRORS, "rtmp_internal")
         where = traceback.format_exception(exc)[-TRACE_LINES_MAX:]
         self._log_line("fault", error=repr(exc), trace="".join(where))
-        for stream_id, players in self._players.items():
-            if any(player.state is not PlayState.CLOSED for player in players):
+        for stream_id, player in self._players.items():
+            if player.state is not PlayState.CLOSED:
                 self.engine.stream_status(stream_id, StatusLevel.ERROR, *INTERNAL_ERROR)
         self.push()
         self._end(f"internal error: {exc!r}")
@@ -298,8 +299,7 @@ class RtmpSession(asyncio.Protocol):
         """The number of plays that are opening, playing or paused."""
         return sum(
             player.state in {PlayState.OPENING, PlayState.PLAYING, PlayState.PAUSED}
-            for players in self._players.values()
-            for player in players
+            for player in self._players.values()
         )
 
     # Events
@@ -308,11 +308,13 @@ class RtmpSession(asyncio.Protocol):
         match event:
             case events.Connect():
                 self._connect(event)
-            case events.Play():
+            case events.Play() | events.Play2():
                 self._play(event)
             case events.Seek() | events.Pause():
                 self._control(event)
-            case events.CloseStream(stream_id) | events.DeleteStream(stream_id):
+            case events.CloseStream(stream_id, is_stop):
+                self._close_stream(stream_id, is_stop=is_stop)
+            case events.DeleteStream(stream_id):
                 self._close_stream(stream_id)
             case events.BufferLength(stream_id, buffer_ms):
                 self._buffer(stream_id, buffer_ms)
@@ -378,60 +380,43 @@ class RtmpSession(asyncio.Protocol):
         self._admission = self._context.streams.recheck(self._admission)
         return self._admission
 
-    def _play(self, event: events.Play) -> None:
-        limits = self._limits
-        if event.reset:
+    def _play(self, event: events.Play | events.Play2) -> None:
+        player = self._players.get(event.stream_id)
+        if isinstance(event, events.Play) and event.reset:
             self._close_plays(event.stream_id)
-        players = self._players.setdefault(event.stream_id, [])
-        if len(players) >= PLAYS_MAX:
-            self.engine.stream_status(
-                event.stream_id,
-                StatusLevel.ERROR,
-                "NetStream.Play.Failed",
-                f"No more than {PLAYS_MAX} plays on one stream.",
-            )
+            player = None
+        if player is not None and player.state is not PlayState.CLOSED:
+            _request(player, event)
             return
         pace = Pace(
-            ahead_max_ms=int(limits.ahead_s * 1000),
-            rate_bytes=limits.rate_bytes,
+            ahead_max_ms=int(self._limits.ahead_s * 1000),
+            rate_bytes=self._limits.rate_bytes,
             buffer_ms=self._buffers_ms.get(event.stream_id, BUFFER_DEFAULT_MS),
         )
-        before = players[-1] if players else None
-        player = Player(self, event, pace)
-        players.append(player)
-        task = self._spawn(self._perform(player, before))
-        if before is not None:
-            self._waiting_plays[player] = task
+        player = Player(self, event.stream_id, pace)
+        if not _request(player, event):
+            return
+        before = self._players.get(event.stream_id)  # closed, and about to end
+        self._players[event.stream_id] = player
+        self._waiting[player] = self.spawn(self._perform(player, before)), before
 
     async def _perform(self, player: Player, before: Player | None) -> None:
-        """Runs a player once the play before it on its stream has ended."""
+        """Runs a player once the one before it on its stream has ended."""
         if before is not None:
-            await before.ended.wait()
-            before.close()
             await before.closed.wait()
-            del self._waiting_plays[player]
+        del self._waiting[player]
         self.counts.gauges[Gauge.VIEWERS] += 1
         try:
             await player.run()
         finally:
             self.counts.gauges[Gauge.VIEWERS] -= 1
-            players = self._players[player.stream_id]
-            players.remove(player)
-            if not players:
+            if self._players.get(player.stream_id) is player:
                 del self._players[player.stream_id]
             self._context.ended.set()
-        self._end_after_signature_failures()
 
     def _control(self, event: events.Seek | events.Pause) -> None:
-        player = next(
-            (
-                player
-                for player in self._players.get(event.stream_id, ())
-                if player.state is not PlayState.CLOSED
-            ),
-            None,
-        )
-        if player is None:
+        player = self._players.get(event.stream_id)
+        if player is None or player.state in {PlayState.CLOSED, PlayState.WAITING}:
             code = "NetStream.Seek.Failed" if isinstance(event, events.Seek) else "NetStream.Failed"
             self.engine.stream_status(
                 event.stream_id, StatusLevel.ERROR, code, "Nothing is playing on this stream."
@@ -441,31 +426,34 @@ class RtmpSession(asyncio.Protocol):
         else:
             player.pause(event)
 
-    def _close_stream(self, stream_id: int) -> None:
-        self._buffers_ms.pop(stream_id, None)
-        self._close_plays(stream_id)
+    def _close_stream(self, stream_id: int, *, is_stop: bool = False) -> None:
+        if not is_stop:
+            self._buffers_ms.pop(stream_id, None)
+        self._close_plays(stream_id, is_stop=is_stop)
 
-    def _close_plays(self, stream_id: int) -> None:
-        """Closes all plays of a stream; those that wait for an earlier one leave at once.
-
-        So they do not count for the limit of a play that the client sends next.
-        """
-        players = self._players.get(stream_id, [])
-        for player in list(players):
-            player.close()
-            task = self._waiting_plays.pop(player, None)
-            if task is not None:
-                task.cancel()
-                players.remove(player)
-                self.log_event("stop", player, bytes=0, reason="closed")
-        if not players:
-            self._players.pop(stream_id, None)
+    def _close_plays(self, stream_id: int, *, is_stop: bool = False) -> None:
+        """Closes the player of a stream; one that has not begun to run leaves at once."""
+        player = self._players.get(stream_id)
+        if player is None:
+            return
+        player.close(is_stop=is_stop)
+        waiting = self._waiting.pop(player, None)
+        if waiting is None:
+            return
+        task, before = waiting
+        task.cancel()
+        player.log_unplayed("closed")
+        if before is None:
+            del self._players[stream_id]
+        else:
+            self._players[stream_id] = before
 
     def _buffer(self, stream_id: int, buffer_ms: int) -> None:
         if not 0 < stream_id <= self._limits.streams_max:
             return  # librtmp and GStreamer announce 300 ms for stream 0, which is no stream
         self._buffers_ms[stream_id] = buffer_ms
-        for player in self._players.get(stream_id, ()):
+        player = self._players.get(stream_id)
+        if player is not None:
             player.buffer(buffer_ms)
 
     def _get_length(self, event: events.GetStreamLength) -> None:
@@ -476,7 +464,7 @@ class RtmpSession(asyncio.Protocol):
             )
             return
         self._length_calls += 1
-        self._spawn(self._respond_with_length(event))
+        self.spawn(self._respond_with_length(event))
 
     async def _respond_with_length(self, event: events.GetStreamLength) -> None:
         try:
@@ -485,23 +473,25 @@ class RtmpSession(asyncio.Protocol):
             self.engine.call_error(event.transaction, str(exc), code=exc.code)
         else:
             self.engine.call_result(event.transaction, medium.head.duration_ms / 1000)
-            if medium.result is not CacheResult.HIT and len(self._first_results) < PLAYS_MAX:
+            if (
+                medium.result is not CacheResult.HIT
+                and len(self._first_results) < FIRST_RESULTS_MAX
+            ):
                 self._first_results[medium.name] = medium.result
             medium.close()
         finally:
             self._length_calls -= 1
         self.push()
-        self._end_after_signature_failures()
+        self.after_refusal()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the plays that the predicate matches."""
-        for players in self._players.values():
-            for player in players:
-                player.revoke(is_revoked)
+        for player in self._players.values():
+            player.revoke(is_revoked)
 
     # The connection's end
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_done)
@@ -517,13 +507,12 @@ class RtmpSession(asyncio.Protocol):
         """Closes the connection once all output is sent."""
         if self._end_reason is None:
             self._end_reason = reason
-        for players in self._players.values():
-            for player in players:
-                player.close()
+        for player in self._players.values():
+            player.close()
         if self._transport is not None and self._sender.idle:
             self._transport.close()
 
-    def _end_after_signature_failures(self) -> None:
+    def after_refusal(self) -> None:
         """Ends the connection at the limit; called after the refusal was sent."""
         if self._signature_failures.is_exceeded:
             self._end("too many wrong signatures")
@@ -552,3 +541,8 @@ class RtmpSession(asyncio.Protocol):
             distribution=distribution,
             **fields,
         )
+
+
+def _request(player: Player, event: events.Play | events.Play2) -> bool:
+    """Changes the player's playlist; returns whether that was possible."""
+    return player.play(event) if isinstance(event, events.Play) else player.play2(event)

@@ -1,4 +1,4 @@
-"""Where a switch enters its new medium: the first keyframe at or after a time, with bytes cached."""
+"""Where a switch enters its new medium: the first keyframe at or after a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from streamedge.media.medium import End, Medium, NeedData, Position, Skip
 
 AUDIO_STEP_MS = 50  # longer than a frame of any audio codec at usual rates
 AUDIO_STEPS_MAX = 20
+SEARCH_MAX_MS = 60_000  # beyond the medium's duration, which may be wrong
 FAST_SWITCH_AHEAD_MS = 3000  # Flash Media Server: a fast switch without a time
 
 
@@ -38,14 +39,14 @@ async def first_keyframe(medium: Medium, time_ms: int) -> Position | None:
         return await _first_audio(medium, time_ms)
     position = await medium.locate(time_ms)
     too_early_ms, step_ms = time_ms, 1
+    search_ms = max(0, medium.head.duration_ms - time_ms) + SEARCH_MAX_MS
     while position.time_ms < time_ms:
-        if too_early_ms > max(time_ms, medium.head.duration_ms) + step_ms:
+        if step_ms > 2 * search_ms:
             return None
         position = await medium.locate(time_ms + step_ms)
         if position.time_ms < time_ms:
             too_early_ms = time_ms + step_ms
             step_ms *= 2
-    # The keyframe at or before ``too_early_ms`` is too early, or there is none left to find.
     while position.time_ms - too_early_ms > 1:
         middle_ms = (too_early_ms + position.time_ms) // 2
         earlier = await medium.locate(middle_ms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import pytest
@@ -168,6 +168,12 @@ class FakeContext:
     def push_run(self, header: bytes, reader: Reader, span: Span) -> None:
         raise AssertionError("the film's runs are bytes")
 
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
+
+    def after_refusal(self) -> None:
+        pass
+
     async def drained(self) -> None:
         await self.client_reads.wait()
 
@@ -195,7 +201,8 @@ class Bench:
         self.film = Film()
         self.film.available = available
         self.context = FakeContext(self.film)
-        self.player = Player(self.context, play, Pace(1 << 30, 0, buffer_ms))
+        self.player = Player(self.context, 1, Pace(1 << 30, 0, buffer_ms))
+        self.player.play(play)
         self.task = asyncio.ensure_future(self.player.run())
 
     async def close(self) -> None:
@@ -342,7 +349,8 @@ async def test_refused_name_gets_a_status_and_no_play() -> None:
     context = FakeContext(
         RefusalError("NetStream.Play.StreamNotFound", "There is none.", "not_found")
     )
-    player = Player(context, ANY, Pace(1000, 0))
+    player = Player(context, 1, Pace(1000, 0))
+    player.play(ANY)
     await player.run()
     assert context.codes() == ["NetStream.Play.StreamNotFound"]
     assert context.counts.gathered(Counter.ERRORS, "not_found") == 1
@@ -400,7 +408,8 @@ async def test_cancelled_play_closes_its_medium() -> None:
 
 async def test_play_closed_before_its_start_opens_no_medium() -> None:
     context = FakeContext(RefusalError("NetStream.Play.Failed", "not requested", "x"))
-    player = Player(context, ANY, Pace(1000, 0))
+    player = Player(context, 1, Pace(1000, 0))
+    player.play(ANY)
     player.close()
     await player.run()
     assert context.statuses == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.rtmp import server as rtmp_server
+from streamedge.delivery.rtmp.playlist import ITEMS_MAX
 from streamedge.delivery.rtmp.protocol import amf0, messages
 from streamedge.delivery.rtmp.protocol.chunks import MessageType, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
@@ -17,7 +18,6 @@ from streamedge.delivery.rtmp.session import (
     LINES_BURST,
     LOGGED_CHARACTERS_MAX,
     PIECE_CHUNKS,
-    PLAYS_MAX,
     RtmpSession,
 )
 from streamedge.ops.metrics import Counter, Gauge
@@ -122,7 +122,7 @@ async def test_plays_on_one_stream_are_limited(cache_root: Path) -> None:
         edge.origin.put("film.mp4", sample_file("film.mp4"))
         edge.origin.hold_responses()
         async with open_client(edge.port) as client:
-            for _ in range(PLAYS_MAX + 5):
+            for _ in range(ITEMS_MAX + 5):
                 client.play("film.mp4", 0.0, -1.0, False)
             received = await client.read_pending()
             assert [message_name(m) for m in received].count("NetStream.Play.Failed") == 5
@@ -140,7 +140,7 @@ async def test_play_right_behind_closed_plays_is_not_over_the_limit(
         edge.origin.hold_responses()
         async with open_client(edge.port) as client:
             for _ in range(3):  # the first play cannot end: its origin does not answer
-                for _ in range(PLAYS_MAX - 2):
+                for _ in range(ITEMS_MAX - 2):
                     client.play("film.mp4", 0.0, -1.0, False)
                 if not is_reset:
                     client.command("closeStream", None, stream_id=1)
@@ -154,7 +154,7 @@ async def test_play_right_behind_closed_plays_is_not_over_the_limit(
         await edge.until_gone()
         # All plays but the last one were closed.
         lines = edge.lines("rtmp_stop")
-        assert [line["reason"] for line in lines].count("closed") == 3 * (PLAYS_MAX - 1) - 1
+        assert [line["reason"] for line in lines].count("closed") == 3 * (ITEMS_MAX - 1) - 1
 
 
 async def test_concurrent_get_stream_length_calls_are_limited(cache_root: Path) -> None:

@@ -121,7 +121,7 @@ def _player_tasks() -> list[asyncio.Task[Any]]:
     return [
         task
         for task in asyncio.all_tasks()
-        if "RtmpSession" in getattr(task.get_coro(), "__qualname__", "")
+        if getattr(task.get_coro(), "__qualname__", "").startswith(("RtmpSession", "Switcher"))
     ]
 
 

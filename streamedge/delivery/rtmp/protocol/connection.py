@@ -279,9 +279,7 @@ class ServerConnection:
         self, stream_id: int, timestamp_ms: int, code: str, description: str, **extra: AmfValue
     ) -> None:
         """onPlayStatus: a status that the client handles when it has played up to this message."""
-        information = messages.status_information(
-            StatusLevel.STATUS, code, description, **extra
-        )
+        information = messages.status_information(StatusLevel.STATUS, code, description, **extra)
         self.data_message(stream_id, timestamp_ms, "onPlayStatus", information)
 
     def data_message(self, stream_id: int, timestamp_ms: int, *values: AmfValue) -> None:
