@@ -36,7 +36,8 @@ from streamedge.delivery.http.http2.responder import ROUND_BYTES
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX
-from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX, PLAYS_MAX
+from streamedge.delivery.rtmp.playlist import ITEMS_MAX
+from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
 from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
 from streamedge.media.mp4.moov import TRACKS_MAX
 from streamedge.media.mp4.sample_table import SAMPLES_MAX
@@ -319,7 +320,7 @@ LIMITS = {
     "Running reads of one object": f"{FILLS_MAX}",
     "Extents in memory while the disk refuses writes": f"{MEMORY_EXTENTS_MAX} of",
     "Chunks of one RTMP client": f"{CHUNKS_PER_S_MAX:,} a second",
-    "Plays on one RTMP stream": f"{PLAYS_MAX}",
+    "Plays on one RTMP stream": f"{ITEMS_MAX}",
     "Wrong signatures of one RTMP client": f"{WRONG_SIGNATURES_MAX}",
     "Samples of an MP4": f"{SAMPLES_MAX / 1e6:g} million",
     "Tracks of an MP4": f"{TRACKS_MAX}",

@@ -426,6 +426,7 @@ class Player:
             medium = await self._reauthorize(medium)
             self._pump.position = await medium.locate(max(0, request.time_ms + begin.origin_ms))
         self._pump.origin_ms = begin.origin_ms
+        self._pump.clock_is_running = False
         self._is_item_sent = False
         if self.state is PlayState.ENDED:
             self.state = PlayState.PLAYING
@@ -492,7 +493,8 @@ class Player:
                 medium = await self._reauthorize(medium)
                 self._pump.position = await medium.locate_after(client_ms)
                 self._is_item_sent = False
-                self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
+            self._pump.clock_is_running = False
+            self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
             self._context.log_event("unpause", self, at_ms=request.time_ms)
             if medium is not before:
                 self._announce_media(medium)

@@ -315,13 +315,19 @@ def test_play_becomes_an_event() -> None:
 
 
 def test_play_false_closes_the_stream() -> None:
-    assert connected().call("play", False, stream_id=1) == [CloseStream(1)]
+    assert connected().call("play", False, stream_id=1) == [CloseStream(1, is_stop=True)]
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "stream_id", "code"),
     [
         ("play", ("film",), 2, "NetStream.Play.Failed"),
+        ("play2", ({"streamName": "film", "transition": "crossfade"},), 1, "NetStream.Failed"),
+        ("play2", ({"transition": "switch"},), 1, "NetStream.Failed"),
+        ("play2", ({"streamName": "film", "transition": 7.0},), 1, "NetStream.Failed"),
+        ("play2", ("film",), 1, "NetStream.Failed"),
+        ("play2", (), 1, "NetStream.Failed"),
+        ("play2", ({"streamName": "film"},), 2, "NetStream.Failed"),
         ("play", ("film",), 0, "NetStream.Play.Failed"),
         ("play", ("film",), 0xFFFFFFFF, "NetStream.Play.Failed"),
         ("play", (), 1, "NetStream.Play.Failed"),
@@ -399,7 +405,7 @@ def test_fc_subscribe_gets_on_fc_subscribe() -> None:
     assert values[3]["code"] == "NetStream.Play.Start"
 
 
-@pytest.mark.parametrize("name", ["play2", "getStreamLength", "no such\ncommand", ""])
+@pytest.mark.parametrize("name", ["getStreamLength", "no such\ncommand", ""])
 def test_unknown_call_gets_an_error(name: str) -> None:
     client = connected()
     assert client.call(name, transaction=7) == [Ignored(name)]

@@ -9,11 +9,15 @@ import pytest
 from streamedge.delivery.rtmp.protocol.amf0 import UNDEFINED, AmfValue
 from streamedge.delivery.rtmp.protocol.events import (
     Connect,
+    Offset,
     Play,
+    Play2,
     Start,
+    Transition,
     read_connect,
     read_flag,
     read_play,
+    read_play2,
     read_whole,
 )
 from streamedge.delivery.rtmp.protocol.messages import Command
@@ -42,7 +46,41 @@ def test_play_arguments_are_read(
     arguments: tuple[AmfValue, ...], start: int | Start, duration_ms: int | None, reset: bool
 ) -> None:
     command = Command(1, "play", 0.0, {}, ("film", *arguments))
-    assert read_play(command, "film") == Play(1, "film", start, duration_ms, reset)
+    at_once = arguments[2:] in ((2.0,), (3.0,))
+    assert read_play(command, "film") == Play(1, "film", start, duration_ms, reset, at_once)
+
+
+@pytest.mark.parametrize(
+    ("value", "offset"),
+    [
+        (UNDEFINED, Offset.AFTER_SENT),
+        (None, Offset.AFTER_SENT),
+        ("5", Offset.AFTER_SENT),
+        (True, Offset.AFTER_SENT),
+        (-1.0, Offset.SOON),
+        (-math.inf, Offset.SOON),
+        (math.nan, Offset.SOON),
+        (0.0, 0),
+        (12.195, 12195),
+        (math.inf, 0xFFFFFFFF),
+    ],
+)
+def test_offset_of_a_play2_is_in_seconds(value: AmfValue, offset: int | Offset) -> None:
+    options: dict[str, AmfValue] = {
+        "streamName": "high", "oldStreamName": "low", "transition": "switch", "start": -2.0,
+        "len": -1.0, "offset": value,
+    }  # fmt: skip
+    command = Command(1, "play2", 0.0, {}, (options,))
+    expected = Play2(1, "high", "low", Start.ANY, None, Transition.SWITCH, offset)
+    assert read_play2(command) == expected
+
+
+def test_start_and_length_of_a_play2_are_in_seconds() -> None:
+    options: dict[str, AmfValue] = {
+        "streamName": "film", "transition": "append", "start": 1.5, "len": 0.25
+    }  # fmt: skip
+    request = read_play2(Command(1, "play2", 0.0, {}, (options,)))
+    assert request == Play2(1, "film", "", 1500, 250, Transition.APPEND, Offset.AFTER_SENT)
 
 
 @pytest.mark.parametrize(
