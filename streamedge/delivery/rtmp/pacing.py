@@ -40,7 +40,7 @@ class Pace:
         self._started_ms += media_ms
 
     def shown_ms(self, now_s: float) -> int:
-        """The media time that a viewer sees who has all media before it."""
+        """The media time that is shown now, if all media before it have arrived."""
         return self._started_ms + int((now_s - self._started_s) * 1000)
 
     def sent(self, size_bytes: int) -> None:

@@ -40,6 +40,7 @@ from streamedge.ops.metrics import Counter
 INTERNAL_ERROR = ("NetStream.Play.Failed", "The edge failed.")  # code and description
 RESUME_NEAR_MS = 100  # a client that misses at most this much resumes where sending stopped
 LAST_FRAME_MS = 40  # how long the last frame is shown if the duration of its medium does not say
+REORDERED_MS = 120  # frames of an item that the client cut off are shown after its end (B-frames)
 LAST_FRAME_MAX_MS = 1000  # a duration further behind the last frame is wrong
 
 
@@ -326,7 +327,7 @@ class Player:
         """The viewer's time at which the current item ends, all of whose media were sent."""
         last_ms = self._pump.position.time_ms
         if self._pump.item_until_ms is not None and last_ms > self._pump.item_until_ms:
-            end_ms = self._pump.item_until_ms + 1
+            end_ms = self._pump.item_until_ms + 1 + REORDERED_MS
         elif last_ms < medium.head.duration_ms <= last_ms + LAST_FRAME_MAX_MS:
             end_ms = medium.head.duration_ms
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,15 @@ from streamedge.delivery.rtmp.player import Player, PlayState
 from streamedge.delivery.rtmp.protocol import amf0, messages
 from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
-from streamedge.delivery.rtmp.protocol.events import Pause, Play, Seek, Start
+from streamedge.delivery.rtmp.protocol.events import (
+    Offset,
+    Pause,
+    Play,
+    Play2,
+    Seek,
+    Start,
+    Transition,
+)
 from streamedge.delivery.rtmp.streams import RefusalError
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.errors import MediaError, MediaFault, OriginError, OriginFailure
@@ -604,4 +613,148 @@ async def test_internal_error_in_the_pump_ends_the_play_with_a_status(buffer_ms:
     assert bench.context.codes()[-1] == "NetStream.Play.Failed"
     assert bench.context.lines[-1][0] == "stop"
     assert "ZeroDivisionError" in str(bench.context.lines[-1][1]["reason"])
+    assert bench.film.closed
+
+
+# Switches and revoked items
+
+
+async def playing(available: int = 20) -> tuple[Bench, Film]:
+    """A play that waits for frame ``available``, and the film that is opened next."""
+    bench = Bench(available=available)
+    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    newer = Film()
+    newer.codec_header = b"NEWER"
+    bench.context.film = newer
+    return bench, newer
+
+
+def switch(offset: int | Offset = Offset.AFTER_SENT) -> Play2:
+    return Play2(1, "newer", "film", Start.ANY, None, Transition.SWITCH, offset)
+
+
+async def test_switch_happens_at_the_first_keyframe_after_what_was_sent() -> None:
+    bench, newer = await playing(available=23)
+    assert bench.player.play2(switch())
+    await bench.context.until_status("NetStream.Play.Transition")
+    assert not bench.film.closed
+    bench.film.add_frames(COUNT)
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    seam_ms = 30 * STEP_MS
+    assert (seam_ms, "NetStream.Play.TransitionComplete") in bench.context.statuses
+    times_ms = [time_ms for _, time_ms in bench.context.media]
+    assert times_ms == sorted(times_ms)
+    assert times_ms.count(seam_ms) == 2  # the codec header and the keyframe
+    assert bench.film.closed
+    assert bench.player.name == "newer"
+    bench.player.close()
+    await asyncio.wait_for(bench.task, 10)
+    assert newer.closed
+    events = [(event, fields.get("reason")) for event, fields in bench.context.lines]
+    assert ("stop", "switched") in events
+
+
+async def test_switch_that_cannot_be_opened_changes_nothing() -> None:
+    bench, _ = await playing()
+    failed = "NetStream.Play.StreamNotFound"
+    bench.context.film = RefusalError(failed, "There is none.", "not_found")
+    bench.player.play2(switch())
+    await bench.context.until_status(failed)
+    bench.film.add_frames(COUNT)
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    assert "NetStream.Play.Transition" not in bench.context.codes()
+    await bench.close()
+
+
+@pytest.mark.parametrize("event", ["seek", "close", "cancel", "switch"])
+@pytest.mark.parametrize("state", ["opening", "waiting for its bytes", "ready"])
+async def test_dropped_switch_closes_its_medium(state: str, event: str) -> None:
+    bench, newer = await playing()
+    opened = asyncio.Event()
+
+    async def locate(time_ms: int) -> Position:
+        opened.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    if state == "opening":
+        newer.locate = locate  # type: ignore[method-assign]
+    elif state == "waiting for its bytes":
+        newer.available = 0
+    bench.player.play2(switch())
+    if state == "opening":
+        await asyncio.wait_for(opened.wait(), 10)
+    elif state == "ready":
+        await bench.context.until_status("NetStream.Play.Transition")
+    else:
+        await asyncio.wait_for(newer.data_needed.wait(), 10)
+    bench.context.film = bench.film
+    if event == "seek":
+        bench.player.seek(Seek(1, 0))
+        await bench.context.until_status("NetStream.Seek.Notify")
+    elif event == "switch":
+        third = Film()
+        bench.context.film = third
+        bench.context.statuses.clear()
+        bench.player.play2(switch())
+        await bench.context.until_status("NetStream.Play.Transition")
+        bench.film.add_frames(COUNT)
+        await asyncio.wait_for(bench.player.ended.wait(), 10)
+        assert bench.player.medium is third
+    if event == "cancel":
+        bench.task.cancel()
+    else:
+        bench.player.close()
+    await asyncio.wait([bench.task], timeout=10)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert newer.closed
+    assert bench.film.closed
+
+
+async def test_switch_that_waits_is_refused_when_its_item_ends() -> None:
+    bench, newer = await playing()
+    newer.available = 0
+    bench.player.play2(switch())
+    await asyncio.wait_for(newer.data_needed.wait(), 10)
+    last = Film()
+    bench.context.film = last
+    bench.player.play(replace(ANY, reset=False))
+    bench.film.add_frames(COUNT)
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    codes = bench.context.codes()
+    assert codes.index("NetStream.Play.Failed") < codes.index("NetStream.Play.Switch")
+    assert bench.player.medium is last
+    assert newer.closed
+    bench.player.close()
+    await asyncio.wait_for(bench.task, 10)
+
+
+async def test_revoked_item_is_unpublished_and_the_next_one_plays() -> None:
+    bench, newer = await playing()
+    bench.player.play(replace(ANY, reset=False))
+    bench.player.revoke(lambda _provenance: True)
+    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    codes = bench.context.codes()
+    at = codes.index("NetStream.Play.UnpublishNotify")
+    assert codes[at : at + 3] == [
+        "NetStream.Play.UnpublishNotify", "NetStream.Play.Failed", "NetStream.Play.Start",
+    ]  # fmt: skip
+    assert bench.film.closed
+    assert bench.player.medium is newer
+    bench.player.close()
+    await asyncio.wait_for(bench.task, 10)
+
+
+async def test_internal_error_of_the_next_item_closes_the_medium_before_it() -> None:
+    bench, _ = await playing()
+
+    async def fails(name: str) -> Medium:
+        raise ZeroDivisionError(name)
+
+    bench.context.open_medium = fails  # type: ignore[method-assign]
+    bench.player.play(replace(ANY, reset=False))
+    bench.film.add_frames(COUNT)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(bench.task, 10)
     assert bench.film.closed

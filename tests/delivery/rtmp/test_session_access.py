@@ -186,6 +186,45 @@ async def test_concurrent_wrong_signatures_are_limited(cache_root: Path) -> None
         assert edge.lines("rtmp_disconnect")[0]["reason"] == "too many wrong signatures"
 
 
+async def test_signature_of_each_item_is_checked_when_it_begins(cache_root: Path) -> None:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        edge.origin.hold("film.mp4", at=1_000_000)
+        soon, later = (SIGNER.canned("film.mp4", edge.now_s + s) for s in (60, 600))
+        async with open_client(edge.port) as client:
+            client.play(soon)
+            await client.until_named(START)
+            client.play(soon, 0.0, -1.0, False)
+            client.play(later, 0.0, -1.0, False)
+            await client.read_pending()
+            edge.now_s += 61
+            edge.origin.release("film.mp4")
+            await refused(client)
+            received = await client.until_named(STOP)
+            assert message_name(received[-1]) == STOP
+            assert len(samples(received)) == 50
+        await edge.until_gone()
+        assert edge.readers == 0
+
+
+async def test_switch_needs_a_signature_of_its_own(cache_root: Path) -> None:
+    async with serve_rtmp(cache_root, access=SIGNED) as edge:
+        edge.origin.put("film.mp4", movie(50))
+        edge.origin.hold("film.mp4", at=1_000_000)
+        name = SIGNER.canned("film.mp4", edge.now_s + 60)
+        async with open_client(edge.port) as client:
+            client.play(name)
+            await client.until_named(START)
+            for wrong in ("film.mp4", SIGNER.canned("film.mp4", edge.now_s - 1)):
+                client.play2(wrong, "switch")
+                await client.until_named(FAILED)
+            edge.origin.release("film.mp4")
+            await client.until_named(STOP)
+            assert len(samples(client.messages)) == 50
+        await edge.until_gone()
+        assert edge.readers == 0
+
+
 # Seeks
 
 

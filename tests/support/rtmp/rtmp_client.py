@@ -167,6 +167,15 @@ class RtmpClient:
         """Sends play; ``arguments`` are start, duration and reset."""
         self.command("play", None, name, *arguments, stream_id=stream_id)
 
+    def play2(
+        self, name: str, transition: str, *, stream_id: int = 1, **options: amf0.AmfValue
+    ) -> None:
+        """Sends play2; ``options`` are those of NetStreamPlayOptions."""
+        values: dict[str, amf0.AmfValue] = {
+            "streamName": name, "transition": transition, "start": -2.0, "len": -1.0, **options
+        }  # fmt: skip
+        self.command("play2", None, values, stream_id=stream_id)
+
     def seek(self, time_ms: float, stream_id: int = 1) -> None:
         self.command("seek", None, float(time_ms), stream_id=stream_id)
 
