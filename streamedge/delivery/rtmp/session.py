@@ -351,9 +351,7 @@ class RtmpSession(asyncio.Protocol):
             self._end(f"redirected to {tc_url_host(elsewhere)}")
             return
         self._admission = admission
-        self._client_codecs = frozenset(
-            {*event.four_cc_list, *event.video_four_cc_info, *event.audio_four_cc_info}
-        )
+        self._client_codecs = event.playable_codecs
         self._can_reconnect = event.can_reconnect
         # FFmpeg handles Data.Start as a separate data stream, and logs a warning each time.
         self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION

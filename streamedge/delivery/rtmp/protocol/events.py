@@ -46,6 +46,8 @@ class Offset(Enum):
     SOON = "soon"  # shortly after what the viewer sees now; the client drops its later media
 
 
+_PLAYABLE: Final = 0b101  # FourCcInfoMask: 1 decode, 4 forward; 2, encode, does not help to play
+
 CAN_RECONNECT: Final = 1
 """capsEx, E-RTMP v2, CapsExMask: the client understands a request to reconnect."""
 
@@ -75,6 +77,19 @@ class Connect:
     def can_reconnect(self) -> bool:
         """Whether the client goes to another tcUrl when the server says so (E-RTMP v2, capsEx)."""
         return bool(self.capabilities_ex & CAN_RECONNECT)
+
+    @property
+    def playable_codecs(self) -> frozenset[str]:
+        """The Enhanced RTMP codecs that the client can decode or forward; ``*`` means all.
+
+        A map's entry is more exact than ``four_cc_list``, so a listed codec that a map gives as
+        encode-only is not playable.
+        """
+        flags_by_codec = self.video_four_cc_info | self.audio_four_cc_info
+        for codec in self.video_four_cc_info.keys() & self.audio_four_cc_info.keys():  # "*"
+            flags_by_codec[codec] |= self.video_four_cc_info[codec]
+        playable = {codec for codec, flags in flags_by_codec.items() if flags & _PLAYABLE}
+        return frozenset(playable | (set(self.four_cc_list) - flags_by_codec.keys()))
 
     @property
     def is_enhanced(self) -> bool:

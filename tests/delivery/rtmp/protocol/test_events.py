@@ -156,3 +156,33 @@ def test_connect_without_fields_is_read_as_empty(properties: dict[str, AmfValue]
 def test_e_rtmp_fields_of_another_type_read_as_empty() -> None:
     event = connect({"fourCcList": "hvc1", "videoFourCcInfoMap": ["hvc1"], "capsEx": "1"})
     assert (event.four_cc_list, event.video_four_cc_info, event.capabilities_ex) == ((), {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("listed", "video", "audio", "playable"),
+    [
+        ([], {}, {}, set()),
+        (["hvc1"], {}, {}, {"hvc1"}),
+        ([], {"hvc1": 1.0, "av01": 2.0, "vp09": 4.0}, {"Opus": 3.0, "fLaC": 2.0, "ac-3": 0.0},
+         {"hvc1", "vp09", "Opus"}),
+        (["hvc1", "av01"], {"hvc1": 2.0}, {}, {"av01"}),
+        (["*"], {}, {}, {"*"}),
+        ([], {"*": 4.0}, {"*": 2.0}, {"*"}),
+        ([], {"*": 2.0}, {"*": 4.0}, {"*"}),
+        (["*"], {"*": 2.0}, {}, set()),
+        ([], {"hvc1": 8.0, "av01": math.nan, "vp09": "1"}, {}, set()),
+    ],
+)  # fmt: skip
+def test_codec_is_playable_if_the_client_decodes_or_forwards_it(
+    listed: list[AmfValue],
+    video: dict[str, AmfValue],
+    audio: dict[str, AmfValue],
+    playable: set[str],
+) -> None:
+    properties: dict[str, AmfValue] = {
+        "fourCcList": listed,
+        "videoFourCcInfoMap": video,
+        "audioFourCcInfoMap": audio,
+    }
+    event = read_connect(Command(0, "connect", 1.0, properties, ()))
+    assert event.playable_codecs == playable
