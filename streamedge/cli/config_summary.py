@@ -67,10 +67,14 @@ def summary(config: Config) -> Iterator[Table]:
 
 def _listeners(config: Config) -> Table:
     listeners = _table("Listeners", "Serves", "Address")
-    for scheme, kind in (("http", "web"), ("https", "web"), ("rtmp", "rtmp")):
+    for scheme, kind in (("http", "web"), ("https", "web"), ("rtmp", "rtmp"), ("rtmps", "rtmp")):
         for address in getattr(config.listen, scheme):
             place = f"{scheme}://{format_address(address)}"
             listeners.add_row(f"{kind} distributions", place)
+    for address in config.listen.mixed:
+        place = format_address(address)
+        schemes = ["rtmp", "http", *(["rtmps", "https"] if config.certificates else [])]
+        listeners.add_row("all distributions", ", ".join(f"{name}://{place}" for name in schemes))
     if config.listen.fleet is not None:
         listeners.add_row("edges of the fleet", f"https://{format_address(config.listen.fleet)}")
     listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")

@@ -31,6 +31,7 @@ from streamedge.coordination.shared_state import SharedState
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.http.request.routing import WebDistribution
 from streamedge.delivery.http.server import WebServer
+from streamedge.delivery.mixed_server import MixedServer
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution
 from streamedge.keys import split_key
@@ -69,6 +70,7 @@ class WorkerComponents:
     counts: Counts
     peers: WorkerPeers = field(default_factory=WorkerPeers)
     writes: WorkerWrites | None = None
+    mixed: MixedServer | None = None
 
 
 _Prepared = tuple[dict[str, OriginBinding], HostTable[WebDistribution], HostTable[RtmpDistribution]]
@@ -122,6 +124,8 @@ class ConfigApplier:
             use_certificates()
         replace_web(components.web, config, web)
         replace_rtmp(components.rtmp, config, rtmp)
+        if components.mixed is not None:
+            components.mixed.handshake_s = config.limits.tls_handshake
         components.peers.replace(config, bindings)
         removed = [one for name, one in before.items() if name not in unchanged]
         for binding in removed:

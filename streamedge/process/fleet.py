@@ -191,7 +191,7 @@ class FleetParts:
                 }
             ),
             "members": [one.body() for one in members if one.role is not Role.REMOVED],
-            "port": config.listen.http[0][1] if config.listen.http else 0,
+            "port": next((port for _, port in (*config.listen.http, *config.listen.mixed)), 0),
         }
 
     def problems(self) -> list[str]:

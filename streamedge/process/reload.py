@@ -128,6 +128,8 @@ def plan_reload(started: Config, running: Config, new: Config) -> ReloadPlan:
             for section in new.distributions
             if writes_back(new.model_copy(update={"distributions": (section,)}))
         ]
+    if new.certificates and new.listen.mixed and not started.certificates:
+        needs_restart.append("certificates")  # until then mixed addresses are without TLS
     config = new.model_copy(update=tables)
     return ReloadPlan(config, tuple(changes(running, config)), tuple(needs_restart))
 

@@ -163,7 +163,17 @@ async def _serve_viewers(
     traffic.subscribe(rtmp.direct)
     mixed = await _start_media(context, config, web, rtmp, log, counts, end)
     components = WorkerComponents(
-        web, rtmp, cache, write_queue, certificates, context.countries, log, counts, peers, writes
+        web,
+        rtmp,
+        cache,
+        write_queue,
+        certificates,
+        context.countries,
+        log,
+        counts,
+        peers,
+        writes,
+        mixed,
     )
     await peers.start(
         config, bindings, cache, context.listeners.fleet, services, log, counts, write_queue

@@ -185,3 +185,11 @@ def test_key_that_needs_a_restart_keeps_its_value(table: str, key: str) -> None:
     else:
         assert (plan.changed, plan.needs_restart) == ((f"{table}.{key}",), ())
         assert value is new_value
+
+
+def test_first_certificate_of_a_mixed_address_needs_a_restart(tmp_path: Path) -> None:
+    pair = CertificateAuthority(tmp_path).issue("edge.test")
+    mixed = '[listen]\nmixed = ["127.0.0.1:8443"]\n'
+    certificates = f'[[certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    for edge in running(tmp_path, mixed + GOOD, None):
+        assert edge.reload(mixed + GOOD + certificates).needs_restart == ("certificates",)

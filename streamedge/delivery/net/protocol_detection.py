@@ -43,7 +43,8 @@ class DetectedProtocol(Enum):
     UNKNOWN = "unknown"
 
 
-_BY_ALPN = {"h2": DetectedProtocol.HTTP2, "http/1.1": DetectedProtocol.HTTP}
+_BY_ALPN = {"h2": DetectedProtocol.HTTP2}
+"""With "http/1.1" it may still be RTMPT."""
 
 
 def detect(received: bytes) -> DetectedProtocol | None:
