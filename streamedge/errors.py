@@ -81,6 +81,7 @@ class MediaFault(Enum):
 
     STRUCTURE_INVALID = "structure_invalid"  # truncated, lying or over a limit
     NO_SUPPORTED_TRACK = "no_supported_track"  # well-formed, but no supported codec
+    NO_SUCH_TRACK = "no_such_track"  # the viewer chose a track that the medium does not have
     CODED = "coded"  # stored compressed (Content-Encoding), which no player unpacks
 
 

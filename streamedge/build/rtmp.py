@@ -19,7 +19,7 @@ from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.rtmp.aggregates import Aggregation
 from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
-from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver
+from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver, Tracks
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
 from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import Log
@@ -117,4 +117,5 @@ def _distributions(
                 tuple(compile_pattern(page) for page in section.pages),
                 section.nearest and bool(config.fleet.engine),
                 Aggregation(section.aggregate),
+                Tracks(section.tracks),
             )

@@ -28,7 +28,7 @@ from streamedge.media.flv.medium import FlvMedium, medium_head
 from streamedge.media.flv.scan_index import ScanIndex
 from streamedge.media.fragment_reader import read_moofs
 from streamedge.media.index_memory import IndexMemory, Lease
-from streamedge.media.medium import Medium, MediumHead
+from streamedge.media.medium import Medium, MediumHead, track_maps
 from streamedge.media.mp3 import head as mp3_head
 from streamedge.media.mp3.head import Mp3Head
 from streamedge.media.mp3.medium import Mp3Medium
@@ -39,6 +39,7 @@ from streamedge.media.mp4.title import build_title
 from streamedge.media.packager import packaged_asset
 from streamedge.media.parsing import run_parser
 from streamedge.media.sniffing import FileKind, sniff
+from streamedge.media.track_choice import DEFAULT_TRACKS, TrackChoice, no_such_audio
 from streamedge.origin import OriginHead, Version
 from streamedge.spans import Span
 
@@ -64,7 +65,7 @@ class _Flv:
 
 
 _Index = _Flv | Mp3Head
-_Key = tuple[str, Version]
+_Key = tuple[str, Version, TrackChoice]
 
 
 @dataclass(slots=True, eq=False)
@@ -116,12 +117,15 @@ class MediaLibrary:
         """The memory of all indexes that are cached or in use."""
         return self._indexes.used_bytes
 
-    async def open(self, asset: Asset) -> Medium:
-        """Opens an asset as a medium. Raises OriginError, CacheFullError, MediaError."""
+    async def open(self, asset: Asset, choice: TrackChoice = DEFAULT_TRACKS) -> Medium:
+        """Opens an asset as a medium with the chosen tracks.
+
+        Raises OriginError, CacheFullError, MediaError.
+        """
         reader = await self._cache.open(asset, FIRST_READ)
         try:
             _require_plain(reader.head)
-            lease = await self._index(asset, reader.head)
+            lease = await self._index(asset, reader.head, choice)
             try:
                 index = lease.value
                 if isinstance(index, Mp3Head):
@@ -145,15 +149,17 @@ class MediaLibrary:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _index(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
+    async def _index(self, asset: Asset, head: OriginHead, choice: TrackChoice) -> Lease[_Index]:
         """The index of the version with ``head``; built once, also if a waiter is cancelled."""
-        key = (asset.key, head.version)
+        key = (asset.key, head.version, choice)
         lease = self._indexes.lease(key)
         if lease is not None:
             return lease
         build = self._builds.get(key)
         if build is None:
-            task = asyncio.get_running_loop().create_task(self._build(asset, head), name="index")
+            task = asyncio.get_running_loop().create_task(
+                self._build(asset, head, choice), name="index"
+            )
             build = self._builds[key] = _IndexBuild(task)
             task.add_done_callback(lambda _done: self._on_build_done(key))
         build.waiting += 1
@@ -169,9 +175,11 @@ class MediaLibrary:
             build.waiting -= 1
             build.close_unused_lease()
 
-    async def _layout_of(self, asset: Asset, head: OriginHead) -> Lease[FlvLayout]:
+    async def _layout_of(
+        self, asset: Asset, head: OriginHead, choice: TrackChoice
+    ) -> Lease[FlvLayout]:
         """The layout of a packaged title. Raises OriginError, CacheFullError, MediaError."""
-        lease = await self._index(asset, head)
+        lease = await self._index(asset, head, choice)
         try:
             if isinstance(lease.value, Mp3Head) or lease.value.layout is None:
                 raise OriginError(OriginFailure.CHANGED, f"{asset.name}: not an MP4 any more")
@@ -182,18 +190,26 @@ class MediaLibrary:
     def _on_build_done(self, key: _Key) -> None:
         self._builds.pop(key).close_unused_lease()
 
-    async def _build(self, asset: Asset, head: OriginHead) -> Lease[_Index]:
-        index = await self._read_index(asset, head)
-        return self._indexes.add((asset.key, head.version), index, _memory_size_bytes(index))
+    async def _build(self, asset: Asset, head: OriginHead, choice: TrackChoice) -> Lease[_Index]:
+        index = await self._read_index(asset, head, choice)
+        return self._indexes.add(
+            (asset.key, head.version, choice), index, _memory_size_bytes(index)
+        )
 
-    async def _read_index(self, asset: Asset, head: OriginHead) -> _Index:
+    async def _read_index(self, asset: Asset, head: OriginHead, choice: TrackChoice) -> _Index:
         reader = self._cache.reopen(asset, head)
         size_bytes = reader.size_bytes
         try:
             kind = await run_parser(sniff(size_bytes), reader)
+            if kind in (FileKind.FLV, FileKind.MP3) and choice.audio not in ("", "0"):
+                raise no_such_audio((), choice.audio)
             if kind is FileKind.FLV:
                 flv = await run_parser(flv_head.read_head(size_bytes), reader)
-                return _Flv(asset, medium_head(flv), ScanIndex(flv, size_bytes))
+                return _Flv(
+                    asset,
+                    medium_head(flv, multitrack=choice.is_multitrack),
+                    ScanIndex(flv, size_bytes, multitrack=choice.is_multitrack),
+                )
             if kind is FileKind.MP3:
                 return await run_parser(mp3_head.read_head(size_bytes), reader)
             moov_span = await run_parser(locate_moov(size_bytes, self._moov_bytes), reader)
@@ -206,17 +222,23 @@ class MediaLibrary:
         async with self._build_slots:
             # In a thread, because few bytes can describe many samples.
             layout = await asyncio.to_thread(
-                build_layout, moov, size_bytes, self._index_bytes, fragments
+                build_layout, moov, size_bytes, self._index_bytes, fragments, choice
             )
         if layout.title.faults and self._report is not None:
             self._report(asset.name, layout.title.faults)
-        layouts = partial(self._layout_of, asset, head)
-        packaged = packaged_asset(self._cache, asset, head, layout.size_bytes, layouts)
+        layouts = partial(self._layout_of, asset, head, choice)
+        packaged = packaged_asset(
+            self._cache, asset, head, layout.size_bytes, layouts, layout.title.selection
+        )
         return _Flv(packaged, _layout_head(layout), LayoutIndex(layout), layout)
 
 
 def build_layout(
-    moov: bytes, file_size_bytes: int, memory_bytes: int, fragments: Section | None = None
+    moov: bytes,
+    file_size_bytes: int,
+    memory_bytes: int,
+    fragments: Section | None = None,
+    choice: TrackChoice = DEFAULT_TRACKS,
 ) -> FlvLayout:
     """The FLV form of the MP4 with this index. Raises MediaError."""
     if fragments is None:
@@ -225,7 +247,7 @@ def build_layout(
         movie = parse_fragmented(moov, fragments.moofs)
         if fragments.fault:
             movie = replace(movie, faults=(*movie.faults, f"the MP4 is {fragments.fault}"))
-    return FlvLayout(build_title(movie, file_size_bytes, memory_bytes))
+    return FlvLayout(build_title(movie, file_size_bytes, memory_bytes, choice))
 
 
 def _layout_head(layout: FlvLayout) -> MediumHead:
@@ -238,6 +260,8 @@ def _layout_head(layout: FlvLayout) -> MediumHead:
         },
         enhanced=frozenset(codec.four_cc for codec in _codecs(layout) if codec.classic_id is None),
         has_video=title.video is not None,
+        track_maps=track_maps(layout.metadata),
+        multitrack=frozenset(other.codec.four_cc for other in title.others),
     )
 
 

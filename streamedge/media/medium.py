@@ -7,9 +7,9 @@ memory (MP3). Only ``locate`` and ``locate_after`` wait. ``next_run`` returns at
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeAlias
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
@@ -22,6 +22,7 @@ RUN_MS = 1000  # about the length of a run until the viewer's buffer is full
 LONG_RUN_MS = 2000  # … and from then on: fewer, larger messages cost less
 # A single larger tag is a run of its own. nginx-rtmp, pulling, ends at a message over 1 MiB.
 RUN_BYTES_MAX = 1024 * 1024
+_TRACK_MAPS = frozenset({"audioTrackIdInfoMap", "videoTrackIdInfoMap"})
 
 
 class Position(NamedTuple):
@@ -69,17 +70,41 @@ class End(NamedTuple):
     """There is nothing after a position."""
 
 
+TrackMaps: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float | str | bool]]]
+"""onMetaData's audioTrackIdInfoMap and videoTrackIdInfoMap (E-RTMP v2): values by track id."""
+
+
+def track_maps(metadata: ScriptObject) -> TrackMaps:
+    """The maps in ``metadata``; only their scalar values."""
+    return {
+        name: {
+            track_id: {
+                key: value
+                for key, value in info.items()
+                if isinstance(value, bool | int | float | str)
+            }
+            for track_id, info in tracks.items()
+            if isinstance(info, dict)
+        }
+        for name, tracks in metadata.items()
+        if name in _TRACK_MAPS and isinstance(tracks, dict)
+    }
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MediumHead:
     """What a player needs before the first video frame.
 
     ``metadata`` is for onMetaData; ``enhanced`` are the FourCCs that only Enhanced RTMP can carry.
+    ``multitrack`` are those of the tracks beside the default ones, which ``track_maps`` describes.
     """
 
     duration_ms: int
     metadata: ScriptObject
     enhanced: frozenset[str]
     has_video: bool
+    multitrack: frozenset[str] = frozenset()
+    track_maps: TrackMaps = field(default_factory=dict)
 
 
 class Medium(Protocol):

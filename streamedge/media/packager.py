@@ -33,14 +33,23 @@ LayoutSource = Callable[[], Awaitable[Lease[FlvLayout]]]
 
 
 def packaged_asset(
-    cache: Cache, source: Asset, head: OriginHead, size_bytes: int, layouts: LayoutSource
+    cache: Cache,
+    source: Asset,
+    head: OriginHead,
+    size_bytes: int,
+    layouts: LayoutSource,
+    selection: str = "",
 ) -> Asset:
-    """The asset of ``source``, in the version of ``head``, packaged as an FLV of ``size_bytes``."""
-    edition = str(LAYOUT_EDITION)  # other editions are cached under other keys
+    """The asset of ``source``, in the version of ``head``, packaged as an FLV of ``size_bytes``.
+
+    ``selection``: as ``Title.selection``; each has a key of its own.
+    """
+    # Other editions are cached under other keys.
+    edition = f"{LAYOUT_EDITION}-{selection}" if selection else str(LAYOUT_EDITION)
     return Asset(
         key=join_key("flv", source.key, edition, *version_parts(head.version)),
         name=source.name,
-        origin=Packager(cache, source, head, size_bytes, layouts),
+        origin=Packager(cache, source, head, size_bytes, layouts, edition),
         origin_name="packager",
         rules=IMMUTABLE,
     )
@@ -56,13 +65,14 @@ class Packager:
         head: OriginHead,
         size_bytes: int,
         layouts: LayoutSource,
+        edition: str,
     ) -> None:
         self._cache = cache
         self._source = source
         self._source_head = head
         self._layouts = layouts
         version = head.version
-        etag = f'"{version.etag.strip(chr(34))}-flv{LAYOUT_EDITION}"'
+        etag = f'"{version.etag.strip(chr(34))}-flv{edition}"'
         self._head = OriginHead(Version(etag, size_bytes, version.last_modified_s), "video/x-flv")
 
     async def head(self, name: str) -> OriginHead:

@@ -19,11 +19,13 @@ from streamedge.media.flv.medium import FlvMedium
 from streamedge.media.library import MediaLibrary
 from streamedge.media.medium import End, Medium, NeedData, Run
 from streamedge.media.mp3.medium import Mp3Medium
+from streamedge.media.track_choice import TrackChoice
 from streamedge.origin.http.origin import HttpOrigin
 from tests.media.test_packager import edge_of
+from tests.support.media.multitrack import multitrack_film
 from tests.support.origins.scripted_origin import Reply
 from tests.support.rtmp.rtmp_client import PATIENCE_S
-from tests.support.rtmp.rtmp_media import avc_mp4, keyframe
+from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, sample_file
 
 Media = Callable[[str], bytes]
 MOOV_BYTES = 1 << 20
@@ -215,6 +217,35 @@ async def test_new_version_has_a_new_index(media: Media, cache_root: Path) -> No
             lengths.append(round(medium.head.duration_ms, -3))
             medium.close()
         assert lengths == [20_000, 30_000]
+
+
+async def test_each_choice_of_tracks_is_cached_by_itself(cache_root: Path) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film", multitrack_film())
+        titles = titles_of(cache)
+        counts = []
+        for choice in (
+            TrackChoice(), TrackChoice("0"), TrackChoice("deu"),
+            TrackChoice("1"), TrackChoice("eng"), TrackChoice("fra"),
+            TrackChoice(is_multitrack=True),
+        ):  # fmt: skip
+            (await titles.open(asset(origin, "film"), choice)).close()
+            keys = {version.asset.key for version in cache.open_versions}
+            counts.append(len(keys - {asset(origin, "film").key}))
+        assert counts == [1, 1, 1, 2, 2, 3, 4]
+
+
+async def test_wrong_choice_is_not_cached_as_an_index(cache_root: Path) -> None:
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film", multitrack_film())
+        server.put("song", sample_file("song.mp3"))
+        titles = titles_of(cache)
+        for name in ("film", "song"):
+            with pytest.raises(MediaError) as failed:
+                await titles.open(asset(origin, name), TrackChoice("spa"))
+            assert failed.value.fault is MediaFault.NO_SUCH_TRACK
+        assert titles.memory_bytes == 0
+        assert all(version.idle or version.fills for version in cache.open_versions)
 
 
 async def test_memory_is_limited_and_the_least_recently_used_index_is_dropped(

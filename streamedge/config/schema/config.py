@@ -386,6 +386,12 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
         " auto sends them to players, but not to relays such as nginx-rtmp and MediaMTX, which do"
         " not accept them; never sends each frame by itself to all clients.",
     )
+    tracks: Literal["one", "announced", "all"] = Field(
+        default="announced",
+        description="Who gets all audio tracks of a file, as multitrack packets of Enhanced RTMP:"
+        " no client, clients that announce that they play them (capsEx 2), or all clients. Other"
+        " clients get the default track, or the one that ?audio= on the stream name chooses.",
+    )
     nearest: bool = Field(
         default=False,
         description="Whether clients that announce that they follow a redirect (capsEx 1, or"

@@ -54,7 +54,9 @@ class Announcements:
             for name, value in medium.head.metadata.items()
             if isinstance(value, bool | int | float | str)
         }
-        self._engine.metadata(self._stream_id, time_ms, EcmaArray(metadata))
+        self._engine.metadata(
+            self._stream_id, time_ms, EcmaArray({**metadata, **medium.head.track_maps})
+        )
         for tag_type, body in medium.sequence_headers(position):
             self._engine.media_message(self._stream_id, MessageType(tag_type), time_ms, body)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -45,11 +46,20 @@ from streamedge.errors import (
 from streamedge.fleet.nearest import split_edge_label, with_edge_label
 from streamedge.media.library import MediaLibrary
 from streamedge.media.medium import Medium
+from streamedge.media.track_choice import DEFAULT_TRACKS, TrackChoice, read_choice
 
 RESOLVED_TTL_S = 60.0  # how long the object of a name is cached
 RESOLVED_MAX = 4096
 # S3 answers 403 for a missing object when the caller may not list the bucket.
 _MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
+
+
+class Tracks(Enum):
+    """The values of a distribution's ``tracks``: who gets all audio tracks, as multitrack."""
+
+    ONE = "one"  # no client
+    ANNOUNCED = "announced"  # clients that announce it (capsEx 2)
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ class RtmpDistribution(Distribution):
     pages: tuple[ResourcePattern, ...] = ()
     nearest: bool = False
     aggregation: Aggregation = Aggregation.AUTO
+    tracks: Tracks = Tracks.ANNOUNCED
 
 
 class Admission(NamedTuple):
@@ -196,7 +207,15 @@ class StreamResolver:
         ``client_codecs``: the Enhanced RTMP codecs that the client announced. Raises RefusalError.
         """
         names = self._permitted_objects(admission, name)
-        medium = await self._resolve(admission.distribution, names)
+        choice = _track_choice(admission, name)
+        medium = await self._resolve(admission.distribution, names, choice)
+        if (
+            admission.distribution.is_strict
+            and "*" not in client_codecs
+            and medium.head.multitrack - client_codecs
+        ):
+            medium.close()
+            medium = await self._resolve(admission.distribution, names, DEFAULT_TRACKS)
         enhanced = medium.head.enhanced
         if (
             admission.distribution.is_strict
@@ -232,27 +251,32 @@ class StreamResolver:
             raise _not_allowed(allowed.reason, kind)
         return allowed
 
-    async def _resolve(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
+    async def _resolve(
+        self, distribution: RtmpDistribution, names: tuple[str, ...], choice: TrackChoice
+    ) -> Medium:
         """Opens the likeliest existing object of ``names``; caches its name for RESOLVED_TTL_S."""
         key = (distribution.id, names[0])
         until_s, name = self._resolved_names.get(key, (0.0, ""))
         now_s = time.monotonic()
         if len(names) > 1 and until_s > now_s and name in names:
             try:
-                return await self._first(distribution, (name,))
+                return await self._first(distribution, (name,), choice)
             except RefusalError:
                 del self._resolved_names[key]
-        medium = await self._first(distribution, names)
+        medium = await self._first(distribution, names, choice)
         if len(names) > 1:
             if len(self._resolved_names) >= RESOLVED_MAX:
                 self._resolved_names.clear()
             self._resolved_names[key] = now_s + RESOLVED_TTL_S, medium.name
         return medium
 
-    async def _first(self, distribution: RtmpDistribution, names: tuple[str, ...]) -> Medium:
+    async def _first(
+        self, distribution: RtmpDistribution, names: tuple[str, ...], choice: TrackChoice
+    ) -> Medium:
         """Opens the likeliest object that exists; all are requested at once, in one round trip."""
         opening = [
-            asyncio.ensure_future(self._library.open(distribution.asset(name))) for name in names
+            asyncio.ensure_future(self._library.open(distribution.asset(name), choice))
+            for name in names
         ]
         medium: Medium | None = None
         try:
@@ -283,6 +307,8 @@ def refusal_of(failure: BaseException) -> RefusalError:
     if isinstance(failure, MediaError):
         if failure.fault is MediaFault.NO_SUPPORTED_TRACK:
             code = "NetStream.Play.NoSupportedTrackFound"
+        elif failure.fault is MediaFault.NO_SUCH_TRACK:
+            code = "NetStream.Play.Failed"
         else:
             code = "NetStream.Play.FileStructureInvalid"
         return RefusalError(code, str(failure), failure.fault.value)
@@ -304,6 +330,17 @@ def _not_allowed(reason: str, kind: type[RefusalError] = RefusalError) -> Refusa
 
 def _is_missing(failure: BaseException | None) -> bool:
     return isinstance(failure, OriginError) and failure.failure in _MISSING
+
+
+def _track_choice(admission: Admission, name: str) -> TrackChoice:
+    """The tracks that a client gets: of the name's ``audio`` parameter, or what it can play."""
+    query = stream_names(admission.match, name)[0].query
+    audio = next((value for key, value in parse_qsl(query) if key == "audio"), "")
+    tracks = admission.distribution.tracks
+    is_multitrack = tracks is Tracks.ALL or (
+        tracks is Tracks.ANNOUNCED and admission.client.connect.can_play_multitrack
+    )
+    return read_choice(audio, is_multitrack=is_multitrack)
 
 
 def _follows_redirects(connect: Connect) -> bool:

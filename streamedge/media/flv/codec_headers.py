@@ -29,10 +29,14 @@ _CLASSIC_WITH_HEADERS = frozenset({7, 10, 12, 13, 14})
 
 
 class CodecHeaders:
-    """The codec headers of one file that were found so far."""
+    """The codec headers of one file that were found so far.
 
-    def __init__(self, head: FlvHead) -> None:
+    ``multitrack``: those of multitrack packets are included.
+    """
+
+    def __init__(self, head: FlvHead, *, multitrack: bool = False) -> None:
         self._head = head
+        self._multitrack = multitrack
         self._headers: list[tuple[int, int, bytes]] = []  # position, tag type, body
         self._searched: list[tuple[int, int]] = [(0, head.first_media)]  # apart, in order
         self._lock = asyncio.Lock()
@@ -45,10 +49,16 @@ class CodecHeaders:
             (int(TagType.VIDEO), self._head.video_sequence_header),
             (int(TagType.AUDIO), self._head.audio_sequence_header),
         )
-        bodies = {kind: body for kind, body in head_headers if body is not None}
+        bodies = {(kind, 0): body for kind, body in head_headers if body is not None}
+        if self._multitrack:
+            bodies |= {
+                (kind, flv.header_track(kind, body)): body
+                for kind, body in self._head.multitrack_headers
+            }
         headers_before = self._headers[: bisect.bisect_left(self._headers, (position,))]
-        bodies |= {kind: body for _, kind, body in headers_before}
-        return tuple(sorted(bodies.items(), reverse=True))
+        bodies |= {(kind, flv.header_track(kind, body)): body for _, kind, body in headers_before}
+        ordered = sorted(bodies, key=lambda track: (-track[0], track[1]))
+        return tuple((track[0], bodies[track]) for track in ordered)
 
     async def search_before(self, reader: Reader, position: int) -> None:
         """Searches for the headers before a position, for at most SEARCH_S."""
@@ -72,7 +82,11 @@ class CodecHeaders:
             start, headers = await self._window(reader, end)
             left_bytes -= end - start
             self._remember(start, end, headers)
-            missing_kinds -= {kind for at, kind, _ in self._headers if start <= at < position}
+            missing_kinds -= {
+                kind
+                for at, kind, body in self._headers
+                if start <= at < position and flv.header_track(kind, body) == 0
+            }
             end = start
             await asyncio.sleep(0)  # cached bytes are read without waiting: let other tasks run
 
@@ -116,7 +130,7 @@ class CodecHeaders:
         headers: list[tuple[int, int, bytes]] = []
         position = first
         while True:
-            tags = scan_tags(data, position, file_end=len(data))
+            tags = scan_tags(data, position, file_end=len(data), multitrack=self._multitrack)
             for row in range(tags.count):
                 if tags.flags[row] & TagFlag.SEQUENCE_HEADER:
                     at = int(tags.position[row])

@@ -25,6 +25,7 @@ from streamedge.spans import Span
 
 FIRST_READ_BYTES = 64 << 10
 HEAD_LIMIT_BYTES = 1 << 20  # codec headers are searched in this many first bytes
+MULTITRACK_HEADERS_MAX = 256
 TAIL_LIMIT_BYTES = 4 << 20  # the last tag is searched in this many last bytes
 
 _TAG_TYPES = frozenset(int(tag_type) for tag_type in TagType)
@@ -62,6 +63,7 @@ class FlvHead:
     start_ms: int
     duration_ms: int | None
     keyframes: KeyframeIndex | None
+    multitrack_headers: tuple[tuple[int, bytes], ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class _Search:
     metadata_body: bytes | None = None
     codecs: dict[TagFlag, int | str | None] = field(default_factory=dict)
     sequence_headers: dict[TagFlag, bytes] = field(default_factory=dict)
+    multitrack_headers: list[tuple[int, bytes]] = field(default_factory=list)
     kinds_with_samples: set[TagFlag] = field(default_factory=set)
     first_media: int | None = None
     start_ms: int = 0
@@ -114,7 +117,9 @@ class _Search:
             return False
         if tag.codec is not None:
             self.codecs.setdefault(kind, tag.codec)
-        if TagFlag.SEQUENCE_HEADER in tag.flags:
+        if TagFlag.MULTITRACK in tag.flags and TagFlag.SEQUENCE_HEADER in tag.flags:
+            self.multitrack_headers.append((header.type, bytes(body)))
+        elif TagFlag.SEQUENCE_HEADER in tag.flags:
             self.sequence_headers.setdefault(kind, bytes(body))
         if TagFlag.MEDIA in tag.flags:
             self.kinds_with_samples.add(kind)
@@ -193,6 +198,7 @@ def read_head(
         start_ms=search.start_ms,
         duration_ms=duration_ms,
         keyframes=_keyframe_index(search.metadata, start + search.first_media, file_size_bytes),
+        multitrack_headers=tuple(search.multitrack_headers[:MULTITRACK_HEADERS_MAX]),
     )
 
 

@@ -28,7 +28,7 @@ class TagRange(NamedTuple):
     """Whole tags from a position to ``end``; ``tag_type`` is None if there are several.
 
     ``times_ms`` is None when the bytes can be sent unchanged; otherwise the tags are rewritten with
-    these times.
+    these times, without multitrack tags unless ``has_multitrack``.
     """
 
     end: int
@@ -37,6 +37,7 @@ class TagRange(NamedTuple):
     time_ms: int
     following: Position
     times_ms: NDArray[np.int64] | None = None
+    has_multitrack: bool = True
 
 
 class TagIndex(Protocol):

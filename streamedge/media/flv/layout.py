@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from streamedge.media.faults import invalid
 from streamedge.media.flv import tags as flv
 from streamedge.media.mp4.codecs import CodecConfiguration
-from streamedge.media.mp4.title import Title
+from streamedge.media.mp4.title import OtherAudio, Title
 from streamedge.media.script_data import ScriptObject, encode_on_metadata
 from streamedge.spans import Span
 
@@ -31,10 +31,13 @@ KEYFRAMES_MAX = 20_000  # in onMetaData; of more keyframes, evenly spread ones a
 
 Source: TypeAlias = bytes | bytearray | memoryview
 
+# Tag type and track id.
+_TrackKey: TypeAlias = tuple[int, int]
+
 # The source position of bytes that are in no file (sequence headers between samples). No file is so
 # large.
 _INLINE_START = 1 << 62
-_INLINE_VARIANT = 5  # of body headers: none
+_INLINE_VARIANT = 5  # of body headers: none; those of other audio tracks follow
 
 _BODY_HEADER_MAX_BYTES = 8  # ExVideoTagHeader, FourCC and composition time
 # The bytes between the data of two samples: the end of one tag and the start of the next.
@@ -127,8 +130,8 @@ class FlvLayout:
         """Tag types and bodies of the last sequence headers before a row."""
         rows_before = self._header_rows[: bisect.bisect_left(self._header_rows, (row,))]
         headers = dict(_first_sequence_headers(self.title))
-        headers |= {kind: body for _row, kind, body in rows_before}
-        return tuple(headers.items())
+        headers |= {track: body for _row, track, body in rows_before}
+        return tuple((kind, body) for (kind, _track_id), body in headers.items())
 
     def seek(self, time_ms: int) -> SeekPoint:
         """The last keyframe at or before a time (without video: the last sample); else the first.
@@ -249,6 +252,9 @@ def _variants(title: Title, span: slice) -> NDArray[np.integer[Any]]:
     is_video = title.is_video[span].astype(np.intp)
     has_composition = title.composition_ms[span] != 0
     variants: NDArray[np.integer[Any]] = is_video * (1 + title.is_key[span] * 2 + has_composition)
+    if title.track_id is not None:
+        track_id = title.track_id[span].astype(np.intp)
+        variants = np.where(track_id > 0, _INLINE_VARIANT + track_id, variants)
     if title.changes:
         variants[title.offset[span] >= _INLINE_START] = _INLINE_VARIANT
     return variants
@@ -258,9 +264,10 @@ def _body_headers(title: Title) -> _BodyHeaders:
     codecs: list[tuple[CodecConfiguration | None, bool, bool]] = [(title.audio, True, False)]
     codecs += [(title.video, bool(key), bool(cts)) for key in (0, 1) for cts in (0, 1)]
     codecs.append((None, False, False))  # _INLINE_VARIANT
-    template = np.zeros((len(codecs), _BODY_HEADER_MAX_BYTES), np.uint8)
-    size = np.zeros(len(codecs), np.int64)
-    field = np.zeros(len(codecs), np.int64)
+    count = len(codecs) + len(title.others)
+    template = np.zeros((count, _BODY_HEADER_MAX_BYTES), np.uint8)
+    size = np.zeros(count, np.int64)
+    field = np.zeros(count, np.int64)
     column = 0
     for variant, (codec, is_key, has_composition) in enumerate(codecs):
         if codec is None:
@@ -271,6 +278,11 @@ def _body_headers(title: Title) -> _BodyHeaders:
         size[variant] = len(header) + field[variant]
         if field[variant]:
             column = len(header)
+    for track_id, other in enumerate(title.others, start=1):
+        header = flv.audio_track_header(other.codec, flv.PacketType.CODED_FRAMES, track_id)
+        variant = _INLINE_VARIANT + track_id
+        template[variant, : len(header)] = np.frombuffer(header, np.uint8)
+        size[variant] = len(header)
     return _BodyHeaders(template, size, field > 0, column)
 
 
@@ -320,6 +332,12 @@ def _metadata(
         "filesize": size_bytes,
         "hasKeyframes": len(keyframes) > 0,
     }
+    if title.others:
+        # E-RTMP v2, "Enhancing onMetaData": the default track is described above.
+        values |= {"language": title.language}
+        values["audioTrackIdInfoMap"] = {
+            str(track_id): _track_info(other) for track_id, other in enumerate(title.others, 1)
+        }
     if len(keyframes):
         values["keyframes"] = {
             "filepositions": tag_position[keyframes].astype(np.float64),
@@ -328,38 +346,64 @@ def _metadata(
     return values
 
 
+def _track_info(other: OtherAudio) -> ScriptObject:
+    info: ScriptObject = {
+        "audiocodecid": int.from_bytes(other.codec.four_cc.encode("latin-1"), "big"),
+        "samplerate": other.codec.sample_rate,
+        "channels": other.codec.channels,
+        "language": other.language,
+    }
+    if other.title:
+        info["title"] = other.title
+    return info
+
+
 def _head(title: Title, metadata: ScriptObject) -> bytes:
     """File header, onMetaData tag and sequence header tags."""
     pieces = [
         flv.file_header(has_audio=title.audio is not None, has_video=title.video is not None),
         flv.tag(flv.TagType.SCRIPT, encode_on_metadata(metadata), 0),
     ]
-    pieces += [flv.tag(kind, body, 0) for kind, body in _first_sequence_headers(title)]
+    headers = _first_sequence_headers(title)
+    pieces += [flv.tag(kind, body, 0) for (kind, _track_id), body in headers]
     return b"".join(pieces)
 
 
-def _first_sequence_headers(title: Title) -> list[tuple[int, bytes]]:
-    codecs = [codec for codec in (title.video, title.audio) if codec is not None]
-    bodies = [(int(codec.kind), flv.sequence_header_body(codec)) for codec in codecs]
-    return [(kind, body) for kind, body in bodies if body is not None]
+def _first_sequence_headers(title: Title) -> list[tuple[_TrackKey, bytes]]:
+    codecs = [(codec, 0) for codec in (title.video, title.audio) if codec is not None]
+    codecs += [(other.codec, track_id) for track_id, other in enumerate(title.others, start=1)]
+    bodies = [
+        ((int(codec.kind), track_id), _sequence_header(codec, track_id))
+        for codec, track_id in codecs
+    ]
+    return [(track, body) for track, body in bodies if body is not None]
 
 
-def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, int, bytes]]]:
-    """The title with a row before each change of a codec, the bytes of these rows, and (row, tag
-    type, body) of each.
+def _sequence_header(codec: CodecConfiguration, track_id: int) -> bytes | None:
+    if track_id:
+        return flv.audio_track_sequence_header(codec, track_id)
+    return flv.sequence_header_body(codec)
+
+
+def _with_sequence_headers(
+    title: Title,
+) -> tuple[Title, bytes, list[tuple[int, _TrackKey, bytes]]]:
+    """The title with a row before each change of a codec, the bytes of these rows, and (row, track,
+    body) of each.
     """
     inline = bytearray()
     positions: dict[bytes, int] = {}
     rows: list[int] = []
-    header_rows: list[tuple[int, int, bytes]] = []
+    header_rows: list[tuple[int, _TrackKey, bytes]] = []
     for change in title.changes:
-        body = flv.sequence_header_body(change.codec)
+        body = _sequence_header(change.codec, change.track_id)
         if body is None:
             continue
         if body not in positions:
             positions[body] = len(inline)
             inline += body
-        header_rows.append((change.row + len(rows), int(change.codec.kind), body))
+        track = int(change.codec.kind), change.track_id
+        header_rows.append((change.row + len(rows), track, body))
         rows.append(change.row)
     if not rows:
         return title, b"", []
@@ -375,6 +419,9 @@ def _with_sequence_headers(title: Title) -> tuple[Title, bytes, list[tuple[int, 
         composition_ms=np.insert(title.composition_ms, rows, 0),
         is_key=np.insert(title.is_key, rows, False),
         is_video=np.insert(title.is_video, rows, title.is_video[rows]),
+        track_id=None
+        if title.track_id is None
+        else np.insert(title.track_id, rows, title.track_id[rows]),
     )
     return expanded, bytes(inline), header_rows
 

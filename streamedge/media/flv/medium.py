@@ -14,7 +14,7 @@ from streamedge.media.flv.head import FlvHead
 from streamedge.media.flv.index import AHEAD_BYTES, TagIndex, TagRange
 from streamedge.media.flv.scan import rewrite_tags
 from streamedge.media.index_memory import Lease
-from streamedge.media.medium import End, MediumHead, NeedData, Position, Run, Skip
+from streamedge.media.medium import End, MediumHead, NeedData, Position, Run, Skip, track_maps
 from streamedge.media.script_data import ScriptObject
 from streamedge.spans import Span
 
@@ -68,7 +68,11 @@ class FlvMedium:
         span = Span(mark.position, tag_range.end)
         body = None
         if tag_range.times_ms is not None:
-            body = rewrite_tags(self._reader.copy(span), tag_range.times_ms)
+            body = rewrite_tags(
+                self._reader.copy(span),
+                tag_range.times_ms,
+                multitrack=tag_range.has_multitrack,
+            )
         return Run(
             self._reader,
             span,
@@ -90,8 +94,8 @@ class FlvMedium:
             each.close()
 
 
-def medium_head(head: FlvHead) -> MediumHead:
-    """The head of an FLV file."""
+def medium_head(head: FlvHead, *, multitrack: bool = False) -> MediumHead:
+    """The head of an FLV file. ``multitrack``: its metadata describe all tracks."""
     metadata: ScriptObject = {
         name: value
         for name, value in head.metadata.items()
@@ -111,4 +115,5 @@ def medium_head(head: FlvHead) -> MediumHead:
             codec for codec in (head.video_codec, head.audio_codec) if isinstance(codec, str)
         ),
         has_video=head.has_video,
+        track_maps=track_maps(head.metadata) if multitrack else {},
     )

@@ -77,11 +77,12 @@ def scan_tags(
     *,
     file_end: int | None = None,
     count_max: int | None = None,
+    multitrack: bool = True,
 ) -> Tags:
     """The complete tags from ``position`` on, at most ``count_max``.
 
     ``file_end`` is where the file ends, counted as the buffer's positions; left out: unknown. Tags
-    of types that are not played are skipped.
+    of types that are not played are skipped, and those with MULTITRACK unless ``multitrack``.
     """
     data = memoryview(buffer)
     end_of_file = 1 << 62 if file_end is None else file_end
@@ -106,11 +107,12 @@ def scan_tags(
         if kind is _Kind.UNKNOWN:
             is_plain = is_plain and not rows
         else:
-            is_plain = is_plain and kind is _Kind.PLAIN
-            body = position + flv.TAG_HEADER_SIZE_BYTES
-            first_bytes = bytes(data[body : body + min(_FLAGGED_BYTES, header.size_bytes)])
-            flags = _flags(header.type & _TYPE_BITS, first_bytes)
-            rows.append((position, end - position, header.timestamp_ms, flags))
+            flags = _flags_of(data, position + flv.TAG_HEADER_SIZE_BYTES, header)
+            if multitrack or not flags & TagFlag.MULTITRACK:
+                is_plain = is_plain and kind is _Kind.PLAIN
+                rows.append((position, end - position, header.timestamp_ms, flags))
+            else:
+                is_plain = is_plain and not rows
         position = end
     table = np.array(rows, np.int64).reshape(-1, 4)
     return Tags(
@@ -166,13 +168,25 @@ def _may_follow(data: memoryview, position: int, before: flv.TagHeader, file_end
     )
 
 
-def rewrite_tags(buffer: bytes | bytearray | memoryview, times_ms: NDArray[np.int64]) -> bytes:
+def _flags_of(data: memoryview, body: int, header: flv.TagHeader) -> int:
+    """The ``TagFlag``s of the tag whose body begins at a position."""
+    tag_type = header.type & _TYPE_BITS
+    size_bytes = min(_FLAGGED_BYTES, header.size_bytes)
+    if size_bytes and flv.begins_with_mod_ex(tag_type, data[body]):
+        size_bytes = min(flv.MOD_EX_BYTES_MAX, header.size_bytes)
+    return _flags(tag_type, bytes(data[body : body + size_bytes]))
+
+
+def rewrite_tags(
+    buffer: bytes | bytearray | memoryview, times_ms: NDArray[np.int64], *, multitrack: bool = True
+) -> bytes:
     """The tags of a buffer, which ends with a tag, rewritten with these times.
 
-    Flags above the type, stream ids, wrong PreviousTagSizes and tags of unknown types are dropped.
+    Flags above the type, stream ids, wrong PreviousTagSizes and tags of unknown types are dropped,
+    and tags with MULTITRACK unless ``multitrack``.
     """
     data = memoryview(buffer)
-    tags = scan_tags(data, file_end=len(data), count_max=len(times_ms))
+    tags = scan_tags(data, file_end=len(data), count_max=len(times_ms), multitrack=multitrack)
     parts = []
     for position, time_ms in zip(tags.position.tolist(), times_ms.tolist(), strict=True):
         header = flv.parse_tag_header(data[position : position + flv.TAG_HEADER_SIZE_BYTES])

@@ -43,16 +43,17 @@ _OVERLAP_BYTES = 256 * 1024  # of a window without a tag, read again with the ne
 
 
 class ScanIndex:
-    """The index of an FLV file."""
+    """The index of an FLV file. ``multitrack``: multitrack tags are played too."""
 
-    def __init__(self, head: FlvHead, size_bytes: int) -> None:
+    def __init__(self, head: FlvHead, size_bytes: int, *, multitrack: bool = False) -> None:
         self._head = head
+        self._multitrack = multitrack
         self._size_bytes = size_bytes
         shift_ms = start_shift_ms(head.start_ms)
         self._start = Timeline(shift_ms, shift_ms)
         self._tag_ranges = TagRangeCache()
         self._anchors: list[tuple[int, int]] = []  # (time, position) of tags that searches returned
-        self._headers = CodecHeaders(head)
+        self._headers = CodecHeaders(head, multitrack=multitrack)
         self._trusts_keyframe_list = head.keyframes is not None
 
     @property
@@ -80,7 +81,9 @@ class ScanIndex:
             limit = min(mark.position + window_bytes, self._size_bytes)
             ready_end = reader.ready_end(mark.position, limit)
             data = reader.copy(Span(mark.position, ready_end))
-            tags = scan_tags(data, file_end=file_end, count_max=count_max)
+            tags = scan_tags(
+                data, file_end=file_end, count_max=count_max, multitrack=self._multitrack
+            )
             if tags.count or tags.end:
                 break
             if tags.stop is Stop.BUFFER_END:
@@ -105,7 +108,7 @@ class ScanIndex:
         count = int(later[0]) if len(later) else tags.count
         if length_ms == 0:
             count = 1
-        tag_range = _tag_range_of(mark, tags, max(1, count))
+        tag_range = _tag_range_of(mark, tags, max(1, count), has_multitrack=self._multitrack)
         if is_plain and (len(later) or ready_end == limit):
             self._tag_ranges.add(mark, length_ms, tag_range)
         return tag_range
@@ -301,7 +304,9 @@ class ScanIndex:
             window = Span(position, min(position + size, self._size_bytes))
             is_file_end = window.end == self._size_bytes
             data = await reader.read(window)
-            tags = scan_tags(data, file_end=self._size_bytes - position)
+            tags = scan_tags(
+                data, file_end=self._size_bytes - position, multitrack=self._multitrack
+            )
             if tags.count:
                 return tags, position
             if tags.stop is Stop.DAMAGE:
@@ -311,12 +316,15 @@ class ScanIndex:
                 if offset is not None:
                     position += tags.end + 1 + offset
                     continue
+            if tags.end and tags.stop is Stop.BUFFER_END:  # only tags that are not played
+                position += tags.end
+                continue
             if is_file_end or size > WINDOW_BYTES_MAX:
                 return tags, position
             size *= 2
 
 
-def _tag_range_of(mark: Position, tags: Tags, count: int) -> TagRange:
+def _tag_range_of(mark: Position, tags: Tags, count: int, *, has_multitrack: bool) -> TagRange:
     """The range of the first ``count`` of ``tags``, which were scanned from ``mark`` on."""
     flags, times = tags.flags[:count], tags.timestamp_ms[:count]
     is_all = count == tags.count
@@ -337,4 +345,5 @@ def _tag_range_of(mark: Position, tags: Tags, count: int) -> TagRange:
         int(times_ms[0]),
         Position(mark.position + end, following_ms, timeline=timeline),
         None if is_sent_unchanged else times_ms,
+        has_multitrack,
     )

@@ -19,6 +19,7 @@ TAG_HEADER_SIZE_BYTES = 11
 PREVIOUS_TAG_SIZE_BYTES = 4
 BODY_SIZE_MAX_BYTES = (1 << 24) - 1
 TIMESTAMP_MAX_MS = (1 << 31) - 1
+MOD_EX_BYTES_MAX = 64  # of a body, read to find the packet type behind ModEx
 CLASSIFIED_BYTES = 6  # the first bytes of a body, which ``classify`` needs
 
 _SIGNATURE = b"FLV\x01"
@@ -27,6 +28,10 @@ _ENHANCED_VIDEO = 0x80
 _ENHANCED_AUDIO = 9  # SoundFormat ExHeader
 # AVC, and the numbers that Chinese writers use: HEVC 12, AV1 13, VVC 14.
 _CODEC_IDS_WITH_PACKET_TYPE = frozenset({CODEC_ID_AVC, 12, 13, 14})
+AUDIO_MULTITRACK = 5  # AudioPacketType.Multitrack; in video it is PacketType.MULTITRACK
+_ONE_TRACK = 0  # AvMultitrackType
+_MOD_EX_LONG_BYTES = 256  # this size or more is written in two further bytes
+MANY_TRACKS = 256  # no track has this id
 _FRAME_KEY, _FRAME_INTER, _FRAME_COMMAND = 1, 2, 5
 _SOUND_RATES = {5512: 0, 8000: 0, 11025: 1, 12000: 1, 16000: 2, 22050: 2, 24000: 2}
 _SOUND_RATE_44100 = 3
@@ -62,6 +67,7 @@ class TagFlag(IntFlag):
     SEQUENCE_HEADER = 16
     MEDIA = 32  # has samples: not a header, end of sequence, command or metadata
     ENHANCED = 64
+    MULTITRACK = 128  # has the tracks beside the default ones, or only them
 
 
 class FileHeader(NamedTuple):
@@ -173,6 +179,22 @@ def sample_header(
     return _enhanced_video(codec, frame_type, packet_type)
 
 
+def audio_track_header(codec: CodecConfiguration, packet_type: int, track_id: int) -> bytes:
+    """The header of a multitrack audio packet with one track (E-RTMP v2, "Enhanced Audio"): the
+    kind Multitrack, OneTrack with the packet's type, FourCC, track id.
+    """
+    first = bytes([_ENHANCED_AUDIO << 4 | AUDIO_MULTITRACK, _ONE_TRACK << 4 | packet_type])
+    return first + codec.four_cc.encode("latin-1") + bytes([track_id])
+
+
+def audio_track_sequence_header(codec: CodecConfiguration, track_id: int) -> bytes | None:
+    """As ``sequence_header_body``, for an audio track beside the default one."""
+    if codec.sequence_header is None:
+        return None
+    header = audio_track_header(codec, PacketType.SEQUENCE_START, track_id)
+    return header + codec.sequence_header
+
+
 # Only these have a composition time in Enhanced RTMP; the others have no reordered frames.
 _COMPOSITION_FOUR_CCS = frozenset({"hvc1", "avc1"})
 
@@ -221,8 +243,9 @@ def _enhanced_video(codec: CodecConfiguration, frame_type: int, packet_type: int
 def classify(tag_type: int, body: bytes | memoryview) -> TagClass:
     """Classifies a tag by its type and the first ``CLASSIFIED_BYTES`` of its body.
 
-    A body that is too short for its header is classified by the bytes that it has. Multitrack and
-    ModEx packets count as media; their codec is not read.
+    A body that is too short for its header is classified by the bytes that it has. Packets behind
+    ModEx count as media, multitrack packets too unless they are sequence headers; their codec is
+    not read.
     """
     if tag_type == TagType.SCRIPT:
         return TagClass(TagFlag.SCRIPT, None, None)
@@ -240,6 +263,9 @@ def _classify_audio(first: int, body: bytes | memoryview) -> TagClass:
     if sound_format == _ENHANCED_AUDIO:
         flags = TagFlag.AUDIO | TagFlag.ENHANCED
         packet_type = first & 15
+        multitrack = _multitrack_position(body, AUDIO_MULTITRACK)
+        if multitrack is not None:
+            return TagClass(flags | _multitrack_flags(body, multitrack), None, packet_type)
         codec = (
             str(body[1:5], "latin-1") if packet_type < PacketType.MPEG2TS_SEQUENCE_START else None
         )
@@ -263,6 +289,12 @@ def _classify_video(first: int, body: bytes | memoryview) -> TagClass:
         flags |= TagFlag.ENHANCED
         frame_type, packet_type = first >> 4 & 7, first & 15
         codec = str(body[1:5], "latin-1") if packet_type < PacketType.MULTITRACK else None
+        multitrack = _multitrack_position(body, PacketType.MULTITRACK)
+        if multitrack is not None and frame_type != _FRAME_COMMAND:
+            flags |= _multitrack_flags(body, multitrack)
+            if TagFlag.MEDIA in flags:
+                flags |= TagFlag.KEYFRAME * (frame_type == _FRAME_KEY)
+            return TagClass(flags, codec, packet_type)
     else:
         frame_type, codec = first >> 4, first & 15
         packet_type = None
@@ -275,3 +307,63 @@ def _classify_video(first: int, body: bytes | memoryview) -> TagClass:
     elif packet_type not in (PacketType.SEQUENCE_END, PacketType.METADATA):
         flags |= TagFlag.MEDIA | TagFlag.KEYFRAME * (frame_type == _FRAME_KEY)
     return TagClass(flags, codec, packet_type)
+
+
+def begins_with_mod_ex(tag_type: int, first: int) -> bool:
+    """Whether a body with this first byte has its packet type behind ModEx."""
+    if tag_type == TagType.AUDIO:
+        return first == _ENHANCED_AUDIO << 4 | PacketType.MOD_EX
+    return tag_type == TagType.VIDEO and first & 0x8F == _ENHANCED_VIDEO | PacketType.MOD_EX
+
+
+def header_track(tag_type: int, body: bytes | memoryview) -> int:
+    """The track that a sequence header is for: 0, or the id in a multitrack packet of one track.
+
+    A packet of several tracks has MANY_TRACKS.
+    """
+    packet_type = AUDIO_MULTITRACK if tag_type == TagType.AUDIO else int(PacketType.MULTITRACK)
+    is_enhanced = len(body) > 0 and (
+        body[0] >> 4 == _ENHANCED_AUDIO if tag_type == TagType.AUDIO else body[0] & _ENHANCED_VIDEO
+    )
+    position = _multitrack_position(body, packet_type) if is_enhanced else None
+    if position is None:
+        return 0
+    track_position = position + 5  # after the kind and the FourCC
+    is_one = len(body) > track_position and body[position] >> 4 == _ONE_TRACK
+    return body[track_position] if is_one else MANY_TRACKS
+
+
+def _multitrack_position(body: bytes | memoryview, multitrack: int) -> int | None:
+    """Where the multitrack header of an enhanced packet begins, after any ModEx; None if it has one
+    track or its first bytes end before.
+
+    ``multitrack`` is the packet type Multitrack. E-RTMP v2, "ModEx": size - 1 in a byte, or 255 and
+    size - 1 in two, the data, then a byte whose low half is the next packet type.
+    """
+    packet_type, position = body[0] & 15, 1
+    while packet_type == PacketType.MOD_EX:
+        if position >= len(body):
+            return None
+        size_bytes = body[position] + 1
+        position += 1
+        if size_bytes == _MOD_EX_LONG_BYTES:
+            size_bytes = int.from_bytes(body[position : position + 2], "big") + 1
+            position += 2
+        position += size_bytes
+        if position >= len(body):
+            return None
+        packet_type = body[position] & 15
+        position += 1
+    return position if packet_type == multitrack else None
+
+
+def _multitrack_flags(body: bytes | memoryview, position: int) -> TagFlag:
+    """The flags by the packet type in a multitrack header."""
+    if position >= len(body):
+        return TagFlag.MULTITRACK | TagFlag.MEDIA
+    packet_type = body[position] & 15
+    if packet_type == PacketType.SEQUENCE_START:
+        return TagFlag.MULTITRACK | TagFlag.SEQUENCE_HEADER
+    if packet_type in (PacketType.SEQUENCE_END, PacketType.METADATA):
+        return TagFlag.MULTITRACK
+    return TagFlag.MULTITRACK | TagFlag.MEDIA

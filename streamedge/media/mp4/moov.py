@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from streamedge.errors import MediaError
 from streamedge.media.faults import invalid
+from streamedge.media.languages import UNDETERMINED, packed_language
 from streamedge.media.mp4 import boxes
 from streamedge.media.mp4.edit_list import Edit, parse_elst
 from streamedge.media.mp4.fragments import Fragments, Moof, read_fragments
@@ -24,6 +25,9 @@ TRACKS_MAX = 64
 COMPRESSED_MOOV_MAX_BYTES = 16 << 20  # decompressed; enough for a film of ten hours
 TIMESCALE_MAX = (1 << 31) - 1
 
+TITLE_MAX_BYTES = 200
+LANGUAGE_MAX_BYTES = 35
+
 _TRACK_ENABLED = 0x000001
 
 
@@ -32,7 +36,8 @@ class Track:
     """One track. ``handler`` is "vide", "soun" or another type that is not played.
 
     ``edits`` is the edit list; ``duration`` is in ``timescale``, in units per second. ``stsd`` and
-    ``stbl`` are the contents of those boxes, views of the moov's bytes.
+    ``stbl`` are the contents of those boxes, views of the moov's bytes. ``language`` is an ISO
+    639-2 code or a BCP 47 tag, ``title`` the track's name, which may be empty.
     """
 
     track_id: int
@@ -43,6 +48,8 @@ class Track:
     edits: tuple[Edit, ...]
     stsd: memoryview
     stbl: memoryview
+    language: str = UNDETERMINED
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,7 +223,30 @@ def _track(trak: memoryview, movie_timescale: int) -> Track | None:
         edits=() if elst is None or movie_timescale == 0 else parse_elst(elst),
         stsd=boxes.require(stbl, "stsd"),
         stbl=stbl,
+        language=_language(trak, mdhd),
+        title=_text(boxes.find(trak, "udta", "name"), TITLE_MAX_BYTES),
     )
+
+
+def _language(trak: memoryview, mdhd: memoryview | None) -> str:
+    """The language of a track: of ``elng`` (a BCP 47 tag) if there is one, else of ``mdhd``."""
+    elng = boxes.find(trak, "mdia", "elng")
+    tag = "" if elng is None else _text(elng[4:], LANGUAGE_MAX_BYTES)
+    if tag:
+        return tag
+    if mdhd is None or not len(mdhd):
+        return UNDETERMINED
+    position = 32 if mdhd[0] == 1 else 20
+    field = mdhd[position : position + 2]
+    return packed_language(int.from_bytes(field, "big")) if len(field) == 2 else UNDETERMINED
+
+
+def _text(content: memoryview | None, size_max_bytes: int) -> str:
+    """The printable text of a box up to its first NUL; empty without one."""
+    if content is None:
+        return ""
+    text = str(bytes(content[:size_max_bytes]).partition(b"\0")[0], "utf-8", "replace")
+    return "".join(character for character in text if character.isprintable())
 
 
 def _timescale_and_duration(content: memoryview, name: str) -> tuple[int, int]:

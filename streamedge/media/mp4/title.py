@@ -13,7 +13,7 @@ end of the file do not affect those before it. ``Title.faults`` lists the omitte
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.faults import invalid
+from streamedge.media.languages import UNDETERMINED
 from streamedge.media.mp4.codecs import (
     CodecConfiguration,
     SampleDescription,
@@ -40,20 +41,33 @@ from streamedge.media.mp4.sample_table import (
     UInt32Array,
     read_sample_table,
 )
+from streamedge.media.track_choice import (
+    DEFAULT_TRACKS,
+    AudioLabel,
+    TrackChoice,
+    choose_audio,
+)
 
 TIME_MAX_MS = (1 << 31) - 1  # 24 days; FLV's extended timestamp is signed
 COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
 CODEC_CHANGES_MAX = 1 << 16  # of one track
 SAMPLE_MEMORY_BYTES = 32  # the most that one sample takes in a title and its layout
 
-_HANDLER_KINDS = {"vide": TrackKind.VIDEO, "soun": TrackKind.AUDIO}
-
 
 class CodecChange(NamedTuple):
-    """Samples of the codec's kind have this configuration from ``row`` on."""
+    """Samples of the codec's kind and track have this configuration from ``row`` on."""
 
     row: int
     codec: CodecConfiguration
+    track_id: int = 0
+
+
+class OtherAudio(NamedTuple):
+    """An audio track that is sent beside the default one. ``title`` may be empty."""
+
+    codec: CodecConfiguration
+    language: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +79,10 @@ class Title:
     minus decoding time. ``is_key`` is True for all audio. ``video`` and ``audio`` are the
     configurations of the first samples; at least one is not None. ``changes`` are the later ones,
     in the order of rows. ``frame_rate`` is 0 without video.
+
+    ``others`` are further audio tracks, whose samples have 1, 2, … in ``track_id`` (None: all
+    samples have 0). ``selection`` names the chosen tracks where they are not the default ones:
+    "audio1", "all". ``language`` is that of ``audio``.
     """
 
     video: CodecConfiguration | None
@@ -79,6 +97,10 @@ class Title:
     is_video: BoolArray
     changes: tuple[CodecChange, ...] = ()
     faults: tuple[str, ...] = ()
+    others: tuple[OtherAudio, ...] = ()
+    track_id: NDArray[np.uint8] | None = None
+    selection: str = ""
+    language: str = UNDETERMINED
 
     @property
     def count(self) -> int:
@@ -90,7 +112,8 @@ class Title:
         tables = (
             self.offset, self.size, self.dts_ms, self.composition_ms, self.is_key, self.is_video
         )  # fmt: skip
-        return sum(table.nbytes for table in tables) + 4096
+        track_bytes = 0 if self.track_id is None else self.track_id.nbytes
+        return sum(table.nbytes for table in tables) + track_bytes + 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,55 +131,113 @@ class _PlayedTrack:
     end_ms: int
     rate: float  # samples per second
     faults: tuple[str, ...]
+    language: str
+    title: str
 
     @property
     def count(self) -> int:
         return len(self.offset)
 
 
-def build_title(movie: Movie, file_size_bytes: int, memory_bytes: int | None = None) -> Title:
-    """Chooses the first enabled playable track of each kind and merges their samples.
+def build_title(
+    movie: Movie,
+    file_size_bytes: int,
+    memory_bytes: int | None = None,
+    choice: TrackChoice = DEFAULT_TRACKS,
+) -> Title:
+    """Chooses the first enabled playable track of each kind, or the audio of ``choice``, and merges
+    their samples.
 
     ``memory_bytes`` limits the memory of the index, None for SAMPLES_MAX alone. Raises MediaError:
-    NO_SUPPORTED_TRACK when no track can be sent (the message names their codecs), STRUCTURE_INVALID
-    when no sample table can be read, the index is too large, or times exceed the range of FLV.
+    NO_SUPPORTED_TRACK when no track can be sent (the message names their codecs), NO_SUCH_TRACK
+    when the movie does not have the chosen one, STRUCTURE_INVALID when no sample table can be read,
+    the index is too large, or times exceed the range of FLV.
     """
     samples_max = SAMPLES_MAX
     if memory_bytes is not None:
         samples_max = min(SAMPLES_MAX, memory_bytes // SAMPLE_MEMORY_BYTES)
-    unsupported: list[str] = []
-    faults = list(movie.faults)
-    tracks: list[_PlayedTrack] = []
-    is_empty = False
-    for kind in TrackKind.VIDEO, TrackKind.AUDIO:
-        of_kind = [track for track in movie.tracks if _HANDLER_KINDS[track.handler] is kind]
-        # sorted() is stable: enabled tracks in the file's order, then disabled ones.
-        for track in sorted(of_kind, key=lambda track: not track.is_enabled):
-            try:
-                descriptions = _playable(track, kind, unsupported)
-                if descriptions is None:
-                    continue
-                samples_left = samples_max - sum(other.count for other in tracks)
-                samples = _read_track(
-                    track, kind, descriptions, movie, file_size_bytes, samples_left
-                )
-            except TooManySamplesError:
-                raise
-            except MediaError as exc:
-                faults.append(f"{kind.name.lower()} track {track.track_id}: {exc}")
-                continue
-            if samples is not None:
-                tracks.append(samples)
-                break
-            is_empty = True
+    sounds = [track for track in movie.tracks if track.handler == "soun"]
+    labels = [AudioLabel(track.language, track.is_enabled) for track in sounds]
+    # Before the sample tables are read: a wrong choice costs little.
+    numbers = choose_audio(labels, choice.audio)
+    videos = [track for track in movie.tracks if track.handler == "vide"]
+    # sorted() is stable: enabled tracks in the file's order, then disabled ones.
+    videos.sort(key=lambda track: not track.is_enabled)
+    reading = _Reading(movie, file_size_bytes, samples_max, faults=list(movie.faults))
+    reading.read(videos, TrackKind.VIDEO, 1)
+    audio = reading.read(
+        [sounds[number] for number in numbers],
+        TrackKind.AUDIO,
+        len(sounds) if choice.is_multitrack else 1,
+    )
+    if choice.audio and not audio:
+        reasons = "; ".join([*reading.faults, *reading.unsupported]) or "it is empty"
+        raise MediaError(
+            MediaFault.NO_SUPPORTED_TRACK,
+            f"the chosen audio {choice.audio!r} cannot be played: {reasons}",
+        )
+    tracks = reading.tracks
     if not tracks:
-        raise _nothing_to_play(movie, unsupported, faults, is_empty)
+        raise _nothing_to_play(movie, reading.unsupported, reading.faults, reading.is_empty)
     if sum(int(track.size.sum(dtype=np.int64)) for track in tracks) > _repeatable(
         file_size_bytes, movie
     ):
         raise invalid("the MP4's samples are larger than the file: its index is damaged")
-    unsupported_faults = tuple(f"a track that cannot be played: {name}" for name in unsupported)
-    return _merge(tracks, tuple(faults) + unsupported_faults)
+    selection = ""
+    if len(audio) > 1:
+        selection = "all"
+    elif choice.audio and audio[0] is not sounds[choose_audio(labels, "")[0]]:
+        selection = f"audio{sounds.index(audio[0])}"
+    return _merge(tracks, reading.all_faults, selection)
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """The tracks of a movie that were read so far, and the reasons why others were not."""
+
+    movie: Movie
+    file_size_bytes: int
+    samples_max: int
+    faults: list[str]
+    unsupported: list[str] = field(default_factory=list)
+    tracks: list[_PlayedTrack] = field(default_factory=list)
+    is_empty: bool = False  # a track without samples was left out
+
+    @property
+    def all_faults(self) -> tuple[str, ...]:
+        return (
+            *self.faults,
+            *(f"a track that cannot be played: {name}" for name in self.unsupported),
+        )
+
+    def read(self, candidates: list[Track], kind: TrackKind, count: int) -> list[Track]:
+        """Reads the first ``count`` playable tracks of ``candidates``, and returns them."""
+        played: list[Track] = []
+        for track in candidates:
+            if len(played) == count:
+                break
+            samples = self._samples(track, kind)
+            if samples is not None:
+                self.tracks.append(samples)
+                played.append(track)
+        return played
+
+    def _samples(self, track: Track, kind: TrackKind) -> _PlayedTrack | None:
+        try:
+            descriptions = _playable(track, kind, self.unsupported)
+            if descriptions is None:
+                return None
+            samples_left = self.samples_max - sum(other.count for other in self.tracks)
+            samples = _read_track(
+                track, kind, descriptions, self.movie, self.file_size_bytes, samples_left
+            )
+        except TooManySamplesError:
+            raise
+        except MediaError as exc:
+            self.faults.append(f"{kind.name.lower()} track {track.track_id}: {exc}")
+            return None
+        self.is_empty = self.is_empty or samples is None
+        return samples
 
 
 def _repeatable(file_size_bytes: int, movie: Movie) -> int:
@@ -267,6 +348,8 @@ def _read_track(
         last_ms + int(_milliseconds(np.array([last_duration]), track.timescale)[0]),
         rate=len(rows) * track.timescale / presented if presented > 0 else 0.0,
         faults=tuple(faults),
+        language=track.language,
+        title=track.title,
     )
 
 
@@ -333,9 +416,13 @@ def _milliseconds(times: Int64Array, timescale: int) -> Int64Array:
     return milliseconds
 
 
-def _merge(tracks: list[_PlayedTrack], faults: tuple[str, ...]) -> Title:
-    by_kind = {track.kind: track for track in tracks}
-    video, audio = by_kind.get(TrackKind.VIDEO), by_kind.get(TrackKind.AUDIO)
+def _merge(tracks: list[_PlayedTrack], faults: tuple[str, ...], selection: str) -> Title:
+    """``tracks``: the video, then the default audio, then other audio tracks."""
+    sounds = [track for track in tracks if track.kind is TrackKind.AUDIO]
+    video = tracks[0] if tracks[0].kind is TrackKind.VIDEO else None
+    audio = sounds[0] if sounds else None
+    others = sounds[1:]
+    track_ids = [0] * (len(tracks) - len(others)) + list(range(1, len(others) + 1))
     start_ms = min(int(track.dts_ms[0]) for track in tracks)
     dts_ms = np.concatenate([track.dts_ms for track in tracks]) - start_ms
     if int(dts_ms.max()) > TIME_MAX_MS:
@@ -357,8 +444,14 @@ def _merge(tracks: list[_PlayedTrack], faults: tuple[str, ...]) -> Title:
         is_video=np.concatenate(
             [np.full(track.count, track.kind is TrackKind.VIDEO, np.bool_) for track in tracks]
         )[order],
-        changes=_merged_changes(tracks, order),
+        changes=_merged_changes(tracks, track_ids, order),
         faults=faults + tuple(fault for track in tracks for fault in track.faults),
+        others=tuple(OtherAudio(track.codec, track.language, track.title) for track in others),
+        track_id=np.repeat(np.array(track_ids, np.uint8), [track.count for track in tracks])[order]
+        if others
+        else None,
+        selection=selection,
+        language=audio.language if audio else UNDETERMINED,
     )
 
 
@@ -368,16 +461,18 @@ def _narrow(values: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
     return values.astype(np.result_type(np.min_scalar_type(low), np.min_scalar_type(high)))
 
 
-def _merged_changes(tracks: list[_PlayedTrack], order: NDArray[np.intp]) -> tuple[CodecChange, ...]:
+def _merged_changes(
+    tracks: list[_PlayedTrack], track_ids: list[int], order: NDArray[np.intp]
+) -> tuple[CodecChange, ...]:
     if not any(track.changes for track in tracks):
         return ()
     merged_row = np.empty(len(order), np.intp)
     merged_row[order] = np.arange(len(order))
     base = 0
     changes: list[CodecChange] = []
-    for track in tracks:
+    for track, track_id in zip(tracks, track_ids, strict=True):
         changes += [
-            CodecChange(int(merged_row[base + change.row]), change.codec)
+            CodecChange(int(merged_row[base + change.row]), change.codec, track_id)
             for change in track.changes
         ]
         base += track.count

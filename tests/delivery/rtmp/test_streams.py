@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,12 @@ from streamedge.errors import (
 )
 from streamedge.keys import join_key
 from streamedge.media.library import MediaLibrary
+from streamedge.media.medium import MediumHead
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.http.origin import HttpOrigin
 from tests.support.event_loop import until
+from tests.support.media.multitrack import multitrack_film
 from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
 from tests.support.rtmp.rtmp_media import sample_file
 
@@ -64,14 +67,23 @@ class Streams:
         )
         self.streams = StreamResolver(HostTable(self.distributions), titles, CountryDatabase(None))
 
-    async def open(self, name: str, *announced: str, strict: bool = False) -> str:
+    async def open(
+        self, name: str, *announced: str, strict: bool = False, capabilities: int = 0
+    ) -> str:
         """The object that a name means."""
+        return (await self.open_head(name, *announced, strict=strict, capabilities=capabilities))[0]
+
+    async def open_head(
+        self, name: str, *announced: str, strict: bool = False, capabilities: int = 0
+    ) -> tuple[str, MediumHead]:
+        """The object that a name means, and the head of its medium."""
         distribution = self.distributions[strict]
-        client = Client(connect("rtmp://film.example/cfx/st", "cfx/st"), "127.0.0.1")
+        tc_url = connect("rtmp://film.example/cfx/st", "cfx/st")
+        client = Client(replace(tc_url, capabilities_ex=capabilities), "127.0.0.1")
         admission = Admission(distribution, ApplicationMatch("cfx/st"), client)
         medium = await self.streams.open(admission, name, frozenset(announced))
         medium.close()
-        return medium.name
+        return medium.name, medium.head
 
     def is_idle(self) -> bool:
         """Whether no reader is open."""
@@ -231,6 +243,30 @@ async def test_strict_distribution_requires_announced_codecs(streams: Streams) -
     assert await streams.open("film.mp4", "*", strict=True) == "film.mp4"
 
 
+async def test_strict_distribution_sends_one_track_if_the_codecs_of_others_were_not_announced(
+    streams: Streams,
+) -> None:
+    streams.server.put("film.mp4", multitrack_film())
+    for announced, tracks in (((), set()), (("mp4a",), {"mp4a"}), (("*",), {"mp4a"})):
+        _, head = await streams.open_head("film.mp4", *announced, strict=True, capabilities=2)
+        assert head.multitrack == tracks
+        assert bool(head.track_maps) == bool(tracks)
+        assert streams.is_idle()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_all"), [(0, False), (1, False), (2, True), (7, True)]
+)
+async def test_clients_that_announce_multitrack_get_all_tracks(
+    streams: Streams, capabilities: int, has_all: bool
+) -> None:
+    streams.server.put("film.mp4", multitrack_film())
+    _, head = await streams.open_head("film.mp4", capabilities=capabilities)
+    assert bool(head.multitrack) == has_all
+    _, head = await streams.open_head("film.mp4?audio=en", capabilities=capabilities)
+    assert not head.multitrack
+
+
 async def test_cancelled_open_leaves_no_reader_open(streams: Streams) -> None:
     streams.server.put("film.flv", sample_file("film.flv"))
     streams.server.hold_responses()
@@ -251,6 +287,7 @@ async def test_cancelled_open_leaves_no_reader_open(streams: Streams) -> None:
          "structure_invalid"),
         (MediaError(MediaFault.NO_SUPPORTED_TRACK, "x"), "NetStream.Play.NoSupportedTrackFound",
          "no_supported_track"),
+        (MediaError(MediaFault.NO_SUCH_TRACK, "x"), "NetStream.Play.Failed", "no_such_track"),
         (CacheFullError("x"), "NetStream.Play.Failed", "cache_full"),
         (OriginError(OriginFailure.FORBIDDEN, "x"), "NetStream.Play.StreamNotFound", "forbidden"),
         (OriginError(OriginFailure.TIMEOUT, "x"), "NetStream.Play.Failed", "timeout"),

@@ -13,6 +13,7 @@ from streamedge.media.mp4.codecs import CodecConfiguration, TrackKind
 
 AUDIO, VIDEO, MEDIA = TagFlag.AUDIO, TagFlag.VIDEO, TagFlag.MEDIA
 HEADER, KEYFRAME, ENHANCED = TagFlag.SEQUENCE_HEADER, TagFlag.KEYFRAME, TagFlag.ENHANCED
+MULTITRACK = TagFlag.MULTITRACK
 
 
 def video_codec(four_cc: str, classic_id: int | None = None) -> CodecConfiguration:
@@ -140,7 +141,15 @@ def test_codec_id_is_the_classic_one_or_the_four_cc() -> None:
         (9, "a368766331", VIDEO | ENHANCED | MEDIA, "hvc1", 3),
         (9, "d468766331", VIDEO | ENHANCED, "hvc1", 4),
         (9, "9261763031", VIDEO | ENHANCED, "av01", 2),
-        (9, "96016176", VIDEO | ENHANCED | MEDIA | KEYFRAME, None, 6),
+        (9, "960161763031", VIDEO | ENHANCED | MEDIA | KEYFRAME | MULTITRACK, None, 6),
+        (9, "960061763031", VIDEO | ENHANCED | HEADER | MULTITRACK, None, 6),
+        (9, "9602617630", VIDEO | ENHANCED | MULTITRACK, None, 6),
+        (9, "970200000106", VIDEO | ENHANCED | MEDIA | KEYFRAME | MULTITRACK, None, 7),
+        (9, "970200000101", VIDEO | ENHANCED | MEDIA | KEYFRAME, None, 7),
+        (8, "95016d703461", AUDIO | ENHANCED | MEDIA | MULTITRACK, None, 5),
+        (8, "95006d703461", AUDIO | ENHANCED | HEADER | MULTITRACK, None, 5),
+        (8, "970200000105", AUDIO | ENHANCED | MEDIA | MULTITRACK, None, 7),
+        (8, "97020000", AUDIO | ENHANCED | MEDIA, None, 7),
         (8, "af00", AUDIO | HEADER, 10, 0),
         (8, "af01", AUDIO | MEDIA, 10, 1),
         (8, "2f", AUDIO | MEDIA, 2, None),

@@ -278,7 +278,7 @@ def test_configuration_changes_where_the_sample_description_changes() -> None:
     title = build(recipe)
     assert title.video is not None
     assert title.video.sequence_header == AVC_CONFIGURATION
-    assert [(row, codec.sequence_header) for row, codec in title.changes] == [
+    assert [(change.row, change.codec.sequence_header) for change in title.changes] == [
         (1, record),
         (2, AVC_CONFIGURATION),
     ]

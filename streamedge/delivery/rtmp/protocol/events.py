@@ -52,6 +52,10 @@ CAN_RECONNECT: Final = 1
 """capsEx, E-RTMP v2, CapsExMask: the client understands a request to reconnect."""
 
 
+CAN_PLAY_MULTITRACK: Final = 2
+"""capsEx, E-RTMP v2, CapsExMask: the client understands multitrack packets."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connect:
     """The client connects to application ``app``; the server accepts or rejects it.
@@ -90,6 +94,11 @@ class Connect:
             flags_by_codec[codec] |= self.video_four_cc_info[codec]
         playable = {codec for codec, flags in flags_by_codec.items() if flags & _PLAYABLE}
         return frozenset(playable | (set(self.four_cc_list) - flags_by_codec.keys()))
+
+    @property
+    def can_play_multitrack(self) -> bool:
+        """Whether the client understands multitrack packets (E-RTMP v2, capsEx)."""
+        return bool(self.capabilities_ex & CAN_PLAY_MULTITRACK)
 
     @property
     def is_enhanced(self) -> bool:
