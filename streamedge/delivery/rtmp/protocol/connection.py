@@ -54,6 +54,7 @@ _OPTIONAL_CALLS: Final = frozenset(
         "FCUnsubscribe",
         "_checkbw",
         "checkBandwidth",
+        "set_playlist",  # of rtmpdump, for servers that want it
     }
 )
 # The status code of a refused stream command; all other commands get an _error.

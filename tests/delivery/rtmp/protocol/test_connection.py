@@ -386,7 +386,15 @@ def test_close_stream_keeps_the_stream() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["releaseStream", "FCPublish", "FCUnpublish", "FCUnsubscribe", "_checkbw", "checkBandwidth"],
+    [
+        "releaseStream",
+        "FCPublish",
+        "FCUnpublish",
+        "FCUnsubscribe",
+        "_checkbw",
+        "checkBandwidth",
+        "set_playlist",
+    ],
 )
 def test_optional_calls_get_a_result(name: str) -> None:
     client = connected()
