@@ -231,6 +231,10 @@ class ServerConnection:
             information = messages.status_information(StatusLevel.ERROR, code, description)
             self._send(messages.command(0, "_error", transaction, None, information))
 
+    def call(self, name: str, transaction: float, *values: AmfValue) -> None:
+        """Calls a method of the client; with transaction 0 it gives no result."""
+        self._send(messages.command(0, name, transaction, None, *values))
+
     # Messages on a playing stream
 
     def stream_status(
@@ -364,7 +368,8 @@ class ServerConnection:
 
     def _command(self, command: Command) -> Event | None:
         if command.name in _RESPONSES:
-            return None
+            is_result = command.name != "onStatus" and command.transaction > 0
+            return events.CallResult(command.transaction) if is_result else None
         if command.name == "connect":
             return self._connect(command)
         if self._state is not State.CONNECTED:
@@ -475,6 +480,8 @@ class ServerConnection:
             )
             self._send(messages.command(0, "onFCSubscribe", 0.0, None, information))
         self.call_result(command.transaction, None)
+        if command.name == "checkBandwidth":
+            return events.CheckBandwidth()
         return events.Ignored(command.name)
 
     def _refuse(self, command: Command, description: str) -> Event:

@@ -204,8 +204,22 @@ class Ignored:
     command: str
 
 
+@dataclass(frozen=True, slots=True)
+class CheckBandwidth:
+    """The client wants to know how fast it receives; the call has its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """The client's result of a call of the server; an error is one as well."""
+
+    transaction: float
+
+
 Event: TypeAlias = (
-    Connect
+    CheckBandwidth
+    | CallResult
+    | Connect
     | CreateStream
     | Play
     | Play2

@@ -33,6 +33,8 @@ from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.events import (
     Acknowledged,
     BufferLength,
+    CallResult,
+    CheckBandwidth,
     CloseStream,
     Connect,
     CreateStream,
@@ -392,7 +394,6 @@ def test_close_stream_keeps_the_stream() -> None:
         "FCUnpublish",
         "FCUnsubscribe",
         "_checkbw",
-        "checkBandwidth",
         "set_playlist",
     ],
 )
@@ -428,8 +429,16 @@ def test_unknown_call_gets_an_error(name: str) -> None:
 @pytest.mark.parametrize("name", ["_result", "_error", "onStatus"])
 def test_result_and_error_commands_get_no_response(name: str) -> None:
     client = connected()
-    assert client.call(name, transaction=7) == []
+    expected = [] if name == "onStatus" else [CallResult(7.0)]
+    assert client.call(name, transaction=7) == expected
     assert client.received() == []
+
+
+def test_check_of_the_bandwidth_is_an_event_with_a_result() -> None:
+    client = connected()
+    assert client.call("checkBandwidth", transaction=4) == [CheckBandwidth()]
+    ((name, _result),) = client.answers()
+    assert name == "_result"
 
 
 def test_get_stream_length_becomes_an_event() -> None:
