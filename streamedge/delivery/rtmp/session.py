@@ -208,6 +208,8 @@ class RtmpSession(asyncio.Protocol):
         if sent < len(head) + span.size:
             past_head = max(0, sent - len(head))
             self._sender.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
+        elif not self._sender.idle:
+            self._sender.push()  # TLS has all bytes, but the kernel does not: wait for it
 
     async def drained(self) -> None:
         if not self._sender.idle:
