@@ -11,13 +11,13 @@ import socket
 import ssl
 from collections.abc import Collection, Mapping, Sequence
 
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, Connect, Route
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, Route
+from streamedge.delivery.net.listening import ListeningSockets
 from streamedge.delivery.net.protocol_detection import DetectedProtocol, ProtocolDetector
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
 SWEEP_INTERVAL_S = 1.0
-BACKLOG = 4096
 
 
 class MixedServer:
@@ -51,8 +51,7 @@ class MixedServer:
         self._rtmps = ProtocolDetector(
             self._acceptor, media, context, log, counts, waiting_max=limit
         )
-        self._listeners: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._sockets = ListeningSockets(self._acceptor)
         self._sweep: asyncio.TimerHandle | None = None
 
     async def start(
@@ -63,30 +62,23 @@ class MixedServer:
     ) -> None:
         """Starts to accept. Connections of ``proxied`` listeners begin with a PROXY header."""
         for listener in mixed:
-            await self._listen(listener, self._mixed.connect, is_proxied=listener in proxied)
+            await self._sockets.listen(
+                listener, self._mixed.connect, is_proxied=listener in proxied
+            )
         for listener in rtmps:
-            await self._listen(listener, self._rtmps.connect_tls, is_proxied=listener in proxied)
-        if self._listeners:
+            await self._sockets.listen(
+                listener, self._rtmps.connect_tls, is_proxied=listener in proxied
+            )
+        if len(self._sockets):
             self._sweep_connections()
 
     async def drain(self, _timeout_s: float) -> None:
         """Stops accepting, and closes the connections that no server has yet."""
-        while self._listeners:
-            # Other processes share the socket: this refuses new clients in all of them.
-            self._listeners.pop().shutdown(socket.SHUT_RDWR)
-        for server in self._servers:
-            server.close()
+        self._sockets.stop()
         if self._sweep is not None:
             self._sweep.cancel()
-        self._acceptor.stop()
         for detector in (self._mixed, self._rtmps):
             detector.stop()
-
-    async def _listen(self, listener: socket.socket, connect: Connect, *, is_proxied: bool) -> None:
-        loop = asyncio.get_running_loop()
-        factory = self._acceptor.protocol_factory(connect, is_proxied=is_proxied)
-        self._listeners.append(listener)
-        self._servers.append(await loop.create_server(factory, sock=listener, backlog=BACKLOG))
 
     def _sweep_connections(self) -> None:
         loop = asyncio.get_running_loop()

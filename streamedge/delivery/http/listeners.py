@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.net.accept import Acceptor, Connect
+from streamedge.delivery.net.listening import ListeningSockets
 from streamedge.delivery.net.tls import TlsConnection
 
 SWEEP_INTERVAL_S = 1.0  # how often connections are checked for timeouts
-BACKLOG = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,12 @@ class ServerListeners:
         self.handshakes: set[TlsConnection] = set()
         self._acceptor = acceptor
         self._connections = connections
-        self._listeners: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._sockets = ListeningSockets(acceptor)
         self._sweep: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many sockets listen."""
-        return len(self._listeners)
+        return len(self._sockets)
 
     async def listen(
         self,
@@ -57,12 +56,9 @@ class ServerListeners:
         reject_response: bytes = b"",
     ) -> None:
         """Accepts connections on a bound socket; the other parameters as for ``Acceptor``."""
-        loop = asyncio.get_running_loop()
-        factory = self._acceptor.protocol_factory(
-            connect, is_proxied=is_proxied, reject_response=reject_response
+        await self._sockets.listen(
+            listener, connect, is_proxied=is_proxied, reject_response=reject_response
         )
-        self._listeners.append(listener)
-        self._servers.append(await loop.create_server(factory, sock=listener, backlog=BACKLOG))
 
     def sweep(self, after: Callable[[], object]) -> None:
         """Closes idle, slow and stalled connections now and periodically; then calls ``after``."""
@@ -79,14 +75,9 @@ class ServerListeners:
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
-        while self._listeners:
-            # Other processes share the socket; shutdown refuses new connections in all of them.
-            self._listeners.pop().shutdown(socket.SHUT_RDWR)
-        for server in self._servers:
-            server.close()
+        self._sockets.stop()
         if self._sweep is not None:
             self._sweep.cancel()
-        self._acceptor.stop()
         for handshake in list(self.handshakes):
             handshake.fail_handshake("the edge is stopping")
         for connection in list(self._connections.open):

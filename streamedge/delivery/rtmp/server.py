@@ -11,6 +11,7 @@ from dataclasses import replace
 from streamedge.access.client_address import IpNetwork
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
+from streamedge.delivery.net.listening import ListeningSockets
 from streamedge.delivery.rtmp.context import RtmpLimits, ServerContext, Session
 from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
@@ -51,8 +52,7 @@ class RtmpServer:
         self._tunnels = TunnelServer(
             self._connect, proxies, tunnel_peers, sessions_max=limits.connections_max
         )
-        self._listeners: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._sockets = ListeningSockets(self._acceptor)
         self._sweep: asyncio.TimerHandle | None = None
         counts.gauges[Gauge.RTMP_CONNECTIONS] = 0
         counts.gauges[Gauge.VIEWERS] = 0
@@ -61,11 +61,8 @@ class RtmpServer:
         self, listeners: Sequence[socket.socket], proxied: Collection[socket.socket] = ()
     ) -> None:
         """Starts to accept. Connections of ``proxied`` listeners begin with a PROXY header."""
-        loop = asyncio.get_running_loop()
-        self._listeners += listeners
         for listener in listeners:
-            factory = self._acceptor.protocol_factory(self._connect, is_proxied=listener in proxied)
-            self._servers.append(await loop.create_server(factory, sock=listener, backlog=4096))
+            await self._sockets.listen(listener, self._connect, is_proxied=listener in proxied)
         await self._tunnels.start()
         self._sweep_sessions()
 
@@ -103,12 +100,7 @@ class RtmpServer:
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""
-        while self._listeners:
-            # Other processes share the socket: this refuses new clients in all of them.
-            self._listeners.pop().shutdown(socket.SHUT_RDWR)
-        for server in self._servers:
-            server.close()
-        self._acceptor.stop()
+        self._sockets.stop()
         await self._wait_while(lambda: any(session.plays for session in self.sessions), timeout_s)
         for session in list(self.sessions):
             session.guard(session.shut_down)

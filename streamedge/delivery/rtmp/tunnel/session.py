@@ -193,7 +193,6 @@ class TunnelTransport(VirtualTransport):
     def __init__(self, tunnel: Tunnel, peer: Peer, *, is_secure: bool) -> None:
         super().__init__()
         self._tunnel = tunnel
-        self._peer = peer
         self._is_closing = False
         self._writable: Callable[[], None] | None = None
         self.is_paused = False
