@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.delivery.rtmp.protocol.amf0 import EcmaArray
+from streamedge.delivery.rtmp.protocol.amf_values import EcmaArray
 from streamedge.delivery.rtmp.protocol.chunks import MessageType
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel

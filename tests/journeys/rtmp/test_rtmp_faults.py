@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.delivery.rtmp.protocol import amf0
+from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import Message, encode_message
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
 from tests.support.process.edge_process import EdgeProcess, run_edge
@@ -147,7 +148,7 @@ def _garbage() -> bytes:
     return HELLO + HELLO[1:] + bytes(range(256)) * 64
 
 
-def _connect(**more: amf0.AmfValue) -> bytes:
+def _connect(**more: AmfValue) -> bytes:
     payload = amf0.encode("connect", 1.0, {**CONNECT, **more})
     return encode_message(Message(COMMAND, 0, 0, payload, 3), 128)
 

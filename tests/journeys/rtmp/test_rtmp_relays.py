@@ -13,7 +13,7 @@ from pathlib import Path
 import av.error
 import pytest
 
-from streamedge.delivery.rtmp.protocol.amf0 import AmfValue
+from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import MessageType
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.nginx_relay import run_nginx_relay

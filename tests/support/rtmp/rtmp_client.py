@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from streamedge.delivery.rtmp.protocol import amf0
+from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, Message, encode_message
 from streamedge.delivery.rtmp.protocol.messages import UserControlEvent
 from tests.support.process.edge_process import EdgeProcess, pause
@@ -150,7 +151,7 @@ class RtmpClient:
         self._writer.write(data)
 
     def command(
-        self, name: str, *values: amf0.AmfValue, stream_id: int = 0, transaction: float = 0.0
+        self, name: str, *values: AmfValue, stream_id: int = 0, transaction: float = 0.0
     ) -> None:
         payload = amf0.encode(name, transaction, *values)
         self.send(encode_message(Message(COMMAND, stream_id, 0, payload, 3), 128))
@@ -163,15 +164,13 @@ class RtmpClient:
         """SetBufferLength."""
         self.control(SET_BUFFER_LENGTH, stream_id, buffer_ms)
 
-    def play(self, name: str, *arguments: amf0.AmfValue, stream_id: int = 1) -> None:
+    def play(self, name: str, *arguments: AmfValue, stream_id: int = 1) -> None:
         """Sends play; ``arguments`` are start, duration and reset."""
         self.command("play", None, name, *arguments, stream_id=stream_id)
 
-    def play2(
-        self, name: str, transition: str, *, stream_id: int = 1, **options: amf0.AmfValue
-    ) -> None:
+    def play2(self, name: str, transition: str, *, stream_id: int = 1, **options: AmfValue) -> None:
         """Sends play2; ``options`` are those of NetStreamPlayOptions."""
-        values: dict[str, amf0.AmfValue] = {
+        values: dict[str, AmfValue] = {
             "streamName": name, "transition": transition, "start": -2.0, "len": -1.0, **options
         }  # fmt: skip
         self.command("play2", None, values, stream_id=stream_id)
@@ -182,7 +181,7 @@ class RtmpClient:
     def pause(self, paused: bool, time_ms: float, stream_id: int = 1) -> None:
         self.command("pause", None, paused, float(time_ms), stream_id=stream_id)
 
-    async def call(self, name: str, *values: amf0.AmfValue) -> amf0.AmfValue:
+    async def call(self, name: str, *values: AmfValue) -> AmfValue:
         """Calls a command and returns its _result. Raises KeyError with the code of an _error."""
         self._transaction += 1
         self.command(name, None, *values, transaction=self._transaction)
@@ -262,7 +261,7 @@ class RtmpClient:
         response = await self._reader.readexactly(1 + 2 * HANDSHAKE_BYTES)
         self.send(response[1 : 1 + HANDSHAKE_BYTES])
 
-    async def connect(self, app: str, **properties: amf0.AmfValue) -> dict[str, Any]:
+    async def connect(self, app: str, **properties: AmfValue) -> dict[str, Any]:
         """Sends connect; returns the information object. Raises KeyError with its code."""
         properties = {"flashVer": FLASH_VERSION, **properties}
         self.command("connect", {"app": app, **properties}, transaction=1.0)
@@ -321,7 +320,7 @@ async def open_raw_client(port: int, host: str = "127.0.0.1") -> AsyncIterator[R
 
 @asynccontextmanager
 async def open_client(
-    port: int, app: str = "cfx/st", *, buffer_ms: int | None = HUGE_BUFFER_MS, **more: amf0.AmfValue
+    port: int, app: str = "cfx/st", *, buffer_ms: int | None = HUGE_BUFFER_MS, **more: AmfValue
 ) -> AsyncIterator[RtmpClient]:
     """A client with stream 1; by default its buffer is so large that all media come at once."""
     async with open_raw_client(port) as client:

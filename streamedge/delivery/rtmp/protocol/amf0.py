@@ -1,8 +1,7 @@
 """AMF0, the value format of RTMP commands: bytes to Python values and back.
 
 Implements the AMF 0 Specification §2, with limits on nesting, values and strings. References (§2.9)
-are not resolved. A value in AMF3 (§3.1) cannot be read: ``decode_readable`` stops there,
-``decode_all`` raises.
+are not resolved. A value in AMF3 (§3.1) is read by ``amf3``. Only AMF0 is written.
 
     number float   boolean bool   string, long string, XML document str   null None
     undefined, unsupported, reference, movie clip, record set UNDEFINED   date Date
@@ -13,25 +12,29 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum, IntEnum
-from typing import Final, Literal, TypeAlias
+from enum import IntEnum
+from typing import Final
 
-from streamedge.delivery.rtmp.protocol.errors import ProtocolError
+from streamedge.delivery.rtmp.protocol import amf3
+from streamedge.delivery.rtmp.protocol.amf_values import (
+    ELEMENTS_LIMIT,
+    NESTING_LIMIT,
+    STRING_LIMIT_BYTES,
+    UNDEFINED,
+    AmfError,
+    AmfValue,
+    Buffer,
+    Date,
+    EcmaArray,
+    Undefined,
+)
 
-NESTING_LIMIT: Final = 16  # objects and arrays within each other
-ELEMENTS_LIMIT: Final = 512  # values in one message, at every depth together; clients send 30
-STRING_LIMIT_BYTES: Final = 65_535  # of a long string too: longer ones have no use in a command
 _SHORT_STRING_LIMIT_BYTES: Final = 0xFFFF  # the largest 16-bit length
 
 _NUMBER = struct.Struct(">d")
 _DATE = struct.Struct(">dh")
 _SHORT_LENGTH = struct.Struct(">H")
 _LONG_LENGTH = struct.Struct(">I")
-
-
-class AmfError(ProtocolError):
-    """The bytes are not AMF0 or exceed a limit, or AMF0 cannot represent a value."""
 
 
 class Marker(IntEnum):
@@ -55,44 +58,6 @@ class Marker(IntEnum):
     XML_DOCUMENT = 0x0F
     TYPED_OBJECT = 0x10
     AVMPLUS_OBJECT = 0x11
-
-
-class Undefined(Enum):
-    """ActionScript's undefined, which is not its null."""
-
-    UNDEFINED = "undefined"
-
-
-UNDEFINED: Final = Undefined.UNDEFINED
-
-
-@dataclass(frozen=True, slots=True)
-class Date:
-    """A moment: milliseconds since 1970, and a time zone that writers should leave at 0 (§2.13)."""
-
-    time_ms: float
-    timezone_minutes: int = 0
-
-
-class EcmaArray(dict[str, "AmfValue"]):
-    """An associative array (§2.10). Players want onMetaData as one of these, not as an object."""
-
-    __slots__ = ()
-
-
-AmfValue: TypeAlias = (
-    float
-    | bool
-    | str
-    | Literal[Undefined.UNDEFINED]
-    | Date
-    | Mapping[str, "AmfValue"]
-    | Sequence["AmfValue"]
-    | None
-)
-
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 def decode_all(data: Buffer) -> list[AmfValue]:
@@ -181,10 +146,19 @@ class _Decoder:
                 array = EcmaArray()
                 self._properties(array, depth)
                 return array
+            case Marker.AVMPLUS_OBJECT:
+                return self._amf3_value(depth)
             case Marker.STRICT_ARRAY:
                 return self._items(_LONG_LENGTH.unpack(self._read(4))[0], depth)
             case _:
                 return self._scalar(marker)
+
+    def _amf3_value(self, depth: int) -> AmfValue:
+        elements_max = ELEMENTS_LIMIT - self._elements + 1  # its first one is counted already
+        decoded = amf3.decode(self._data, self.position, depth=depth, elements_max=elements_max)
+        self._elements += decoded.elements - 1
+        self.position = decoded.end
+        return decoded.value
 
     def _scalar(self, marker: int) -> AmfValue:
         match marker:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from streamedge.delivery.rtmp.protocol import events, messages
-from streamedge.delivery.rtmp.protocol.amf0 import AmfValue, EcmaArray
+from streamedge.delivery.rtmp.protocol.amf_values import AmfValue, EcmaArray
 from streamedge.delivery.rtmp.protocol.chunks import (
     DEFAULT_CHUNK_SIZE_BYTES,
     ChunkReader,

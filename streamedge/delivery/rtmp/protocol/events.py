@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from streamedge.delivery.rtmp.protocol import amf0
-from streamedge.delivery.rtmp.protocol.amf0 import AmfValue
+from streamedge.delivery.rtmp.protocol.amf_values import UNDEFINED, AmfValue
 from streamedge.delivery.rtmp.protocol.messages import Command
 
 TIME_LIMIT_MS: Final = 0xFFFFFFFF  # an RTMP timestamp's range; a later time means "the end"
@@ -287,7 +286,7 @@ def read_play2(command: Command) -> Play2 | str:
         transition = Transition(word) if isinstance(word, str) and word else Transition.RESET
     except ValueError:
         return "There is no such transition."
-    if word not in (None, "", amf0.UNDEFINED) and not isinstance(word, str):
+    if word not in (None, "", UNDEFINED) and not isinstance(word, str):
         return "The transition is not a text."
     name = _text(options.get("streamName"))
     if not name and transition not in (Transition.STOP, Transition.RESUME):

@@ -12,7 +12,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
 from streamedge.delivery.rtmp.protocol import amf0
-from streamedge.delivery.rtmp.protocol.amf0 import AmfValue
+from streamedge.delivery.rtmp.protocol.amf_values import UNDEFINED, AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import (
     Message,
     MessageType,
@@ -100,7 +100,7 @@ class Command:
 
     def argument(self, index: int) -> AmfValue:
         """The argument at ``index``, UNDEFINED when the client sent fewer."""
-        return self.arguments[index] if index < len(self.arguments) else amf0.UNDEFINED
+        return self.arguments[index] if index < len(self.arguments) else UNDEFINED
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pyrtmp.messages.handshake import C0, C1, C2
 from pyrtmp.session_manager import BitStream, SessionManager
 
 from streamedge.delivery.rtmp.protocol import amf0, messages
-from streamedge.delivery.rtmp.protocol.amf0 import UNDEFINED, AmfValue, EcmaArray
+from streamedge.delivery.rtmp.protocol.amf_values import UNDEFINED, AmfValue, EcmaArray
 from streamedge.delivery.rtmp.protocol.chunks import (
     ChunkReader,
     Message,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from streamedge.delivery.rtmp.protocol.amf0 import UNDEFINED, AmfValue
+from streamedge.delivery.rtmp.protocol.amf_values import UNDEFINED, AmfValue
 from streamedge.delivery.rtmp.protocol.events import (
     Connect,
     Offset,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamedge.delivery.rtmp.protocol import amf0, messages
-from streamedge.delivery.rtmp.protocol.amf0 import UNDEFINED
+from streamedge.delivery.rtmp.protocol.amf_values import UNDEFINED
 from streamedge.delivery.rtmp.protocol.chunks import Message, MessageType, encode_message
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.messages import (
@@ -99,9 +99,9 @@ NUMBER_1 = "003ff0000000000000"
         (message(20, f"020001 61 {NUMBER_1} 05 04 {NUMBER_1}"),
          Command(0, "a", 1.0, {}, (UNDEFINED, 1.0))),
         (message(20, f"020001 61 {NUMBER_1} 05 {NUMBER_1} 110607616263 {NUMBER_1}"),
-         Command(0, "a", 1.0, {}, (1.0,))),
+         Command(0, "a", 1.0, {}, (1.0, "abc", 1.0))),
         (message(20, f"020001 61 {NUMBER_1} 03 0001 62 {NUMBER_1} 0001 63 110607616263 000009 05"),
-         Command(0, "a", 1.0, {"b": 1.0, "c": UNDEFINED}, ())),
+         Command(0, "a", 1.0, {"b": 1.0, "c": "abc"}, (None,))),
         (message(20, f"020001 61 {NUMBER_1} 03 0001 62 {NUMBER_1} 0001 63 070000 000009 0101"),
          Command(0, "a", 1.0, {"b": 1.0, "c": UNDEFINED}, (True,))),
         (message(20, f"020001 61 {NUMBER_1} 03 0001 62 {NUMBER_1} 0009"),
