@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from streamedge.cli.main import app
 from streamedge.cli.output import SMALLEST_CONFIG
 from streamedge.config.load import load
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2-wJalrXUtnFEMI"
@@ -141,7 +142,7 @@ def test_importing_the_command_imports_no_server_modules() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert completed.stdout == "[]\n"
 

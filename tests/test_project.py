@@ -14,6 +14,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[1]
 MODULES_MAX = 18  # in one folder
 
@@ -22,7 +24,7 @@ def test_imports_go_one_way() -> None:
     """The contracts of pyproject.toml: layers, RTMP apart from HTTP, origins named by build."""
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     completed = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
 
@@ -309,6 +311,51 @@ def test_private_attribute_is_recognized() -> None:
     ]
 
 
+WAITS = {"join", "settimeout", "timeout", "wait", "wait_for"}
+WAIT_MAX_S = 3  # a longer one is how long a test waits for something that does not come
+SIMULATION = ROOT / "tests/support/fleet/simulation"  # its clock is not the machine's
+
+
+def long_waits(source: str) -> list[int]:
+    """The lines with a wait whose length is a number above WAIT_MAX_S."""
+    lengths: list[ast.expr] = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
+                if name in WAITS:
+                    lengths += node.args[-1:]
+                lengths += [word.value for word in node.keywords if word.arg == "timeout"]
+            case ast.BinOp(left=ast.Call(func=ast.Attribute(attr="monotonic")), op=ast.Add()):
+                lengths.append(node.right)
+    return [
+        length.lineno
+        for length in lengths
+        if isinstance(length, ast.Constant)
+        and isinstance(length.value, int | float)
+        and length.value > WAIT_MAX_S
+    ]
+
+
+def test_tests_wait_for_patience_s_not_for_a_number() -> None:
+    files = [file for file in (ROOT / "tests").rglob("*.py") if SIMULATION not in file.parents]
+    assert {file: lines for file in files if (lines := long_waits(file.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "asyncio.timeout(20)",
+        "asyncio.wait_for(event.wait(), 10.0)",
+        "process.wait(30)",
+        "subprocess.run([], timeout=60)",
+        "deadline_s = time.monotonic() + 20.0",
+    ],
+)
+def test_long_wait_is_recognized(line: str) -> None:
+    assert long_waits(line) == [1]
+    assert long_waits(re.sub(r"[0-9.]+(?=\)?$)", "PATIENCE_S", line)) == []
+
+
 def test_docstrings_do_not_open_with_owns() -> None:
     """A docstring says what the code does, not which rule it owns."""
     files = list((ROOT / "streamedge").rglob("*.py"))
@@ -323,7 +370,7 @@ def test_every_make_target_is_explained() -> None:
     expected = {"install", "run", "test", "test-fast", "bench", "lint", "clean", "help"}
     assert expected <= explained
     listed = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     ).stdout
     assert explained == set(re.findall(r"^  make ([a-z-]+)", listed, re.MULTILINE))
 
@@ -342,7 +389,7 @@ def test_scripts_are_bash_that_stops_at_a_failure(script: str) -> None:
     assert path.stat().st_mode & 0o111
     assert path.read_text().startswith("#!/usr/bin/env bash\n")
     assert "\nset -euo pipefail\n" in path.read_text()
-    subprocess.run(["bash", "-n", str(path)], check=True, timeout=10)
+    subprocess.run(["bash", "-n", str(path)], check=True, timeout=PATIENCE_S)
 
 
 def test_changelog_has_an_unreleased_section() -> None:

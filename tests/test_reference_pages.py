@@ -44,6 +44,7 @@ from streamedge.media.mp4.sample_table import SAMPLES_MAX
 from streamedge.ops.log import FIELD_CHARACTERS_MAX, FIELD_ITEMS_MAX
 from streamedge.ops.metrics import LABELS_MAX, Counter, Gauge
 from tests.support.api.api_operations import OFFERED_OPERATIONS
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -77,7 +78,7 @@ def test_command_page_has_the_text_of_help() -> None:
 def test_module_prints_the_command_reference() -> None:
     command = [sys.executable, "-m", "streamedge.cli.reference"]
     printed = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert printed.stdout == reference.render()
 

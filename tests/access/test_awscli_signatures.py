@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 
 from streamedge.access.admission import Denied, Grant, SignatureCache, verify
 from tests.support.http.signers import rsa_signer
+from tests.support.patience import PATIENCE_S
 
 SIGNER = rsa_signer("K1")
 NOW_S = 1_700_000_000
@@ -37,7 +38,7 @@ def test_signature_of_awscli_is_granted_and_denied_with_a_byte_changed(
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env={"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"},
     ).stdout
     assert signed.startswith(name)

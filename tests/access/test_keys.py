@@ -19,6 +19,7 @@ from streamedge.access.keys import (
     load_public_key,
 )
 from tests.support.http.signers import Signer, ecdsa_signer, rsa_signer
+from tests.support.patience import PATIENCE_S
 
 MESSAGE = b"message"
 
@@ -63,10 +64,14 @@ def test_fingerprint_equals_that_of_openssl() -> None:
         input=rsa_signer().public_pem,
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     ).stdout
     digest = subprocess.run(
-        ["openssl", "dgst", "-sha256"], input=der, capture_output=True, check=True, timeout=30
+        ["openssl", "dgst", "-sha256"],
+        input=der,
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_S,
     ).stdout
     assert rsa_signer().public.fingerprint == digest.split()[-1].decode()
 

@@ -26,6 +26,7 @@ from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.service import Call, Handlers, Output
 from tests.support.api.api_operations import OFFERED_OPERATIONS, example
 from tests.support.api.api_server import BODY_MAX_BYTES, ApiServer, run_api
+from tests.support.patience import PATIENCE_S
 
 NAMESPACE = "http://cloudfront.amazonaws.com/doc/2020-05-31/"
 
@@ -83,7 +84,7 @@ def server(api_and_stubs: tuple[ApiServer, Stubs]) -> ApiServer:
 def test_start_does_not_import_botocore() -> None:
     """botocore is imported at the first call, in a thread."""
     lines = "import sys, streamedge.api.app; sys.exit('botocore' in sys.modules)"
-    subprocess.run([sys.executable, "-c", lines], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", lines], check=True, timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ def test_edge_without_keys_refuses_calls_until_it_has_one(
 
 def test_unsigned_request_is_refused_before_its_body_is_read(server: ApiServer) -> None:
     head = f"POST /2020-05-31/distribution HTTP/1.1\r\nHost: {server.address}\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\n<Distr".encode())
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -320,7 +321,7 @@ def test_stalled_body_is_408(tmp_path: Path) -> None:
         head = f"POST {path} HTTP/1.1\r\n" + "".join(
             f"{name}: {value}\r\n" for name, value in fields
         )
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
             connection.sendall(f"{head}Content-Length: 1000\r\n\r\n<".encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
         assert server.lines()[-1]["status"] == 408
@@ -330,11 +331,11 @@ def test_disconnected_caller_is_logged_without_an_error(tmp_path: Path) -> None:
     with run_api(tmp_path, {}) as server:
         fields = signed(server, "POST", "/2020-05-31/distribution", b"<").headers.items()
         head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
             start = f"POST /2020-05-31/distribution HTTP/1.1\r\n{head}Content-Length: 9\r\n"
             connection.sendall(f"{start}Expect: 100-continue\r\n\r\n".encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
-        assert server.log.has_event.wait(30)
+        assert server.log.has_event.wait(PATIENCE_S)
         assert server.lines()[-1]["problem"] == "the caller went away"
 
 
@@ -342,7 +343,7 @@ def test_calls_run_concurrently(stubs: Stubs, server: ApiServer) -> None:
     both = threading.Barrier(2)
 
     def wait_for_other(call: Call) -> Output:
-        both.wait(30)
+        both.wait(PATIENCE_S)
         return stubs.complete_output(call)
 
     stubs.answer = wait_for_other
@@ -355,7 +356,7 @@ def test_calls_run_concurrently(stubs: Stubs, server: ApiServer) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert statuses == [200, 200]
 
 
@@ -381,7 +382,7 @@ def send_header(
     """Sends a header that expects 100 (RFC 9110 §10.1.1); returns the response and connection."""
     fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     head = f"POST /2020-05-31/{rest} HTTP/1.1\r\n{fields}Content-Length: {body_bytes}\r\n"
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S)
     connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
     return connection.recv(65536), connection
 

@@ -27,8 +27,9 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.ops.metrics import Gauge
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
-from tests.support.http.location import PATIENCE_S, Location, fills_ended, run_location
+from tests.support.http.location import Location, fills_ended, run_location
 from tests.support.origins.scripted_origin import Pattern
+from tests.support.patience import PATIENCE_S
 
 CHUNKS = 24
 FILM = Pattern(CHUNKS * CHUNK_BYTES - 1234, seed=31)

@@ -20,8 +20,9 @@ from streamedge.errors import OriginError
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
-from tests.support.http.location import PATIENCE_S, Location, fetch, fills_ended, run_location
+from tests.support.http.location import Location, fetch, fills_ended, run_location
 from tests.support.origins.scripted_origin import Pattern, Reply
+from tests.support.patience import PATIENCE_S
 
 OLD, NEW = Pattern(300_000, seed=3), Pattern(200_000, seed=4)
 ALL_OLD = Span(0, OLD.size_bytes)

@@ -17,8 +17,9 @@ from streamedge.cache.reader import Reader
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, Extent
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
-from tests.support.http.location import PATIENCE_S, Location, fetch, fills_ended, run_location
+from tests.support.http.location import Location, fetch, fills_ended, run_location
 from tests.support.origins.scripted_origin import Pattern, Reply
+from tests.support.patience import PATIENCE_S
 
 FILM = Pattern(6 * CHUNK_BYTES + 777, seed=9)
 ALL = Span(0, FILM.size_bytes)

@@ -25,8 +25,9 @@ from streamedge.ops.metrics import Gauge
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.spans import Span
 from tests.support.http.film import BYTES, FILM, FRESH, PRIVATE, STALE, body_of, put, request
-from tests.support.http.location import PATIENCE_S, Location, fills_ended, run_location
+from tests.support.http.location import Location, fills_ended, run_location
 from tests.support.origins.scripted_origin import Reply
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture

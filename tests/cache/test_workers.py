@@ -18,8 +18,9 @@ import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES, HEADER_BYTES
 from streamedge.spans import Span
-from tests.support.http.location import PATIENCE_S, Location, fetch, run_location
+from tests.support.http.location import Location, fetch, run_location
 from tests.support.origins.scripted_origin import Pattern
+from tests.support.patience import PATIENCE_S
 
 FILM = Pattern(9 * CHUNK_BYTES + 777, seed=14)
 ALL = Span(0, FILM.size_bytes)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from streamedge.cli.fleet_certificates import CertificateFilesError, make_certificate
 from streamedge.cli.main import app
 from streamedge.config.load import load
+from tests.support.patience import PATIENCE_S
 
 
 def test_certificate_is_accepted_by_the_config_of_its_edge(tmp_path: Path) -> None:
@@ -77,4 +78,6 @@ def test_help_of_the_fleet_commands_needs_no_engine() -> None:
         "except SystemExit: pass\n"
         "assert 'redis' not in sys.modules and 'cryptography' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, timeout=PATIENCE_S
+    )

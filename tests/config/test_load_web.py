@@ -20,6 +20,7 @@ from streamedge.config.schema.config import (
 )
 from streamedge.config.schema.selection import Selection, SelectionMode
 from streamedge.errors import ConfigError
+from tests.support.patience import PATIENCE_S
 
 SECRET = "hunter2-wJalrXUtnFEMI"
 WHOLE = f"""
@@ -103,7 +104,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cwd=folder,
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
     locked = ["openssl", "ec", "-aes128", "-passout", "pass:secret", "-in", "site.key"]
     subprocess.run(
@@ -111,7 +112,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder / "certs",
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     (folder / "certs/none.pem").write_text("no PEM\n")
     return folder

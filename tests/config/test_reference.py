@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from streamedge.config.describe import default, restart_keys, sections
 from streamedge.config.reference import BEGIN, END, keys, render
 from streamedge.config.schema.config import Section
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "config.md"
@@ -81,6 +82,6 @@ def test_only_edge_listen_fleet_and_limits_have_keys_that_need_a_restart() -> No
 def test_module_prints_the_reference() -> None:
     command = [sys.executable, "-m", "streamedge.config.reference"]
     printed = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     )
     assert printed.stdout == render()

@@ -20,6 +20,7 @@ from streamedge.control.database import (
     ControlError,
     move_aside,
 )
+from tests.support.patience import PATIENCE_S
 
 
 def open_database(folder: Path) -> ControlDatabase:
@@ -286,7 +287,9 @@ def test_second_connection_of_a_process_keeps_the_locks_of_the_first(tmp_path: P
     second = open_database(tmp_path)
     script = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as database:\n"
     script += "    database.execute('SELECT * FROM here').fetchall()\ndatabase.close()\n"
-    subprocess.run([sys.executable, "-c", script, tmp_path / "control.db"], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "control.db"], check=True, timeout=PATIENCE_S
+    )
     assert (tmp_path / "control.db-wal").stat().st_size > 0
     with first.transaction() as connection:
         connection.execute("INSERT INTO here VALUES (1)")

@@ -13,6 +13,7 @@ from streamedge.control.database import FILE_NAME, ControlDatabase, ControlError
 from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.position import epoch_of
 from streamedge.control.resources import Kind, Resource, ResourceStore, read_resources
+from tests.support.patience import PATIENCE_S
 from tests.support.process import resource_process
 
 POLICY = Resource(
@@ -97,7 +98,7 @@ def test_acknowledged_change_survives_kill(tmp_path: Path, changes_before_kill: 
         json.loads(line) for line in process.stdout.read().splitlines() if line.endswith("}")
     ]
     process.stdout.close()
-    process.wait(30)
+    process.wait(PATIENCE_S)
 
     database = ControlDatabase(tmp_path)
     resources = {one.id: one for one in ResourceStore(database).resources()}

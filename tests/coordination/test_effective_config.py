@@ -19,6 +19,7 @@ from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
 from streamedge.process import control
 from streamedge.process.control import ConfigWatch
+from tests.support.patience import PATIENCE_S
 
 POLICY = Resource(
     Kind.CACHE_POLICY,
@@ -133,7 +134,7 @@ async def test_failed_read_of_the_database_is_retried(
         change.put(POLICY)
     refreshed = asyncio.Event()
     monkeypatch.setattr(effective, "refresh", lambda: refresh_and_notify(effective, refreshed))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await refreshed.wait()
     assert len(effective.config.cache_policies) == 1
     assert log.events == ["config_not_read"]  # once, however many attempts

@@ -24,6 +24,7 @@ from streamedge.coordination.shared_state import WorkerStatus
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
+from tests.support.patience import PATIENCE_S
 
 SILENT = open_log(os.devnull, "test")
 
@@ -38,7 +39,7 @@ async def test_publish_moves_the_counter_and_wakes_all_processes(tmp_path: Path)
     InvalidationFeed(tmp_path, wakeups, WorkerStatus(2), ChangeEvent()).publish(position_at(7, 3))
     assert changes.number == before + 1  # at once: requests check the counter
     assert AnnouncedHead(tmp_path).position == position_at(7, 3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(*(event.wait() for event in woken))
     for number in range(3):
         wakeups.unsubscribe(number)

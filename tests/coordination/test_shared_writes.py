@@ -16,8 +16,7 @@ from streamedge.fleet.entries import EntryKind
 from streamedge.fleet.position import START, position_at
 from streamedge.ops.log import Log
 from tests.support.fleet.replica_edge import RecordedLog
-
-PATIENCE_S = 20.0
+from tests.support.patience import PATIENCE_S
 
 
 class Worker:

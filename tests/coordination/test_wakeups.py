@@ -8,6 +8,7 @@ import os
 import pytest
 
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
+from tests.support.patience import PATIENCE_S
 
 
 async def test_notify_at_wakes_one_subscriber_and_notify_wakes_all() -> None:
@@ -48,7 +49,7 @@ async def test_condition_is_checked_after_each_notification() -> None:
         checks[0] += 1
         return checks[0] == 3
 
-    waiting = asyncio.create_task(change_event.wait_for(is_third, 20.0))
+    waiting = asyncio.create_task(change_event.wait_for(is_third, PATIENCE_S))
     while checks[0] < 2:
         await asyncio.sleep(0)
         change_event.notify()
@@ -80,7 +81,7 @@ def test_process_without_an_event_loop_waits_for_a_wakeup() -> None:
     if pid == 0:
         wakeups.notify_at(wakeups.control)
         os._exit(0)
-    wakeups.wait(wakeups.control, 20.0)
+    wakeups.wait(wakeups.control, PATIENCE_S)
     os.waitpid(pid, 0)
     with pytest.raises(BlockingIOError):
         wakeups.take(wakeups.control)  # it was cleared

@@ -24,7 +24,7 @@ from streamedge.origin.http.origin import HttpOrigin
 from tests.media.test_packager import edge_of
 from tests.support.media.multitrack import multitrack_film
 from tests.support.origins.scripted_origin import Reply
-from tests.support.rtmp.rtmp_client import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_media import avc_mp4, keyframe, sample_file
 
 Media = Callable[[str], bytes]
@@ -308,7 +308,7 @@ async def test_dropped_layout_is_built_again_for_packaging(media: Media, cache_r
             assert isinstance(run, NeedData)
             ready = asyncio.get_running_loop().create_future()
             cancel = medium.when_ready(run.span, ready.set_result)
-            assert await asyncio.wait_for(ready, 10) is None
+            assert await asyncio.wait_for(ready, PATIENCE_S) is None
             cancel()
         assert sent > len(data) * 0.9
         medium.close()

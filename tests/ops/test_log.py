@@ -20,6 +20,7 @@ from streamedge.ops.log import (
     open_log,
 )
 from streamedge.ops.log_output import LogTarget
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -288,7 +289,7 @@ async def test_event_in_another_thread_is_written_by_the_loop(pipe: tuple[int, i
     readable = asyncio.Event()
     loop.add_reader(pipe[0], readable.set)
     await asyncio.to_thread(log.event, "config_not_read", error="locked")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await readable.wait()
     loop.remove_reader(pipe[0])
     (line,) = lines(pipe[0])

@@ -11,6 +11,7 @@ import pytest
 from aiofiles.os import wrap
 
 from streamedge.origin.spooling import SPOOL_MEMORY_BYTES, Spool, in_thread, to_its_end
+from tests.support.patience import PATIENCE_S
 
 
 async def pieces_of(data: bytes) -> AsyncIterator[bytes]:
@@ -39,7 +40,7 @@ async def test_cancelled_caller_waits_for_its_thread(is_wrapped: bool) -> None:
 
     def work() -> None:
         began.set()
-        may_end.wait(20)
+        may_end.wait(PATIENCE_S)
         has_ended.set()
 
     call = to_its_end(wrap(work)()) if is_wrapped else in_thread(work)

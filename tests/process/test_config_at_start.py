@@ -19,6 +19,7 @@ from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log, open_log
 from streamedge.process import worker
 from streamedge.process.worker import read_config
+from tests.support.patience import PATIENCE_S
 
 SILENT = open_log(os.devnull, "test")
 POLICY = Resource(
@@ -80,7 +81,7 @@ async def test_worker_waits_for_the_database_if_the_api_made_resources(
     lock_holder = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, asyncio.Event()))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         for _ in range(3):
             await effective.refreshes.acquire()
         assert not reading.done()
@@ -94,7 +95,7 @@ async def test_worker_serves_the_file_if_the_api_made_no_resources(
 ) -> None:
     lock_holder = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await read_config(effective, AnnouncedHead(folder), asyncio.Event())
     assert effective.config == Config()
     assert effective.fault is not None
@@ -108,7 +109,7 @@ async def test_worker_does_not_wait_for_a_damaged_database(
     head.record_resources(has_resources=True)
     (folder / FILE_NAME).write_bytes(b"no database" * 1000)
     effective = CountingConfig(folder, config_versions, SILENT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await read_config(effective, head, asyncio.Event())
     assert effective.config == Config()
 
@@ -121,7 +122,7 @@ async def test_stopping_worker_stops_waiting_for_the_database(
     lock_holder = lock(folder)
     effective = CountingConfig(folder, config_versions, SILENT)
     reading = asyncio.create_task(read_config(effective, head, stopping))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await effective.refreshes.acquire()
         stopping.set()
         await reading

@@ -23,6 +23,7 @@ from streamedge.coordination.heartbeats import LATE_S, End
 from streamedge.coordination.shared_state import SharedState
 from streamedge.process.control import create_admin_app, run_control
 from tests.support.http.asgi_call import call
+from tests.support.patience import PATIENCE_S
 from tests.support.process.shared_memory import close_shared, make_shared
 
 
@@ -129,7 +130,7 @@ def control_process(folder: Path) -> Iterator[tuple[int, int, int]]:
 
 
 def get(port: int, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as response:
         body: bytes = response.read()
         return body
 
@@ -167,7 +168,7 @@ def test_control_process_refuses_unknown_host_names(tmp_path: Path) -> None:
         request = urllib.request.Request(f"http://127.0.0.1:{port}/healthz")
         request.add_header("Host", f"attacker.example:{port}")
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=20)
+            urllib.request.urlopen(request, timeout=PATIENCE_S)
         with refused.value:
             assert refused.value.code == 421
             assert "attacker.example" in json.load(refused.value)["error"]

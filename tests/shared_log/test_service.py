@@ -29,8 +29,7 @@ from streamedge.shared_log.resource_changes import FleetChanges, append_change
 from streamedge.shared_log.service import FleetService
 from tests.support.fleet.memory_engine import MemoryEngine, MemoryServer
 from tests.support.fleet.replica_edge import RecordedLog, resource
-
-PATIENCE_S = 20.0
+from tests.support.patience import PATIENCE_S
 
 
 @dataclass

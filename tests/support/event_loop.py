@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-PATIENCE_S = 20.0  # a wait that lasts this long has failed
+from tests.support.patience import PATIENCE_S
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streamedge.ops.wakeup import Wakeup
 from streamedge.write_back.change_signal import SLOTS, ChangeSignal, prepare_signal
+from tests.support.patience import PATIENCE_S
 
 
 async def test_notify_changes_every_snapshot_and_wakes_the_replicator(tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ async def test_notify_changes_every_snapshot_and_wakes_the_replicator(tmp_path: 
     assert other.snapshot() == before
     replicator.subscribe(woken.set)
     other.notify()
-    await asyncio.wait_for(woken.wait(), 20)
+    await asyncio.wait_for(woken.wait(), PATIENCE_S)
     replicator.unsubscribe()
     assert one.snapshot() == other.snapshot() != before
     one.close()

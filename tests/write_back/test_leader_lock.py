@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.write_back.leader_lock import LeaderLock
+from tests.support.patience import PATIENCE_S
 
 
 async def test_lock_goes_to_the_next_process_after_release(tmp_path: Path) -> None:
@@ -24,5 +25,5 @@ async def test_lock_goes_to_the_next_process_after_release(tmp_path: Path) -> No
     impatient.release()
     assert not waiting.done()
     holder.release()
-    await asyncio.wait_for(waiting, 20)
+    await asyncio.wait_for(waiting, PATIENCE_S)
     patient.release()

@@ -15,7 +15,8 @@ import pytest
 from streamedge.write_back.bodies import sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
-from tests.support.origins.scripted_writer import PATIENCE_S, REPLICATOR, body_of, put
+from tests.support.origins.scripted_writer import REPLICATOR, body_of, put
+from tests.support.patience import PATIENCE_S
 
 PROGRAM = "tests.support.process.queue_process"
 

@@ -22,6 +22,7 @@ from tests.support.api.cloudfront_api import (
     streaming,
     web,
 )
+from tests.support.patience import PATIENCE_S
 
 MEMBERS = ("Distribution", "StreamingDistribution")
 both_kinds = pytest.mark.parametrize("member", MEMBERS)
@@ -179,7 +180,7 @@ def test_one_of_two_concurrent_updates_is_refused(api: Api, member: str, tmp_pat
             "IfMatch": created["ETag"],
             f"{member}Config": document(member, Comment=comment),
         }
-        barrier.wait(30)
+        barrier.wait(PATIENCE_S)
         try:
             handlers[f"Update{member}"](Call(f"Update{member}", members, "AKIAEDGE", NOW_S))
             outcomes.append("done")
@@ -191,7 +192,7 @@ def test_one_of_two_concurrent_updates_is_refused(api: Api, member: str, tmp_pat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert sorted(outcomes) == ["PreconditionFailed", "done"]
 
 

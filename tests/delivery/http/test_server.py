@@ -13,6 +13,7 @@ from tests.support.event_loop import until
 from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer, request
 from tests.support.http.web_edge import WebEdge, connections, descriptors, serve_web
 from tests.support.origins.scripted_origin import Pattern
+from tests.support.patience import PATIENCE_S
 
 SMALL = Pattern(1000, seed=1)
 LARGE = Pattern(16 << 20, seed=2)  # more than the buffers of a connection hold
@@ -166,7 +167,7 @@ async def test_draining_server_finishes_responses_and_refuses_connections(cache_
         body = await busy.receive_body(int(head.fields["content-length"]))
         assert body == LARGE.read(Span(0, LARGE.size_bytes))
         assert await busy.receive_rest() == b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await draining
 
 
@@ -177,7 +178,7 @@ async def test_draining_aborts_responses_after_the_timeout(cache_root: Path) -> 
         edge.origin.hold_responses()
         await viewer.send_request("/small")
         await edge.origin.wait_for_requests(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await edge.server.drain(0.01)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await viewer.receive()

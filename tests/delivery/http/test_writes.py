@@ -23,6 +23,7 @@ from streamedge.origin.writing import Write, WriteResponse
 from tests.support.http.http_viewer import open_viewer
 from tests.support.http.web_edge import serve_web
 from tests.support.origins.scripted_origin import Reply
+from tests.support.patience import PATIENCE_S
 
 LINGERS_S = 0.001
 
@@ -39,7 +40,7 @@ class InvalidationCounter:
         self._changed.set()
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while self.count < count:
                 self._changed.clear()
                 await self._changed.wait()

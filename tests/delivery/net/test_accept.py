@@ -18,8 +18,8 @@ from streamedge.delivery.net.accept import PROXY_HEADER_S, Acceptor, AcceptRules
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
 from tests.support.http.proxy_headers import V2_SIGNATURE, proxy_v1, proxy_v2
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 20.0
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 REFUSAL = b"limit reached\n"
 

@@ -22,6 +22,7 @@ from streamedge.delivery.net.protocol_detection import (
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
 from tests.support.event_loop import until
+from tests.support.patience import PATIENCE_S
 
 FIRST_BYTES = {
     b"\x16\x03\x01": DetectedProtocol.TLS,
@@ -130,7 +131,7 @@ async def ports(
 
 async def until_closed(reader: asyncio.StreamReader) -> None:
     """Waits until the server has closed the connection, without having sent anything."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
 

@@ -28,9 +28,9 @@ from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.media.partial_file import PartialFile
+from tests.support.patience import PATIENCE_S
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-PATIENCE_S = 20.0
 NAME = "edge.example"
 SMALL_BUFFER_BYTES = 4096
 

@@ -21,8 +21,8 @@ from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.spans import Span
 from tests.support.media.partial_file import PartialFile
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 20.0
 SMALL_BUFFER_BYTES = 4096
 
 

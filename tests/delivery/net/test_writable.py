@@ -12,12 +12,12 @@ import pytest
 import uvloop
 
 from streamedge.delivery.net.writable import watch_of
+from tests.support.patience import PATIENCE_S
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [
     asyncio.new_event_loop,
     uvloop.new_event_loop,
 ]
-PATIENCE_S = 20.0
 
 
 def run(

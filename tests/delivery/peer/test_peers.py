@@ -25,6 +25,7 @@ from streamedge.spans import Span
 from tests.support.fleet.peer_fleet import PeerFleet, run_peer_fleet
 from tests.support.origins.scripted_origin import Reply
 from tests.support.origins.scripted_responses import Pattern
+from tests.support.patience import PATIENCE_S
 
 MIB = 1 << 20
 FILM = Pattern(3 * MIB)
@@ -62,7 +63,7 @@ async def test_edges_that_wait_for_each_others_extents_do_not_wait_for_ever(
     ]
     await fleet.origin.wait_for_requests(1)
     fleet.origin.release_responses()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         bodies = await asyncio.gather(*readers)
     assert bodies == [film.read(span) for span in (second, first, first, second)]
 

@@ -33,6 +33,7 @@ from streamedge.media.flv import tags as flv
 from streamedge.media.medium import End, Medium, MediumHead, NeedData, Position, Run
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.spans import Span
+from tests.support.patience import PATIENCE_S
 
 HANDSHAKE_BYTES = 1536
 STEP_MS = 40
@@ -190,7 +191,7 @@ class FakeContext:
         self.lines.append((event, fields))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 await self._changed.wait()
 
@@ -216,7 +217,7 @@ class Bench:
 
     async def close(self) -> None:
         self.player.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await self.task
         assert self.player.state is PlayState.CLOSED
         assert self.film.closed
@@ -224,7 +225,7 @@ class Bench:
 
 async def test_play_runs_from_beginning_to_end() -> None:
     bench = Bench()
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert bench.context.codes() == [
         "NetStream.Play.Reset", "NetStream.Play.Start", "|RtmpSampleAccess",
         "NetStream.Data.Start", "onMetaData", "NetStream.Play.Complete", "NetStream.Play.Stop",
@@ -243,7 +244,7 @@ async def test_play_runs_from_beginning_to_end() -> None:
 
 async def test_play_from_a_time_begins_at_timestamp_0() -> None:
     bench = Bench(Play(1, "film", 900, None, reset=False))
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert bench.context.codes()[0] == "NetStream.Play.Start"
     assert {time_ms for _, time_ms in bench.context.media[:2]} == {0}
     assert max(time_ms for _, time_ms in bench.context.media) <= (COUNT - 20) * STEP_MS
@@ -256,42 +257,42 @@ async def test_play_from_a_time_begins_at_timestamp_0() -> None:
 
 async def test_play_handles_requests_while_it_waits_for_bytes() -> None:
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.film.data_needed.clear()
     bench.player.pause(Pause(1, paused=True, time_ms=0))
     await bench.context.until_status("NetStream.Pause.Notify")
     assert bench.player.state is PlayState.PAUSED
     assert bench.film.waiting is None  # no bytes are requested
     bench.player.pause(Pause(1, paused=False, time_ms=0))
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.film.add_frames(COUNT)
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     await bench.close()
 
 
 async def test_resume_goes_on_or_goes_back() -> None:
     for has_ms, first_ms in ((19 * STEP_MS, 20 * STEP_MS), (5 * STEP_MS, 6 * STEP_MS)):
         bench = Bench(available=20)
-        await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+        await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
         bench.player.pause(Pause(1, paused=True, time_ms=has_ms))
         await bench.context.until_status("NetStream.Pause.Notify")
         bench.context.media.clear()
         bench.film.available = COUNT
         bench.player.pause(Pause(1, paused=False, time_ms=has_ms))
-        await asyncio.wait_for(bench.player.ended.wait(), 10)
+        await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
         assert bench.context.media[0][1] == first_ms
         await bench.close()
 
 
 async def test_paused_seek_shows_one_frame_when_it_arrives() -> None:
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.player.pause(Pause(1, paused=True, time_ms=0))
     await bench.context.until_status("NetStream.Pause.Notify")
     bench.context.media.clear()
     bench.film.data_needed.clear()
     bench.player.seek(Seek(1, 1500))
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     assert bench.context.media == [(9, 1200)]  # the codec header
     bench.film.add_frames(COUNT)
     await bench.context.until(lambda: len(bench.context.media) == 2)
@@ -304,7 +305,7 @@ async def test_paused_seek_shows_one_frame_when_it_arrives() -> None:
 
 async def test_latest_seek_wins() -> None:
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.context.media.clear()
     for time_ms in (0, 800, 400):
         bench.player.seek(Seek(1, time_ms))
@@ -316,14 +317,14 @@ async def test_latest_seek_wins() -> None:
 
 async def test_play_with_duration_0_sends_one_frame() -> None:
     bench = Bench(Play(1, "film", 900, 0, reset=True))
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert bench.context.media == [(9, 0), (9, 0)]
     await bench.close()
 
 
 async def test_duration_ends_the_play() -> None:
     bench = Bench(Play(1, "film", 0, 400, reset=True))
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert max(time_ms for _, time_ms in bench.context.media) < 400
     assert bench.context.codes()[-1] == "NetStream.Play.Stop"
     await bench.close()
@@ -338,7 +339,7 @@ async def test_pacing_delays_media_until_the_buffer_grows() -> None:
         await asyncio.sleep(0)
     assert not bench.player.ended.is_set()
     bench.player.buffer(1 << 30)
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     await bench.close()
 
 
@@ -350,7 +351,7 @@ async def test_client_that_does_not_read_stops_sending() -> None:
         await asyncio.sleep(0)
     assert bench.context.media == [(9, 0)]
     bench.context.client_reads.set()
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     await bench.close()
 
 
@@ -379,10 +380,10 @@ async def test_refused_name_gets_a_status_and_no_play() -> None:
 )
 async def test_failed_bytes_end_the_play(failure: OriginFailure, code: str, kind: str) -> None:
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     assert bench.film.waiting is not None
     bench.film.waiting(OriginError(failure, "seen"))
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == code
     assert bench.context.counts.gathered(Counter.ERRORS, kind) == 1
     assert bench.film.closed
@@ -391,7 +392,7 @@ async def test_failed_bytes_end_the_play(failure: OriginFailure, code: str, kind
 async def test_damaged_media_end_the_play_after_the_last_complete_tag() -> None:
     bench = Bench(available=20)
     bench.film.fault = MediaError(MediaFault.STRUCTURE_INVALID, "damaged")
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == "NetStream.Play.FileStructureInvalid"
     assert len(bench.context.media) > 2
 
@@ -403,7 +404,7 @@ async def test_cancelled_play_closes_its_medium() -> None:
             bench.context.client_reads.clear()
             await bench.context.until_status("onMetaData")
         else:
-            await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+            await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
         if prepare == "paused":
             bench.player.pause(Pause(1, paused=True, time_ms=0))
             await bench.context.until_status("NetStream.Pause.Notify")
@@ -426,12 +427,12 @@ async def test_play_closed_before_its_start_opens_no_medium() -> None:
 
 async def test_refused_seek_ends_the_play_without_a_reason_for_the_viewer() -> None:
     bench = Bench()
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     failed = "NetStream.Play.Failed"
     bench.context.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
     sent = len(bench.context.media)
     bench.player.seek(Seek(1, 400))
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == failed
     assert bench.context.lines[-1][1]["reason"] == f"{failed}: expired"
     assert bench.context.counts.gathered(Counter.ERRORS, "not_allowed") == 1
@@ -442,7 +443,7 @@ async def test_refused_seek_ends_the_play_without_a_reason_for_the_viewer() -> N
 
 async def test_seek_opens_a_changed_object_again() -> None:
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.player.seek(Seek(1, 0))
     await bench.context.until_status("NetStream.Seek.Notify")
     assert bench.player.medium is bench.film  # an unchanged medium stays open
@@ -451,20 +452,20 @@ async def test_seek_opens_a_changed_object_again() -> None:
     bench.film.holds = False
     bench.context.media.clear()
     bench.player.seek(Seek(1, 1300))
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert bench.player.medium is newer
     assert bench.film.closed
     assert (9, 1200) in bench.context.media
     assert bench.context.codes()[-1] == "NetStream.Play.Stop"
     bench.player.close()
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert newer.closed
 
 
 async def paused_at_20(has_ms: int) -> Bench:
     """A play that has sent twenty frames, paused by a viewer that has seen ``has_ms``."""
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.player.pause(Pause(1, paused=True, time_ms=has_ms))
     await bench.context.until_status("NetStream.Pause.Notify")
     bench.film.available = COUNT
@@ -477,7 +478,7 @@ async def test_resume_that_goes_back_is_refused_like_a_seek() -> None:
     failed = "NetStream.Play.Failed"
     bench.context.refusal = RefusalError(failed, "Not allowed.", "not_allowed", "expired")
     bench.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == failed
     assert "NetStream.Unpause.Notify" not in bench.context.codes()
     assert bench.context.lines[-1][1]["reason"] == f"{failed}: expired"
@@ -492,7 +493,7 @@ async def test_resume_where_sending_stopped_does_not_check_access_again(has_ms: 
     bench.context.film = RefusalError("NetStream.Play.Failed", "Not allowed.", "not_allowed")
     bench.film.holds = False
     bench.player.pause(Pause(1, paused=False, time_ms=has_ms))
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert bench.context.codes()[-1] == "NetStream.Play.Stop"
     assert bench.context.media[0][1] == 20 * STEP_MS
     await bench.close()
@@ -505,7 +506,7 @@ async def test_resume_that_goes_back_opens_a_changed_object_again() -> None:
     bench.context.film = newer
     bench.film.holds = False
     bench.player.pause(Pause(1, paused=False, time_ms=5 * STEP_MS))
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert bench.player.medium is newer
     assert bench.film.closed
     codes = bench.context.codes()
@@ -513,26 +514,26 @@ async def test_resume_that_goes_back_opens_a_changed_object_again() -> None:
     assert codes.index("NetStream.Unpause.Notify") < len(codes) - codes[::-1].index("onMetaData")
     assert bench.context.media[:2] == [(9, 6 * STEP_MS), (9, 6 * STEP_MS)]
     bench.player.close()
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert newer.closed
 
 
 @pytest.mark.parametrize("state", ["waiting for bytes", "paused", "paused, a frame is missing"])
 async def test_revoked_play_fails_in_every_state(state: str) -> None:
     bench = Bench(available=20)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     if state != "waiting for bytes":
         bench.player.pause(Pause(1, True, 500))
         await bench.context.until_status("NetStream.Pause.Notify")
     if state == "paused, a frame is missing":
         bench.film.data_needed.clear()
         bench.player.seek(Seek(1, 1300))
-        await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+        await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.player.revoke(lambda what: what.subject.target == "/other.flv")
     await asyncio.sleep(0)
     assert not bench.task.done()
     bench.player.revoke(lambda what: what.subject.target == "/film.flv")
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == "NetStream.Play.Failed"
     assert bench.context.lines[-1][1]["reason"] == "NetStream.Play.Failed: revoked"
     assert bench.player.state is PlayState.CLOSED
@@ -543,7 +544,7 @@ async def test_revoke_ends_a_play_between_two_passes() -> None:
     bench = Bench()
     await bench.context.until_status("onMetaData")
     bench.player.revoke(lambda _what: True)
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == "NetStream.Play.Failed"
 
 
@@ -579,7 +580,7 @@ async def test_request_in_the_iteration_that_needs_bytes_is_handled(event: str) 
     if event in effects:
         await bench.context.until_status(effects[event])
         bench.player.close()
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.film.closed
 
 
@@ -591,7 +592,7 @@ async def test_unpause_is_handled_while_the_frame_of_a_seek_is_missing() -> None
     bench.film.data_needed.clear()
     bench.player.seek(Seek(1, 1600))
     await bench.context.until_status("NetStream.Seek.Notify")
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     bench.player.pause(Pause(1, False, 1600))
     await bench.context.until_status("NetStream.Unpause.Notify")
     await bench.close()
@@ -609,7 +610,7 @@ async def test_internal_error_in_the_pump_ends_the_play_with_a_status(buffer_ms:
 
     bench.film.next_run = next_run  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(bench.task, 10)
+        await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.context.codes()[-1] == "NetStream.Play.Failed"
     assert bench.context.lines[-1][0] == "stop"
     assert "ZeroDivisionError" in str(bench.context.lines[-1][1]["reason"])
@@ -622,7 +623,7 @@ async def test_internal_error_in_the_pump_ends_the_play_with_a_status(buffer_ms:
 async def playing(available: int = 20) -> tuple[Bench, Film]:
     """A play that waits for frame ``available``, and the film that is opened next."""
     bench = Bench(available=available)
-    await asyncio.wait_for(bench.film.data_needed.wait(), 10)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
     newer = Film()
     newer.codec_header = b"NEWER"
     bench.context.film = newer
@@ -639,7 +640,7 @@ async def test_switch_happens_at_the_first_keyframe_after_what_was_sent() -> Non
     await bench.context.until_status("NetStream.Play.Transition")
     assert not bench.film.closed
     bench.film.add_frames(COUNT)
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     seam_ms = 30 * STEP_MS
     assert (seam_ms, "NetStream.Play.TransitionComplete") in bench.context.statuses
     times_ms = [time_ms for _, time_ms in bench.context.media]
@@ -648,7 +649,7 @@ async def test_switch_happens_at_the_first_keyframe_after_what_was_sent() -> Non
     assert bench.film.closed
     assert bench.player.name == "newer"
     bench.player.close()
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
     assert newer.closed
     events = [(event, fields.get("reason")) for event, fields in bench.context.lines]
     assert ("stop", "switched") in events
@@ -661,7 +662,7 @@ async def test_switch_that_cannot_be_opened_changes_nothing() -> None:
     bench.player.play2(switch())
     await bench.context.until_status(failed)
     bench.film.add_frames(COUNT)
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     assert "NetStream.Play.Transition" not in bench.context.codes()
     await bench.close()
 
@@ -683,11 +684,11 @@ async def test_dropped_switch_closes_its_medium(state: str, event: str) -> None:
         newer.available = 0
     bench.player.play2(switch())
     if state == "opening":
-        await asyncio.wait_for(opened.wait(), 10)
+        await asyncio.wait_for(opened.wait(), PATIENCE_S)
     elif state == "ready":
         await bench.context.until_status("NetStream.Play.Transition")
     else:
-        await asyncio.wait_for(newer.data_needed.wait(), 10)
+        await asyncio.wait_for(newer.data_needed.wait(), PATIENCE_S)
     bench.context.film = bench.film
     if event == "seek":
         bench.player.seek(Seek(1, 0))
@@ -699,13 +700,13 @@ async def test_dropped_switch_closes_its_medium(state: str, event: str) -> None:
         bench.player.play2(switch())
         await bench.context.until_status("NetStream.Play.Transition")
         bench.film.add_frames(COUNT)
-        await asyncio.wait_for(bench.player.ended.wait(), 10)
+        await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
         assert bench.player.medium is third
     if event == "cancel":
         bench.task.cancel()
     else:
         bench.player.close()
-    await asyncio.wait([bench.task], timeout=10)
+    await asyncio.wait([bench.task], timeout=PATIENCE_S)
     for _ in range(5):
         await asyncio.sleep(0)
     assert newer.closed
@@ -716,25 +717,25 @@ async def test_switch_that_waits_is_refused_when_its_item_ends() -> None:
     bench, newer = await playing()
     newer.available = 0
     bench.player.play2(switch())
-    await asyncio.wait_for(newer.data_needed.wait(), 10)
+    await asyncio.wait_for(newer.data_needed.wait(), PATIENCE_S)
     last = Film()
     bench.context.film = last
     bench.player.play(replace(ANY, reset=False))
     bench.film.add_frames(COUNT)
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     codes = bench.context.codes()
     assert codes.index("NetStream.Play.Failed") < codes.index("NetStream.Play.Switch")
     assert bench.player.medium is last
     assert newer.closed
     bench.player.close()
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
 
 
 async def test_revoked_item_is_unpublished_and_the_next_one_plays() -> None:
     bench, newer = await playing()
     bench.player.play(replace(ANY, reset=False))
     bench.player.revoke(lambda _provenance: True)
-    await asyncio.wait_for(bench.player.ended.wait(), 10)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
     codes = bench.context.codes()
     at = codes.index("NetStream.Play.UnpublishNotify")
     assert codes[at : at + 3] == [
@@ -743,7 +744,7 @@ async def test_revoked_item_is_unpublished_and_the_next_one_plays() -> None:
     assert bench.film.closed
     assert bench.player.medium is newer
     bench.player.close()
-    await asyncio.wait_for(bench.task, 10)
+    await asyncio.wait_for(bench.task, PATIENCE_S)
 
 
 async def test_internal_error_of_the_next_item_closes_the_medium_before_it() -> None:
@@ -756,5 +757,5 @@ async def test_internal_error_of_the_next_item_closes_the_medium_before_it() -> 
     bench.player.play(replace(ANY, reset=False))
     bench.film.add_frames(COUNT)
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(bench.task, 10)
+        await asyncio.wait_for(bench.task, PATIENCE_S)
     assert bench.film.closed

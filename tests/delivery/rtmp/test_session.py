@@ -22,6 +22,7 @@ from streamedge.delivery.rtmp.session import (
 )
 from streamedge.ops.metrics import Counter, Gauge
 from tests.support.event_loop import until
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
     COMMAND,
@@ -311,7 +312,7 @@ async def test_exception_in_a_sweep_does_not_end_the_sweeps(
             monkeypatch.setattr(second, "sweep", lambda now_s: swept.set())
             await client.closed()
             swept.clear()
-            await asyncio.wait_for(swept.wait(), 10)
+            await asyncio.wait_for(swept.wait(), PATIENCE_S)
             await other.read_pending()
 
 

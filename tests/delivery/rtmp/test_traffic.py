@@ -10,6 +10,7 @@ import pytest
 from streamedge.delivery.rtmp.protocol.events import CAN_RECONNECT
 from streamedge.delivery.traffic import STOPPING, WELCOME, Traffic
 from tests.support.event_loop import until
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_client import information, open_client, samples
 from tests.support.rtmp.rtmp_edge import serve_rtmp
 from tests.support.rtmp.rtmp_media import avc_mp4, keyframe
@@ -75,7 +76,7 @@ async def test_play_of_an_edge_that_does_not_hear_its_fleet_validates(cache_root
             requests = len(edge.origin.requests)
             async with open_client(edge.port) as client:
                 client.play("film.mp4")
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     received = await client.until_named("NetStream.Play.Stop")
                 assert len(samples(received)) == 12
             assert len(edge.origin.requests) > requests

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.media.media_samples import SAMPLES
 from tests.support.origins.s3_server import S3Server
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_players import duration_s
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "guides" / "moving-from-cloudfront.md").read_text()
 FILM = SAMPLES / "film.mp4"
-PATIENCE_S = 240.0
 
 
 def blocks(language: str) -> list[str]:
@@ -66,7 +66,7 @@ def run_guide(edge: EdgeProcess) -> list[list[str]]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=2 * PATIENCE_S,
     )
     assert result.returncode == 0, f"{result.stdout}{result.stderr}"
     return [part.strip().splitlines() for part in result.stdout.split("---\n")]

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from tests.support.http.signers import rsa_signer
 from tests.support.origins.s3_server import IDENTITIES, S3Server
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import run_edge
 
 THREAT_MODEL = (Path(__file__).parents[3] / "docs" / "security" / "threat-model.md").read_text()
@@ -36,7 +37,7 @@ def documented_policy() -> str:
 
 def status_of(url: str | Request) -> int:
     try:
-        with urlopen(url, timeout=30) as response:
+        with urlopen(url, timeout=PATIENCE_S) as response:
             status: int = response.status
             return status
     except HTTPError as exc:
@@ -97,7 +98,7 @@ def test_private_bucket_is_readable_only_through_the_edge(tmp_path: Path, s3: S3
     other_client.close()
     with run_edge(tmp_path / "edge", origins(s3, "edge")) as edge:
         for _cold_then_warm in range(2):
-            with urlopen(edge.http("film.mp4"), timeout=30) as response:
+            with urlopen(edge.http("film.mp4"), timeout=PATIENCE_S) as response:
                 assert response.read() == FILM
     with run_edge(tmp_path / "other", origins(s3, "stranger")) as other:
         assert status_of(other.http("film.mp4")) == 403

@@ -25,13 +25,13 @@ from tests.support.dns.powerdns_server import PowerDnsServer, run_powerdns
 from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.fleet.places import BOSTON, FRANKFURT, PARIS
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import pause
 from tests.support.process.ports import free_ports
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "fleet.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PLACE = re.compile(r"(ams-1|nyc-1) (?:is )?at\s+`(\[[^`]*\])`")
-PATIENCE_S = 60.0
 NOT_REPLACED: Mapping[str, str] = MappingProxyType({})
 SIZE_BYTES = 3_000_000
 ADDRESSES = {"fra-1": "127.0.1.10", "ams-1": "127.0.1.20", "nyc-1": "127.0.1.30"}
@@ -76,7 +76,7 @@ class Operator:
         )
 
     def get(self, name: str, path: str) -> bytes:
-        with urllib.request.urlopen(self.url(name, path), timeout=20) as response:
+        with urllib.request.urlopen(self.url(name, path), timeout=PATIENCE_S) as response:
             body: bytes = response.read()
             return body
 

@@ -22,10 +22,10 @@ from tests.support.engine.redis_server import RedisServer
 from tests.support.engine.tcp_proxy import TcpProxy, run_proxy
 from tests.support.fleet.tier_edges import TierEdges, tier_edges
 from tests.support.origins.s3_server import S3Server
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
 
 NAMES = ("fra-1", "ams-1", "lon-1")  # the first is the tier
-PATIENCE_S = 30.0
 ORIGIN = """type = "s3"
 bucket = "{bucket}"
 endpoint = "http://127.0.0.1:{port}"
@@ -60,7 +60,7 @@ class Answer:
 def call(
     edge: EdgeProcess, method: str, name: str, body: bytes | None = None, **fields: str
 ) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=PATIENCE_S)
     try:
         sent = {field.replace("_", "-"): value for field, value in fields.items()}
         connection.request(method, f"/{name}", body, sent)
@@ -205,7 +205,9 @@ def test_killed_holder_costs_the_newer_bytes_until_it_is_back(site: Site) -> Non
     command = [sys.executable, "-m", "streamedge", "fleet", "remove", "lon-1", "--config", config]
 
     def has_refused() -> bool:
-        removal = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        removal = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         assert removal.returncode != 0
         return "--force" in removal.stderr
 

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.fleet.edges import api_client, await_body, body, run_fleet
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
 
 FOLDER = '[origins.main]\ntype = "directory"\npath = "{}"\n'
@@ -47,7 +48,11 @@ def invalidate(edge: EdgeProcess, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "streamedge", "invalidate", *arguments, "--json"]
     config = str(edge.folder / "config.toml")
     result = subprocess.run(
-        [*command, "--config", config], capture_output=True, text=True, timeout=60, check=True
+        [*command, "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     document: dict[str, Any] = json.loads(result.stdout)
     return document
@@ -188,7 +193,7 @@ def test_write_through_one_edge_is_seen_on_all(
         for edge in edges:
             content = f"written through {edge.folder.name}".encode()
             request = urllib.request.Request(edge.http("/a"), content, method="PUT")
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 assert response.status < 300
             assert body(edge, "/a") == content
             for other in edges:

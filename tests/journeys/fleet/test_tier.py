@@ -12,6 +12,7 @@ import pytest
 from tests.support.fleet.tier_edges import TierEdges, tier_edges
 from tests.support.http.signers import rsa_signer
 from tests.support.origins.counting_origin import CountingOrigin, content, counting_origin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess
 from tests.support.rtmp.rtmp_media import expected, sample_file
 from tests.support.rtmp.rtmp_players import expected_packets, ffmpeg, packets
@@ -65,7 +66,7 @@ def get(
     method: str = "GET",
     body: bytes | None = None,
 ) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=40)
+    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=PATIENCE_S)
     try:
         connection.request(method, f"/{path}", body, fields or {})
         response = connection.getresponse()

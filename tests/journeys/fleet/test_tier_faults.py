@@ -22,6 +22,7 @@ from streamedge.origin.peer.protocol import AssetDescription, PeerRequest, encod
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.fleet.tier_edges import TierEdges, tier_edges
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
 
 MIB = 1 << 20
@@ -62,7 +63,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def get(edge: EdgeProcess, path: str, fields: dict[str, str] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=PATIENCE_S)
     try:
         connection.request("GET", f"/{path}", headers=fields or {})
         response = connection.getresponse()
@@ -73,7 +74,7 @@ def get(edge: EdgeProcess, path: str, fields: dict[str, str] | None = None) -> t
 
 def read_counting(edge: EdgeProcess, path: str, received: list[int], place: int) -> bytes:
     """The body; ``received[place]`` is how much of it has come."""
-    with urllib.request.urlopen(edge.http(path), timeout=60) as response:
+    with urllib.request.urlopen(edge.http(path), timeout=PATIENCE_S) as response:
         pieces = []
         while piece := response.read1(1 << 16):
             pieces.append(piece)
@@ -254,7 +255,7 @@ def test_member_with_the_name_of_another_one_in_its_request_is_refused(site: Sit
     context.check_hostname = False
     context.load_cert_chain(pair.certificate, pair.key)
     host, _, port = site.fleet.addresses["fra-1"].rpartition(":")
-    connection = http.client.HTTPSConnection(host, int(port), timeout=10, context=context)
+    connection = http.client.HTTPSConnection(host, int(port), timeout=PATIENCE_S, context=context)
     for edge, status in (("ams-1", 403), ("lon-1", 409)):
         asset = AssetDescription("x", "main", "1:x", "a", (0.0, 1.0, 2.0, 3.0, False, ()))
         fields = {

@@ -18,6 +18,7 @@ from tests.support.engine.redis_server import run_redis
 from tests.support.fleet.edges import await_body, body
 from tests.support.fleet.tier_edges import TierEdges, tier_edges
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess
 
 NAMES = ("fra-1", "ams-1", "lon-1")
@@ -47,7 +48,7 @@ def invalidate(edge: EdgeProcess, item: str) -> None:
         {"content-type": "application/json"},
     )
     try:
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_S).close()
     except urllib.error.HTTPError as exc:
         raise AssertionError(exc.read()) from exc
 
@@ -136,7 +137,7 @@ def test_drained_edge_hands_its_objects_over(tmp_path: Path) -> None:
             assert body(fleet.edges["lon-1"], name) == origin.bytes_of(name)
         command = [sys.executable, "-m", "streamedge", "fleet", "drain", "fra-1", "--config"]
         config = str(fleet.edges["ams-1"].folder / "config.toml")
-        subprocess.run([*command, config], check=True, timeout=60, capture_output=True)
+        subprocess.run([*command, config], check=True, timeout=PATIENCE_S, capture_output=True)
         fleet.edges["fra-1"].await_log("edge_state", 2)
         for name in sizes:
             assert body(fleet.edges["ams-1"], name) == origin.bytes_of(name)

@@ -14,6 +14,7 @@ import pytest
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.origins.scripted_origin import Pattern
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
@@ -42,7 +43,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[EdgeProcess, int, CertificateAuthor
 
 def client(authority: CertificateAuthority) -> httpx.AsyncClient:
     context: ssl.SSLContext = authority.client()
-    return httpx.AsyncClient(http1=False, http2=True, verify=context, timeout=60)
+    return httpx.AsyncClient(http1=False, http2=True, verify=context, timeout=PATIENCE_S)
 
 
 async def test_httpx_receives_every_byte(
@@ -76,7 +77,7 @@ def test_curl_gets_parallel_responses(
 ) -> None:
     _edge, port, authority = secure
     files = [tmp_path / f"{number}.out" for number in range(6)]
-    subprocess.run(curl(port, authority, files), check=True, timeout=60)
+    subprocess.run(curl(port, authority, files), check=True, timeout=PATIENCE_S)
     assert all(file.read_bytes() == WHOLE for file in files)
 
 
@@ -89,5 +90,5 @@ def test_edge_that_ends_under_load_completes_what_it_has_accepted(
         while not all(file.exists() and file.stat().st_size for file in files):
             pause()
         assert edge.stop() == 0
-        assert viewer.wait(60) == 0
+        assert viewer.wait(PATIENCE_S) == 0
     assert all(file.read_bytes() == WHOLE for file in files)

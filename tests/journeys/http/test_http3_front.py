@@ -14,13 +14,13 @@ import pytest
 
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.http.http3_client import open_http3
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
 GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "http3.md"
 NAME = "www.example.org"
 BODY = bytes(range(256)) * 2000
-START_TIMEOUT_S = 20.0
 
 
 def block(language: str) -> str:
@@ -42,7 +42,7 @@ def run_caddy(folder: Path, pair: Pair, port: int, edge_port: int) -> Iterator[N
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
     try:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
+        deadline_s = time.monotonic() + PATIENCE_S
         while b"serving initial configuration" not in log_file.read_bytes():
             assert process.poll() is None, log_file.read_text()
             assert time.monotonic() < deadline_s, log_file.read_text()
@@ -50,7 +50,7 @@ def run_caddy(folder: Path, pair: Pair, port: int, edge_port: int) -> Iterator[N
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_edge_announces_the_server_in_front_to_viewers_over_tls(
     edge, _port, _authority = served
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
     secure = urllib.request.Request(edge.http("film.bin"), headers=forwarded)
-    with urllib.request.urlopen(secure, timeout=20) as response:
+    with urllib.request.urlopen(secure, timeout=PATIENCE_S) as response:
         assert response.headers["Alt-Svc"] == 'h3=":443"; ma=86400'
-    with urllib.request.urlopen(edge.http("film.bin"), timeout=20) as response:
+    with urllib.request.urlopen(edge.http("film.bin"), timeout=PATIENCE_S) as response:
         assert response.headers["Alt-Svc"] is None

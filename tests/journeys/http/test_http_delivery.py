@@ -16,6 +16,7 @@ from tests.support.http.http_viewer import TruncatedError, open_viewer, request
 from tests.support.http.viewer_edge import HTTP1, HTTP2, VERSIONS, ViewerEdge, run_viewer_edge
 from tests.support.origins.s3_server import S3Server
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 
 FILM_BYTES = 3_000_001
 FILM = Pattern(FILM_BYTES, seed=5)
@@ -291,7 +292,7 @@ async def test_half_closed_viewer_gets_its_responses(tmp_path: Path) -> None:
                 return sum(map(int, lines))
 
             async def until_open(count: int) -> None:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     while await asyncio.to_thread(open_connections) != count:
                         pass
 

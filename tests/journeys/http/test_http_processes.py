@@ -19,6 +19,7 @@ import pytest
 from streamedge.spans import Span
 from tests.support.http.http_viewer import TruncatedError, Viewer, fetch, open_viewer
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
@@ -149,7 +150,7 @@ async def test_killed_edge_continues_its_fills_after_restart(tmp_path: Path) -> 
                 os.killpg(edge.pid, signal.SIGKILL)
                 with pytest.raises(TruncatedError):
                     await download(viewer)
-            edge.process.wait(10)
+            edge.process.wait(PATIENCE_S)
         origin.release("film.mp4")
         request_count = len(origin.requests)
         with run_edge(tmp_path, http_toml(origin.url), workers=2) as edge:
@@ -170,7 +171,7 @@ async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path) -> No
             processes = children(edge.pid)
             assert len(processes) == 3
             os.kill(edge.pid, signal.SIGKILL)
-            edge.process.wait(10)
+            edge.process.wait(PATIENCE_S)
             until(lambda: not any(map(is_running, processes)), "the children to end")
             with pytest.raises(ConnectionRefusedError):
                 await fetch(edge.http_port, "/small")
@@ -277,7 +278,9 @@ def test_address_in_use_is_reported(tmp_path: Path) -> None:
             '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
         )
         command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
-        result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+        result = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=PATIENCE_S
+        )
     assert result.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
     assert "Traceback" not in result.stderr

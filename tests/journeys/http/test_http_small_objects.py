@@ -12,6 +12,7 @@ import pytest
 from tests.journeys.http.test_http_disk import http_toml, pretend_power_failure
 from tests.support.http.http_viewer import TruncatedError, fetch, open_viewer
 from tests.support.origins.scripted_origin import ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BODIES = {f"/page-{number}": f"page {number} ".encode() * (1 + number * 7) for number in range(600)}
@@ -67,7 +68,7 @@ async def test_edge_killed_while_it_stores_continues_with_whole_objects(tmp_path
             viewers = [asyncio.create_task(view(edge, paths)) for _viewer in range(VIEWERS)]
             await origin.wait_for_requests(len(BODIES) // 2)
             os.killpg(edge.pid, signal.SIGKILL)
-            edge.process.wait(10)
+            edge.process.wait(PATIENCE_S)
             for viewer in viewers:
                 viewer.cancel()
             await asyncio.gather(*viewers, return_exceptions=True)

@@ -18,6 +18,7 @@ from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.http.http_viewer import TruncatedError, Viewer, request
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
 
@@ -51,12 +52,12 @@ class SecureEdge:
             ],
             check=False,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
     def connect(self, name: str = ONE, receive_buffer_bytes: int | None = None) -> ssl.SSLSocket:
         connection = socket.socket()
-        connection.settimeout(30)
+        connection.settimeout(PATIENCE_S)
         if receive_buffer_bytes is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         connection.connect(("127.0.0.1", self.port))
@@ -156,7 +157,7 @@ def test_client_without_sni_may_request_any_host(secure: SecureEdge) -> None:
 
 
 def test_http_and_https_share_the_cache(secure: SecureEdge) -> None:
-    plain = http.client.HTTPConnection("127.0.0.1", secure.edge.http_port, timeout=30)
+    plain = http.client.HTTPConnection("127.0.0.1", secure.edge.http_port, timeout=PATIENCE_S)
     plain.request("GET", "/film.mp4", headers={"Host": ONE, "Range": "bytes=5-9"})
     response = plain.getresponse()
     assert response.read() == WHOLE[5:10]
@@ -240,7 +241,7 @@ def test_renewed_certificates_are_loaded_while_connections_continue(secure: Secu
 
 
 def test_plain_http_on_the_https_port_is_a_400(secure: SecureEdge) -> None:
-    plain = http.client.HTTPConnection("127.0.0.1", secure.port, timeout=30)
+    plain = http.client.HTTPConnection("127.0.0.1", secure.port, timeout=PATIENCE_S)
     plain.request("GET", "/small")
     assert plain.getresponse().status == 400
     plain.close()

@@ -12,6 +12,7 @@ import pytest
 from tests.support.http.http_viewer import fetch
 from tests.support.http.proxy_headers import proxy_v1, proxy_v2, relay
 from tests.support.mmdb_file import country, mmdb
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_client import open_client, samples
@@ -88,7 +89,10 @@ async def test_rtmp_connection_begins_with_a_proxy_header(proxied: ProxiedEdge) 
             assert samples(await client.until_named("NetStream.Play.Stop"))
             dump = ["rtmpdump", "-q", "-r", f"rtmp://127.0.0.1:{port}/cfx/st/film.mp4"]
             second = await asyncio.to_thread(
-                subprocess.run, [*dump, "-o", "/dev/null", "-m", "5"], timeout=30, check=False
+                subprocess.run,
+                [*dump, "-o", "/dev/null", "-m", "5"],
+                timeout=PATIENCE_S,
+                check=False,
             )
             assert second.returncode != 0
         (line,) = await asyncio.to_thread(proxied.edge.await_log, "connections_per_address_refused")

@@ -18,6 +18,7 @@ import pytest
 from streamedge.delivery.rtmp.protocol.chunks import Message
 from tests.support.http.http_viewer import TruncatedError, Viewer, open_viewer
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_client import VIDEO, RtmpClient, open_client, samples
 from tests.support.rtmp.rtmp_media import tags_flv
@@ -46,7 +47,11 @@ def invalidate(edge: EdgeProcess, *arguments: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "streamedge", "invalidate", *arguments]
     config = str(edge.folder / "config.toml")
     return subprocess.run(
-        [*command, "--config", config], capture_output=True, text=True, timeout=60, check=False
+        [*command, "--config", config],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
 

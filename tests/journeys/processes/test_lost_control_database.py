@@ -23,6 +23,7 @@ import pytest
 
 from tests.support.http.http_viewer import fetch
 from tests.support.origins.scripted_origin import ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
 CACHED = (("Cache-Control", "max-age=3600"),)
@@ -60,7 +61,7 @@ def invalidate(edge: EdgeProcess, item: str = "/*") -> int:
         json.dumps({"distribution": "EWEB", "items": [item]}).encode(),
     )
     try:
-        with urllib.request.urlopen(call, timeout=30) as response:
+        with urllib.request.urlopen(call, timeout=PATIENCE_S) as response:
             status: int = response.status
     except urllib.error.HTTPError as exc:
         exc.close()
@@ -187,7 +188,9 @@ def test_check_explains_a_lost_or_damaged_database(tmp_path: Path) -> None:
 
     def check() -> tuple[int, str]:
         command = [sys.executable, "-m", "streamedge", "check", "--config", str(config)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         return result.returncode, " ".join(result.stderr.split())
 
     assert check() == (0, "")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.http.http_viewer import fetch, open_viewer
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
@@ -91,7 +92,7 @@ def test_blocked_log_pipe_does_not_stop_the_edge(tmp_path: Path) -> None:
             pause()
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
         os.close(reading)
 
 
@@ -132,7 +133,7 @@ def test_worker_that_hangs_is_replaced_and_its_stack_is_in_the_log(tmp_path: Pat
             while health(edge)["status"] == 200:
                 pause()
             assert "worker-0 has not run its event loop" in health(edge)["problems"][0]
-            (hung,) = edge.await_log("process_hung", timeout_s=60)
+            (hung,) = edge.await_log("process_hung")
             assert hung["pid"] == pid
             (ended,) = edge.await_log("process_ended")
             assert (ended["pid"], ended["reason"]) == (pid, "hung")
@@ -151,7 +152,7 @@ def test_processes_that_are_stopped_are_replaced(tmp_path: Path) -> None:
         children = Path(f"/proc/{edge.pid}/task/{edge.pid}/children").read_text().split()
         for child in children:
             os.kill(int(child), signal.SIGSTOP)
-        ended = edge.await_log("process_ended", 2, timeout_s=60)
+        ended = edge.await_log("process_ended", 2)
         assert {line["child"]: line["code"] for line in ended} == {
             "worker-0": -signal.SIGKILL,
             "control": -signal.SIGKILL,
@@ -174,7 +175,7 @@ def test_edge_with_a_hung_worker_stops_soon(tmp_path: Path) -> None:
         while health(edge)["status"] == 200:
             pause()
         edge.process.send_signal(signal.SIGTERM)
-        assert edge.process.wait(25) == 0  # sooner than the 35 s of draining
+        assert edge.process.wait(PATIENCE_S) == 0
         assert edge.log("process_ended")[0]["stack"]
 
 
@@ -193,7 +194,7 @@ def test_second_signal_ends_the_edge_without_waiting_for_viewers(
         edge.await_log("worker_draining")
         assert edge.process.poll() is None
         edge.process.send_signal(number)
-        assert edge.process.wait(20) == 0
+        assert edge.process.wait(PATIENCE_S) == 0
         assert edge.log("edge_drain_aborted")
         assert edge.log("process_ended") == []
         assert edge.log()[-1]["event"] == "edge_down"
@@ -255,7 +256,7 @@ def serve_once(folder: Path, toml: str) -> subprocess.CompletedProcess[str]:
     (folder / "config.toml").write_text(toml)
     command = [sys.executable, "-m", "streamedge", "serve"]
     return subprocess.run(
-        command, cwd=folder, check=False, capture_output=True, text=True, timeout=60
+        command, cwd=folder, check=False, capture_output=True, text=True, timeout=PATIENCE_S
     )
 
 

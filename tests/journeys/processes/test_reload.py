@@ -17,6 +17,7 @@ from typing import Any
 from streamedge.spans import Span
 from tests.support.http.http_viewer import Viewer, fetch, open_viewer
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.rtmp.rtmp_client import frames, open_client
 from tests.support.rtmp.rtmp_media import tags_flv
@@ -51,14 +52,18 @@ def reload(edge: EdgeProcess, *options: str) -> subprocess.CompletedProcess[str]
     command = [sys.executable, "-m", "streamedge", "reload", *options]
     file = str(edge.folder / "config.toml")
     return subprocess.run(
-        [*command, "--config", file], capture_output=True, text=True, timeout=60, check=False
+        [*command, "--config", file],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
 
 def post_reload(edge: EdgeProcess) -> dict[str, Any]:
     """The document of a successful POST /reload."""
     request = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}/reload", method="POST")
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         document: dict[str, Any] = json.load(response)
         return document
 
@@ -122,7 +127,9 @@ def test_reload_reports_mistakes_that_only_the_edge_sees(tmp_path: Path) -> None
         other_file.write_text((tmp_path / "config.toml").read_text())
         rewrite(edge, ESTREAM, ESTREAM + "[limits]\n")
         command = [sys.executable, "-m", "streamedge", "reload", "--config", str(other_file)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         assert result.returncode == 2
         assert "config.toml:" in result.stderr
         assert "1 mistake; nothing has changed." in result.stderr

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.mmdb_file import country, mmdb
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.rtmp.rtmp_client import (
-    PATIENCE_S,
     await_line,
     information,
     open_client,

@@ -13,6 +13,7 @@ from streamedge.delivery.rtmp.protocol import amf0
 from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import Message, encode_message
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
@@ -201,7 +202,7 @@ async def test_protocol_error_ends_the_connection(
         reader, writer = await asyncio.open_connection("127.0.0.1", edge.rtmp_port)
         client = RtmpClient(reader, writer)
         client.send(data)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             await _drain(reader)
         writer.transport.abort()
         line = await asyncio.to_thread(await_line, edge, "rtmp_disconnect", client)

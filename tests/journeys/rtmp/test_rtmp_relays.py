@@ -15,6 +15,7 @@ import pytest
 
 from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import MessageType
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.nginx_relay import run_nginx_relay
 from tests.support.rtmp.rtmp_client import HUGE_BUFFER_MS, open_raw_client, samples
@@ -27,7 +28,6 @@ DISTRIBUTIONS = (
     'application = ["plain"]\naggregate = "never"\n'
 )
 LARGE_S, LARGE_FRAME_BYTES = 8, 60_000
-PATIENCE_S = 30.0
 FLASH = "WIN 32,0,0,465"
 MEDIAMTX: dict[str, AmfValue] = {"flashVer": "LNX 9,0,124,2", "objectEncoding": 0.0}
 SRS: dict[str, AmfValue] = {"flashVer": "WIN 15,0,0,239", "objectEncoding": 0.0}

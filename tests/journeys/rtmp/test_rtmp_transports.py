@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_media import expected, sample_file
@@ -110,7 +111,7 @@ def test_mpv_plays(ports: Ports, transport: str) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert completed.returncode == 0, completed.stdout
@@ -134,7 +135,7 @@ def test_curl_gets_objects_of_a_mixed_address(
             *("-w", "%{http_version}", f"{scheme}://localhost:{ports.mixed}/a.txt"),
         ],
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert completed.stdout == TEXT + version.encode()
@@ -144,7 +145,7 @@ def test_tls_for_rtmp_alone_does_not_serve_http(ports: Ports) -> None:
     completed = subprocess.run(
         ["curl", "-sS", "--cacert", str(ports.root), f"https://localhost:{ports.rtmps}/a.txt"],
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert completed.returncode != 0
@@ -156,7 +157,7 @@ def test_clients_get_no_session_tickets(ports: Ports) -> None:
         ["openssl", "s_client", "-connect", f"127.0.0.1:{ports.rtmps}", "-tls1_3", "-ign_eof"],
         input=b"",
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert b"TLSv1.3" in completed.stdout
@@ -183,7 +184,7 @@ async def test_silent_connections_are_closed(ports: Ports) -> None:
     plain = await asyncio.open_connection("127.0.0.1", ports.mixed)
     secure = await asyncio.open_connection("localhost", ports.mixed, ssl=context)
     for reader, writer in (plain, secure):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
         writer.close()

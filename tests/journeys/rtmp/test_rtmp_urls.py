@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_media import avc_mp4, expected, keyframe, sample_file
@@ -189,7 +190,7 @@ async def nginx_pulling(folder: Path, source: str) -> AsyncIterator[str]:
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

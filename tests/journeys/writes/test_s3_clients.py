@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 
 from tests.support.origins.aws_cli import AwsCli
 from tests.support.origins.s3_server import S3Server
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BUCKET = "clients"
@@ -127,7 +128,7 @@ class Setup:
         request = urllib.request.Request(
             here, method=method, data=body, headers={"Host": parts.netloc}
         )
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             answer: bytes = response.read()
             return answer
 
@@ -364,7 +365,7 @@ def test_rclone_syncs(setup: Setup, tmp_path: Path) -> None:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert result.returncode == 0, result.stderr
         return result.stdout

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
-
-PATIENCE_S = 60.0
 
 CONFIG = """
 [edge]

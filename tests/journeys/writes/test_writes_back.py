@@ -21,6 +21,7 @@ import pytest
 from tests.support.http.http_viewer import Response, open_viewer, request
 from tests.support.origins.s3_server import S3Server
 from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.rtmp.rtmp_client import VIDEO, metric, open_client, samples
 from tests.support.rtmp.rtmp_media import tags_flv
@@ -199,7 +200,7 @@ async def admin(edge: EdgeProcess, method: str, path: str) -> dict[str, Any]:
     request = urllib.request.Request(f"http://127.0.0.1:{edge.admin_port}{path}", method=method)
 
     def read() -> bytes:
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             body: bytes = response.read()
             return body
 

@@ -16,6 +16,7 @@ from streamedge.origin import Origin, Version
 from streamedge.origin.directory.origin import PIECE_MAX_BYTES, DirectoryOrigin
 from streamedge.spans import Span
 from tests.support.origins.scripted_origin import read_all
+from tests.support.patience import PATIENCE_S
 
 FILM = bytes(range(256)) * 4000
 
@@ -278,7 +279,7 @@ async def test_cancelled_open_leaves_no_file_open(
 
     def open_slowly(path: str, flags: int) -> int:
         opening.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
         return open_file(path, flags)
 
     monkeypatch.setattr(os, "open", open_slowly)
@@ -300,7 +301,7 @@ async def test_close_waits_for_a_cancelled_piece(
 
     def pread_slowly(descriptor: int, size_bytes: int, position: int) -> bytes:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE_S)
         return pread(descriptor, size_bytes, position)
 
     monkeypatch.setattr(os, "pread", pread_slowly)

@@ -23,8 +23,8 @@ from streamedge.origin.http_client.response_parser import HEAD_MAX_BYTES
 from streamedge.origin.http_client.tls import system_tls
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 20.0  # a wait that lasts this long has failed
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -1319,4 +1319,4 @@ def test_import_makes_no_tls_context() -> None:
         "import ssl; ssl.create_default_context = None\n"
         "import streamedge.origin.http_client.client, streamedge.origin.http.exchange"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)

@@ -17,9 +17,9 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.http_client.client import Client
 from streamedge.origin.http_client.tls import TlsRules
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.patience import PATIENCE_S
 
 LOOP_FACTORIES = {"uvloop": uvloop.new_event_loop}
-PATIENCE_S = 20.0
 
 
 @pytest.mark.parametrize("has_close_notify", [True, False])

@@ -12,6 +12,7 @@ from botocore.exceptions import CredentialRetrievalError
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.s3.signing import CredentialChain, GivenCredentials, Signer
+from tests.support.patience import PATIENCE_S
 
 
 class Renewals:
@@ -32,7 +33,7 @@ class Renewals:
 
     def renew(self) -> dict[str, str]:
         self.requested.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(PATIENCE_S)
         if self.fails:
             raise CredentialRetrievalError(provider="test", error_msg="secret inside")
         self.count += 1

@@ -33,6 +33,7 @@ from streamedge.origin.upload_records import UploadRecords
 from streamedge.origin.writing import Write
 from tests.support.origins.s3_bridge import S3Bridge
 from tests.support.origins.s3_server import S3Server
+from tests.support.patience import PATIENCE_S
 
 BUCKET = "videos"
 MIB = 1 << 20
@@ -307,7 +308,9 @@ async def test_object_of_unknown_length_is_sent_in_parts_while_it_arrives(
     async def slow() -> AsyncIterator[bytes]:
         for at in range(0, len(FILM), MIB):
             if at == 9 * MIB:
-                await asyncio.wait_for(sent.wait(), 20)  # the first part is sent before the end
+                await asyncio.wait_for(
+                    sent.wait(), PATIENCE_S
+                )  # the first part is sent before the end
             yield FILM[at : at + MIB]
 
     fields = (("Content-Type", "video/x-own"), ("x-amz-meta-a", "1"))
@@ -419,7 +422,7 @@ async def test_permanently_failed_part_aborts_while_the_viewer_sends_nothing(
         await asyncio.Event().wait()
 
     with pytest.raises(OriginError) as caught:
-        await asyncio.wait_for(writer.write(Write("PUT", "w/stuck", (), None), stuck()), 20)
+        await asyncio.wait_for(writer.write(Write("PUT", "w/stuck", (), None), stuck()), PATIENCE_S)
     assert caught.value.failure is OriginFailure.FORBIDDEN
     assert client.requests[-1][0] == "DELETE"
     assert uploads(s3, "w/stuck") == 0

@@ -22,6 +22,7 @@ from streamedge.shared_log.redis.lines import (
     parse_presences,
 )
 from tests.support.engine.redis_server import RedisServer
+from tests.support.patience import PATIENCE_S
 
 PARSERS = [parse_entry_line, parse_presence_line, parse_presences]
 POSITIONS = st.builds(position_at, st.integers(1, 4_000_000), st.integers(0, (1 << 40) - 1))
@@ -99,7 +100,7 @@ async def test_foreign_data_are_ignored_or_an_engine_error(
             engine.problems(),
         ):
             with suppress(EngineError):
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(PATIENCE_S):
                     await call
     await engine.close()
 
@@ -119,7 +120,7 @@ async def test_presence_of_another_version_makes_presences_incomplete(
     assert not (await engine.report(presence, 0.01)).complete
     redis_server.call("PUBLISH", "{foreign}:presence", '0 ams-1 60000 {"name":"ams-1"}')
     redis_server.call("PUBLISH", "{foreign}:presence", "0 par-1 0 ")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while (await engine.presence_after(5.0)).complete:
             pass
     await engine.close()

@@ -20,6 +20,7 @@ from streamedge.api.app import BODY_TIMEOUT_S, ApiSettings, api_routes
 from streamedge.api.protocol.service import Handlers
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
+from tests.support.patience import PATIENCE_S
 
 KEYS = {"AKIAEDGE": "its/secret+of=characters", "AKIAOTHER": "another"}
 BODY_MAX_BYTES = 1 << 20
@@ -93,7 +94,7 @@ def run_api(
             yield ApiServer(listener.getsockname()[1], keys, log, log_path)
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(PATIENCE_S)
             log.flush()
             log.close()
     assert not thread.is_alive()

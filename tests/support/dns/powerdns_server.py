@@ -17,10 +17,9 @@ from pathlib import Path
 
 from streamedge.fleet.nearest import Location
 from tests.support.mmdb_file import city, country, mmdb
+from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
 
-START_MAX_S = 30.0
-PATIENCE_S = 30.0
 POLL_S = 0.02
 CHECK_INTERVAL_S = 1
 API_KEY = "a-key-for-tests"
@@ -119,7 +118,7 @@ def run_powerdns(
 
 
 def _await_start(server: PowerDnsServer, process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + START_MAX_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while "Done launching threads" not in (server.folder / "log").read_text():
         assert process.poll() is None, (server.folder / "log").read_text()
         assert time.monotonic() < deadline_s, (server.folder / "log").read_text()

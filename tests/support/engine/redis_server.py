@@ -22,11 +22,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
 
 PROGRAM = os.environ.get("REDIS_SERVER", "redis-server")
-START_MAX_S = 30.0
-STOP_MAX_S = 10.0
 POLL_S = 0.005
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -58,7 +57,7 @@ class RedisServer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        deadline_s = time.monotonic() + START_MAX_S
+        deadline_s = time.monotonic() + PATIENCE_S
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline_s, (self.folder / "log").read_text()
@@ -68,7 +67,7 @@ class RedisServer:
         """Ends the process as a power failure would."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(STOP_MAX_S)
+        self._process.wait(PATIENCE_S)
         self._process = None
 
     def restart(self) -> None:
@@ -92,7 +91,7 @@ class RedisServer:
     def follow(self, primary: RedisServer) -> None:
         """Becomes a replica, and waits until it has all of the primary's data."""
         self.call("REPLICAOF", "127.0.0.1", primary.port)
-        deadline_s = time.monotonic() + START_MAX_S
+        deadline_s = time.monotonic() + PATIENCE_S
         while self.call("INFO", "replication")["master_link_status"] != "up":
             assert time.monotonic() < deadline_s
             time.sleep(POLL_S)
@@ -101,7 +100,7 @@ class RedisServer:
     def catch_up(self, primary: RedisServer) -> None:
         """Waits until this replica has all that the primary has now."""
         sent = primary.call("INFO", "replication")["master_repl_offset"]
-        deadline_s = time.monotonic() + START_MAX_S
+        deadline_s = time.monotonic() + PATIENCE_S
         while self.call("INFO", "replication")["slave_repl_offset"] < sent:
             assert time.monotonic() < deadline_s
             time.sleep(POLL_S)
@@ -117,7 +116,7 @@ class RedisServer:
             self.kill()
 
     def _client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=START_MAX_S)
+        return redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0), socket_timeout=PATIENCE_S)
 
     def _answers(self) -> bool:
         if self.scheme != "redis":

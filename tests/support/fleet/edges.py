@@ -13,11 +13,11 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
 KEY_ID, SECRET = "AKIAFLEET", "secret/of+the/fleet"
 API = f'[api]\nkeys = {{ "{KEY_ID}" = "{SECRET}" }}\n'
-EFFECT_TIMEOUT_S = 20.0
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def run_fleet(
 
 def await_up(edge: EdgeProcess) -> None:
     """Waits until an edge uses cached objects without validation."""
-    deadline_s = time.monotonic() + EFFECT_TIMEOUT_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while not any(line["state"] == "up" and "position" in line for line in edge.log("edge_state")):
         assert time.monotonic() < deadline_s, edge.log("edge_state")
         pause()
@@ -56,14 +56,14 @@ def await_up(edge: EdgeProcess) -> None:
 
 def body(edge: EdgeProcess, path: str) -> bytes:
     """The body of an object at an edge."""
-    with urllib.request.urlopen(edge.http(path), timeout=10) as response:
+    with urllib.request.urlopen(edge.http(path), timeout=PATIENCE_S) as response:
         content: bytes = response.read()
         return content
 
 
 def await_body(edge: EdgeProcess, path: str, expected: bytes) -> None:
     """Waits until an edge serves an object with this body."""
-    deadline_s = time.monotonic() + EFFECT_TIMEOUT_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while (content := body(edge, path)) != expected:
         assert time.monotonic() < deadline_s, content
         pause()

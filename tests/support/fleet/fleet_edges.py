@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.engine.redis_server import RedisServer
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
-PATIENCE_S = 30.0
-LEASE_S = 2
+LEASE_S = 4
 
 
 @dataclass
@@ -37,7 +37,7 @@ class FleetEdges:
             [sys.executable, "-m", "streamedge", *arguments, "--config", str(config)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert completed.returncode == code, completed.stdout + completed.stderr
@@ -72,7 +72,7 @@ class FleetEdges:
 def status(edge: EdgeProcess, path: str = "healthz/traffic") -> int:
     """The status of an HTTP request."""
     try:
-        with urllib.request.urlopen(edge.http(path), timeout=10) as response:
+        with urllib.request.urlopen(edge.http(path), timeout=PATIENCE_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as exc:
         with exc:

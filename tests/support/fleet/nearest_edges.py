@@ -16,6 +16,7 @@ from tests.support.engine.redis_server import RedisServer
 from tests.support.fleet.fleet_edges import LEASE_S, FleetEdges
 from tests.support.fleet.places import FRANKFURT, NEW_YORK, OSAKA, PARIS, TOKYO
 from tests.support.mmdb_file import city, country, mmdb
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import run_edge
 from tests.support.process.ports import free_ports
 
@@ -62,7 +63,7 @@ class NearestEdges(FleetEdges):
         """The status of an edge's traffic check."""
         url = f"http://{EDGES[edge][0]}:{self.port}/healthz/traffic"
         try:
-            with urllib.request.urlopen(url, timeout=10) as response:
+            with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
                 return int(response.status)
         except urllib.error.HTTPError as exc:
             return exc.code

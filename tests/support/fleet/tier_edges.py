@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.support.certificate_authority import CertificateAuthority, Pair
 from tests.support.fleet.static_view import PRELUDE
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
@@ -65,7 +66,7 @@ class TierEdges:
 
     def await_members(self) -> None:
         """Waits until every running edge knows all of them, and is up."""
-        deadline_s = time.monotonic() + 20.0
+        deadline_s = time.monotonic() + PATIENCE_S
         for edge in self.edges.values():
             while _states(edge) != dict.fromkeys(self.edges, "up"):
                 if time.monotonic() > deadline_s:
@@ -75,7 +76,7 @@ class TierEdges:
     def kill(self, name: str) -> None:
         """Kills all processes of an edge at once."""
         os.killpg(self.edges[name].pid, signal.SIGKILL)
-        self.edges[name].process.wait(10)
+        self.edges[name].process.wait(PATIENCE_S)
 
     def change_view(self, name: str, **values: Any) -> None:
         """What an edge knows from its next look on."""

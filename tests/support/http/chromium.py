@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.certificate_authority import Pair
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 90.0
 VIRTUAL_TIME_MS = 20_000  # of the page's clock; it stands still while the network is busy
 
 

@@ -11,8 +11,9 @@ from streamedge.cache.storage.records import Asset
 from streamedge.origin import OriginRequest
 from streamedge.origin.objects import RequestedObject
 from streamedge.spans import Span
-from tests.support.http.location import PATIENCE_S, Location
+from tests.support.http.location import Location
 from tests.support.origins.scripted_origin import Pattern
+from tests.support.patience import PATIENCE_S
 
 FILM = Pattern(300_000, seed=3)
 BYTES = FILM.read(Span(0, FILM.size_bytes))

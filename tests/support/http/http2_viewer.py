@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 import hpack
 
 from tests.support.http.http_viewer import Response, TruncatedError
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 30.0  # a wait that lasts this long has failed
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES_MAX = 16_384  # unless SETTINGS say otherwise (§4.2)
 

@@ -16,7 +16,7 @@ from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import QuicEvent
 
-TIMEOUT_S = 20.0
+from tests.support.patience import PATIENCE_S
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Http3Client(QuicConnectionProtocol):
         ]
         self._http.send_headers(stream, head, end_stream=True)
         self.transmit()
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             await self._has_ended.wait()
         return self._response
 

@@ -19,7 +19,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-PATIENCE_S = 30.0  # a wait that lasts this long has failed
+from tests.support.patience import PATIENCE_S
+
 STREAM_LIMIT_BYTES = 1 << 20
 
 

@@ -37,8 +37,8 @@ from streamedge.origin import Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
 from tests.support.origins.scripted_origin import ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 
-PATIENCE_S = 20.0  # a wait that lasts this long has failed
 _TABLE_ROW = struct.Struct("=III")  # valid bytes, CRC, era of a chunk, from byte 1024 on
 LAST_MODIFIED_S = 1_700_000_000  # ScriptedOrigin's own
 

@@ -15,6 +15,7 @@ import httpx
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.http.http2_viewer import StreamViewer, open_http2_viewer
 from tests.support.http.http_viewer import Response, Viewer, open_viewer
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
 HTTP1, HTTP2 = "HTTP/1.1", "HTTP/2"
@@ -42,7 +43,7 @@ class ViewerEdge:
             command += ["--http2", "--cacert", str(self.authority.root)]
             command += ["--resolve", f"{NAME}:{self.process.https_port}:127.0.0.1"]
         command += arguments
-        return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+        return subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S).stdout
 
     @contextmanager
     def httpx(self) -> Iterator[httpx.Client]:
@@ -57,7 +58,7 @@ class ViewerEdge:
             http1=self.version == HTTP1,
             http2=self.version == HTTP2,
             trust_env=False,
-            timeout=30,
+            timeout=PATIENCE_S,
         ) as client:
             yield client
 

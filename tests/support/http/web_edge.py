@@ -29,8 +29,6 @@ from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counts
 from tests.support.origins.scripted_origin import ScriptedOrigin
 
-PATIENCE_S = 20.0
-
 
 @dataclass(slots=True)
 class WebEdge:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from streamedge.media.flv import tags as flv
 from streamedge.media.flv.tags import TagFlag
+from tests.support.patience import PATIENCE_S
 
 TOLERANCE_MS = 2.0  # times are rounded twice
 
@@ -38,7 +39,9 @@ def ffmpeg_packets(path: Path) -> Played:
         "-show_entries", "stream=index,codec_type:packet=" + ",".join(_FIELDS),
         "-of", "json", str(path),
     ]  # fmt: skip
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=PATIENCE_S
+    )
     report = json.loads(result.stdout or "{}")
     # The last sample of a truncated file is not a frame.
     is_cut = any(word in result.stderr for word in ("partial file", "Truncating"))

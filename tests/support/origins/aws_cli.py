@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-PATIENCE_S = 120.0  # a command that takes longer has failed
+from tests.support.patience import PATIENCE_S
+
 ACCESS_KEY_ID = "a-client-of-the-edge"
 SECRET_ACCESS_KEY = "a-secret-of-the-tests"
 REGION = "eu-west-1"

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.patience import PATIENCE_S
+
 PIECE_BYTES = 64 << 10
 _MODIFIED = "Mon, 05 Jan 2026 10:00:00 GMT"
 
@@ -58,7 +60,7 @@ class CountingOrigin:
 
     def await_stop(self) -> None:
         """Returns when ``stop_after`` bytes were sent."""
-        if not self._is_stopped.wait(30):
+        if not self._is_stopped.wait(PATIENCE_S):
             raise TimeoutError("the origin was not read that far")
 
     def go_on(self) -> None:
@@ -69,7 +71,7 @@ class CountingOrigin:
         """Called before each piece."""
         if self.stop_after is not None and self.total_bytes >= self.stop_after:
             self._is_stopped.set()
-            self._may_go_on.wait(60)
+            self._may_go_on.wait(PATIENCE_S)
 
     def count(self, method: str, path: str) -> int:
         """How many requests of a method came for a path, with any query."""

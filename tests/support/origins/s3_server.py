@@ -28,6 +28,7 @@ from urllib.request import ProxyHandler, build_opener
 import boto3
 from botocore.config import Config
 
+from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
 
 ACCESS_KEY_ID = "streamedge-test"
@@ -38,9 +39,7 @@ IDENTITIES = {
     "edge": ("streamedge-edge", "streamedge-edge-secret"),
     "stranger": ("streamedge-stranger", "streamedge-stranger-secret"),
 }
-START_MAX_S = 60.0
 START_POLL_S = 0.1
-STOP_MAX_S = 10.0
 PORTS = (
     "-master.port",
     "-master.port.grpc",
@@ -104,7 +103,7 @@ class S3Server:
 def run_s3_server() -> Iterator[S3Server]:
     """Starts the server, and stops it and removes its files at the end.
 
-    Raises RuntimeError, with the end of the server's log, when it is not up in START_MAX_S.
+    Raises RuntimeError, with the end of the server's log, when it is not up in PATIENCE_S.
     """
     with tempfile.TemporaryDirectory(prefix="streamedge-s3-") as folder:
         credentials = Path(folder, "s3.json")
@@ -179,7 +178,7 @@ def _client(endpoint: str) -> Any:
 
 def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
     opener = build_opener(ProxyHandler({}))
-    deadline_s = time.monotonic() + START_MAX_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s and process.poll() is None:
         try:
             with opener.open(f"{endpoint}/healthz", timeout=1):
@@ -193,4 +192,4 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path
 def _stop(process: subprocess.Popen[bytes]) -> None:
     # On SIGTERM it takes ten seconds to save data that is not needed here.
     process.kill()
-    process.wait(STOP_MAX_S)
+    process.wait(PATIENCE_S)

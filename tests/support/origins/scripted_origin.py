@@ -44,10 +44,10 @@ from tests.support.origins.scripted_responses import (
     encode_status,
     parse_request,
 )
+from tests.support.patience import PATIENCE_S
 
 __all__ = ["Content", "Pattern", "ReceivedRequest", "Reply", "ScriptedOrigin", "read_all"]
 
-PATIENCE_S = 20.0  # a wait that lasts this long has failed
 SEND_PIECE_BYTES = 64 << 10
 REQUEST_MAX_BYTES = 64 << 10
 PACED_PIECES_PER_S = 20  # a limited rate is sent in so many pieces

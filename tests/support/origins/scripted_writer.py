@@ -13,11 +13,11 @@ from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import Gauge
 from streamedge.ops.wakeup import Wakeup
 from streamedge.origin.writing import Write, WriteResponse
+from tests.support.patience import PATIENCE_S
 
 REPLICATOR = Wakeup()
 """The wake-up of the replicator, for all write queues of a test process."""
 
-PATIENCE_S = 20.0  # a wait that lasts this long has failed
 
 Outcome = WriteResponse | Exception
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.certificate_authority import Pair
+from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
 
-START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 45.0
 PAUSE_S = 0.02  # between polls of another process
 
@@ -63,7 +63,7 @@ class EdgeProcess:
     def admin(self, path: str) -> bytes:
         """Body of a GET on the admin address."""
         url = f"http://127.0.0.1:{self.admin_port}{path}"
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
             body: bytes = response.read()
             return body
 
@@ -80,7 +80,7 @@ class EdgeProcess:
         self, name: str, is_reached: Callable[[float], bool], label: str = ""
     ) -> float:
         """As ``metric``, once the value is reached: processes publish theirs once a second."""
-        deadline_s = time.monotonic() + 20.0
+        deadline_s = time.monotonic() + PATIENCE_S
         while not is_reached(value := self.metric(name, label)):
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{name} is {value}")
@@ -95,7 +95,7 @@ class EdgeProcess:
         return [line for line in lines if event is None or line["event"] == event]
 
     def await_log(
-        self, event: str, count: int = 1, timeout_s: float = 20.0
+        self, event: str, count: int = 1, timeout_s: float = PATIENCE_S
     ) -> list[dict[str, Any]]:
         """The lines of an event once there are ``count``. The log is flushed every 100 ms."""
         deadline_s = time.monotonic() + timeout_s
@@ -105,7 +105,7 @@ class EdgeProcess:
             pause()
         return lines
 
-    def worker_pids(self, timeout_s: float = 20.0) -> list[int]:
+    def worker_pids(self, timeout_s: float = PATIENCE_S) -> list[int]:
         """The pids of all workers, by number, from each worker's newest ``worker_up`` line.
 
         Waits until the log has such a line of every worker: /healthz may answer 200 before the
@@ -128,7 +128,7 @@ class EdgeProcess:
             return self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            return self.process.wait(10)
+            return self.process.wait(PATIENCE_S)
 
 
 def pause() -> None:
@@ -199,7 +199,7 @@ def run_edge(
 
 
 def _await_health(running: EdgeProcess) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
             running.admin("/healthz")

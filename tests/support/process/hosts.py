@@ -11,7 +11,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-PATIENCE_S = 60.0
+from tests.support.patience import PATIENCE_S
+
 _SCRIPT = 'mount --bind "$0" /etc/hosts && exec "$@"'
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
@@ -56,4 +57,4 @@ def run_nginx_relay(folder: Path, port: int, application: str, name: str) -> Ite
         yield NginxRelay(folder, f"rtmp://127.0.0.1:{relay_port}/live/relay")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)

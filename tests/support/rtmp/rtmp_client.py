@@ -18,11 +18,11 @@ from streamedge.delivery.rtmp.protocol import amf0
 from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, Message, encode_message
 from streamedge.delivery.rtmp.protocol.messages import UserControlEvent
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
 
 HANDSHAKE_BYTES = 1536
 MESSAGE_LIMIT_BYTES = (1 << 24) - 1
-PATIENCE_S = 20.0  # a wait that lasts this long has failed
 HUGE_BUFFER_MS = 36_000_000
 AUDIO, VIDEO, DATA, COMMAND, AGGREGATE, USER_CONTROL = 8, 9, 18, 20, 22, 4
 SET_BUFFER_LENGTH, PING_REQUEST, PING_RESPONSE = 3, 6, 7

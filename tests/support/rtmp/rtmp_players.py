@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import imageio_ffmpeg
 
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_media import Demuxed, demux
 
 BUFFER_MS = 36_000_000
-TIMEOUT_S = 60.0
 FFMPEG_5, FFMPEG_9 = "ffmpeg", imageio_ffmpeg.get_ffmpeg_exe()
 
 
@@ -39,7 +39,7 @@ class ProcessResult(NamedTuple):
 
 
 async def run(*command: str) -> ProcessResult:
-    """Runs a player to its end. Raises TimeoutError after TIMEOUT_S, and ends it."""
+    """Runs a player to its end. Raises TimeoutError after PATIENCE_S, and ends it."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=subprocess.DEVNULL,
@@ -47,7 +47,7 @@ async def run(*command: str) -> ProcessResult:
         stderr=subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(PATIENCE_S):
             output, errors = await process.communicate()
     finally:
         if process.returncode is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from streamedge.media.flv import tags as flv
 from streamedge.media.script_data import encode_on_metadata
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_client import AUDIO, VIDEO, Frame
 
 SECONDS = 12
@@ -33,7 +34,7 @@ def rendition(name: str, extension: str = "mp4") -> bytes:
                 str(target),
             ],
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )  # fmt: skip
         return target.read_bytes()
 
@@ -60,7 +61,7 @@ def check_decodes(frames: Sequence[Frame]) -> None:
         ["ffmpeg", "-loglevel", "warning", "-xerror", "-i", "-", "-f", "null", "-"],
         input=data,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     messages = result.stderr.decode()

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.patience import PATIENCE_S
+
 
 class HttpConnection:
     """One connection; requests may be sent without waiting for responses."""
@@ -24,7 +26,7 @@ class HttpConnection:
 
     async def receive(self) -> tuple[int, bytes]:
         """The status and the body of the next response."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
             lines = head.split(b"\r\n")
             size = next(
@@ -48,7 +50,7 @@ class HttpConnection:
 
     async def is_closed(self) -> bool:
         """Waits until the server closes the connection."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self._reader.read(1) == b""
             except ConnectionError:

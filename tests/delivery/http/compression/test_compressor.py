@@ -32,7 +32,8 @@ from streamedge.ops.metrics import Counts
 from streamedge.origin import Version
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.spans import Span
-from tests.support.origins.scripted_origin import PATIENCE_S, Reply, ScriptedOrigin, read_all
+from tests.support.origins.scripted_origin import Reply, ScriptedOrigin, read_all
+from tests.support.patience import PATIENCE_S
 
 WHOLE = Span(0, 1 << 62)
 PAGE = "".join(f"<p>line {number * number}</p>\n" for number in range(40_000)).encode()

@@ -22,6 +22,7 @@ from tests.support.http.http2_viewer import (
 )
 from tests.support.http.web_edge import WebEdge
 from tests.support.origins.scripted_origin import Pattern, Reply
+from tests.support.patience import PATIENCE_S
 
 FILM = Pattern(3_000_000, seed=1)
 WHOLE = FILM.read(Span(0, FILM.size_bytes))
@@ -352,7 +353,7 @@ async def test_drain_does_not_wait_for_a_viewer_that_does_not_answer(cache_root:
     async with serve_http2(cache_root) as served, open_http2(served) as viewer:
         put(served[0])
         await viewer.get("/small")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await served[0].server.drain(9)
         assert not http2_connections(served[0])
 
