@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.engine.redis_server import run_redis
 from tests.support.fleet.edges import await_body, body
-from tests.support.fleet.tier_edges import TierEdges, tier_edges
+from tests.support.fleet.tier_edges import PATIENT, TierEdges, tier_edges
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess
@@ -112,7 +112,13 @@ def test_new_edge_of_the_tier_takes_what_the_fleet_has_from_the_other_edges(
         run_redis(tmp_path / "redis") as engine,
         counting_origin(sizes) as origin,
         tier_edges(
-            tmp_path, origin.url, names=NAMES, parents=3, late=("lon-1",), engine=engine.url
+            tmp_path,
+            origin.url,
+            names=NAMES,
+            parents=3,
+            late=("lon-1",),
+            engine=engine.url,
+            prelude=PATIENT,
         ) as fleet,
     ):
         for name in sizes:
@@ -131,7 +137,7 @@ def test_drained_edge_hands_its_objects_over(tmp_path: Path) -> None:
     with (
         run_redis(tmp_path / "redis") as engine,
         counting_origin(sizes) as origin,
-        tier_edges(tmp_path, origin.url, names=NAMES, engine=engine.url) as fleet,
+        tier_edges(tmp_path, origin.url, names=NAMES, engine=engine.url, prelude=PATIENT) as fleet,
     ):
         for name in sizes:
             assert body(fleet.edges["lon-1"], name) == origin.bytes_of(name)

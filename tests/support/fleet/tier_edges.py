@@ -21,12 +21,22 @@ from tests.support.process.ports import free_ports
 ROOT = Path(__file__).parents[3]
 NO_ENGINE = "redis://127.0.0.1:1/0"
 
+# An edge that is only slow is not left out: the origin's bytes can be counted on any machine.
+PATIENT = f"""
+import functools
+from streamedge.build import peers
+from streamedge.delivery.peer import handler
+from streamedge.origin.peer import client, tier
+peers.PeerClients = functools.partial(client.PeerClients, silence_max_s={PATIENCE_S})
+client.CONNECT_TIMEOUT_S = tier.CACHED_SILENCE_S = handler.BEHIND_WAIT_S = {PATIENCE_S}
+"""
+
 
 @dataclass
 class TierEdges:
     """``edges`` by name; ``parents`` are the tier. ``root``: the fleet's certificate authority.
 
-    ``config`` and ``options`` are those of all edges.
+    ``config``, ``prelude`` and ``options`` are those of all edges.
     """
 
     folder: Path
@@ -34,6 +44,7 @@ class TierEdges:
     parents: Sequence[str]
     engine: str
     config: str
+    prelude: str
     options: dict[str, Any]
     authority: CertificateAuthority
     stack: contextlib.ExitStack
@@ -59,7 +70,8 @@ class TierEdges:
                 fleet + self.config,
                 edge=f'name = "{name}"',
                 listen=f'fleet = "{self.addresses[name]}"',
-                prelude="" if self.engine else PRELUDE.format(root=str(ROOT), path=str(view)),
+                prelude=self.prelude
+                + ("" if self.engine else PRELUDE.format(root=str(ROOT), path=str(view))),
                 **self.options,
             )
         )
@@ -94,6 +106,7 @@ def tier_edges(
     late: Sequence[str] = (),
     engine: str = "",
     origin_lines: str = "",
+    prelude: str = "",
     **options: Any,
 ) -> Iterator[TierEdges]:
     """Runs the edges, but those in ``late``.
@@ -116,6 +129,7 @@ def tier_edges(
             names[:parents],
             engine,
             config,
+            prelude,
             options,
             CertificateAuthority(folder),
             stack,
