@@ -87,6 +87,8 @@ PURE = (
     "media/mp3/head.py",
     "media/mp4/",
     "media/sniffing.py",
+    "ops/history.py",
+    "ops/samples.py",
     "origin/group/breaker.py",
     "spans.py",
     "write_back/states.py",

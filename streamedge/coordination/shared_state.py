@@ -7,7 +7,8 @@ ended. ``SharedState`` groups everything that the processes of an edge share.
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from streamedge.control.position import log_of
 from streamedge.coordination.config_versions import ConfigVersions
@@ -15,6 +16,7 @@ from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.wakeups import Wakeups
+from streamedge.ops.history import HISTORY_BYTES
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import SharedMetrics
@@ -70,12 +72,17 @@ class WorkerStatus:
         return self.workers_up == self._workers
 
 
+def _history_memory() -> memoryview:
+    return memoryview(mmap.mmap(-1, HISTORY_BYTES))
+
+
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What all processes of an edge share.
+    """What all processes of an edge share. Created before they are forked.
 
     ``has_write_queue``: a behavior wrote back at start. ``fleet`` and
-    ``live_edges``: None in a fleet of one.
+    ``live_edges``: None in a fleet of one. ``history``: the memory of an ``ops.history.History``,
+    which only the control process writes.
     """
 
     config_versions: ConfigVersions
@@ -87,6 +94,8 @@ class SharedState:
     has_write_queue: bool = False
     fleet: FleetStatus | None = None
     live_edges: SharedLiveEdges | None = None
+    history: memoryview = field(default_factory=_history_memory)
+    started_s: float = field(default_factory=time.time)
 
     def open_log(self, process: str) -> Log:
         """Opens the shared log for one process. Raises OSError."""

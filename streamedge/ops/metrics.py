@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from streamedge.ops.shared_buffer import SharedBuffer
 
@@ -198,6 +198,13 @@ class Counts:
             self._last_text = text
 
 
+class MetricValues(NamedTuple):
+    """The sums over all processes: counters by metric and label, gauges by metric."""
+
+    counters: _Totals
+    gauges: dict[str, int]
+
+
 class SharedMetrics:
     """The metrics of all processes of an edge: one part for each, which its successor inherits.
 
@@ -221,12 +228,16 @@ class SharedMetrics:
         """The sum of a gauge over all processes."""
         return sum(_read(part)[1].get(gauge.metric, 0) for part in self._parts)
 
+    def values(self) -> MetricValues:
+        """The values of all counters and gauges. Raises OSError."""
+        return _sums(map(_read, self._parts))
+
     def exposition(self, more: Iterable[Metric] = ()) -> bytes:
         """The metrics of all processes, and ``more``, in the text format of Prometheus."""
         from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
         registry = CollectorRegistry()
-        registry.register(_Collected([*_families(map(_read, self._parts)), *more]))
+        registry.register(_Collected([*_families(self.values()), *more]))
         return generate_latest(registry)
 
     def close(self) -> None:
@@ -252,28 +263,34 @@ def _read(part: SharedBuffer) -> tuple[_Totals, dict[str, int]]:
     return totals, gauges
 
 
-def _families(parts: Iterable[tuple[_Totals, dict[str, int]]]) -> Iterator[Metric]:
-    """The sums over all processes; metrics without values are omitted."""
+def _sums(parts: Iterable[tuple[_Totals, dict[str, int]]]) -> MetricValues:
+    counters: _Totals = {}
+    gauges: dict[str, int] = {}
+    for counted, measured in parts:
+        for metric, labels in counted.items():
+            sums = counters.setdefault(metric, {})
+            for label, amount in labels.items():
+                sums[label] = sums.get(label, 0) + amount
+        for metric, value in measured.items():
+            gauges[metric] = gauges.get(metric, 0) + value
+    return MetricValues(counters, gauges)
+
+
+def _families(values: MetricValues) -> Iterator[Metric]:
+    """The metrics for Prometheus; those without values are omitted."""
     from prometheus_client.core import (  # noqa: PLC0415
         CounterMetricFamily,
         GaugeMetricFamily,
     )
 
-    totals: dict[tuple[str, str], int] = {}
-    gauges: dict[str, int] = {}
-    for counted, measured in parts:
-        for metric, labels in counted.items():
-            for label, amount in labels.items():
-                totals[metric, label] = totals.get((metric, label), 0) + amount
-        for metric, value in measured.items():
-            gauges[metric] = gauges.get(metric, 0) + value
     for counter in Counter:
+        labels = values.counters.get(counter.metric)
+        if not labels:
+            continue
         family = CounterMetricFamily(counter.metric, counter.description, labels=[counter.label])
-        for (metric, label), amount in sorted(totals.items()):
-            if metric == counter.metric:
-                family.add_metric([label], amount)
-        if family.samples:
-            yield family
+        for label, amount in sorted(labels.items()):
+            family.add_metric([label], amount)
+        yield family
     for gauge in Gauge:
-        if gauge.metric in gauges:
-            yield GaugeMetricFamily(gauge.metric, gauge.description, gauges[gauge.metric])
+        if gauge.metric in values.gauges:
+            yield GaugeMetricFamily(gauge.metric, gauge.description, values.gauges[gauge.metric])

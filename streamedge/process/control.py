@@ -22,11 +22,12 @@ from starlette.routing import Route
 
 from streamedge.admin.cloudfront import cloudfront_routes
 from streamedge.admin.csrf import CsrfGuard
-from streamedge.admin.fleet import fleet_routes
+from streamedge.admin.fleet import fleet_document, fleet_routes
 from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import invalidation_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
 from streamedge.admin.reload import reload_routes
+from streamedge.admin.status import SAMPLE_INTERVAL_S, LiveStatus, status_routes
 from streamedge.admin.writes import writes_routes
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
@@ -57,6 +58,9 @@ RETRY_S = 1.0  # after a failed read of the control database
 
 def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> None:
     """Serves the admin address until SIGTERM."""
+    # Connections inherit it; asyncio sets it only on sockets that have a protocol number. Without
+    # it the second write of a response waits 40 ms for the client's delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     log = shared.open_log("control")
     try:
         asyncio.run(_serve(shared, listener, lifeline, log))
@@ -121,49 +125,31 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         edge,
         None if fleet is None else fleet.completion.is_completed,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_admin_app(
-                config.edge.name,
-                shared,
-                write_queue,
-                [
-                    *reload_routes(shared, change_event),
-                    *fleet_routes(fleet, without_password(config.fleet.engine)),
-                    *invalidation_routes(
-                        control_log,
-                        invalidation_feed,
-                        change_event,
-                        lambda: _root_objects(effective.config),
-                        None if fleet is None else fleet.completion,
-                    ),
-                    *api,
-                ],
-                shared.config_versions.config.listen.admin[0],
-                tuple if fleet is None else fleet.metrics,
-            ),
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            date_header=False,
-            timeout_graceful_shutdown=5,
+    status = _start_status(services, shared, fleet, config)
+    server = _server(
+        create_admin_app(
+            config.edge.name,
+            shared,
+            write_queue,
+            [
+                *status_routes(status),
+                *reload_routes(shared, change_event),
+                *fleet_routes(fleet, without_password(config.fleet.engine)),
+                *invalidation_routes(
+                    control_log,
+                    invalidation_feed,
+                    change_event,
+                    lambda: _root_objects(effective.config),
+                    None if fleet is None else fleet.completion,
+                ),
+                *api,
+            ],
+            shared.config_versions.config.listen.admin[0],
+            tuple if fleet is None else fleet.metrics,
         )
     )
 
-    def stop() -> None:
-        loop.remove_reader(lifeline)
-        server.should_exit = True
-
-    # The supervisor ends this process after its workers. ``serve`` would end it at a SIGINT, which
-    # a terminal sends to all processes of the edge. At its end it raises the SIGTERM again that it
-    # received; then ``stop`` is called again, which does nothing.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    loop.add_signal_handler(signal.SIGTERM, stop)
-    loop.add_reader(lifeline, stop)
-    # Connections inherit it; asyncio sets it only on sockets that have a protocol number. Without
-    # it the second write of a response waits 40 ms for the client's delayed ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _stop_on_signal(loop, lifeline, server, status)
     await server.serve(sockets=[listener])
     shared.wakeups.unsubscribe(shared.wakeups.control)
     watch.close()
@@ -176,12 +162,59 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     loop_database.close()
 
 
+def _stop_on_signal(
+    loop: asyncio.AbstractEventLoop, lifeline: int, server: uvicorn.Server, status: LiveStatus
+) -> None:
+    """Ends ``server`` at SIGTERM, or when the supervisor has ended."""
+
+    def stop() -> None:
+        loop.remove_reader(lifeline)
+        status.close()
+        server.should_exit = True
+
+    # The supervisor ends this process after its workers. ``serve`` would end it at a SIGINT, which
+    # a terminal sends to all processes of the edge. At its end it raises the SIGTERM again that it
+    # received; then ``stop`` is called again, which does nothing.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_reader(lifeline, stop)
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
 def _start_metrics(services: Services, log: Log, counts: Counts) -> None:
     async def flush_metrics() -> None:
         counts.add(Counter.LOG_LINES_DROPPED, "control", log.take_dropped())
         counts.flush()
 
     services.start_periodic("metrics", METRICS_INTERVAL_S, flush_metrics)
+
+
+def _start_status(
+    services: Services, shared: SharedState, fleet: FleetParts | None, config: Config
+) -> LiveStatus:
+    """Starts to read the metrics once a second."""
+
+    def fleet_section() -> object:
+        if fleet is None:
+            return None
+        return fleet_document(fleet, without_password(config.fleet.engine))
+
+    status = LiveStatus(config.edge.name, shared, {"fleet": fleet_section})
+    services.start_periodic("status", SAMPLE_INTERVAL_S, status.sample)
+    return status
 
 
 def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
