@@ -78,6 +78,8 @@ PURE = (
     "delivery/rtmp/pacing.py",
     "delivery/rtmp/playlist.py",
     "delivery/rtmp/protocol/",
+    "delivery/rtmp/rtmpe/handshake.py",
+    "delivery/rtmp/rtmpe/key_exchange.py",
     "delivery/rtmp/stream_names.py",
     "fleet/",
     "http_date.py",

@@ -38,4 +38,6 @@ def mixed_server(
         DetectedProtocol.HTTP: web.route(is_http2=False),
         DetectedProtocol.HTTP2: web.route(is_http2=True),
     }
+    if config.listen.rtmpe:
+        routes[DetectedProtocol.RTMPE] = rtmp.route
     return MixedServer(routes, context, rules, log, counts, handshake_s=config.limits.tls_handshake)

@@ -69,6 +69,7 @@ def rtmp_server(
         per_address_max=limits.rtmp_connections_per_address,
         descriptors_end=descriptors_end,
         tunnel_peers=tunnel_peers,
+        offers_rtmpe=config.listen.rtmpe,
     )
 
 

@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from streamedge.config.checks.ciphers import cipher_mistakes
 from streamedge.config.checks.files import path_mistakes, with_absolute_paths
 from streamedge.config.checks.references import cross_mistakes
 from streamedge.config.describe import expected, field_notation
@@ -49,7 +50,11 @@ def load(path: Path) -> Config:
     text = _read(path)
     document = _parse(path, text)
     folder = path.absolute().parent
-    mistakes = [*cross_mistakes(document), *path_mistakes(document, folder)]
+    mistakes = [
+        *cross_mistakes(document),
+        *path_mistakes(document, folder),
+        *cipher_mistakes(document),
+    ]
     config: Config | None = None
     try:
         config = Config.model_validate(document)

@@ -165,6 +165,11 @@ class ListenConfig(Section):
     rtmps: Annotated[Addresses, RESTART] = Field(
         default=(), description="Addresses that serve rtmp distributions over TLS 1.2 and 1.3."
     )
+    rtmpe: Annotated[bool, RESTART] = Field(
+        default=False,
+        description="Serves RTMPE on the addresses of rtmp and mixed, for clients that know nothing"
+        " else. It protects nothing: use rtmps.",
+    )
     mixed: Annotated[Addresses, RESTART] = Field(
         default=(),
         description="Addresses that serve all distributions: RTMP and HTTP, and with a certificate"

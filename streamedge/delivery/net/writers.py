@@ -159,7 +159,7 @@ class TlsWriter:
 
     def send_file(self, file: int, offset: int, count: int) -> int:
         self._raise_if_blocked()
-        piece = _read(file, offset, count)
+        piece = read_piece(file, offset, count)
         return self._write(piece) if piece else 0
 
     def send_together(self, head: bytes | memoryview, ready: Ready) -> int:
@@ -172,7 +172,7 @@ class TlsWriter:
             if len(head) >= TLS_WRITE_BYTES:
                 return 0
             left = min(size, SEND_QUANTUM_BYTES)
-            together = _read(file, offset, left, head)
+            together = read_piece(file, offset, left, head)
             self._write(together)
             accepted, sent = len(head), len(together) - len(head)
             while sent:
@@ -227,7 +227,7 @@ def is_reset(transport: asyncio.BaseTransport) -> bool:
 _buffer = memoryview(bytearray())
 
 
-def _read(file: int, offset: int, count: int, head: bytes | memoryview = b"") -> memoryview:
+def read_piece(file: int, offset: int, count: int, head: bytes | memoryview = b"") -> memoryview:
     """``head``, then bytes of a file: up to ``TLS_WRITE_BYTES`` in all, valid until the next call.
 
     Raises OSError.

@@ -13,6 +13,7 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
 from streamedge.delivery.net.listening import ListeningSockets
 from streamedge.delivery.rtmp.context import RtmpLimits, ServerContext, Session
+from streamedge.delivery.rtmp.rtmpe.connection import Encryption
 from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
@@ -39,6 +40,7 @@ class RtmpServer:
         per_address_max: int = 0,
         descriptors_end: int = 0,
         tunnel_peers: TunnelPeers | None = None,
+        offers_rtmpe: bool = False,
     ) -> None:
         self.streams = streams
         self.sessions: set[Session] = set()
@@ -46,6 +48,7 @@ class RtmpServer:
         self._context = ServerContext(
             streams, limits, log, counts, self.sessions, lambda: self.traffic
         )
+        self._encryption = Encryption(self._context) if offers_rtmpe else None
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
@@ -80,9 +83,13 @@ class RtmpServer:
         """Sets the limits of clients that connect from now on."""
         self._context = replace(self._context, limits=limits)
         self._tunnels.sessions_max = limits.connections_max
+        if self._encryption is not None:
+            self._encryption.context = self._context
         self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
 
-    def _connect(self, peer: Peer, on_close: OnClose) -> RtmpSession:
+    def _connect(self, peer: Peer, on_close: OnClose) -> asyncio.Protocol:
+        if self._encryption is not None:
+            return self._encryption.connect(peer, on_close)
         return RtmpSession(self._context, asyncio.get_running_loop(), peer, on_close)
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
@@ -101,6 +108,8 @@ class RtmpServer:
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""
         self._sockets.stop()
+        if self._encryption is not None:
+            self._encryption.stop()
         await self._wait_while(lambda: any(session.plays for session in self.sessions), timeout_s)
         for session in list(self.sessions):
             session.guard(session.shut_down)
@@ -126,5 +135,7 @@ class RtmpServer:
         for session in list(self.sessions):
             session.guard(session.sweep, now_s)
         self._counts.gauges[Gauge.RTMP_CONNECTIONS] = len(self.sessions)
+        if self._encryption is not None:
+            self._encryption.sweep(now_s)
         self._tunnels.sweep(now_s)
         self._acceptor.sweep(now_s)

@@ -55,7 +55,7 @@ _serial = count(1)
 
 
 class RtmpSession(asyncio.Protocol):
-    """A client's connection."""
+    """A client's connection. ``is_encrypted``: RTMPE's handshake was made before."""
 
     def __init__(
         self,
@@ -63,10 +63,12 @@ class RtmpSession(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         peer: Peer,
         on_close: OnClose,
+        *,
+        is_encrypted: bool = False,
     ) -> None:
         limits = context.limits
         self.engine = ServerConnection(
-            random=os.urandom(HANDSHAKE_RANDOM_BYTES),
+            random=None if is_encrypted else os.urandom(HANDSHAKE_RANDOM_BYTES),
             message_limit_bytes=limits.message_bytes,
             streams_limit=limits.streams_max,
         )
@@ -209,7 +211,7 @@ class RtmpSession(asyncio.Protocol):
             past_head = max(0, sent - len(head))
             self._sender.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
         elif not self._sender.idle:
-            self._sender.push()  # TLS has all bytes, but the kernel does not: wait for it
+            self._sender.push()  # the kernel does not have all encrypted bytes: wait for it
 
     async def drained(self) -> None:
         if not self._sender.idle:

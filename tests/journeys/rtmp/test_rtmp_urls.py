@@ -20,10 +20,11 @@ from tests.support.rtmp.rtmp_media import avc_mp4, expected, keyframe, sample_fi
 from tests.support.rtmp.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
-    PlayedPacket,
     expected_packets,
     ffmpeg,
     flv_packets,
+    gstreamer,
+    is_beginning,
     packets,
     rtmpdump,
     run,
@@ -67,35 +68,6 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
     with run_edge(folder / "edge", origins, distributions=distributions) as running:
         yield running
-
-
-async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[PlayedPacket]]:
-    """The packets that one of GStreamer's sources receives.
-
-    rtmpsrc plays again after the end of a stream, so it reads only a part of the film.
-    """
-    options = ("blocksize=65536", "num-buffers=8") if element == "rtmpsrc" else ()
-    result = await run(
-        "gst-launch-1.0", "-q", element, f"location={url}", *options,
-        "!", "filesink", f"location={target}",
-    )  # fmt: skip
-    assert target.stat().st_size, result.stderr
-    # The tags include NetStream.Data.Start, which demuxers treat as a third stream.
-    report = await run(
-        "ffmpeg", "-v", "error", "-copyts", "-i", str(target), "-map", "0:v?", "-map", "0:a?",
-        "-c", "copy", "-f", "framehash", "-hash", "sha256", "-",
-    )  # fmt: skip
-    return packets(report.output)
-
-
-def is_beginning(
-    received: dict[str, list[PlayedPacket]], film: dict[str, list[PlayedPacket]]
-) -> bool:
-    """Whether the packets are the film's first ones; the last may be truncated."""
-    return received.keys() == film.keys() and all(
-        len(sent) > 50 and sent[:-1] == film[kind][: len(sent) - 1]
-        for kind, sent in received.items()
-    )
 
 
 @pytest.mark.parametrize("application", ["cfx/st", "vod"])

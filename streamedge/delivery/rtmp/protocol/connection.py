@@ -85,14 +85,19 @@ class _Stream:
 class ServerConnection:
     """The server's side of one client.
 
-    ``random``: 1528 unpredictable bytes. ``message_limit_bytes``: the largest accepted message.
+    ``random``: 1528 unpredictable bytes for the handshake; None: it was made before, encrypted.
+    ``message_limit_bytes``: the largest accepted message.
     ``streams_limit``: most streams open at a time.
     """
 
     def __init__(
-        self, *, random: bytes, message_limit_bytes: int, streams_limit: int = STREAMS_LIMIT
+        self,
+        *,
+        random: bytes | None,
+        message_limit_bytes: int,
+        streams_limit: int = STREAMS_LIMIT,
     ) -> None:
-        self._handshake = ServerHandshake(random)
+        self._handshake = None if random is None else ServerHandshake(random)
         self._reader = ChunkReader(message_limit_bytes=message_limit_bytes)
         self._streams_limit = streams_limit
         self._state = State.HANDSHAKE
@@ -105,6 +110,8 @@ class ServerConnection:
         self._acknowledged_bytes = 0
         self._window_bytes = 0  # 0 until the client requests Acknowledgements
         self.is_behind = False
+        if self._handshake is None:
+            self._move(Cause.HANDSHAKE_DONE)
 
     @property
     def state(self) -> State:
@@ -302,7 +309,7 @@ class ServerConnection:
     # Messages of the client
 
     def _receive(self, data: bytes, chunks_max: int) -> list[Event]:
-        if self._state is State.HANDSHAKE:
+        if self._handshake is not None and self._state is State.HANDSHAKE:
             self._out += self._handshake.receive_data(data)
             if not self._handshake.done:
                 return []

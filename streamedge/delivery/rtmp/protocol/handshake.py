@@ -24,7 +24,7 @@ VERSION = 3
 PACKET_SIZE_BYTES = 1536
 RANDOM_SIZE_BYTES = 1528
 
-_DIGEST_SIZE_BYTES = 32
+DIGEST_SIZE_BYTES = 32
 _DIGEST_PLACES = 728  # a 764-byte block, less its 4 offset bytes and the digest itself
 _ENCRYPTED_VERSIONS = frozenset({6, 8, 9})  # RTMPE in its three forms
 _TLS_HANDSHAKE = 0x16  # how a ClientHello begins (RFC 8446 §5.1)
@@ -37,9 +37,9 @@ _UNSIGNED_SERVER_VERSION = bytes(4)
 _SIGNED_SERVER_VERSION = bytes((3, 5, 7, 1))
 
 # Each digest is keyed with the name alone, the signature with name and the shared tail.
-_PLAYER_NAME = b"Genuine Adobe Flash Player 001"
-_SERVER_NAME = b"Genuine Adobe Flash Media Server 001"
-_KEY_TAIL = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e636cfeb31ae")
+PLAYER_NAME = b"Genuine Adobe Flash Player 001"
+SERVER_NAME = b"Genuine Adobe Flash Media Server 001"
+KEY_TAIL = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e636cfeb31ae")
 
 
 class DigestScheme(IntEnum):
@@ -91,11 +91,8 @@ class ServerHandshake:
             s1 = bytes(4) + _UNSIGNED_SERVER_VERSION + self._random
             return bytes((VERSION,)) + s1 + c1
         scheme, client_digest = digest
-        s1 = sign_packet(bytes(4) + _SIGNED_SERVER_VERSION + self._random, scheme, _SERVER_NAME)
-        # The unsigned part of S2 may be anything; a client of the simple form expects the echo.
-        echo = c1[:-_DIGEST_SIZE_BYTES]
-        key = _hmac(_SERVER_NAME + _KEY_TAIL, client_digest)
-        return bytes((VERSION,)) + s1 + echo + _hmac(key, echo)
+        s1 = sign_packet(bytes(4) + _SIGNED_SERVER_VERSION + self._random, scheme, SERVER_NAME)
+        return bytes((VERSION,)) + s1 + sign_echo(c1, client_digest, SERVER_NAME)
 
 
 def check_version(version: int) -> None:
@@ -105,8 +102,10 @@ def check_version(version: int) -> None:
     are refused, because their clients continue encrypted after any response. TLS and text are
     refused: they are other protocols on the wrong port.
     """
+    if version == 6:
+        raise ProtocolError("encrypted RTMP (RTMPE, version 6) is not offered: listen.rtmpe is off")
     if version in _ENCRYPTED_VERSIONS:
-        raise ProtocolError(f"encrypted RTMP (RTMPE, version {version}) is not offered")
+        raise ProtocolError(f"encrypted RTMP (RTMPE) of version {version} is not offered, only 6")
     if version == _TLS_HANDSHAKE:
         raise ProtocolError("TLS (RTMPS) on a port that takes plain RTMP")
     if version >= _FIRST_TEXT_VERSION:
@@ -122,8 +121,8 @@ def find_digest(c1: bytes) -> tuple[DigestScheme, bytes] | None:
     """The scheme and digest of a Flash Player's C1; None when it is not signed."""
     for scheme in DigestScheme:
         position = digest_position(c1, scheme)
-        digest = c1[position : position + _DIGEST_SIZE_BYTES]
-        if hmac.compare_digest(digest, _packet_digest(c1, position, _PLAYER_NAME)):
+        digest = c1[position : position + DIGEST_SIZE_BYTES]
+        if hmac.compare_digest(digest, _packet_digest(c1, position, PLAYER_NAME)):
             return scheme, digest
     return None
 
@@ -132,12 +131,21 @@ def sign_packet(packet: bytes, scheme: DigestScheme, key: bytes) -> bytes:
     """The 1536-byte C1 or S1 with its digest."""
     position = digest_position(packet, scheme)
     digest = _packet_digest(packet, position, key)
-    return packet[:position] + digest + packet[position + _DIGEST_SIZE_BYTES :]
+    return packet[:position] + digest + packet[position + DIGEST_SIZE_BYTES :]
+
+
+def sign_echo(packet: bytes, peer_digest: bytes, name: bytes) -> bytes:
+    """C2 or S2: ``packet`` with a signature of ``name`` at its end, for the peer's digest.
+
+    The unsigned part may be anything; a client of the simple form expects its C1.
+    """
+    echo = packet[:-DIGEST_SIZE_BYTES]
+    return echo + sha256_hmac(sha256_hmac(name + KEY_TAIL, peer_digest), echo)
 
 
 def _packet_digest(packet: bytes, position: int, key: bytes) -> bytes:
-    return _hmac(key, packet[:position] + packet[position + _DIGEST_SIZE_BYTES :])
+    return sha256_hmac(key, packet[:position] + packet[position + DIGEST_SIZE_BYTES :])
 
 
-def _hmac(key: bytes, data: bytes) -> bytes:
+def sha256_hmac(key: bytes, data: bytes) -> bytes:
     return hmac.digest(key, data, hashlib.sha256)

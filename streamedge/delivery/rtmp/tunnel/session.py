@@ -65,8 +65,12 @@ class Tunnel:
 
     def start(self, protocol: asyncio.Protocol) -> None:
         """Begins the RTMP session."""
-        self._protocol = protocol
+        self.set_protocol(protocol)
         protocol.connection_made(self.transport)
+
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        """Gives what comes from now on to another protocol."""
+        self._protocol = protocol
 
     def __repr__(self) -> str:
         size = len(self._buffer)
@@ -206,6 +210,11 @@ class TunnelTransport(VirtualTransport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._extra.get(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        if not isinstance(protocol, asyncio.Protocol):
+            raise TypeError(f"a tunnel's protocol receives bytes: {protocol!r}")
+        self._tunnel.set_protocol(protocol)
 
     def is_closing(self) -> bool:
         return self._is_closing

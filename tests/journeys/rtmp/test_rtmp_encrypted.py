@@ -1,0 +1,91 @@
+"""Journeys: real clients over RTMPE and RTMPTE get the frames of plain RTMP; off by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.ports import free_ports
+from tests.support.rtmp.rtmp_media import expected, sample_file
+from tests.support.rtmp.rtmp_players import (
+    FFMPEG_9,
+    expected_packets,
+    ffmpeg,
+    flv_packets,
+    gstreamer,
+    is_beginning,
+    packets,
+    rtmpdump,
+)
+from tests.support.rtmp.rtmp_signer import rsa_signer
+
+STREAM = "cfx/st/mp4:film.mp4"
+SIGNER = rsa_signer()
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A running edge with ``rtmpe = true`` and a mixed address."""
+
+    edge: EdgeProcess
+    mixed: int
+
+    def base(self, transport: str) -> str:
+        """The URL of an address: the mixed one, or for "own rtmpe" that of ``listen.rtmp``."""
+        if transport.startswith("own "):
+            return f"{transport[4:]}://127.0.0.1:{self.edge.rtmp_port}"
+        return f"{transport}://127.0.0.1:{self.mixed}"
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
+    folder = tmp_path_factory.mktemp("encrypted")
+    films = folder / "films"
+    films.mkdir()
+    (films / "film.mp4").write_bytes(sample_file("film.mp4"))
+    (mixed,) = free_ports(1)
+    with run_edge(
+        folder / "edge",
+        f'[origins.main]\ntype = "directory"\npath = "{films}"\n',
+        distributions=(
+            f"[public_keys.{SIGNER.key_id}]\npem = '''\n{SIGNER.pem}'''\n"
+            f'[key_groups.site]\nkeys = ["{SIGNER.key_id}"]\n'
+            '[[distributions]]\nid = "EOPEN"\ntype = "rtmp"\norigin = "main"\n'
+            '[[distributions]]\nid = "ESIGNED"\ntype = "rtmp"\norigin = "main"\n'
+            'application = ["signed"]\ntrusted_key_groups = ["site"]\n'
+        ),
+        limits='rtmp_ahead = "24h"\nrtmp_handshake = "2s"',
+        listen=f'mixed = ["127.0.0.1:{mixed}"]\nrtmpe = true',
+        workers=2,
+    ) as edge:
+        yield Ports(edge, mixed)
+
+
+TRANSPORTS = ["rtmpe", "own rtmpe", "rtmpte", "own rtmp", "rtmp", "rtmpt"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_ffmpeg_receives_every_frame(ports: Ports, transport: str) -> None:
+    result = await ffmpeg(f"{ports.base(transport)}/{STREAM}", exe=FFMPEG_9)
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == expected_packets(expected("film.mp4"))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_rtmpdump_receives_every_frame(ports: Ports, transport: str, tmp_path: Path) -> None:
+    await rtmpdump(f"{ports.base(transport)}/{STREAM}", tmp_path / "got.flv")
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_gstreamer_receives_the_first_frames(
+    ports: Ports, transport: str, tmp_path: Path
+) -> None:
+    """rtmpsrc plays again at the end of a stream, so it is stopped before."""
+    url = f"{ports.base(transport)}/{STREAM}"
+    received = await gstreamer("rtmpsrc", url, tmp_path / "got.flv")
+    assert is_beginning(received, expected_packets(expected("film.mp4")))
