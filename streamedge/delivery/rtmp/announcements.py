@@ -10,11 +10,15 @@ from streamedge.media.medium import Medium, Position
 
 
 class Announcements:
-    """Queues messages of one stream in the engine; the caller sends them."""
+    """Queues messages of one stream in the engine; the caller sends them.
+
+    Codec headers of media whose types are in ``left_out`` are not sent.
+    """
 
     def __init__(self, engine: ServerConnection, stream_id: int) -> None:
         self._engine = engine
         self._stream_id = stream_id
+        self.left_out = frozenset[int]()
 
     def status(
         self, name: str, code: str, description: str, level: StatusLevel = StatusLevel.STATUS
@@ -58,6 +62,8 @@ class Announcements:
             self._stream_id, time_ms, EcmaArray({**metadata, **medium.head.track_maps})
         )
         for tag_type, body in medium.sequence_headers(position):
+            if tag_type in self.left_out:
+                continue
             self._engine.media_message(self._stream_id, MessageType(tag_type), time_ms, body)
 
     def next_item(self, medium: Medium, name: str, time_ms: int, size_bytes: int) -> None:

@@ -25,6 +25,7 @@ from enum import Enum
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.rtmp import item_times
 from streamedge.delivery.rtmp.announcements import Announcements
 from streamedge.delivery.rtmp.pacing import Pace
 from streamedge.delivery.rtmp.player_context import PlayerContext
@@ -39,9 +40,6 @@ from streamedge.ops.metrics import Counter
 
 INTERNAL_ERROR = ("NetStream.Play.Failed", "The edge failed.")  # code and description
 RESUME_NEAR_MS = 100  # a client that misses at most this much resumes where sending stopped
-LAST_FRAME_MS = 40  # how long the last frame is shown if the duration of its medium does not say
-REORDERED_MS = 120  # frames of an item that the client cut off are shown after its end (B-frames)
-LAST_FRAME_MAX_MS = 1000  # a duration further behind the last frame is wrong
 
 
 class PlayState(Enum):
@@ -56,7 +54,13 @@ class PlayState(Enum):
 class Player:
     """The plays of one stream. ``run`` is the body of its task and returns when it is closed."""
 
-    def __init__(self, context: PlayerContext, stream_id: int, pace: Pace) -> None:
+    def __init__(
+        self,
+        context: PlayerContext,
+        stream_id: int,
+        pace: Pace,
+        left_out: frozenset[int] = frozenset(),
+    ) -> None:
         self.stream_id = stream_id
         self.name = ""  # of the current item
         self.state = PlayState.WAITING
@@ -68,6 +72,7 @@ class Player:
         self._announce = Announcements(context.engine, stream_id)
         self._playlist = Playlist()
         self._pump = Pump(context, stream_id, pace, self._wake)
+        self._pump.left_out = self._announce.left_out = left_out
         self._switcher = Switcher(context, self._announce, self._playlist, self._pump, self._wake)
         self._pace = pace
         self._loop = asyncio.get_running_loop()
@@ -127,6 +132,19 @@ class Player:
         """Sets the length of the client's buffer."""
         self._pace.buffer_ms = buffer_ms
         self._wake()
+
+    def leave_out(self, left_out: frozenset[int]) -> None:
+        """Sends no messages of these types from now on.
+
+        For a type that is sent again, media follow from what the viewer sees now: its decoder
+        needs a keyframe, and the client's buffer may be long. The client gets the statuses of a
+        seek (RTMP 1.0 §7.2.2.4, §7.2.2.5).
+        """
+        is_more = bool(self._pump.left_out - left_out)
+        self._pump.left_out = self._announce.left_out = left_out
+        if is_more and self._seek is None and self.state in {PlayState.PLAYING, PlayState.PAUSED}:
+            time_ms = max(0, self._pump.shown_ms - self._playlist.origin_ms)
+            self.seek(Seek(self.stream_id, time_ms))
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the item after the current message, if the predicate matches its medium."""
@@ -246,7 +264,7 @@ class Player:
         if self.state is PlayState.CLOSED:
             medium.close()
             return
-        length_ms = _length_ms(item, medium)
+        length_ms = item_times.length_ms(item, medium.head)
         self._opening = None
         if resume_ms >= length_ms and self._playlist.has_next:
             medium.close()
@@ -274,7 +292,7 @@ class Player:
         resume_ms, self._playlist.resume_ms = self._playlist.resume_ms, 0
         origin_ms = 0 if item.start is Start.ANY else position.time_ms
         if self._has_begun:
-            at_ms = self._pump.sent_ms if self.medium is None else self._end_ms(self.medium)
+            at_ms = self._pump.sent_ms if self.medium is None else self._item_end_ms(self.medium)
             first_ms = item.start_ms if resume_ms else position.time_ms
             origin_ms = first_ms - at_ms
             self._playlist.begin(at_ms, origin_ms)
@@ -323,16 +341,11 @@ class Player:
         self._context.log_event("play", self, cache=result, start_ms=start_ms)
         self._context.counts.add(Counter.PLAYS, result)
 
-    def _end_ms(self, medium: Medium) -> int:
+    def _item_end_ms(self, medium: Medium) -> int:
         """The viewer's time at which the current item ends, all of whose media were sent."""
-        last_ms = self._pump.position.time_ms
-        if self._pump.item_until_ms is not None and last_ms > self._pump.item_until_ms:
-            end_ms = self._pump.item_until_ms + 1 + REORDERED_MS
-        elif last_ms < medium.head.duration_ms <= last_ms + LAST_FRAME_MAX_MS:
-            end_ms = medium.head.duration_ms
-        else:
-            end_ms = last_ms + LAST_FRAME_MS
-        return max(0, end_ms - self._pump.origin_ms)
+        pump = self._pump
+        end_ms = item_times.end_ms(pump.position.time_ms, pump.item_until_ms, medium.head)
+        return max(0, end_ms - pump.origin_ms)
 
     @property
     def _splice_is_due(self) -> bool:
@@ -568,9 +581,3 @@ class Player:
 
     def _bytes(self) -> int:
         return self._context.sent_bytes - self._start_bytes
-
-
-def _length_ms(item: Item, medium: Medium) -> int:
-    """How long an item plays."""
-    length_ms = max(0, medium.head.duration_ms - item.start_ms)
-    return length_ms if item.duration_ms is None else min(length_ms, item.duration_ms)

@@ -95,6 +95,11 @@ class Playlist:
         return self._items[self._cursor] if self._cursor >= 0 else None
 
     @property
+    def origin_ms(self) -> int:
+        """The time in the current item's medium that is the viewer's time 0."""
+        return self._begins[self._cursor].origin_ms if self._cursor >= 0 else 0
+
+    @property
     def upcoming(self) -> tuple[Item, ...]:
         """The items that have not begun."""
         return tuple(self._items[self._cursor + 1 :])

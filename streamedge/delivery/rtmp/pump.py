@@ -37,7 +37,9 @@ class StopReason(Enum):
 class Pump:
     """``position`` is what is sent next, ``origin_ms`` the time of the medium at the viewer's
     time 0. No tag later than ``until_ms`` is sent; ``item_until_ms`` is the same for the whole
-    item, also after a switch. ``wake`` wakes the player, which handles ``stop_reason``.
+    item, also after a switch. Messages of the types in ``left_out`` are not sent;
+    while there are any, each tag is a message.
+    ``wake`` wakes the player, which handles ``stop_reason``.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Pump:
         self.item_until_ms: int | None = None
         self.is_single_frame = False
         self.plain_tags = 0
+        self.left_out = frozenset[int]()
         self.clock_is_running = False
         self.stop_reason: NeedData | End | Exception | StopReason | None = None
         self._context = context
@@ -102,6 +105,7 @@ class Pump:
                 self.plain_tags > 0
                 or self.position.time_ms == 0
                 or self.is_single_frame
+                or self.left_out
                 or not self._context.takes_aggregates
             ):
                 length_ms = 0
@@ -135,6 +139,9 @@ class Pump:
             self._pace.start(now_s, run.time_ms)
         elif self._pace.late_s(now_s, run.time_ms) > LATE_S:
             self._context.counts.add(Counter.LATE_SENDS, "rtmp")
+        if run.tag_type in self.left_out:
+            self.position = run.following
+            return
         time_ms = max(0, run.time_ms - self.origin_ms)
         kind, skipped, dropped = MessageType.AGGREGATE, 0, 0
         if run.tag_type is not None:

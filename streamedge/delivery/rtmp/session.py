@@ -20,7 +20,7 @@ from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.rtmp.aggregates import FFMPEG_FLASH_VERSION, takes_aggregates
-from streamedge.delivery.rtmp.bandwidth import BandwidthCheck
+from streamedge.delivery.rtmp.bandwidth.calls import BandwidthCalls
 from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
@@ -45,7 +45,6 @@ HANDSHAKE_RANDOM_BYTES = 1528
 CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # responses that a client does not read, before it is dropped
 FIRST_RESULTS_MAX = 64  # cache results of getStreamLength that wait for a play
-BANDWIDTH_TRANSACTION = 3.0  # of all calls of one check
 LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
 LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
 LOGGED_CHARACTERS_MAX = 1024  # of a name that the client chose
@@ -96,12 +95,13 @@ class RtmpSession(asyncio.Protocol):
         self._client_codecs: frozenset[str] = frozenset()
         self._can_reconnect = False
         self._buffers_ms: dict[int, int] = {}
+        self._left_out: dict[int, frozenset[int]] = {}  # message types, by stream
         self._players: dict[int, Player] = {}  # by stream
         # Players that have not begun to run: their tasks, and the players that must end before.
         self._waiting: dict[Player, tuple[asyncio.Task[None], Player | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._length_calls = 0
-        self._bandwidth_check: BandwidthCheck | None = None
+        self._bandwidth = BandwidthCalls(self.engine)
         self._signature_failures = SignatureFailureLimit()
         self._drain_waiter: asyncio.Future[None] | None = None
         self._end_reason: str | None = None
@@ -252,7 +252,8 @@ class RtmpSession(asyncio.Protocol):
             return
         self._chunks_before = self.engine.chunks
         self._count_bytes()
-        self._end_bandwidth_check(now_s)
+        if self._bandwidth.end_if_over(now_s):
+            self.push()
         blocked_since_s = self.blocked_since_s
         if blocked_since_s is not None and now_s - blocked_since_s > self._limits.stall_s:
             self._end_reason = "the client has stopped reading"
@@ -324,6 +325,9 @@ class RtmpSession(asyncio.Protocol):
                 self._close_stream(stream_id, is_stop=is_stop)
             case events.DeleteStream(stream_id):
                 self._close_stream(stream_id)
+                self._left_out.pop(stream_id, None)
+            case events.Receive(stream_id, left_out):
+                self._leave_out(stream_id, left_out)
             case events.BufferLength(stream_id, buffer_ms):
                 self._buffer(stream_id, buffer_ms)
             case events.GetStreamLength():
@@ -331,40 +335,10 @@ class RtmpSession(asyncio.Protocol):
             case events.Ignored(name):
                 if self._lines.allows(self._loop.time()):
                     self._log_line("ignored", command=name[:LOGGED_CHARACTERS_MAX])
-            case events.CheckBandwidth():
-                self._check_bandwidth()
-            case events.CallResult(transaction):
-                self._continue_bandwidth_check(transaction)
+            case events.CheckBandwidth() | events.CallResult():
+                self._bandwidth.handle(event, self._loop.time())
             case events.CreateStream() | events.Acknowledged():
                 pass
-
-    def _check_bandwidth(self) -> None:
-        """Begins to measure how fast the client receives; one check at a time."""
-        if self._bandwidth_check is None:
-            self._bandwidth_check = BandwidthCheck()
-            self._call_bandwidth_check(self._bandwidth_check.begin(self._loop.time()))
-
-    def _call_bandwidth_check(self, sizes: list[int]) -> None:
-        for size in sizes:
-            arguments = ("0" * size,) if size else ()
-            self.engine.call("onBWCheck", BANDWIDTH_TRANSACTION, *arguments)
-
-    def _continue_bandwidth_check(self, transaction: float) -> None:
-        check, now_s = self._bandwidth_check, self._loop.time()
-        if check is None or transaction != BANDWIDTH_TRANSACTION:
-            return
-        self._call_bandwidth_check(check.result(now_s))
-        self._end_bandwidth_check(now_s)
-
-    def _end_bandwidth_check(self, now_s: float) -> None:
-        """Calls onBWDone with the rate, once the check is over."""
-        check = self._bandwidth_check
-        if check is not None and check.is_over(now_s):
-            self._bandwidth_check = None
-            rate = check.rate(now_s)
-            values = (rate.kbit_per_s, rate.kilobytes, rate.elapsed_s, rate.latency_ms)
-            self.engine.call("onBWDone", 0.0, *map(float, map(round, values)))
-            self.push()
 
     def _connect(self, event: events.Connect) -> None:
         admission: Admission | Rejection
@@ -431,7 +405,8 @@ class RtmpSession(asyncio.Protocol):
             rate_bytes=self._limits.rate_bytes,
             buffer_ms=self._buffers_ms.get(event.stream_id, BUFFER_DEFAULT_MS),
         )
-        player = Player(self, event.stream_id, pace)
+        left_out = self._left_out.get(event.stream_id, frozenset())
+        player = Player(self, event.stream_id, pace, left_out)
         if not _request(player, event):
             return
         before = self._players.get(event.stream_id)  # closed, and about to end
@@ -493,6 +468,12 @@ class RtmpSession(asyncio.Protocol):
         player = self._players.get(stream_id)
         if player is not None:
             player.buffer(buffer_ms)
+
+    def _leave_out(self, stream_id: int, left_out: frozenset[int]) -> None:
+        self._left_out[stream_id] = left_out
+        player = self._players.get(stream_id)
+        if player is not None:
+            player.leave_out(left_out)
 
     def _get_length(self, event: events.GetStreamLength) -> None:
         if self._length_calls >= LENGTH_CALLS_MAX:

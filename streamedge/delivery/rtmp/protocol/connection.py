@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from streamedge.delivery.rtmp.protocol import events, messages
+from streamedge.delivery.rtmp.protocol import events, messages, shared_objects
 from streamedge.delivery.rtmp.protocol.amf_values import AmfValue, EcmaArray
 from streamedge.delivery.rtmp.protocol.chunks import (
     DEFAULT_CHUNK_SIZE_BYTES,
@@ -31,6 +31,7 @@ from streamedge.delivery.rtmp.protocol.messages import (
     StatusLevel,
     UserControlEvent,
 )
+from streamedge.delivery.rtmp.protocol.shared_objects import UseSharedObject
 from streamedge.delivery.rtmp.protocol.states import TRANSITIONS, Cause, State
 
 # A run of media fits, so its body can be sent as it is in the file. nginx-rtmp refuses more than
@@ -57,6 +58,12 @@ _OPTIONAL_CALLS: Final = frozenset(
         "set_playlist",  # of rtmpdump, for servers that want it
     }
 )
+# Some Flash players repeat FCSubscribe until they get its call, and only then play. Akamai's
+# ActionScript classes read the codes.
+_SUBSCRIPTIONS: Final = {
+    "FCSubscribe": ("onFCSubscribe", "NetStream.Play.Start", "Subscribed."),
+    "FCUnsubscribe": ("onFCUnsubscribe", "NetStream.Play.Stop", "Unsubscribed."),
+}
 # The status code of a refused stream command; all other commands get an _error.
 _STREAM_FAILURES: Final = {
     "play": "NetStream.Play.Failed",
@@ -64,8 +71,11 @@ _STREAM_FAILURES: Final = {
     "seek": "NetStream.Seek.Failed",
     "pause": "NetStream.Failed",
     "pauseRaw": "NetStream.Failed",
+    "receiveAudio": "NetStream.Failed",
+    "receiveVideo": "NetStream.Failed",
     "publish": "NetStream.Publish.BadName",
 }
+_STREAM_COMMANDS: Final = frozenset({*_STREAM_FAILURES, "closeStream"})
 _RESPONSES: Final = frozenset({"_result", "_error", "onStatus"})
 
 
@@ -80,6 +90,7 @@ class ServerConnectionStats(NamedTuple):
 @dataclass(slots=True)
 class _Stream:
     paused: bool = False
+    left_out: frozenset[int] = frozenset()  # media types that the client does not receive
 
 
 class ServerConnection:
@@ -369,7 +380,10 @@ class ServerConnection:
                 self._window_bytes = size_bytes
             case messages.PingRequest(time_ms):
                 self._send(messages.user_control(UserControlEvent.PING_RESPONSE, time_ms))
-            case messages.Unused():
+            case UseSharedObject() if self._state is State.CONNECTED:
+                self._send(shared_objects.refusal(message))
+                return events.Ignored("shared object")
+            case UseSharedObject() | messages.Unused():
                 pass
         return None
 
@@ -388,7 +402,7 @@ class ServerConnection:
                 return self._delete_stream(command)
             case "getStreamLength":
                 return self._get_stream_length(command)
-            case "play" | "play2" | "seek" | "pause" | "pauseRaw" | "closeStream" | "publish":
+            case name if name in _STREAM_COMMANDS:
                 return self._stream_command(command)
             case name if name in _OPTIONAL_CALLS:
                 return self._respond_to_optional_call(command)
@@ -447,6 +461,8 @@ class ServerConnection:
                 stream.paused = not stream.paused if flag is None else flag
                 time_ms = events.read_whole(command.argument(1))
                 return events.Pause(stream_id, stream.paused, time_ms)
+            case "receiveAudio" | "receiveVideo":
+                return self._receive_media(command, stream)
             case "closeStream":
                 stream.paused = False
                 return events.CloseStream(stream_id)
@@ -463,6 +479,15 @@ class ServerConnection:
             case _:
                 return self._refuse(command, "play needs a stream name.")
 
+    def _receive_media(self, command: Command, stream: _Stream) -> Event:
+        """A number is receiveVideo's frame rate in ActionScript 2; 0 means none."""
+        flag = events.read_flag(command.argument(0))
+        if flag is None:
+            return self._refuse(command, f"{command.name} needs true or false.")
+        kinds = {MessageType.AUDIO if command.name == "receiveAudio" else MessageType.VIDEO}
+        stream.left_out = stream.left_out - kinds if flag else stream.left_out | kinds
+        return events.Receive(command.stream_id, stream.left_out)
+
     def _play2(self, command: Command, stream: _Stream) -> Event:
         request = events.read_play2(command)
         if isinstance(request, str):
@@ -478,14 +503,10 @@ class ServerConnection:
         return request
 
     def _respond_to_optional_call(self, command: Command) -> Event:
-        if command.name == "FCSubscribe":
-            # Some Flash players repeat FCSubscribe until they get this, and only then play.
-            information = messages.status_information(
-                StatusLevel.STATUS,
-                "NetStream.Play.Start",
-                "Subscribed.",
-            )
-            self._send(messages.command(0, "onFCSubscribe", 0.0, None, information))
+        if command.name in _SUBSCRIPTIONS:
+            name, code, description = _SUBSCRIPTIONS[command.name]
+            information = messages.status_information(StatusLevel.STATUS, code, description)
+            self._send(messages.command(0, name, 0.0, None, information))
         self.call_result(command.transaction, None)
         if command.name == "checkBandwidth":
             return events.CheckBandwidth()

@@ -159,6 +159,14 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Receive:
+    """The message types that the stream does not receive, in later plays neither (§7.2.2.4)."""
+
+    stream_id: int
+    left_out: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class CloseStream:
     """Stop playing; the stream stays usable. ``is_stop``: the client expects Play.Stop."""
 
@@ -224,6 +232,7 @@ Event: TypeAlias = (
     | Play2
     | Seek
     | Pause
+    | Receive
     | CloseStream
     | DeleteStream
     | GetStreamLength

@@ -1,7 +1,7 @@
 """RTMP messages: RTMP 1.0 §5.4 (protocol control), §7.1 (types) and §7.1.7 (user control).
 
-Parses the messages that a playing client sends and builds those that this server sends. Audio,
-video and shared objects from a client are ``Unused``, since clients cannot publish here.
+Parses the messages that a playing client sends and builds those that this server sends. Audio
+and video from a client are ``Unused``, since clients cannot publish here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
-from streamedge.delivery.rtmp.protocol import amf0
+from streamedge.delivery.rtmp.protocol import amf0, shared_objects
 from streamedge.delivery.rtmp.protocol.amf_values import UNDEFINED, AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import (
     Message,
@@ -20,6 +20,7 @@ from streamedge.delivery.rtmp.protocol.chunks import (
     message_header,
 )
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
+from streamedge.delivery.rtmp.protocol.shared_objects import UseSharedObject
 from streamedge.spans import Span
 
 CONTROL_CHUNK_STREAM_ID: Final = 2
@@ -111,7 +112,13 @@ class Unused:
 
 
 Received: TypeAlias = (
-    Acknowledgement | WindowAcknowledgementSize | SetBufferLength | PingRequest | Command | Unused
+    Acknowledgement
+    | WindowAcknowledgementSize
+    | SetBufferLength
+    | PingRequest
+    | Command
+    | UseSharedObject
+    | Unused
 )
 
 
@@ -136,6 +143,9 @@ def parse(message: Message) -> Received:
             # The first byte is 0 if AMF0 follows; some clients omit it.
             payload = message.payload.removeprefix(b"\0")
             return _parse_command(message.type_id, message.stream_id, payload)
+        case MessageType.SHARED_OBJECT | MessageType.SHARED_OBJECT_AMF3:
+            request = shared_objects.parse_use(message.type_id, message.payload)
+            return request or Unused(message.type_id)
         case _:
             return Unused(message.type_id)
 

@@ -44,6 +44,7 @@ from streamedge.delivery.rtmp.protocol.events import (
     Ignored,
     Pause,
     Play,
+    Receive,
     Seek,
     Start,
 )
@@ -336,6 +337,9 @@ def test_play_false_closes_the_stream() -> None:
         ("play", (0.0,), 1, "NetStream.Play.Failed"),
         ("seek", (0.0,), 2, "NetStream.Seek.Failed"),
         ("pause", (True, 0.0), 2, "NetStream.Failed"),
+        ("receiveAudio", (False,), 2, "NetStream.Failed"),
+        ("receiveVideo", ("no",), 1, "NetStream.Failed"),
+        ("receiveVideo", (), 1, "NetStream.Failed"),
         ("publish", ("film", "live"), 1, "NetStream.Publish.BadName"),
     ],
 )
@@ -377,6 +381,27 @@ def test_pause_becomes_an_event(name: str) -> None:
     assert pause(UNDEFINED) == Pause(1, True, 0), "a play ends the pause"
 
 
+def test_receive_audio_and_video_become_events() -> None:
+    client = connected()
+
+    def receive(name: str, flag: AmfValue) -> frozenset[int]:
+        (event,) = client.call(name, flag, stream_id=1)
+        assert isinstance(event, Receive)
+        assert event.stream_id == 1
+        return event.left_out
+
+    assert receive("receiveAudio", False) == {8}
+    assert receive("receiveVideo", False) == {8, 9}
+    assert receive("receiveVideo", False) == {8, 9}
+    client.call("play", "next", stream_id=1)
+    assert receive("receiveAudio", 1.0) == {9}, "holds over plays"
+    assert receive("receiveVideo", True) == set()
+    assert receive("receiveVideo", 0.0) == {9}, "no frame a second"
+    client.call("deleteStream", 1.0)
+    client.call("createStream", transaction=3)
+    assert receive("receiveAudio", True) == set()
+
+
 def test_close_stream_keeps_the_stream() -> None:
     client = connected()
     assert client.call("closeStream", stream_id=1) == [CloseStream(1)]
@@ -392,7 +417,6 @@ def test_close_stream_keeps_the_stream() -> None:
         "releaseStream",
         "FCPublish",
         "FCUnpublish",
-        "FCUnsubscribe",
         "_checkbw",
         "set_playlist",
     ],
@@ -405,13 +429,20 @@ def test_optional_calls_get_a_result(name: str) -> None:
     assert client.answers() == []
 
 
-def test_fc_subscribe_gets_on_fc_subscribe() -> None:
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("FCSubscribe", "NetStream.Play.Start"), ("FCUnsubscribe", "NetStream.Play.Stop")],
+)
+def test_subscription_gets_a_call_and_a_result(name: str, code: str) -> None:
     client = connected()
-    client.call("FCSubscribe", "film")
-    ((_, values),) = client.answers()
-    assert values[0] == "onFCSubscribe"
+    assert client.call(name, "film", transaction=7) == [Ignored(name)]
+    (_, values), (_, result) = client.answers()
+    assert values[0] == f"on{name}"
     assert isinstance(values[3], dict)
-    assert values[3]["code"] == "NetStream.Play.Start"
+    assert values[3]["code"] == code
+    assert result == ["_result", 7.0, None, None]
+    client.call(name, "film")
+    assert len(client.answers()) == 1
 
 
 @pytest.mark.parametrize("name", ["getStreamLength", "no such\ncommand", ""])
@@ -583,6 +614,7 @@ commands = st.builds(
             "play",
             "pause",
             "seek",
+            "receiveVideo",
             "deleteStream",
             "publish",
             "FCSubscribe",

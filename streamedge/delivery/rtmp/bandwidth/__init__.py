@@ -1,0 +1,1 @@
+"""How fast a client receives: the rules of a check, and its calls."""
