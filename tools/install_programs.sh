@@ -26,6 +26,8 @@ command -v wrk >/dev/null || missing+=(wrk)
 command -v h2load >/dev/null || missing+=(nghttp2-client)
 command -v gst-launch-1.0 >/dev/null || missing+=(gstreamer1.0-tools)
 compgen -G "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so" >/dev/null || missing+=(gstreamer1.0-plugins-bad)
+command -v systemd-analyze >/dev/null || missing+=(systemd)
+command -v setpriv >/dev/null || missing+=(util-linux)
 
 if [ "${#missing[@]}" -gt 0 ]; then
   apt_install "${missing[@]}"

@@ -106,6 +106,11 @@ class Child:
             )
             self.signal(signal.SIGABRT)
 
+    def is_alive(self, heartbeats: Heartbeats) -> bool:
+        """Whether the process runs, and its event loop has run lately."""
+        has_beaten = bool(self.pid) and heartbeats.last_beat(self.index) > 0
+        return has_beaten and not self.watch.is_hung(is_draining=False)
+
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal if the process is running."""
         if self.pid:

@@ -51,6 +51,7 @@ from streamedge.process.listeners import (
     bind_listeners,
     with_bound_addresses,
 )
+from streamedge.process.notify import ServiceManager
 from streamedge.process.reload import ConfigReloader
 from streamedge.process.worker import DRAIN_S, WorkerContext, run_worker
 from streamedge.write_back.queue import prepare_write_queue
@@ -234,15 +235,21 @@ class Supervisor:
         children: Sequence[Child],
         reload: Callable[[], None],
         bound: Config,
+        manager: ServiceManager | None = None,
     ) -> None:
-        """``bound``: the config with the bound addresses in place of port 0."""
+        """``bound``: the config with the bound addresses in place of port 0.
+
+        ``manager``: the service manager; by default the one that started this process.
+        """
         self._log = log
         self._bound = bound
+        self._manager = ServiceManager(os.environ) if manager is None else manager
         self._shared = shared
         self._worker_status = shared.worker_status
         self._children = children
         self._reload = reload
         self._has_printed_banner = False
+        self._is_ready = False
         self._checked_s = time.monotonic()
 
     def run(self) -> None:
@@ -254,6 +261,7 @@ class Supervisor:
             if not self._has_printed_banner and self._worker_status.all_up:
                 self._has_printed_banner = True
                 self._print_banner()
+            self.notify_manager()
             siginfo = signal.sigtimedwait(SIGNALS, self.pause_s())
             self.check()
             if siginfo is None:
@@ -264,14 +272,17 @@ class Supervisor:
                 self._reopen_log()
             elif siginfo.si_signo == signal.SIGHUP:
                 self._reopen_log()
-                self._guard("reload", self._reload)
+                self._reload_config()
             else:
                 break
         self.stop()
 
     def pause_s(self) -> float:
         """Seconds until the next check or a child is due; short until all workers are up."""
-        pause_s = CHECK_INTERVAL_S if self._has_printed_banner else START_POLL_S
+        is_up = self._has_printed_banner and (self._is_ready or not self._manager.is_present)
+        pause_s = CHECK_INTERVAL_S if is_up else START_POLL_S
+        if self._manager.watchdog_interval_s is not None:
+            pause_s = min(pause_s, self._manager.watchdog_interval_s)
         if self._log.unwritten_bytes:
             pause_s = min(pause_s, LOG_RETRY_S)
         due = [child.due_s for child in self._children if child.due_s is not None]
@@ -307,6 +318,33 @@ class Supervisor:
             if child.pid:
                 child.check(self._shared.heartbeats, elapsed_s, self._log, is_draining=is_draining)
 
+    def _reload_config(self) -> None:
+        self._manager.reloading("reads the config file")
+        self._guard("reload", self._reload)
+        if self._is_ready:
+            self._manager.ready(self._status())
+
+    def notify_manager(self) -> None:
+        """Reports to the service manager that all processes are up; later, that they are alive."""
+        if not self._manager.is_present:
+            return
+        heartbeats = self._shared.heartbeats
+        if self._is_ready:
+            self._manager.status(self._status())
+        elif self._worker_status.all_up and all(
+            heartbeats.last_beat(child.index) for child in self._children
+        ):
+            self._is_ready = True
+            self._manager.ready(self._status())
+        alive = [child.is_worker for child in self._children if child.is_alive(heartbeats)]
+        if True in alive and False in alive:
+            self._manager.keep_alive(time.monotonic())
+
+    def _status(self) -> str:
+        """One line about the edge, for ``systemctl status``."""
+        status = self._worker_status
+        return f"{status.workers_up} of {len(status.workers)} workers serve"
+
     def record_end(self, child: Child, status: int, *, restart: bool) -> None:
         """Records and logs that a child has ended."""
         pid, code = child.pid, os.waitstatus_to_exitcode(status)
@@ -335,6 +373,7 @@ class Supervisor:
         """Ends the workers, then the control process; another signal aborts the drain."""
         self._log.event("edge_draining")
         self._log.flush()
+        self._manager.stopping("lets viewers finish")
         if self._shared.fleet is not None:
             self._shared.fleet.note_stopping()
         self._end([child for child in self._children if child.is_worker], DRAIN_S + 5.0)
@@ -359,6 +398,7 @@ class Supervisor:
                 for child in children:
                     child.signal(signal.SIGKILL)
             self.check(is_draining=True)
+            self._manager.keep_alive(time.monotonic())
             siginfo = signal.sigtimedwait(SIGNALS - {signal.SIGHUP}, CHECK_INTERVAL_S / 2)
             if siginfo is None:
                 self._log.flush()

@@ -22,7 +22,9 @@ from streamedge.ops.metrics import Counts, Gauge
 from streamedge.process import child as child_module
 from streamedge.process import supervisor as supervisor_module
 from streamedge.process.child import ABORT_TIMEOUT_S, EARLY_S, RESTART_BACKOFF_S, Child
+from streamedge.process.notify import ServiceManager
 from streamedge.process.supervisor import CHECK_INTERVAL_S, START_POLL_S, Supervisor
+from tests.support.process.service_manager import NotifySocket
 from tests.support.process.shared_memory import close_shared, make_shared
 
 KILLED = signal.SIGKILL  # a wait status: ended by this signal
@@ -242,6 +244,40 @@ def test_failed_fork_is_retried_later(
     monkeypatch.setattr(os, "fork", lambda: PID)
     supervisor.start(worker)
     assert (worker.pid, worker.due_s) == (PID, None)
+
+
+def test_watchdog_is_kept_alive_only_while_control_and_a_worker_are(
+    clock: Clock, shared: SharedState, worker: Child, tmp_path: Path
+) -> None:
+    manager = NotifySocket(tmp_path / "notify")
+    control = Child("control", 1, lambda: None, is_worker=False)
+    variables = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "1000000"}
+    log = open_log(shared.log_target, "supervisor")
+    supervisor = Supervisor(
+        log, shared, [worker, control], lambda: None, Config(), ServiceManager(variables)
+    )
+
+    def is_kept_alive() -> bool:
+        clock.now_s += 1
+        supervisor.notify_manager()
+        return {"WATCHDOG": "1"} in manager.take_waiting()
+
+    assert not is_kept_alive()
+    for child in (worker, control):
+        run_for(clock, child, 1.0)
+        assert not is_kept_alive()
+        shared.heartbeats.beat(child.index)
+        supervisor.check()
+    assert is_kept_alive()
+    control.pid = 0  # it has ended, and is due to be started again
+    assert not is_kept_alive()
+    control.pid = PID
+    assert is_kept_alive()
+    pass_time(supervisor, clock, HUNG_S + 1)
+    assert not is_kept_alive()
+    control.close()
+    manager.close()
+    log.close()
 
 
 def _fail() -> None:

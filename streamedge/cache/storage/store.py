@@ -72,7 +72,7 @@ def prepare_folder(root: Path) -> list[str]:
     for leftover in (root / "new").iterdir():
         with contextlib.suppress(IsADirectoryError, FileNotFoundError):
             leftover.unlink()
-    boot_id = BOOT_ID_FILE.read_text().strip()
+    boot_id = _boot_id()
     try:
         last = read_era(root)
     except FileNotFoundError:
@@ -80,7 +80,8 @@ def prepare_folder(root: Path) -> list[str]:
     if last is None:
         repairs.append("era was damaged: each chunk is checked before it is used")
         last = Era(unused_era(), is_clean=False, boot_id="")
-    is_unsure = last.boot_id != boot_id and not last.is_clean
+    is_same_boot = boot_id != "" and last.boot_id == boot_id
+    is_unsure = not is_same_boot and not last.is_clean
     number = last.number
     if is_unsure or not is_changes_file_whole(root):
         # Data in the page cache may be lost when power fails, so each chunk is checked.
@@ -97,6 +98,14 @@ def prepare_folder(root: Path) -> list[str]:
         repairs.append(repaired)
     (root / "locks").touch(mode=0o600)
     return repairs
+
+
+def _boot_id() -> str:
+    """The kernel's name for this boot; "" in a sandbox that hides it (ProcSubset=pid)."""
+    try:
+        return BOOT_ID_FILE.read_text().strip()
+    except OSError:
+        return ""
 
 
 def close_folder(root: Path) -> None:

@@ -88,6 +88,20 @@ def test_era_ends_only_with_an_unclean_boot(
     assert start("five") == era + 2
 
 
+def test_hidden_boot_id_never_proves_that_the_boot_is_the_same(
+    tmp_path: Path, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "another"
+    monkeypatch.setattr(store_module, "BOOT_ID_FILE", tmp_path / "hidden")
+    prepare_folder(root)
+    era = make_store(root=root).era
+    prepare_folder(root)
+    assert make_store(root=root).era == era + 1  # power may have failed
+    close_folder(root)
+    prepare_folder(root)
+    assert make_store(root=root).era == era + 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"era": 3}', bytes(100)])
 def test_damaged_era_starts_a_new_era(
     tmp_path: Path, boot: Callable[[str], None], damage: bytes

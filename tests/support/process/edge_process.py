@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,8 @@ def run_edge(
     prelude: str = "",
     certificate: Pair | None = None,
     host: str = "127.0.0.1",
+    environment: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> Iterator[EdgeProcess]:
     """Runs an edge with a config in TOML.
 
@@ -158,6 +160,7 @@ def run_edge(
     ``edge``, ``listen`` and ``limits`` are lines for those tables. ``ports`` are for HTTP, RTMP and
     HTTPS; free ones by default. ``host``: what viewers connect to. ``certificate``: it also listens
     for HTTPS. ``prelude`` is Python that every process of the edge runs first, to force a fault.
+    ``environment``: further variables. ``before``: a program with arguments that runs the command.
     """
     admin_port, *free = free_ports(4)
     http_port, rtmp_port, https_port = [*ports, *free[len(ports) :]]
@@ -187,7 +190,12 @@ def run_edge(
         run += "from streamedge.cli.main import main\nmain()\n"
         command[1:3] = ["-c", run]
     with open(folder / "stderr", "ab") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+        process = subprocess.Popen(
+            [*before, *command],
+            stderr=stderr,
+            start_new_session=True,
+            env={**os.environ, **(environment or {})},
+        )
     running = EdgeProcess(
         folder, http_port, rtmp_port, admin_port, process, workers, https_port, host
     )
