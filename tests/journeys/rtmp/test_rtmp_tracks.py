@@ -117,7 +117,9 @@ async def test_ffmpeg_plays_the_default_or_chosen_audio(
 ) -> None:
     result = await ffmpeg(edge.rtmp(name), exe=exe)
     assert result.code == 0, result.stderr
-    video, *audio = digests(multitrack_film())
+    # Each film is encoded apart, and two encodings of the same pictures may differ.
+    source = edge.folder.parent / "films" / name.partition("?")[0]
+    video, *audio = digests(source.read_bytes())
     played = packets(result.output)
     assert {kind: [packet.digest for packet in stream] for kind, stream in played.items()} == {
         "video": video,
