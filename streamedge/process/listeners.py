@@ -7,14 +7,13 @@ worker are served by its successor.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from streamedge.config.schema.config import Config, ListenConfig
-from streamedge.delivery.rtmp.tunnel.peers import bind_tunnel_listeners
+from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers, bind_tunnel_peers
 
 BACKLOG = 4096
 
@@ -31,8 +30,8 @@ class WorkerListeners:
     fleet: tuple[socket.socket, ...] = ()
     rtmps: tuple[socket.socket, ...] = ()
     mixed: tuple[socket.socket, ...] = ()
-    tunnel: socket.socket | None = field(default=None, kw_only=True)
-    """For the other workers, with mixed addresses."""
+    tunnel: TunnelPeers | None = field(default=None, kw_only=True)
+    """How the workers reach each other, with mixed addresses."""
 
 
 def bind_listeners(
@@ -56,7 +55,7 @@ def bind_listeners(
     listeners = [first, *others]
     if not mixed:
         return listeners
-    tunnels = bind_tunnel_listeners(f"streamedge-tunnel-{os.getpid()}", workers)
+    tunnels = bind_tunnel_peers(workers)
     return [replace(each, tunnel=tunnel) for each, tunnel in zip(listeners, tunnels, strict=True)]
 
 

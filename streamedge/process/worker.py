@@ -33,7 +33,6 @@ from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import apply_invalidations
 from streamedge.coordination.shared_state import SharedState
-from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -158,7 +157,7 @@ async def _serve_viewers(
         context.countries,
         end,
         nearest,
-        _tunnel_peers(context),
+        context.listeners.tunnel,
     )
     traffic.subscribe(rtmp.direct)
     mixed = await _start_media(context, config, web, rtmp, log, counts, end)
@@ -208,11 +207,6 @@ async def _serve_viewers(
     await _close(cache, applier, peers, writes, write_queue)
     counts.flush()
     log.event("worker_down")
-
-
-def _tunnel_peers(context: WorkerContext) -> TunnelPeers | None:
-    listener = context.listeners.tunnel
-    return None if listener is None else TunnelPeers(context.number, listener)
 
 
 async def _start_media(

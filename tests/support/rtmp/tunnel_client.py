@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,10 @@ class HttpConnection:
 
     def send_raw(self, data: bytes) -> None:
         self._writer.write(data)
+
+    def send_end(self) -> None:
+        """Sends no more; the connection can still receive."""
+        self._writer.write_eof()
 
     async def receive(self) -> tuple[int, bytes]:
         """The status and the body of the next response."""
@@ -58,6 +63,20 @@ class HttpConnection:
 
     def close(self) -> None:
         self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def open_unix_connection(address: bytes) -> AsyncIterator[HttpConnection]:
+    """A connection to a worker, as another worker makes it."""
+    connected = socket.socket(socket.AF_UNIX)
+    connected.setblocking(False)
+    connected.connect(address)
+    connection = HttpConnection(*await asyncio.open_unix_connection(sock=connected))
+    try:
+        yield connection
+    finally:
+        connection.close()
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -11,14 +11,18 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
 
 import httptools
 
+from streamedge.cache.open_object import Failure
 from streamedge.delivery.net.accept import OnClose, Peer
+from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.tls import TlsConnection
+from streamedge.delivery.rtmp.tunnel.exchange import Exchange
+from streamedge.delivery.rtmp.tunnel.response_body import FilePart, ResponseBody
 from streamedge.delivery.rtmp.tunnel.rules import TunnelRequest, parse_target
-from streamedge.delivery.rtmp.tunnel.session import Respond
+from streamedge.spans import Span
 
 TARGET_BYTES_MAX = 256
 HEAD_BYTES_MAX = 8 << 10
@@ -26,6 +30,8 @@ BODY_BYTES_MAX = 256 << 10
 UNANSWERED_MAX = 16  # requests of one connection
 HEAD_S = 10.0  # from the first byte of a request to its last
 IDLE_S = 60.0  # without a request
+STALL_S = 30.0  # in which the client reads nothing of a response
+QUEUED_BYTES_MAX = 256 << 10  # in memory, of responses that the client does not read
 
 _NOT_FOUND = (
     b"HTTP/1.1 404 Not Found\r\nContent-Type: application/x-fcs\r\nContent-Length: 1\r\n"
@@ -33,83 +39,58 @@ _NOT_FOUND = (
 )
 
 
-def encode_response(body: bytes | None) -> bytes:
-    """A response; None: 404."""
+def encode_response(body: ResponseBody | None) -> list[bytes | tuple[FilePart, Span]]:
+    """The parts of a response, for a sender. None: 404."""
     if body is None:
-        return _NOT_FOUND
-    return (
+        return [_NOT_FOUND]
+    head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-fcs\r\nCache-Control: no-cache\r\n"
-        b"Content-Length: %d\r\nConnection: keep-alive\r\n\r\n" % len(body)
-    ) + body
+        b"Content-Length: %d\r\nConnection: keep-alive\r\n\r\n" % body.size_bytes
+    )
+    return body.sent_parts(head)
 
 
-class TunnelService(Protocol):
-    """The sessions of this worker, and the way to those of others."""
+@dataclass(frozen=True, slots=True)
+class ConnectionCallbacks:
+    """``serve`` responds to a request, now or later; None is none of RTMPT's. ``ended``: the
+    connection has ended.
+    """
 
-    def serve(
-        self,
-        request: TunnelRequest | None,
-        body: bytes,
-        respond: Respond,
-        client: TunnelClient,
-    ) -> None:
-        """Responds to a request, now or later. ``request``: None if it is none of RTMPT's."""
-        ...
-
-    def ended(self, connection: TunnelConnection) -> None:
-        """The connection has ended."""
-        ...
-
-
-class TunnelClient(Protocol):
-    """The client of a request."""
-
-    @property
-    def peer(self) -> Peer: ...
-
-    @property
-    def is_secure(self) -> bool: ...
-
-    @property
-    def forwarded_for(self) -> str:
-        """X-Forwarded-For of the request, all lines joined by commas; "" without."""
-        ...
-
-
-class _Pending:
-    """A request whose response is not sent yet."""
-
-    __slots__ = ("response",)
-
-    def __init__(self) -> None:
-        self.response: bytes | None = None
+    serve: Callable[[TunnelRequest | None, bytes, Exchange, TunnelConnection], None]
+    ended: Callable[[TunnelConnection], None]
 
 
 class TunnelConnection(asyncio.Protocol):
-    """A client's connection, from its first byte."""
+    """A connection, from its first byte. ``is_peer``: another worker's, not a client's."""
 
     def __init__(
         self,
-        service: TunnelService,
+        callbacks: ConnectionCallbacks,
         loop: asyncio.AbstractEventLoop,
         peer: Peer,
         on_close: OnClose,
+        *,
+        is_peer: bool = False,
     ) -> None:
         self.peer = peer
+        self.is_peer = is_peer
         self.is_secure = False
         self.forwarded_for = ""
-        self._service = service
+        """X-Forwarded-For of the latest request, all lines joined by commas; "" without."""
+        self._callbacks = callbacks
         self._loop = loop
         self._on_close = on_close
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
+        self._sender: Sender  # from ``connection_made`` on, the first call that asyncio makes
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._body = bytearray()
         self._head_bytes = 0
-        self._is_post = False
-        self._pending: deque[_Pending] = deque()
-        self._is_paused = False
+        self._pending: deque[Exchange] = deque()  # in the order of the requests
+        self._sending: deque[Exchange] = deque()
+        self._is_reading = True
+        self._has_ended = False  # no further requests come, or are served
         self._active_s = loop.time()
         self._began_s: float | None = None  # the request that is incomplete
 
@@ -119,6 +100,7 @@ class TunnelConnection(asyncio.Protocol):
         self._transport = transport
         self.is_secure = isinstance(transport, TlsConnection)
         self._socket = transport.get_extra_info("socket")
+        self._sender = Sender(transport, self._loop, self._sent, self._failed)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -132,21 +114,18 @@ class TunnelConnection(asyncio.Protocol):
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def eof_received(self) -> bool:
-        return False
-
-    def pause_writing(self) -> None:
-        self._is_paused = True
-        self._pause_or_resume()
-
-    def resume_writing(self) -> None:
-        self._is_paused = False
-        self._pause_or_resume()
+        """The client sends no more, but may still read: it gets its responses."""
+        self._has_ended = True
+        return bool(self._pending or self._sending)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._pending.clear()
+        self._sender.close()
+        for exchanges in (self._sending, self._pending):
+            while exchanges:
+                exchanges.popleft().finish(is_sent=False)
         self._on_close()
-        self._service.ended(self)
+        self._callbacks.ended(self)
 
     # Called by the parser
 
@@ -172,20 +151,23 @@ class TunnelConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._active_s, self._began_s = self._loop.time(), None
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._has_ended or self._transport.is_closing():
             return
         request = parse_target(self._target) if self._parser.get_method() == b"POST" else None
-        pending = _Pending()
-        self._pending.append(pending)
+        exchange = Exchange(self._send)
+        self._pending.append(exchange)
         self._pause_or_resume()
-        self._service.serve(request, bytes(self._body), self._responder(pending), self)
+        self._callbacks.serve(request, bytes(self._body), exchange, self)
 
-    # Called by the service
+    # Called by the server
 
     def sweep(self, now_s: float) -> None:
-        """Closes a connection without requests, or with one that does not come to its end."""
+        """Closes a connection whose client sends or reads too slowly, or sends no requests."""
+        blocked_since_s = self._sender.blocked_since_s
         is_slow = self._began_s is not None and now_s - self._began_s > HEAD_S
-        if is_slow or (not self._pending and now_s - self._active_s > IDLE_S):
+        is_stalled = blocked_since_s is not None and now_s - blocked_since_s > STALL_S
+        is_idle = not (self._pending or self._sending) and now_s - self._active_s > IDLE_S
+        if is_slow or is_stalled or is_idle:
             self.abort()
 
     def abort(self) -> None:
@@ -194,35 +176,48 @@ class TunnelConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Closes the connection behind its responses."""
-        if self._transport is not None:
+        """Closes the connection behind the responses that are due."""
+        self._has_ended = True
+        if self._transport is not None and not self._sending:
             self._transport.close()
-
-    def _responder(self, pending: _Pending) -> Respond:
-        def respond(body: bytes | None) -> None:
-            if pending.response is None:
-                pending.response = encode_response(body)
-                self._send()
-
-        return respond
 
     def _send(self) -> None:
         """Sends the responses that are due, in the order of their requests."""
-        while self._pending and (response := self._pending[0].response) is not None:
-            self._pending.popleft()
-            self._active_s = self._loop.time()
-            if self._transport is not None:
-                self._transport.write(response)
+        if self._transport is None:
+            return
+        while self._pending and self._pending[0].is_answered:
+            exchange = self._pending.popleft()
+            self._sending.append(exchange)
+            self._sender.push(*encode_response(exchange.body))
         self._pause_or_resume()
 
+    def _sent(self) -> None:
+        """The kernel has all responses."""
+        self._active_s = self._loop.time()
+        while self._sending:
+            self._sending.popleft().finish(is_sent=True)
+        if self._has_ended and not self._pending:
+            self.close()
+        else:
+            self._pause_or_resume()
+
+    def _failed(self, _cause: Failure | None) -> None:
+        self.abort()
+
     def _pause_or_resume(self) -> None:
-        """Reads no further requests while many wait, or while the client reads no responses."""
+        """Reads no further requests while many wait, or many bytes of responses."""
         if self._transport is None or self._transport.is_closing():
             return
-        if self._is_paused or len(self._pending) >= UNANSWERED_MAX:
-            self._transport.pause_reading()
-        elif not self._transport.is_reading():
-            self._transport.resume_reading()
+        unanswered = len(self._pending) + len(self._sending)
+        is_full = unanswered >= UNANSWERED_MAX or (
+            bool(self._sending) and self._sender.queued_bytes > QUEUED_BYTES_MAX
+        )
+        if is_full is self._is_reading:
+            self._is_reading = not is_full
+            if is_full:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def _check(self, is_allowed: bool) -> None:
         """Raises ValueError at a limit; httptools passes it on as HttpParserCallbackError."""
@@ -237,16 +232,16 @@ class TunnelLink(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._queued: list[bytes] = []
-        self._responds: deque[Respond] = deque()
+        self._exchanges: deque[Exchange] = deque()
         self._body = bytearray()
         self._parser = httptools.HttpResponseParser(self)
 
-    def forward(self, request: TunnelRequest, body: bytes, respond: Respond) -> None:
-        """Sends a request; ``respond`` gets the other worker's response, or 404 if it is gone."""
+    def forward(self, request: TunnelRequest, body: bytes, exchange: Exchange) -> None:
+        """Sends a request; ``exchange`` gets the other worker's response, or 404 if it is gone."""
         number = "" if request.number is None else f"/{request.number}"
         target = f"/{request.kind.value.decode()}/{request.session}{number}"
         head = f"POST {target} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        self._responds.append(respond)
+        self._exchanges.append(exchange)
         if self._transport is None:
             self._queued.append(head + body)
         else:
@@ -254,9 +249,8 @@ class TunnelLink(asyncio.Protocol):
 
     def fail(self) -> None:
         """The other worker cannot be reached: all requests get 404."""
-        responds, self._responds = self._responds, deque()
-        for respond in responds:
-            respond(None)
+        while self._exchanges:
+            self._exchanges.popleft().respond(None)
         self._on_lost()
 
     def close(self) -> None:
@@ -286,5 +280,5 @@ class TunnelLink(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         is_found = self._parser.get_status_code() == 200
-        if self._responds:
-            self._responds.popleft()(bytes(self._body) if is_found else None)
+        if self._exchanges:
+            self._exchanges.popleft().respond(ResponseBody(self._body) if is_found else None)

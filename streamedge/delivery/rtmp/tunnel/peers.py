@@ -1,33 +1,69 @@
-"""How the workers of an edge reach each other for requests of tunnels: over Unix sockets."""
+"""How the workers of an edge reach each other for requests of tunnels: over Unix sockets.
+
+Each worker listens on an abstract address that the kernel chooses, so that no other process can
+have taken it before. The sockets are bound before the workers are forked, so each worker knows all
+addresses. Any process of the machine can connect to such an address: both ends check by
+SO_PEERCRED that the other one has the same user.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 LINKS_BACKLOG = 128
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred, unix(7): process, user and group."""
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelPeers:
-    """How the workers of an edge reach each other. ``listener``: this worker's own socket."""
+    """How a worker reaches the others. ``listener``: its own socket; ``addresses``: of all."""
 
     worker: int
     listener: socket.socket
-
-    def address_of(self, worker: int) -> bytes:
-        """The abstract address of a worker's socket."""
-        own: bytes = self.listener.getsockname()
-        return own.rpartition(b"-")[0] + b"-%d" % worker
+    addresses: tuple[bytes, ...]
 
 
-def bind_tunnel_listeners(name: str, workers: int) -> list[socket.socket]:
-    """Binds each worker's socket for the others. ``name``: unique on this machine."""
+def bind_tunnel_peers(workers: int) -> list[TunnelPeers]:
+    """Binds a socket for each worker, on which it accepts requests from the others."""
     listeners = []
-    for worker in range(workers):
+    for _worker in range(workers):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
-        listener.bind(f"\0{name}-{worker}".encode())
+        listener.bind(b"")  # the kernel chooses an abstract address
         listener.listen(LINKS_BACKLOG)
         listeners.append(listener)
-    return listeners
+    addresses = tuple(listener.getsockname() for listener in listeners)
+    return [TunnelPeers(worker, each, addresses) for worker, each in enumerate(listeners)]
+
+
+def is_own_user(connected: socket.socket) -> bool:
+    """Whether a process of the edge's user has made the other end of a Unix socket."""
+    option = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _process, user, _group = _CREDENTIALS.unpack(option)
+    return bool(user == os.geteuid())
+
+
+class PeerConnections(asyncio.Protocol):
+    """The first protocol of a connection from another worker: closes those of other users."""
+
+    def __init__(
+        self,
+        connect: Callable[[], asyncio.Protocol],
+        is_allowed: Callable[[socket.socket], bool] = is_own_user,
+    ) -> None:
+        self._connect = connect
+        self._is_allowed = is_allowed
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if not self._is_allowed(transport.get_extra_info("socket")):
+            transport.abort()
+            return
+        protocol = self._connect()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)

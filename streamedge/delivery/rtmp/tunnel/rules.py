@@ -2,7 +2,7 @@
 
 A client opens a session with ``POST /open/1`` and gets its id. Then it sends RTMP bytes with
 ``POST /send/ID/N`` and asks for more with ``POST /idle/ID/N``; ``POST /close/ID/N`` ends the
-session. N counts the requests, from 0 or 1. Each response is one byte, the poll byte, and then RTMP
+session. N counts the requests, from 0. Each response is one byte, the poll byte, and then RTMP
 bytes (Bauch, SPEC-RTMPT). Requests of one session may come over several connections, so they may
 arrive in another order, or twice.
 """
@@ -10,14 +10,11 @@ arrive in another order, or twice.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 AHEAD_MAX = 8
 """Requests that may wait for an earlier one."""
-
-REPEATED_BYTES_MAX = 64 << 10
-"""A response up to this size is kept, for a client that has not received it."""
 
 NUMBER_DIGITS_MAX = 10
 EMPTY_PER_STEP = 10
@@ -65,42 +62,29 @@ class Order(Enum):
 
     SERVE = "serve"
     WAIT = "wait"  # for an earlier one
-    REPEAT = "repeat"  # the response to the latest request, once more
-    REFUSE = "refuse"  # too old, too far ahead, or its response is not kept
+    REPEAT = "repeat"  # the latest request, once more
+    REFUSE = "refuse"  # too old, or too far ahead
 
 
 @dataclass(slots=True)
 class RequestOrder:
-    """The numbers of a session's requests, and the latest response."""
+    """The numbers of a session's requests. ``latest``: the one served last; -1 before the first."""
 
-    latest: int | None = None
-    response: bytes | None = field(default=None, repr=False)
-    """To ``latest``; None until it is sent, and where it is too long to be kept."""
+    latest: int = -1
 
     def decide(self, number: int | None) -> Order:
-        """What happens with a request that arrives now."""
+        """What happens with a request that arrives now. None: a close, as it arrives."""
         latest = self.latest
-        if number is None:  # a close, in the order of its arrival
-            return Order.SERVE
-        if latest is None:
-            return (
-                Order.SERVE if number <= 1 else Order.WAIT if number <= AHEAD_MAX else Order.REFUSE
-            )
-        if number == latest + 1:
+        if number is None or number == latest + 1:
             return Order.SERVE
         if number == latest:
-            return Order.REFUSE if self.response is None else Order.REPEAT
+            return Order.REPEAT
         return Order.WAIT if latest < number <= latest + AHEAD_MAX else Order.REFUSE
 
     def begin(self, number: int | None) -> None:
         """The request is served from now on."""
         if number is not None:
             self.latest = number
-        self.response = None
-
-    def answered(self, response: bytes) -> None:
-        """The latest request got its response."""
-        self.response = response if len(response) <= REPEATED_BYTES_MAX else None
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 The id of a session begins with the number of its worker. A request that arrives at another worker
 is forwarded to it over a Unix socket, where each worker listens for the others with the same
-protocol; so TLS and connections that carry several sessions work alike. Nothing is trusted there
-but the session's id, which has 128 random bits.
+protocol; so TLS and connections that carry several sessions work alike. A session's id has 128
+random bits.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from streamedge.access.client_address import IpNetwork, forwarded_address, is_trusted
 from streamedge.delivery.net.accept import Connect, OnClose, Peer
 from streamedge.delivery.rtmp.tunnel.connection import (
-    TunnelClient,
+    ConnectionCallbacks,
     TunnelConnection,
     TunnelLink,
 )
-from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
+from streamedge.delivery.rtmp.tunnel.exchange import Exchange
+from streamedge.delivery.rtmp.tunnel.peers import PeerConnections, TunnelPeers, is_own_user
+from streamedge.delivery.rtmp.tunnel.response_body import ResponseBody
 from streamedge.delivery.rtmp.tunnel.rules import Kind, TunnelRequest
-from streamedge.delivery.rtmp.tunnel.session import Respond, Tunnel
+from streamedge.delivery.rtmp.tunnel.session import Tunnel
 
 WORKER_DIGITS = 2
 RANDOM_BYTES = 16
@@ -45,6 +47,7 @@ class TunnelServer:
         self._peers = peers
         self._worker = 0 if peers is None else peers.worker
         self._loop = asyncio.get_running_loop()
+        self._callbacks = ConnectionCallbacks(self._serve, self._ended)
         self._tunnels: dict[str, Tunnel] = {}
         self._connections: set[TunnelConnection] = set()
         self._links: dict[tuple[TunnelConnection, int], TunnelLink] = {}
@@ -54,13 +57,21 @@ class TunnelServer:
     async def start(self) -> None:
         """Starts to accept the requests of other workers."""
         if self._peers is not None:
+            accepted = PeerConnections(self._connect_peer)
             self._server = await self._loop.create_unix_server(
-                lambda: self.connect(Peer("", 0), _nothing), sock=self._peers.listener
+                lambda: accepted, sock=self._peers.listener
             )
 
     def connect(self, peer: Peer, on_close: OnClose) -> TunnelConnection:
         """The protocol of a connection that carries requests of tunnels."""
-        connection = TunnelConnection(self, self._loop, peer, on_close)
+        connection = TunnelConnection(self._callbacks, self._loop, peer, on_close)
+        self._connections.add(connection)
+        return connection
+
+    def _connect_peer(self) -> TunnelConnection:
+        connection = TunnelConnection(
+            self._callbacks, self._loop, Peer("", 0), _nothing, is_peer=True
+        )
         self._connections.add(connection)
         return connection
 
@@ -89,71 +100,68 @@ class TunnelServer:
         for task in self._tasks:
             task.cancel()
 
-    # TunnelService
-
-    def serve(
+    def _serve(
         self,
         request: TunnelRequest | None,
         body: bytes,
-        respond: Respond,
-        client: TunnelClient,
+        exchange: Exchange,
+        connection: TunnelConnection,
     ) -> None:
-        if request is None:
-            respond(None)
+        tunnel = None if request is None else self._tunnels.get(request.session)
+        if request is not None and tunnel is not None:
+            tunnel.serve(request, body, exchange)
+        elif request is None or connection.is_peer:
+            exchange.respond(None)
         elif request.kind is Kind.OPEN:
-            self._open(respond, client)
-        elif (worker := _worker_of(request.session)) not in {self._worker, None}:
-            self._forward(worker, request, body, respond, client)
+            self._open(exchange, connection)
         else:
-            tunnel = self._tunnels.get(request.session)
-            if tunnel is None:
-                respond(None)
-            else:
-                tunnel.serve(request, body, respond)
+            self._forward(request, body, exchange, connection)
 
-    def ended(self, connection: TunnelConnection) -> None:
+    def _ended(self, connection: TunnelConnection) -> None:
         self._connections.discard(connection)
         for key in [key for key in self._links if key[0] is connection]:
             self._links.pop(key).close()
 
-    def _open(self, respond: Respond, client: TunnelClient) -> None:
+    def _open(self, exchange: Exchange, connection: TunnelConnection) -> None:
         if len(self._tunnels) >= self.sessions_max:
-            respond(None)
+            exchange.respond(None)
             return
-        peer = client.peer
-        if client.forwarded_for and is_trusted(peer.address, self._proxies):
-            address = forwarded_address(client.forwarded_for, self._proxies)
+        peer = connection.peer
+        if connection.forwarded_for and is_trusted(peer.address, self._proxies):
+            address = forwarded_address(connection.forwarded_for, self._proxies)
             peer = Peer(address, 0) if address else peer
         session_id = f"{self._worker:0{WORKER_DIGITS}x}{secrets.token_hex(RANDOM_BYTES)}"
         tunnel = Tunnel(
-            session_id, peer, self._loop, self._ended_session, is_secure=client.is_secure
+            session_id, peer, self._loop, self._ended_session, is_secure=connection.is_secure
         )
         self._tunnels[session_id] = tunnel
         tunnel.start(self._connect_session(peer, _nothing))
-        respond(f"{session_id}\n".encode())
+        exchange.respond(ResponseBody(f"{session_id}\n".encode()))
 
     def _ended_session(self, tunnel: Tunnel) -> None:
         self._tunnels.pop(tunnel.id, None)
 
     def _forward(
         self,
-        worker: int | None,
         request: TunnelRequest,
         body: bytes,
-        respond: Respond,
-        client: TunnelClient,
+        exchange: Exchange,
+        connection: TunnelConnection,
     ) -> None:
-        if self._peers is None or worker is None or not isinstance(client, TunnelConnection):
-            respond(None)
+        """Sends a request to the worker that has its session."""
+        worker = _worker_of(request.session)
+        addresses = () if self._peers is None else self._peers.addresses
+        if worker is None or worker == self._worker or worker >= len(addresses):
+            exchange.respond(None)
             return
-        key = client, worker
+        key = connection, worker
         link = self._links.get(key)
         if link is None:
             link = self._links[key] = TunnelLink(lambda: self._lose_link(key))
-            task = self._loop.create_task(self._connect_link(link, self._peers.address_of(worker)))
+            task = self._loop.create_task(self._connect_link(link, addresses[worker]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        link.forward(request, body, respond)
+        link.forward(request, body, exchange)
 
     def _lose_link(self, key: tuple[TunnelConnection, int]) -> None:
         self._links.pop(key, None)
@@ -163,6 +171,8 @@ class TunnelServer:
         connected.setblocking(False)
         try:
             connected.connect(address)
+            if not is_own_user(connected):
+                raise PermissionError("the socket of a worker is another user's")
             await self._loop.create_unix_connection(lambda: link, sock=connected)
         except OSError:
             connected.close()

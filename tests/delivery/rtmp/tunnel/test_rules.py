@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.rtmp.tunnel.rules import (
     AHEAD_MAX,
-    REPEATED_BYTES_MAX,
     Kind,
     Order,
     Poll,
@@ -46,43 +45,40 @@ def test_any_target_is_a_request_or_none(target: bytes) -> None:
     assert request is None or request.kind is Kind.OPEN or request.session
 
 
-@given(
-    st.integers(0, 1),
-    st.lists(st.tuples(st.integers(-4, 12), st.integers(0, 2 * REPEATED_BYTES_MAX)), max_size=60),
-)
-def test_every_number_is_served_once_and_in_order(
-    first: int, arrivals: list[tuple[int, int]]
-) -> None:
+@given(st.lists(st.integers(-4, AHEAD_MAX + 2), max_size=60))
+def test_every_number_is_served_once_and_in_order(offsets: list[int]) -> None:
     order, served, waiting = RequestOrder(), list[int](), set[int]()
-    for offset, size in arrivals:
-        number = max(0, (served[-1] if served else first) + offset)
+    for offset in offsets:
+        number = max(0, order.latest + offset)
         decision = order.decide(number)
         if decision is Order.WAIT:
             waiting.add(number)
         elif decision is Order.REPEAT:
             assert number == served[-1]
-        elif decision is Order.SERVE:
-            order.begin(number)
-            served.append(number)
-            order.answered(bytes(size))
-            while order.decide(following := served[-1] + 1) is Order.SERVE and (
-                following in waiting
-            ):
+        elif decision is Order.REFUSE:
+            assert number < order.latest or number > order.latest + AHEAD_MAX
+        else:
+            waiting.add(number)
+            while (following := order.latest + 1) in waiting:
                 waiting.discard(following)
+                assert order.decide(following) is Order.SERVE
                 order.begin(following)
                 served.append(following)
-                order.answered(b"\1")
-        assert len(waiting) <= AHEAD_MAX + 1
-        assert order.response is None or len(order.response) <= REPEATED_BYTES_MAX
-    assert served == list(range(served[0], served[0] + len(served))) if served else True
-    assert not served or served[0] <= 1
+        assert len(waiting) < AHEAD_MAX
+    assert served == list(range(len(served)))
+
+
+def test_first_request_has_number_0() -> None:
+    order = RequestOrder()
+    assert order.decide(1) is Order.WAIT
+    assert order.decide(AHEAD_MAX) is Order.REFUSE
+    assert order.decide(0) is Order.SERVE
 
 
 def test_old_and_far_requests_are_refused() -> None:
     order = RequestOrder()
     for number in range(5):
         order.begin(number)
-        order.answered(b"\1")
     decisions = {number: order.decide(number) for number in (3, 4, 5, 6, 4 + AHEAD_MAX, 13)}
     assert decisions == {
         3: Order.REFUSE,
@@ -92,15 +88,14 @@ def test_old_and_far_requests_are_refused() -> None:
         4 + AHEAD_MAX: Order.WAIT,
         13: Order.REFUSE,
     }
-    assert RequestOrder().decide(AHEAD_MAX + 1) is Order.REFUSE
 
 
-def test_request_is_refused_while_its_response_is_not_sent() -> None:
+def test_close_without_a_number_is_served_as_it_arrives() -> None:
     order = RequestOrder()
-    order.begin(0)
-    assert order.decide(0) is Order.REFUSE
-    order.answered(bytes(REPEATED_BYTES_MAX + 1))
-    assert order.decide(0) is Order.REFUSE
+    order.begin(3)
+    assert order.decide(None) is Order.SERVE
+    order.begin(None)
+    assert order.latest == 3
 
 
 def test_poll_byte_grows_after_ten_responses_without_data() -> None:

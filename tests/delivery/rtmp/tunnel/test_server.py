@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.writers import writer_to
 from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, IDLE_S
-from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers, bind_tunnel_listeners
+from streamedge.delivery.rtmp.tunnel.peers import bind_tunnel_peers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.rtmp.tunnel.session import (
-    BUFFER_BYTES_MAX,
+    REPEATED_BYTES_MAX,
     RESPONSE_BYTES_MAX,
     SILENCE_S,
     WAIT_S,
     TunnelTransport,
 )
 from tests.support.event_loop import until
-from tests.support.rtmp.tunnel_client import HttpConnection, open_connection
+from tests.support.rtmp.tunnel_client import HttpConnection, open_connection, open_unix_connection
 
 
 class Echo(asyncio.Protocol):
@@ -58,6 +58,7 @@ class Tunnels:
         self.servers: list[TunnelServer] = []
         self.ports: list[int] = []
         self.sessions: list[Echo] = []
+        self.addresses: tuple[bytes, ...] = ()  # for other workers
 
 
 @asynccontextmanager
@@ -69,10 +70,9 @@ async def tunnels(workers: int = 1, *, sessions_max: int = 8) -> AsyncIterator[T
         return running.sessions[-1]
 
     loop = asyncio.get_running_loop()
-    listeners = bind_tunnel_listeners(f"streamedge-test-{os.getpid()}", workers)
     accepting = []
-    for number, listener in enumerate(listeners):
-        peers = TunnelPeers(number, listener)
+    for peers in bind_tunnel_peers(workers):
+        running.addresses = peers.addresses
         server = TunnelServer(connect, (), peers, sessions_max=sessions_max)
         await server.start()
         http = await loop.create_server(
@@ -170,6 +170,66 @@ async def test_requests_reach_the_worker_that_has_the_session() -> None:
         assert await elsewhere.request(f"/idle/{foreign}/0") == (404, b"\0")
 
 
+async def test_other_workers_reach_sessions_but_open_none_and_go_no_further() -> None:
+    async with tunnels(2) as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        async with open_unix_connection(running.addresses[0]) as own:
+            assert await own.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+            assert await own.request("/open/1") == (404, b"\0")
+        async with open_unix_connection(running.addresses[1]) as other:
+            assert await other.request(f"/send/{session}/1", b"abc") == (404, b"\0")
+        assert running.servers[0].stats()[0] == 1
+
+
+async def test_processes_of_other_users_reach_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with tunnels(2) as running, open_connection(running.ports[1]) as elsewhere:
+        async with open_connection(running.ports[0]) as client:
+            session = await client.open()
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+        async with open_unix_connection(running.addresses[0]) as foreign:
+            foreign.send(f"/send/{session}/0", b"abc")
+            assert await foreign.is_closed()
+        # Nor does a worker send requests to a socket of another user.
+        assert await elsewhere.request(f"/send/{session}/0", b"abc") == (404, b"\0")
+        assert not running.sessions[0].received
+
+
+async def test_lost_connection_of_a_long_response_leaves_no_hole() -> None:
+    data = os.urandom(REPEATED_BYTES_MAX)
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        async with open_connection(running.ports[0]) as lost:
+            lost.send(f"/send/{session}/0", data)
+            await until(lambda: len(running.sessions[0].received) == len(data))
+        assert await client.request(f"/send/{session}/0", data) == (404, b"\0")
+        assert isinstance(running.sessions[0].lost[0], ConnectionResetError)
+
+
+async def test_repeated_held_idle_takes_its_place() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        async with open_connection(running.ports[0]) as first:
+            first.send(f"/idle/{session}/0")
+            await until(lambda: "held" in repr(running.servers[0]))
+            client.send(f"/idle/{session}/0")
+            assert await first.receive() == (404, b"\0")
+        running.sessions[0].writer.send(b"media", more=False)
+        assert await client.receive() == (200, b"\1media")
+
+
+async def test_half_closed_connection_gets_its_responses() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        client.send(f"/send/{session}/0", b"abc")
+        client.send(f"/idle/{session}/1")
+        client.send_end()
+        assert await client.receive() == (200, b"\1abc")
+        running.sessions[0].writer.send(b"media", more=False)
+        assert await client.receive() == (200, b"\1media")
+        assert await client.is_closed()
+
+
 @pytest.mark.parametrize("target", ["/fcs/ident2", "/send/00/1", "/idle/" + "0" * 34 + "/0", "/x"])
 async def test_unknown_requests_get_404_and_the_connection_stays(target: str) -> None:
     async with tunnels() as running, open_connection(running.ports[0]) as client:
@@ -237,7 +297,7 @@ async def test_session_that_sends_much_waits_for_requests() -> None:
     async with tunnels() as running, open_connection(running.ports[0]) as client:
         session = await client.open()
         writer, writable = running.sessions[0].writer, list[int]()
-        assert writer.send(bytes(2 * BUFFER_BYTES_MAX), more=False) == BUFFER_BYTES_MAX
+        assert writer.send(bytes(2 * RESPONSE_BYTES_MAX), more=False) == RESPONSE_BYTES_MAX
         with pytest.raises(BlockingIOError):
             writer.send(b"a", more=False)
         writer.watch(lambda: writable.append(1))
