@@ -79,6 +79,11 @@ class RtmpServer:
         """The same for connections that carry requests of RTMPT."""
         return Route(self._acceptor, self._tunnels.connect)
 
+    @property
+    def handshakes(self) -> int:
+        """How many connections have no session yet; without RTMPE each has one at once."""
+        return 0 if self._encryption is None else len(self._encryption.handshakes)
+
     def limit(self, limits: RtmpLimits, per_address_max: int) -> None:
         """Sets the limits of clients that connect from now on."""
         self._context = replace(self._context, limits=limits)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.event_loop import until
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_media import expected, sample_file
@@ -17,7 +19,6 @@ from tests.support.rtmp.rtmp_players import (
     ffmpeg,
     flv_packets,
     gstreamer,
-    is_beginning,
     packets,
     rtmpdump,
 )
@@ -82,10 +83,70 @@ async def test_rtmpdump_receives_every_frame(ports: Ports, transport: str, tmp_p
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_gstreamer_receives_the_first_frames(
-    ports: Ports, transport: str, tmp_path: Path
-) -> None:
-    """rtmpsrc plays again at the end of a stream, so it is stopped before."""
+async def test_gstreamer_receives_every_frame(ports: Ports, transport: str, tmp_path: Path) -> None:
     url = f"{ports.base(transport)}/{STREAM}"
     received = await gstreamer("rtmpsrc", url, tmp_path / "got.flv")
-    assert is_beginning(received, expected_packets(expected("film.mp4")))
+    assert received == expected_packets(expected("film.mp4"))
+
+
+ENCRYPTED = ["rtmpe", "own rtmpe", "rtmpte"]
+
+
+@pytest.mark.parametrize("transport", ENCRYPTED)
+async def test_ffmpeg_seeks_as_over_plain_rtmp(ports: Ports, transport: str) -> None:
+    """With a small buffer, so that the film has not ended before FFmpeg seeks."""
+    seek = ("-ss", "7", "-t", "2")
+    received = []
+    for each in (transport, "rtmp"):
+        url = f"{ports.base(each)}/{STREAM}"
+        result = await ffmpeg(url, exe=FFMPEG_9, options=seek, buffer_ms=1_000)
+        assert result.code == 0, result.stderr
+        received.append(packets(result.output))
+    assert received[0] == received[1]
+    film = expected_packets(expected("film.mp4"))
+    assert 40 < len(received[0]["video"]) < len(film["video"]) / 2
+
+
+@pytest.mark.parametrize("transport", ENCRYPTED)
+async def test_rtmpdump_plays_a_part_as_over_plain_rtmp(
+    ports: Ports, transport: str, tmp_path: Path
+) -> None:
+    parts = []
+    for each in (transport, "rtmp"):
+        target = tmp_path / f"{each}.flv"
+        await rtmpdump(f"{ports.base(each)}/{STREAM}", target, "-A", "5", "-B", "12")
+        parts.append(flv_packets(target))
+    assert parts[0] == parts[1]
+    assert 100 < len(parts[0]["video"]) < len(expected("film.mp4").packets["video"])
+
+
+@pytest.mark.parametrize("transport", ENCRYPTED)
+async def test_signed_stream_plays_and_a_changed_one_does_not(
+    ports: Ports, transport: str, tmp_path: Path
+) -> None:
+    signed = SIGNER.canned("film.mp4", time.time() + 600)
+    film = expected_packets(expected("film.mp4"))
+    url = f"{ports.base(transport)}/signed/{signed}"
+    result = await ffmpeg(url, exe=FFMPEG_9)
+    assert result.code == 0, result.stderr
+    assert packets(result.output) == film
+    await rtmpdump(url, tmp_path / "got.flv")
+    assert flv_packets(tmp_path / "got.flv") == film
+    other = url.replace("Signature=", "Signature=A")
+    refused = await ffmpeg(other, exe=FFMPEG_9)
+    assert refused.code != 0
+    assert "Not allowed" in refused.stderr
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_log_names_the_transport(ports: Ports, transport: str, tmp_path: Path) -> None:
+    page = f"https://example.org/{transport.replace(' ', '-')}"
+    url = f"{ports.base(transport)}/cfx/st/mp4:none"
+    await rtmpdump(url, tmp_path / "none.flv", "-p", page)
+
+    def transports() -> set[str]:
+        lines = ports.edge.log("rtmp_connect")
+        return {line["transport"] for line in lines if line.get("page") == page}
+
+    await until(lambda: bool(transports()))
+    assert transports() == {transport.removeprefix("own ")}

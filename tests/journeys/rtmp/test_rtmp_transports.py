@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.event_loop import until
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
@@ -176,6 +178,31 @@ async def test_wrong_first_byte_costs_one_line_and_one_counter(ports: Ports) -> 
         "streamedge_errors_total",
         lambda value: value >= before + 1,
         "protocol_unknown",
+    )
+
+
+@pytest.mark.parametrize("player", ["ffmpeg", "rtmpdump"])
+@pytest.mark.parametrize(
+    ("address", "event", "text", "counter"),
+    [
+        ("mixed", "protocol_unknown", '"protocol": "rtmpe"', "protocol_unknown"),
+        ("own", "rtmp_disconnect", "listen.rtmpe is off", "rtmp_protocol"),
+    ],
+)
+async def test_rtmpe_is_refused_by_name_while_it_is_off(
+    ports: Ports, tmp_path: Path, address: str, event: str, text: str, counter: str, player: str
+) -> None:
+    edge = ports.edge
+    before = edge.metric("streamedge_errors_total", counter)
+    url = f"rtmpe://localhost:{ports.mixed if address == 'mixed' else edge.rtmp_port}/{STREAM}"
+    if player == "ffmpeg":
+        result = await ffmpeg(url, exe=FFMPEG_9)
+    else:
+        result = await rtmpdump(url, tmp_path / "none.flv")
+    assert result.code != 0
+    await until(lambda: any(text in json.dumps(line) for line in edge.log(event)))
+    await asyncio.to_thread(
+        edge.await_metric, "streamedge_errors_total", lambda value: value > before, counter
     )
 
 

@@ -24,7 +24,6 @@ from tests.support.rtmp.rtmp_players import (
     ffmpeg,
     flv_packets,
     gstreamer,
-    is_beginning,
     packets,
     rtmpdump,
     run,
@@ -95,8 +94,7 @@ async def test_gstreamer_plays_from_folders(
     edge: EdgeProcess, tmp_path: Path, name: str, application: str, element: str
 ) -> None:
     received = await gstreamer(element, edge.rtmp(name, application), tmp_path / "got.flv")
-    film = expected_packets(expected(NAMES[name]))
-    assert received == film or (element == "rtmpsrc" and is_beginning(received, film))
+    assert received == expected_packets(expected(NAMES[name]))
 
 
 @pytest.mark.parametrize("application", ["cfx/st", "vod", "cfx/st/", "cfx/st/_definst_"])
@@ -134,8 +132,8 @@ async def test_signed_names_in_folders_play_in_every_player(
     film = expected_packets(expected("film.mp4"))
     await rtmpdump(url, received)
     assert flv_packets(received) == film
-    assert is_beginning(await gstreamer("rtmpsrc", url, received), film)
-    assert await gstreamer("rtmp2src", url, received) == film
+    for element in ("rtmpsrc", "rtmp2src"):
+        assert await gstreamer(element, url, received) == film
     # FFmpeg puts no "mp4:" before a name with a query.
     for exe in (FFMPEG_5, FFMPEG_9):
         result = await ffmpeg(url, exe=exe)

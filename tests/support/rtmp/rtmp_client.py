@@ -131,6 +131,8 @@ class RtmpClient:
         self._writer = writer
         self._chunks = ChunkReader(message_limit_bytes=MESSAGE_LIMIT_BYTES)
         self._transaction = 1.0
+        self._encrypt: Callable[[bytes], bytes] | None = None
+        self._decrypt: Callable[[bytes], bytes] | None = None
         host, port = writer.get_extra_info("sockname")
         self._address = f"{host}:{port}"
 
@@ -148,7 +150,13 @@ class RtmpClient:
 
     def send(self, data: bytes) -> None:
         """Sends raw bytes."""
-        self._writer.write(data)
+        self._writer.write(data if self._encrypt is None else self._encrypt(data))
+
+    def encrypt_with(
+        self, encrypt: Callable[[bytes], bytes], decrypt: Callable[[bytes], bytes]
+    ) -> None:
+        """Encrypts what is sent from now on, and decrypts what is received."""
+        self._encrypt, self._decrypt = encrypt, decrypt
 
     def command(
         self, name: str, *values: AmfValue, stream_id: int = 0, transaction: float = 0.0
@@ -252,6 +260,8 @@ class RtmpClient:
                 raise ClosedError from exc
             if not data:
                 raise ClosedError
+            if self._decrypt is not None:
+                data = self._decrypt(data)
             self._unread += self._chunks.receive_data(data)
         return self._unread.pop(0)
 

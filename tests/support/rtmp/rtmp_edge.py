@@ -135,6 +135,7 @@ async def serve_rtmp(
     proxies: Sequence[IpNetwork] = (),
     per_address_max: int = 0,
     nearest: NearestEdges | None = None,
+    offers_rtmpe: bool = False,
     **limits: Any,
 ) -> AsyncIterator[RtmpEdge]:
     """Serves distribution "E", application cfx/st of any host, with these limits.
@@ -178,6 +179,7 @@ async def serve_rtmp(
             cache.counts,
             proxies=proxies,
             per_address_max=per_address_max,
+            offers_rtmpe=offers_rtmpe,
         )
         await server.start([listener], [listener] if proxies else [])
         edge.server = server

@@ -66,18 +66,20 @@ class EncryptedHandshake:
         return self._exchange, bytes(self._received)
 
     def _receive(self, data: bytes) -> bytes | None:
-        self._received += data
-        if self.state is HandshakeState.C1:
-            return self._receive_c1()
-        if self.state is HandshakeState.C2 and self._exchange is not None:
-            if len(self._received) >= PACKET_SIZE_BYTES:
-                self._exchange.check_signature(bytes(self._received[:PACKET_SIZE_BYTES]))
-                del self._received[:PACKET_SIZE_BYTES]
-                self.state = HandshakeState.DONE
-        elif self._received:
-            raise ProtocolError(
-                f"RTMPE: bytes that the handshake does not expect ({self.state.value})"
-            )
+        match self.state:
+            case HandshakeState.C1:
+                self._received += data
+                return self._receive_c1()
+            case HandshakeState.KEYS:
+                if data:
+                    raise ProtocolError("RTMPE: bytes behind C1, before S1")
+            case HandshakeState.C2:
+                self._received += data
+                self._receive_c2()
+            case HandshakeState.DONE:
+                raise ValueError("what comes after the handshake is the session's")
+            case HandshakeState.FAILED:
+                raise ProtocolError("RTMPE: the handshake has failed before")
         return None
 
     def _receive_c1(self) -> bytes | None:
@@ -92,3 +94,9 @@ class EncryptedHandshake:
         received.clear()
         self.state = HandshakeState.KEYS
         return c1
+
+    def _receive_c2(self) -> None:
+        if self._exchange is not None and len(self._received) >= PACKET_SIZE_BYTES:
+            self._exchange.check_signature(bytes(self._received[:PACKET_SIZE_BYTES]))
+            del self._received[:PACKET_SIZE_BYTES]
+            self.state = HandshakeState.DONE

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.handshake import (
     PACKET_SIZE_BYTES,
-    PLAYER_NAME,
     RANDOM_SIZE_BYTES,
     SERVER_NAME,
     DigestScheme,
@@ -20,6 +19,7 @@ from streamedge.delivery.rtmp.protocol.handshake import (
     sign_packet,
 )
 from streamedge.delivery.rtmp.rtmpe import key_exchange as rtmpe
+from tests.support.rtmp.rtmpe_client import c1_with, public_key
 
 RANDOM = bytes(index * 7 % 251 for index in range(RANDOM_SIZE_BYTES))
 EXPONENT = bytes(range(1, rtmpe.EXPONENT_SIZE_BYTES + 1))
@@ -33,18 +33,6 @@ LOGGED_KEY_TO_CLIENT = bytes.fromhex("835f772db0def8165d3cc993a19c81f0")
 LOGGED_KEY_FROM_CLIENT = bytes.fromhex("638daf452c9a5f1fb340ffdb5e1054de")
 
 SCHEMES = list(DigestScheme)
-
-
-def c1_with(key: bytes, scheme: DigestScheme, random: bytes = bytes(RANDOM_SIZE_BYTES)) -> bytes:
-    """A signed C1 with this public key."""
-    packet = bytes(4) + bytes((128, 0, 3, 2)) + random
-    position = rtmpe.key_position(packet, scheme)
-    packet = packet[:position] + key + packet[position + rtmpe.KEY_SIZE_BYTES :]
-    return sign_packet(packet, scheme, PLAYER_NAME)
-
-
-def public_key(exponent: int) -> bytes:
-    return pow(rtmpe.GENERATOR, exponent, rtmpe.PRIME).to_bytes(rtmpe.KEY_SIZE_BYTES, "big")
 
 
 def exponent_bytes(value: int) -> bytes:
