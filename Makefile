@@ -54,7 +54,7 @@ programs:
 
 # If this file is newer than pyproject.toml, everything is installed.
 .venv/installed: pyproject.toml | .venv/bin/python
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[media]'
 	@$(PYTHON) -m compileall -q streamedge
 	@touch $@
 

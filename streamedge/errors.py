@@ -83,6 +83,8 @@ class MediaFault(Enum):
     NO_SUPPORTED_TRACK = "no_supported_track"  # well-formed, but no supported codec
     NO_SUCH_TRACK = "no_such_track"  # the viewer chose a track that the medium does not have
     CODED = "coded"  # stored compressed (Content-Encoding), which no player unpacks
+    EXTRA_MISSING = "extra_missing"  # a container that needs streamedge[media]
+    HELPER_FAILED = "helper_failed"  # reading it took too long or too much memory, or crashed
 
 
 class MediaError(StreamEdgeError):

@@ -21,6 +21,7 @@ from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver, Tracks
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
+from streamedge.media.containers.process import HelperLimits, HelperPool
 from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
@@ -46,12 +47,20 @@ def rtmp_server(
     def report(name: str, faults: tuple[str, ...]) -> None:
         log.event("media_damaged", name=name, faults=list(faults))
 
+    def report_helper(name: str, reason: str, detail: str) -> None:
+        log.event("media_helper_failed", name=name, reason=reason, detail=detail)
+
+    helpers = HelperPool(
+        HelperLimits(limits.media_helpers, limits.media_helper_memory, limits.media_helper_time),
+        report_helper,
+    )
     library = MediaLibrary(
         cache,
         memory_bytes=limits.titles,
         index_bytes=min(limits.titles, limits.media_index),
         moov_bytes=limits.moov,
         report=report,
+        helpers=helpers,
     )
     streams = StreamResolver(
         rtmp_distributions(config, bindings),

@@ -21,6 +21,9 @@ from streamedge.errors import (
     OriginError,
     OriginFailure,
 )
+from streamedge.media.containers.medium import SegmentedMedium, SegmentedTitle, open_title
+from streamedge.media.containers.packager import ContainerFile
+from streamedge.media.containers.process import HelperLimits, HelperPool
 from streamedge.media.flv import head as flv_head
 from streamedge.media.flv.index import LayoutIndex, TagIndex
 from streamedge.media.flv.layout import FlvLayout
@@ -51,6 +54,12 @@ _CODINGS = frozenset(
 )
 CONCURRENT_BUILDS_MAX = 2  # building an MP4 index takes several times the memory of the result
 _MP3_HEAD_BYTES = 4096
+# libavformat's names of the containers that a media helper reads.
+_FORMATS = {
+    FileKind.MATROSKA: "matroska",
+    FileKind.MPEG_TS: "mpegts",
+    FileKind.ADTS: "aac",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +73,7 @@ class _Flv:
     layout: FlvLayout | None = None
 
 
-_Index = _Flv | Mp3Head
+_Index = _Flv | Mp3Head | SegmentedTitle
 _Key = tuple[str, Version, TrackChoice]
 
 
@@ -89,6 +98,7 @@ class MediaLibrary:
     ``memory_bytes`` limits all indexes, including those in use; ``index_bytes`` limits one index;
     ``moov_bytes`` limits the bytes of a file that are read for one. ``report`` is called once for
     each index with faults: with the object's name and the reasons why parts of it are not played.
+    ``helpers``: the media helpers, which read Matroska, MPEG-TS and ADTS.
     """
 
     def __init__(
@@ -99,9 +109,11 @@ class MediaLibrary:
         index_bytes: int,
         moov_bytes: int,
         report: Callable[[str, tuple[str, ...]], None] | None = None,
+        helpers: HelperPool | None = None,
     ) -> None:
         self._cache = cache
         self._report = report
+        self._helpers = HelperPool(HelperLimits()) if helpers is None else helpers
         self._build_slots = asyncio.Semaphore(CONCURRENT_BUILDS_MAX)
         self._index_bytes = index_bytes
         self._moov_bytes = moov_bytes
@@ -131,6 +143,8 @@ class MediaLibrary:
                 if isinstance(index, Mp3Head):
                     lease.close()
                     return Mp3Medium(asset.name, index, reader.clone(), reader)
+                if isinstance(index, SegmentedTitle):
+                    return SegmentedMedium(asset.name, index, reader.clone(), lease)
                 packaged = await self._cache.open(index.asset, VERSION_ONLY)
             except BaseException:
                 lease.close()
@@ -143,11 +157,12 @@ class MediaLibrary:
             reader.close()
 
     async def close(self) -> None:
-        """Cancels the running builds."""
+        """Cancels the running builds, and ends the media helpers."""
         tasks = [build.task for build in self._builds.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._helpers.close()
 
     async def _index(self, asset: Asset, head: OriginHead, choice: TrackChoice) -> Lease[_Index]:
         """The index of the version with ``head``; built once, also if a waiter is cancelled."""
@@ -181,7 +196,7 @@ class MediaLibrary:
         """The layout of a packaged title. Raises OriginError, CacheFullError, MediaError."""
         lease = await self._index(asset, head, choice)
         try:
-            if isinstance(lease.value, Mp3Head) or lease.value.layout is None:
+            if not isinstance(lease.value, _Flv) or lease.value.layout is None:
                 raise OriginError(OriginFailure.CHANGED, f"{asset.name}: not an MP4 any more")
             return lease.of(lease.value.layout)
         finally:
@@ -212,6 +227,11 @@ class MediaLibrary:
                 )
             if kind is FileKind.MP3:
                 return await run_parser(mp3_head.read_head(size_bytes), reader)
+            if kind in _FORMATS:
+                file = ContainerFile(self._cache, self._helpers, asset, head, _FORMATS[kind])
+                title = await open_title(self._cache, file, choice)
+                self._report_faults(asset.name, title.faults)
+                return title
             moov_span = await run_parser(locate_moov(size_bytes, self._moov_bytes), reader)
             moov = await reader.read(moov_span)
             fragments = None
@@ -224,13 +244,16 @@ class MediaLibrary:
             layout = await asyncio.to_thread(
                 build_layout, moov, size_bytes, self._index_bytes, fragments, choice
             )
-        if layout.title.faults and self._report is not None:
-            self._report(asset.name, layout.title.faults)
+        self._report_faults(asset.name, layout.title.faults)
         layouts = partial(self._layout_of, asset, head, choice)
         packaged = packaged_asset(
             self._cache, asset, head, layout.size_bytes, layouts, layout.title.selection
         )
         return _Flv(packaged, _layout_head(layout), LayoutIndex(layout), layout)
+
+    def _report_faults(self, name: str, faults: tuple[str, ...]) -> None:
+        if faults and self._report is not None:
+            self._report(name, faults)
 
 
 def build_layout(
@@ -283,4 +306,6 @@ def _require_plain(head: OriginHead) -> None:
 def _memory_size_bytes(index: _Index) -> int:
     if isinstance(index, Mp3Head):
         return _MP3_HEAD_BYTES
+    if isinstance(index, SegmentedTitle):
+        return index.memory_size_bytes
     return index.index.memory_size_bytes

@@ -2,7 +2,7 @@
 
 The parser is a generator that yields the spans it needs. It skips what players skip: unknown boxes
 at the start of an MP4, an ID3v2 tag, junk before the first frame of an MP3. It never reads an
-index. Matroska, MPEG-TS and ADTS files are refused by name.
+index.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class FileKind(Enum):
     MP4 = "MP4"
     FLV = "FLV"
     MP3 = "MP3"
+    MATROSKA = "Matroska"  # WebM is a profile of it
+    MPEG_TS = "MPEG-TS"
+    ADTS = "ADTS"  # AAC without a container
 
 
 def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
@@ -64,26 +67,26 @@ def sniff(file_size_bytes: int) -> Generator[Span, bytes, FileKind]:
         return FileKind.MP3  # ``mp3.head`` raises the reason
     if (yield from _leads_to_mp4_box(data, file_size_bytes)):
         return FileKind.MP4
-    unsupported = unsupported_container(data)
-    if unsupported is not None:
-        raise invalid(f"the file is {unsupported}; store it as MP4 or FLV to play it")
+    container = container_kind(data)
+    if container is not None:
+        return container
     limit_bytes = min(SEARCH_LIMIT_BYTES, file_size_bytes)
     while True:
         if mp3.resynchronise(data, is_file_end=len(data) == file_size_bytes) is not None:
             return FileKind.MP3
         if len(data) >= limit_bytes:
-            raise invalid("the file is none of MP4, FLV and MP3")
+            raise invalid("the file is none of MP4, FLV, MP3, Matroska, MPEG-TS and ADTS")
         data += yield Span(len(data), min(limit_bytes, 2 * len(data)))
 
 
-def unsupported_container(data: bytes) -> str | None:
-    """The name of the container that ``data`` begins, if it is a known one that is not played."""
+def container_kind(data: bytes) -> FileKind | None:
+    """The kind of a file that begins with ``data``, if it is one that a media helper reads."""
     if data.startswith(_EBML_ID):
-        return "Matroska or WebM"
+        return FileKind.MATROSKA
     if _is_transport_stream(data):
-        return "an MPEG transport stream"
+        return FileKind.MPEG_TS
     if _is_adts(data):
-        return "AAC without a container (ADTS)"
+        return FileKind.ADTS
     return None
 
 

@@ -156,6 +156,27 @@ class LimitsConfig(Section):
         ge=1 << 20,
         le=1 << 34,
     )
+    media_helpers: Annotated[int, RESTART] = Field(
+        default=4,
+        description="Processes that read Matroska, WebM, MPEG-TS and ADTS files, each worker; each"
+        " reads one file at a time.",
+        ge=1,
+        le=64,
+    )
+    media_helper_memory: Annotated[SizeBytes, RESTART] = Field(
+        default=1 << 30,
+        description="Address space of one of these processes; a file that needs more is not"
+        " played.",
+        ge=256 << 20,
+        le=64 << 30,
+    )
+    media_helper_time: Annotated[DurationS, RESTART] = Field(
+        default=10.0,
+        description="Time that one of these processes may take for a segment of a file, apart from"
+        " waiting for the origin.",
+        ge=1,
+        le=600,
+    )
     open_extents: Annotated[int, RESTART] = Field(
         default=2048, description="Cache files kept open, each worker.", ge=64, le=1 << 20
     )

@@ -307,7 +307,7 @@ def refusal_of(failure: BaseException) -> RefusalError:
     if isinstance(failure, MediaError):
         if failure.fault is MediaFault.NO_SUPPORTED_TRACK:
             code = "NetStream.Play.NoSupportedTrackFound"
-        elif failure.fault is MediaFault.NO_SUCH_TRACK:
+        elif failure.fault in (MediaFault.NO_SUCH_TRACK, MediaFault.EXTRA_MISSING):
             code = "NetStream.Play.Failed"
         else:
             code = "NetStream.Play.FileStructureInvalid"

@@ -1,0 +1,78 @@
+"""Matroska, WebM, MPEG-TS and ADTS files, made by FFmpeg, and what FFmpeg reads from them."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.rtmp.rtmp_media import Demuxed, demux
+from tests.support.rtmp.rtmp_players import FFMPEG_9
+
+SECONDS = 11
+
+_H264 = "-c:v libx264 -preset veryfast -g 50 -bf 2"
+_VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 200k -g 50"
+_HEVC = "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=50:bframes=2"
+
+# Name of the file: FFmpeg's options; the video is the first input, a tone the second.
+RECIPES = {
+    "film.mkv": f"{_H264} -c:a aac",
+    "film.ts": f"{_H264} -c:a aac",
+    "film.webm": f"{_VP9} -c:a libopus",
+    "hevc.mkv": f"{_HEVC} -c:a flac",
+    "hevc.ts": f"{_HEVC} -c:a ac3",
+    "song.aac": "-vn -c:a aac",
+    "song.mka": "-vn -c:a libmp3lame",
+    "silent.mkv": f"{_H264} -an",
+    "long-gop.mkv": "-c:v libx264 -preset ultrafast -g 1000 -c:a aac",
+    "long-gop.ts": "-c:v libx264 -preset ultrafast -g 1000 -bf 2 -c:a libmp3lame",
+    "cueless.mkv": f"{_H264} -c:a aac -live 1",
+    "mpeg2.ts": "-c:v mpeg2video -c:a mp2",
+}
+CLASSIC = (
+    "film.mkv",
+    "film.ts",
+    "song.aac",
+    "song.mka",
+    "silent.mkv",
+    "long-gop.mkv",
+    "long-gop.ts",
+    "cueless.mkv",
+)
+ENHANCED = ("film.webm", "hevc.mkv", "hevc.ts")
+
+
+@cache
+def container_file(name: str) -> bytes:
+    """The file of a recipe."""
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / name
+        _ffmpeg(
+            "ffmpeg",
+            f"-f lavfi -i testsrc2=s=160x96:r=25:d={SECONDS}"
+            f" -f lavfi -i sine=440:r=48000:d={SECONDS} {RECIPES[name]}",
+            target,
+        )
+        return target.read_bytes()
+
+
+@cache
+def expected(name: str) -> Demuxed:
+    """The packets of a file as the current FFmpeg copies them into an FLV."""
+    return copied_to_flv(name, container_file(name))
+
+
+def copied_to_flv(name: str, data: bytes) -> Demuxed:
+    """The packets that the current FFmpeg copies into an FLV. ``name``: for its ending."""
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder) / name, Path(folder) / "copy.flv"
+        source.write_bytes(data)
+        _ffmpeg(FFMPEG_9, f"-i {source} -c copy", target)
+        return demux(target.read_bytes())
+
+
+def _ffmpeg(program: str, options: str, target: Path) -> None:
+    command = [program, "-y", "-v", "error", *options.split(), str(target)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
