@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
+
 WITHOUT_LEGACY_PROVIDER = {**os.environ, "CRYPTOGRAPHY_OPENSSL_NO_LEGACY": "1"}
 
 
@@ -27,7 +29,7 @@ def check(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
