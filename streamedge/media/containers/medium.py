@@ -194,9 +194,11 @@ class SegmentedTitle:
 
 
 class SegmentedMedium:
-    """``source`` is a reader of the file; it and the lease are closed with the medium.
+    """``source`` is a reader of the file: a title belongs to its version and does not change.
 
-    The row of a position counts the tags of its segment.
+    ``owned`` are closed with the medium: the lease on its title, and a reader of a source without a
+    validator, so that its running response continues while the medium plays. The row of a position
+    counts the tags of its segment.
     """
 
     def __init__(self, name: str, title: SegmentedTitle, source: Reader, lease: Lease[Any]) -> None:

@@ -17,6 +17,7 @@ from tests.support.media.container_samples import (
     container_file,
     expected,
 )
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_media import Demuxed, demux
 
 START = Position(0, 0)
@@ -51,7 +52,7 @@ async def ready(medium: Medium, needed: NeedData) -> None:
             future.set_exception(failure)
 
     cancel = medium.when_ready(needed.span, on_ready)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         await future
     cancel()
 

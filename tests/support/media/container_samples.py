@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_media import Demuxed, demux
 from tests.support.rtmp.rtmp_players import FFMPEG_9
 
@@ -75,4 +76,4 @@ def copied_to_flv(name: str, data: bytes) -> Demuxed:
 
 def _ffmpeg(program: str, options: str, target: Path) -> None:
     command = [program, "-y", "-v", "error", *options.split(), str(target)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
