@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from streamedge.admin.health import check_health
+from streamedge.admin.viewers import LiveViewers
 from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.history import RINGS, History, Series
 from streamedge.ops.metrics import Gauge, MetricValues
@@ -43,15 +44,21 @@ Section = Callable[[], object]
 class LiveStatus:
     """The samples of the last minute, the rings of the past, and who waits for the next sample.
 
-    ``sections``: further members of the document, by name. ``edge``: its name.
+    ``sections``: further members of the document, by name. ``edge``: its name. ``viewers``: are
+    collected while there are streams.
     """
 
     def __init__(
-        self, edge: str, shared: SharedState, sections: Mapping[str, Section] | None = None
+        self,
+        edge: str,
+        shared: SharedState,
+        sections: Mapping[str, Section] | None = None,
+        viewers: LiveViewers | None = None,
     ) -> None:
         self._edge = edge
         self._shared = shared
         self._sections = dict(sections or {})
+        self._viewers = viewers
         self._history = History(shared.history)
         # Readings of the last minute, with their times by a monotonic clock.
         self._readings: deque[tuple[float, MetricValues]] = deque()
@@ -75,6 +82,8 @@ class LiveStatus:
         while now_s - self._readings[0][0] > MINUTE_S + SAMPLE_INTERVAL_S / 2:
             self._readings.popleft()
         self._samples += 1
+        if self.streams and self._viewers is not None:
+            self._viewers.watch()
         self._notify()
 
     def close(self) -> None:
@@ -116,7 +125,7 @@ class LiveStatus:
             "hit_ratio": hit_ratios(minute),
             "viewers": {
                 "rtmp": int(now["rtmp_viewers"]),
-                "http": None,
+                "http": None if self._viewers is None else self._viewers.http_count(),
                 "rtmp_connections": int(now["rtmp_connections"]),
                 "http_connections": int(now["http_connections"]),
             },

@@ -15,6 +15,7 @@ from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.live_edges import SharedLiveEdges
+from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.history import HISTORY_BYTES
 from streamedge.ops.log import Log, open_log
@@ -90,6 +91,7 @@ class SharedState:
     worker_status: WorkerStatus
     heartbeats: Heartbeats
     metrics: SharedMetrics
+    viewer_rows: ViewerRows
     log_target: LogTarget
     has_write_queue: bool = False
     fleet: FleetStatus | None = None

@@ -28,6 +28,7 @@ from streamedge.admin.invalidations import invalidation_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
 from streamedge.admin.reload import reload_routes
 from streamedge.admin.status import SAMPLE_INTERVAL_S, LiveStatus, status_routes
+from streamedge.admin.viewers import LiveViewers, viewers_routes
 from streamedge.admin.writes import writes_routes
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
@@ -125,7 +126,9 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         edge,
         None if fleet is None else fleet.completion.is_completed,
     )
-    status = _start_status(services, shared, fleet, config)
+    viewers = LiveViewers(shared.viewer_rows, shared.worker_status)
+    viewers.subscribe()
+    status = _start_status(services, shared, fleet, config, viewers)
     server = _server(
         create_admin_app(
             config.edge.name,
@@ -133,6 +136,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
             write_queue,
             [
                 *status_routes(status),
+                *viewers_routes(viewers, log),
                 *reload_routes(shared, change_event),
                 *fleet_routes(fleet, without_password(config.fleet.engine)),
                 *invalidation_routes(
@@ -152,6 +156,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     _stop_on_signal(loop, lifeline, server, status)
     await server.serve(sockets=[listener])
     shared.wakeups.unsubscribe(shared.wakeups.control)
+    viewers.close()
     watch.close()
     await services.stop()
     if fleet is not None:
@@ -203,7 +208,11 @@ def _start_metrics(services: Services, log: Log, counts: Counts) -> None:
 
 
 def _start_status(
-    services: Services, shared: SharedState, fleet: FleetParts | None, config: Config
+    services: Services,
+    shared: SharedState,
+    fleet: FleetParts | None,
+    config: Config,
+    viewers: LiveViewers,
 ) -> LiveStatus:
     """Starts to read the metrics once a second."""
 
@@ -212,7 +221,7 @@ def _start_status(
             return None
         return fleet_document(fleet, without_password(config.fleet.engine))
 
-    status = LiveStatus(config.edge.name, shared, {"fleet": fleet_section})
+    status = LiveStatus(config.edge.name, shared, {"fleet": fleet_section}, viewers)
     services.start_periodic("status", SAMPLE_INTERVAL_S, status.sample)
     return status
 

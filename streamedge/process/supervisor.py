@@ -37,6 +37,7 @@ from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.shared_state import SharedState, WorkerStatus
+from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.errors import StreamEdgeError
 from streamedge.ops.background import stack_of
@@ -126,6 +127,7 @@ def serve(config: Config, file: Path) -> int:
         WorkerStatus(workers),
         Heartbeats([*(f"worker-{number}" for number in range(workers)), "control"]),
         SharedMetrics(workers + 1),
+        ViewerRows(workers),
         log_target,
         writes_back(config),
         FleetStatus() if config.fleet.engine else None,

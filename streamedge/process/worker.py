@@ -186,8 +186,7 @@ async def _serve_viewers(
     services.start(
         "config", lambda: watch_config(applier, effective, shared, context.number, apply_new)
     )
-    services.start("replicator", applier.replicate)
-    services.start("abandoned_writes", applier.end_abandoned_writes)
+    _start_services(services, context, applier)
     note_folder(context, cache.store)
     shared.worker_status.mark_up(context.number)
     shared.wakeups.notify_at(shared.wakeups.control)
@@ -207,6 +206,23 @@ async def _serve_viewers(
     await _close(cache, applier, peers, writes, write_queue)
     counts.flush()
     log.event("worker_down")
+
+
+def _start_services(services: Services, context: WorkerContext, applier: ConfigApplier) -> None:
+    """Starts what the worker does besides serving: reports of viewers, and queued writes."""
+    from streamedge.process.viewers import ViewerReporter  # noqa: PLC0415
+
+    components = applier.components
+    reporter = ViewerReporter(
+        context.shared.viewer_rows,
+        context.number,
+        components.web,
+        components.rtmp,
+        context.countries.country,
+    )
+    services.start("viewers", reporter.run)
+    services.start("replicator", applier.replicate)
+    services.start("abandoned_writes", applier.end_abandoned_writes)
 
 
 async def _start_media(

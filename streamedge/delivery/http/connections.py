@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence, Set
 from typing import Any, Protocol
 
 from streamedge.cache.storage.records import Provenance
+from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.net.read_scheduler import ReadScheduler
 
 
@@ -25,6 +26,17 @@ class ViewerConnection(Protocol):
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Aborts its running responses that ``is_revoked`` matches."""
+        ...
+
+    def running(self) -> Sequence[RunningResponse]:
+        """The responses that are being sent."""
+        ...
+
+    def end_viewer(self, viewer: ViewerKey, clients: Set[str]) -> bool:
+        """Ends the viewer's responses, and a connection of ``clients`` that sends none.
+
+        Returns whether there was any.
+        """
         ...
 
 

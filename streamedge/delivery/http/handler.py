@@ -86,6 +86,7 @@ from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
+from streamedge.delivery.http.seen_viewers import HttpViewers
 from streamedge.delivery.http.writes import Writes
 from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import Traffic
@@ -178,6 +179,7 @@ class HttpHandler:
             for forwarded in (False, True)
         }
         self.batch = HitBatch(self.hits_finished)
+        self.viewers: HttpViewers | None = None  # while an operator looks at them
         self._sent = counts.tally(Counter.SENT_BYTES, "http")
         self._statuses = functools.cache(lambda status: counts.tally(Counter.STATUSES, str(status)))
         self._results = functools.cache(
@@ -573,6 +575,8 @@ class HttpHandler:
     ) -> None:
         """Logs and counts a response; ``cut`` is the reason why it ended early, or None."""
         self._count(response.message.status, response.result, sent_bytes, response.error)
+        if self.viewers is not None:
+            self.viewers.add(request, response.distribution or "", sent_bytes)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         headers = request.headers
@@ -615,6 +619,8 @@ class HttpHandler:
         self._sent.amount += sent_bytes
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
+        if self.viewers is not None:
+            self.viewers.add_hits(hits)
         log = self._log
         log.lines(
             len(hits), partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut)

@@ -23,8 +23,10 @@ from streamedge.delivery.http.http2.connection import Http2Connection
 from streamedge.delivery.http.http2.engine import Ended, ErrorCode
 from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
 from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.seen_viewers import HttpViewers
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
+from streamedge.delivery.viewers import ViewerRow
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
@@ -148,6 +150,37 @@ class WebServer:
         """Aborts the running responses that ``is_revoked`` matches."""
         for connection in self.connections:
             connection.revoke(is_revoked)
+
+    def viewer_rows(self, now_s: float) -> list[ViewerRow]:
+        """The HTTP viewers now; the first call begins to note them.
+
+        Takes some milliseconds with thousands of connections. ``forget_viewers`` ends it.
+        """
+        viewers = self.handler.viewers
+        if viewers is None:
+            viewers = self.handler.viewers = HttpViewers()
+        running = (response for one in self._connections.open for response in one.running())
+        return viewers.rows(running, now_s)
+
+    def take_skipped(self) -> int:
+        """How many responses were not examined since the last call."""
+        viewers = self.handler.viewers
+        if viewers is None:
+            return 0
+        skipped, viewers.skipped = viewers.skipped, 0
+        return skipped
+
+    def forget_viewers(self) -> None:
+        """Ends noting viewers."""
+        self.handler.viewers = None
+
+    def end_viewer(self, identifier: str) -> int:
+        """Ends the responses and connections of a viewer; returns of how many connections."""
+        viewers = self.handler.viewers
+        match = None if viewers is None else viewers.find(identifier)
+        if match is None:
+            return 0
+        return sum(one.end_viewer(*match) for one in self.connections)
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""

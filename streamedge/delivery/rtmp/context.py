@@ -15,6 +15,7 @@ from streamedge.delivery.net.read_scheduler import ReadScheduler
 from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.traffic import WELCOME, Traffic
+from streamedge.delivery.viewers import ViewerRow
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
@@ -55,6 +56,14 @@ class Session(Protocol):
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the plays that the predicate matches."""
+        ...
+
+    def viewer_row(self, now_s: float) -> ViewerRow | None:
+        """The session for operators; None before its connect is accepted."""
+        ...
+
+    def end_viewer(self, identifier: str) -> bool:
+        """Ends the connection if it has this id; returns whether it does."""
         ...
 
     def shut_down(self) -> None:

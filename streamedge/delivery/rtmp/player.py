@@ -86,6 +86,11 @@ class Player:
         self._has_begun = False  # an item has begun, so times continue
         self._start_bytes = context.sent_bytes
 
+    @property
+    def position_ms(self) -> int:
+        """The time of the medium that the viewer sees now."""
+        return self._pump.shown_ms
+
     # Requests, from the connection
 
     def play(self, play: Play) -> bool:

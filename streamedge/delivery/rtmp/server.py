@@ -19,6 +19,7 @@ from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.traffic import WELCOME, Traffic
+from streamedge.delivery.viewers import ViewerRow
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 
@@ -101,6 +102,15 @@ class RtmpServer:
         """Ends the running plays that the predicate matches."""
         for session in list(self.sessions):
             session.guard(session.revoke, is_revoked)
+
+    def viewer_rows(self, now_s: float) -> list[ViewerRow]:
+        """The sessions of clients that are connected."""
+        rows = (session.viewer_row(now_s) for session in self.sessions)
+        return [row for row in rows if row is not None]
+
+    def end_viewer(self, identifier: str) -> int:
+        """Ends the session with this id; returns how many there were."""
+        return sum(session.end_viewer(identifier) for session in list(self.sessions))
 
     def direct(self, traffic: Traffic) -> None:
         """Refuses new clients while ``traffic`` says so, and asks those here to reconnect."""

@@ -35,6 +35,7 @@ from streamedge.delivery.rtmp.streams import (
     SignatureFailureLimit,
     tc_url_host,
 )
+from streamedge.delivery.viewers import ENDED_BY_OPERATOR, ViewerRow, cut
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
 from streamedge.ops.rate_limited import LineBudget
@@ -44,6 +45,7 @@ PIECE_CHUNKS = 16  # read at one time, and never more than one command: half a m
 HANDSHAKE_RANDOM_BYTES = 1528
 CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # responses that a client does not read, before it is dropped
+CLOSE_TIMEOUT_S = 1.0  # to send the rest to a client that an operator has ended
 FIRST_RESULTS_MAX = 64  # cache results of getStreamLength that wait for a play
 LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
 LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
@@ -290,6 +292,42 @@ class RtmpSession(asyncio.Protocol):
     def shut_down(self) -> None:
         """Ends the connection because the edge is stopping."""
         self._end("the edge is stopping")
+
+    def viewer_row(self, now_s: float) -> ViewerRow | None:
+        """The session for operators: its play, or the last one of several."""
+        admission = self._admission
+        if admission is None or self._transport is None:
+            return None
+        players = [one for one in self._players.values() if one.state is not PlayState.CLOSED]
+        player = players[-1] if players else None
+        return ViewerRow(
+            id=self._id,
+            kind="rtmp",
+            protocol=self._transport_name,
+            address=self.address,
+            client=self._client,
+            distribution=admission.distribution.id,
+            site=admission.match.application,
+            object=cut(_object_of(player)),
+            agent=cut(admission.client.connect.flash_version),
+            state="connected" if player is None else player.state.value,
+            position_s=None if player is None else player.position_ms / 1000,
+            sent_bytes=self.sent_bytes,
+            requests=len(players),
+            age_s=max(0.0, now_s - self._started_s),
+            idle_s=0.0,
+        )
+
+    def end_viewer(self, identifier: str) -> bool:
+        """Ends the connection if it has this id, within CLOSE_TIMEOUT_S also if it does not read.
+
+        Returns whether it does.
+        """
+        if identifier != self._id:
+            return False
+        self._end(ENDED_BY_OPERATOR)
+        self._loop.call_later(CLOSE_TIMEOUT_S, self.abort)
+        return True
 
     def request_reconnect(self) -> None:
         """Asks the client to connect to another edge; its plays here go on until it leaves."""
@@ -560,6 +598,14 @@ class RtmpSession(asyncio.Protocol):
             distribution=distribution,
             **fields,
         )
+
+
+def _object_of(player: Player | None) -> str:
+    """The object that a player plays; before it is open, the name that the client sent."""
+    if player is None:
+        return ""
+    medium = player.medium
+    return redact_name(player.name).text if medium is None else medium.name
 
 
 def _request(player: Player, event: events.Play | events.Play2) -> bool:

@@ -9,6 +9,7 @@ from streamedge.config.schema.config import Config
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.shared_state import SharedState, WorkerStatus
+from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import SharedMetrics
@@ -30,6 +31,7 @@ def make_shared(
         worker_status or WorkerStatus(workers),
         Heartbeats([*(f"worker-{number}" for number in range(workers)), "control"]),
         SharedMetrics(workers + 1),
+        ViewerRows(workers),
         LogTarget(str(log)),
     )
 
@@ -39,4 +41,5 @@ def close_shared(shared: SharedState) -> None:
     shared.config_versions.close()
     shared.wakeups.close()
     shared.metrics.close()
+    shared.viewer_rows.close()
     shared.log_target.close()

@@ -169,6 +169,7 @@ class FastPath(Generic[Key, Head, Tail]):
             logged,
             request.forwarded_client,
             admitted,
+            distribution or "",
         )
         return remembered, byte_range
 

@@ -153,6 +153,7 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     ``request`` is without its range where ``kind`` is PLAIN. ``named`` are the log fields of its
     target, ``logged`` the last log fields. ``address``: the viewer's address from a trusted proxy,
     or "" for the connection's own. ``admitted``: the grant, or None where access is open to all.
+    ``distribution``: its id, "" where none matches.
     """
 
     kind: Kind
@@ -164,6 +165,7 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     logged: str
     address: str
     admitted: CachedGrant | None
+    distribution: str
 
     def provenance(self, response: Response | None) -> Callable[[], Provenance] | None:
         """The provenance of a hit: of its prepared ``response``, or of the target's object."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -44,10 +44,12 @@ from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.net.writers import is_reset
+from streamedge.delivery.viewers import ENDED_BY_OPERATOR
 
 PIECE_BYTES = 4096
 """Parsed before the clock is read again: 150 of the smallest requests, some milliseconds."""
@@ -186,7 +188,12 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
         self._responder = Responder(
-            transport, self.loop, self._handler, self.client, self._response_ended
+            transport,
+            self.loop,
+            self._handler,
+            self.client,
+            self.peer.address,
+            self._response_ended,
         )
         self._control = ReadControl(transport)
         self._unparsed = UnparsedBytes(
@@ -286,6 +293,26 @@ class Http1Connection(asyncio.Protocol):
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Aborts the response in flight if it has been revoked."""
         self._responder.revoke(is_revoked)
+
+    def running(self) -> Sequence[RunningResponse]:
+        """The response that is being sent, if there is one."""
+        response = self._responder.running()
+        return () if response is None else (response,)
+
+    def end_viewer(self, viewer: ViewerKey, clients: Set[str]) -> bool:
+        """Cuts the viewer's response; closes an idle connection that is one of ``clients``.
+
+        Returns whether it was this connection. A proxy's serves other viewers too, so only a
+        response ends it.
+        """
+        response = self._responder.running()
+        if response is not None and response.viewer == viewer:
+            self._responder.abort(ENDED_BY_OPERATOR)
+        elif response is None and self.client in clients and not self._proxies:
+            self.transport.close()
+        else:
+            return False
+        return True
 
     @property
     def is_idle(self) -> bool:

@@ -26,9 +26,11 @@ from streamedge.delivery.http.http1.encoding import (
 )
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.states import ExchangeState
+from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.seen_viewers import RunningResponse
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import COPIED_BYTES_MAX
 from streamedge.errors import CacheFullError, OriginError
@@ -40,20 +42,24 @@ Finished = Callable[[int, float, str | None], None]
 
 
 class ResponseInFlight:
-    """A response in flight. ``exchange`` is None for a hit of the fast path.
+    """A response in flight. ``exchange`` is None for a hit of the fast path, which ``request`` is
+    equal to; ``distribution`` and the viewer's ``address`` are for operators.
 
     ``started_s``: the loop's time when it started; the connection had sent ``started_bytes`` then.
     ``closes``: the connection ends behind it. ``provenance``: None where no invalidation applies.
     """
 
     __slots__ = (
+        "address",
         "closes",
+        "distribution",
         "exchange",
         "finished",
         "is_stream",
         "provenance",
         "pushing",
         "reader",
+        "request",
         "sent",
         "started_bytes",
         "started_s",
@@ -65,6 +71,9 @@ class ResponseInFlight:
         reader: Reader | None,
         finished: Finished,
         *,
+        request: WebRequest,
+        address: str,
+        distribution: str | None,
         started_s: float,
         started_bytes: int,
         closes: bool,
@@ -74,6 +83,9 @@ class ResponseInFlight:
         self.exchange = exchange
         self.reader = reader
         self.finished = finished
+        self.request = request
+        self.address = address
+        self.distribution = distribution
         self.started_s = started_s
         self.started_bytes = started_bytes
         self.closes = closes
@@ -90,7 +102,16 @@ class Responder:
     completely or not.
     """
 
-    __slots__ = ("_client", "_ended", "_handler", "_loop", "_transport", "in_flight", "sender")
+    __slots__ = (
+        "_address",
+        "_client",
+        "_ended",
+        "_handler",
+        "_loop",
+        "_transport",
+        "in_flight",
+        "sender",
+    )
 
     def __init__(
         self,
@@ -98,6 +119,7 @@ class Responder:
         loop: asyncio.AbstractEventLoop,
         handler: RequestHandler,
         client: str,
+        address: str,
         ended: Callable[[ResponseInFlight, bool], None],
     ) -> None:
         self.sender = Sender(transport, loop, self._drained, self._failed)
@@ -106,6 +128,7 @@ class Responder:
         self._loop = loop
         self._handler = handler
         self._client = client
+        self._address = address
         self._ended = ended
 
     @property
@@ -147,6 +170,9 @@ class Responder:
             partial(
                 self._handler.hit_finished, remembered, byte_range, status, self._client, response
             ),
+            request=remembered.request,
+            address=remembered.address or self._address,
+            distribution=remembered.distribution,
             started_s=loop_s,
             started_bytes=self.sender.sent_bytes - sent,
             closes=closes,
@@ -192,6 +218,9 @@ class Responder:
             exchange,
             response.reader,
             partial(self._handler.finished, exchange.request, response),
+            request=exchange.request,
+            address=exchange.request.address,
+            distribution=response.distribution,
             started_s=exchange.request.started_s,
             started_bytes=self.sender.sent_bytes,
             closes=closes,
@@ -211,6 +240,9 @@ class Responder:
             exchange,
             None,
             lambda _sent_bytes, _duration_s, _cut: None,
+            request=exchange.request,
+            address=exchange.request.address,
+            distribution=None,
             started_s=exchange.request.started_s,
             started_bytes=self.sender.sent_bytes,
             closes=True,
@@ -255,6 +287,20 @@ class Responder:
             return
         if is_revoked(in_flight.provenance()):
             self.abort("revoked")
+
+    def running(self) -> RunningResponse | None:
+        """The response in flight, as operators see it."""
+        in_flight = self.in_flight
+        if in_flight is None:
+            return None
+        return RunningResponse(
+            in_flight.request,
+            self._client,
+            in_flight.address,
+            in_flight.distribution or "",
+            self.sender.sent_bytes - in_flight.started_bytes,
+            in_flight.started_s,
+        )
 
     def hit_left(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -47,6 +47,7 @@ from streamedge.delivery.http.request.request import (
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import LINGER_S, TlsConnection
@@ -172,6 +173,7 @@ class Http2Connection(asyncio.Protocol):
             self._engine,
             self._handler,
             self.client,
+            self.peer.address,
             process=self._process,
             ended=self._response_ended,
             written=self._written,
@@ -253,6 +255,22 @@ class Http2Connection(asyncio.Protocol):
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Resets the streams whose responses have been revoked."""
         self._responder.revoke(is_revoked)
+
+    def running(self) -> Sequence[RunningResponse]:
+        """The responses that are being sent."""
+        return self._responder.running()
+
+    def end_viewer(self, viewer: ViewerKey, clients: Set[str]) -> bool:
+        """Resets the viewer's streams; ends an idle connection that is one of ``clients``.
+
+        Returns whether there was any. A proxy's connection serves other viewers too.
+        """
+        if self._responder.end_viewer(viewer):
+            return True
+        if not self._is_idle or self.client not in clients or self.proxies:
+            return False
+        self.shutdown()
+        return True
 
     @property
     def _is_idle(self) -> bool:

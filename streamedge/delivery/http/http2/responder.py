@@ -25,8 +25,11 @@ from streamedge.delivery.http.http2.engine import Engine, ErrorCode, RawField
 from streamedge.delivery.http.http2.exchange import Http2Exchange
 from streamedge.delivery.http.http2.outgoing import OutgoingBody
 from streamedge.delivery.http.http2.schedule import Priority, Schedule
+from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey, viewer_key
+from streamedge.delivery.viewers import ENDED_BY_OPERATOR
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
 
@@ -54,11 +57,14 @@ class Http2ResponderStats(NamedTuple):
 
 
 class ResponseInFlight:
-    """A response in flight on a stream. ``exchange`` is None for a hit of the fast path."""
+    """A response in flight on a stream. ``exchange`` is None for a hit of the fast path, which
+    ``request`` is equal to; ``distribution`` and the viewer's ``address`` are for operators."""
 
     __slots__ = (
+        "address",
         "blocked_since_s",
         "body",
+        "distribution",
         "done",
         "exchange",
         "finished",
@@ -66,6 +72,7 @@ class ResponseInFlight:
         "provenance",
         "pushing",
         "reader",
+        "request",
         "sent_bytes",
         "started_s",
         "stream_id",
@@ -79,6 +86,9 @@ class ResponseInFlight:
         reader: Reader | None,
         finished: Finished,
         *,
+        request: WebRequest,
+        address: str,
+        distribution: str | None,
         started_s: float,
         provenance: Callable[[], Provenance] | None,
     ) -> None:
@@ -86,6 +96,9 @@ class ResponseInFlight:
         self.exchange = exchange
         self.reader = reader
         self.finished = finished
+        self.request = request
+        self.address = address
+        self.distribution = distribution
         self.started_s = started_s
         self.provenance = provenance  # None: no invalidation applies
         self.body = OutgoingBody()
@@ -107,6 +120,7 @@ class Http2Responder:
     """
 
     __slots__ = (
+        "_address",
         "_blocked_since_s",
         "_client",
         "_ended",
@@ -131,6 +145,7 @@ class Http2Responder:
         engine: Engine,
         handler: HttpHandler,
         client: str,
+        address: str,
         *,
         process: Callable[[], bool],
         ended: Callable[[Http2Exchange | None], None],
@@ -141,6 +156,7 @@ class Http2Responder:
         self._engine = engine
         self._handler = handler
         self._client = client
+        self._address = address
         self._process = process
         self._ended = ended
         self._written = written
@@ -211,6 +227,9 @@ class Http2Responder:
             partial(
                 self._handler.hit_finished, remembered, byte_range, status, self._client, response
             ),
+            request=remembered.request,
+            address=remembered.address or self._address,
+            distribution=remembered.distribution,
             started_s=loop_s,
             provenance=remembered.provenance(response),
         )
@@ -233,6 +252,9 @@ class Http2Responder:
             exchange,
             reader,
             partial(self._handler.finished, exchange.request, response),
+            request=exchange.request,
+            address=exchange.request.address,
+            distribution=response.distribution,
             started_s=exchange.request.started_s,
             provenance=response.provenance,
         )
@@ -483,6 +505,32 @@ class Http2Responder:
             if sending.provenance is not None and is_revoked(sending.provenance()):
                 self._cut(sending, "revoked")
         self.write()
+
+    def running(self) -> list[RunningResponse]:
+        """The responses in flight, as operators see them."""
+        return [
+            RunningResponse(
+                sending.request,
+                self._client,
+                sending.address,
+                sending.distribution or "",
+                sending.sent_bytes,
+                sending.started_s,
+            )
+            for sending in self._responses.values()
+        ]
+
+    def end_viewer(self, viewer: ViewerKey) -> bool:
+        """Resets the streams of a viewer's responses; returns whether there was any."""
+        matches = [
+            sending
+            for sending in self._responses.values()
+            if viewer_key(sending.request, sending.address) == viewer
+        ]
+        for sending in matches:
+            self._cut(sending, ENDED_BY_OPERATOR)
+        self.write()
+        return bool(matches)
 
     def finish_all(self, cut: str) -> None:
         """Ends all responses early."""

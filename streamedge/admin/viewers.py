@@ -1,0 +1,211 @@
+"""The viewers of all workers on the admin address.
+
+    GET    /viewers      rows: RTMP sessions and HTTP viewers; filtered, sorted, limited
+    DELETE /viewers/ID   ends the session, or the responses of the HTTP viewer
+
+Workers collect rows only while an operator looks. So the first call waits for their first reports,
+and HTTP viewers between two requests appear from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from streamedge.coordination.shared_state import WorkerStatus
+from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows
+from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.delivery.viewers import ViewerRow
+from streamedge.ops.log import Log
+
+REPORT_TIMEOUT_S = 3.0
+REPORT_AGE_MAX_S = 3.0  # an older report is of a worker that does not run
+END_TIMEOUT_S = 5.0
+LIMIT = 1000
+MATCH_CHARACTERS_MAX = 200
+
+ROW_FIELDS = (*ViewerRow._fields, "rate", "country")
+"""The values of a row in a worker's report."""
+
+SORTS = ("rate", "sent_bytes", "age_s", "idle_s", "position_s", "requests", "address", "object")
+_MATCHED = ("id", "address", "country", "distribution", "site", "object", "agent", "state")
+_ID = re.compile(r"[0-9a-z-]{1,64}")
+
+
+class LiveViewers:
+    """What the control process uses of the workers' rows. ``subscribe`` before any call."""
+
+    def __init__(self, shared_rows: ViewerRows, worker_status: WorkerStatus) -> None:
+        self._shared_rows = shared_rows
+        self._worker_status = worker_status
+        self._written = ChangeEvent()
+
+    def subscribe(self) -> None:
+        self._shared_rows.subscribe_control(self._written.notify)
+
+    def close(self) -> None:
+        self._shared_rows.unsubscribe_control()
+
+    def watch(self) -> None:
+        """Makes workers report for some seconds."""
+        self._shared_rows.watch()
+
+    def http_count(self) -> int | None:
+        """The number of HTTP viewers, some twice; None while they are not collected."""
+        counts = [self._shared_rows.http_count(worker) for worker in self._reporting()]
+        return sum(counts) if counts else None
+
+    async def document(self) -> dict[str, Any]:
+        """All rows, and how many viewers there are. Waits for all running workers' reports."""
+        self.watch()
+        await self._written.wait_for(
+            lambda: set(self._up()) <= set(self._reporting()), REPORT_TIMEOUT_S
+        )
+        return await asyncio.to_thread(self._document)
+
+    def _document(self) -> dict[str, Any]:
+        rows: dict[str, dict[str, Any]] = {}
+        rtmp = http = skipped = left_off = 0
+        for worker in self._reporting():
+            report = self._shared_rows.report(worker)
+            rtmp, http = rtmp + report.rtmp, http + report.http
+            skipped += report.skipped
+            left_off += report.rtmp + report.http - len(report.rows)
+            for values in report.rows:
+                row = dict(zip(ROW_FIELDS, values, strict=True)) | {"workers": [worker]}
+                same = rows.get(row["id"])
+                if same is not None:
+                    http -= 1
+                    row = merged(same, row)
+                rows[row["id"]] = row
+        return {
+            "time_s": round(time.time(), 3),
+            "rtmp": rtmp,
+            "http": http,
+            "skipped": skipped,
+            "left_off": left_off,
+            "rows": [_rounded(row) for row in rows.values()],
+        }
+
+    async def end(self, identifier: str) -> int:
+        """Ends a viewer; returns how many connections of it there were."""
+        self.watch()
+        number = self._shared_rows.request_end(identifier)
+
+        def results() -> list[int | None]:
+            return [self._shared_rows.ended(worker, number) for worker in self._up()]
+
+        await self._written.wait_for(lambda: None not in results(), END_TIMEOUT_S)
+        return sum(result or 0 for result in results())
+
+    def _up(self) -> list[int]:
+        status = self._worker_status
+        return [worker for worker in status.workers if status.is_up(worker)]
+
+    def _reporting(self) -> list[int]:
+        age_s = self._shared_rows.report_age_s
+        return [one for one in self._worker_status.workers if age_s(one) < REPORT_AGE_MAX_S]
+
+
+def viewers_routes(viewers: LiveViewers, log: Log) -> list[Route]:
+    """The routes. ``log`` gets an event for each viewer that an operator has ended."""
+
+    async def show(request: Request) -> Response:
+        chosen = Selection(request.query_params)
+        document = await viewers.document()
+        rows = chosen.select(document["rows"])
+        document |= {"matching": len(rows), "rows": rows[: chosen.limit]}
+        return JSONResponse(document, headers={"cache-control": "no-store"})
+
+    async def end(request: Request) -> Response:
+        identifier = request.path_params["identifier"]
+        connections = await viewers.end(identifier) if _ID.fullmatch(identifier) else 0
+        if not connections:
+            raise HTTPException(404, f"no viewer has the id {identifier[:100]!a} now")
+        client = None if request.client is None else request.client.host
+        caller = request.scope.get("streamedge.caller")
+        log.event(
+            "viewer_ended",
+            viewer=identifier,
+            connections=connections,
+            client=client,
+            user=getattr(caller, "user", None) or None,
+        )
+        return JSONResponse({"id": identifier, "connections": connections})
+
+    return [
+        Route("/viewers", show),
+        Route("/viewers/{identifier}", end, methods=["DELETE"]),
+    ]
+
+
+class Selection:
+    """The rows that a query of ``GET /viewers`` selects. Raises HTTPException 400."""
+
+    def __init__(self, query: Mapping[str, str]) -> None:
+        unknown = query.keys() - {"kind", "distribution", "state", "match", "sort", "limit"}
+        if unknown:
+            raise HTTPException(400, f"{min(unknown)[:100]!a} is no parameter of this call")
+        self._equal = {
+            name: query[name] for name in ("kind", "distribution", "state") if name in query
+        }
+        self._match = query.get("match", "")[:MATCH_CHARACTERS_MAX].lower()
+        sort = query.get("sort", "-rate")
+        self._sort, self._descends = sort.removeprefix("-"), sort.startswith("-")
+        if self._sort not in SORTS:
+            raise HTTPException(
+                400, f'sort is one of {", ".join(SORTS)}, with "-" in front for descending order'
+            )
+        limit = query.get("limit", str(LIMIT))
+        if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit) > 0):
+            raise HTTPException(400, f"limit is a number above 0, not {limit[:100]!a}")
+        self.limit = min(int(limit), ROWS_MAX)
+
+    def select(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows that match, in order."""
+        matches = [row for row in rows if self._matches(row)]
+        # Rows without a value come last in either order; equal ones by id, so that they stay.
+        matches.sort(key=lambda row: row["id"])
+        matches.sort(key=self._key, reverse=self._descends)
+        matches.sort(key=lambda row: row[self._sort] is None)
+        return matches
+
+    def _key(self, row: Mapping[str, Any]) -> Any:
+        value = row[self._sort]
+        if self._sort in {"address", "object"}:
+            return str(value)
+        return 0.0 if value is None else value
+
+    def _matches(self, row: Mapping[str, Any]) -> bool:
+        if any(row[name] != value for name, value in self._equal.items()):
+            return False
+        return not self._match or any(self._match in str(row[name]).lower() for name in _MATCHED)
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """One row for an HTTP viewer that two workers serve."""
+    row = dict(one)
+    for name in ("sent_bytes", "requests", "rate"):
+        row[name] += other[name]
+    row["age_s"] = max(one["age_s"], other["age_s"])
+    row["idle_s"] = min(one["idle_s"], other["idle_s"])
+    row["workers"] = [*one["workers"], *other["workers"]]
+    row["client"] = ""
+    if other["state"] == "sending":
+        row["state"] = other["state"]
+    return row
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("age_s", "idle_s"):
+        row[name] = round(row[name], 1)
+    row["country"] = row["country"] or None
+    return row

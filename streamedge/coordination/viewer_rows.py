@@ -1,0 +1,151 @@
+"""The viewers of all workers in shared memory, and requests to end one.
+
+Nothing is collected before an operator looks: ``watch`` sets a time until which workers report, and
+wakes them. Then each writes its rows once a second, and wakes the control process. A worker also
+ends the viewers that the control process names, and writes how many it has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from streamedge.ops.shared_buffer import SharedBuffer
+from streamedge.ops.wakeup import Wakeup
+
+ROWS_MAX = 4096  # of one worker
+WATCH_S = 5.0  # after the last look
+ENDS_MAX = 64  # requests to end a viewer that are remembered
+_WORD_BYTES = 8
+# Words in shared memory. From _WORKERS on there are two for each worker: the time of its report,
+# and how many HTTP viewers it has.
+_WATCHED_UNTIL_MS, _ENDS, _WORKERS = range(3)
+
+
+class WorkerReport(NamedTuple):
+    """The viewers of one worker: how many RTMP and HTTP viewers, and rows, at most ROWS_MAX.
+
+    ``time_s``: of the monotonic clock; 0 before the first report. ``skipped``: responses since the
+    last report that are in no row.
+    """
+
+    time_s: float
+    rtmp: int
+    http: int
+    skipped: int
+    rows: Sequence[Sequence[Any]]
+
+
+_NO_REPORT = WorkerReport(0.0, 0, 0, 0, ())
+
+
+class ViewerRows:
+    """Created before the processes are forked."""
+
+    def __init__(self, workers: int) -> None:
+        self._words = memoryview(mmap.mmap(-1, (_WORKERS + 2 * workers) * _WORD_BYTES)).cast("Q")
+        self._reports = [SharedBuffer("streamedge-viewers") for _ in range(workers)]
+        self._ends = SharedBuffer("streamedge-ended-viewers")
+        self._ended = [SharedBuffer("streamedge-ended-viewers") for _ in range(workers)]
+        self._wakeups = [Wakeup() for _ in range(workers)]
+        self._control = Wakeup()
+
+    def close(self) -> None:
+        for buffer in (*self._reports, self._ends, *self._ended):
+            buffer.close()
+        for wakeup in (*self._wakeups, self._control):
+            wakeup.close()
+
+    # For the control process.
+
+    def watch(self) -> None:
+        """Makes the workers report until WATCH_S from now; wakes them if they do not yet."""
+        was_watched = self.is_watched
+        self._words[_WATCHED_UNTIL_MS] = int((time.monotonic() + WATCH_S) * 1000)
+        if not was_watched:
+            self._wake_workers()
+
+    def report(self, worker: int) -> WorkerReport:
+        """A worker's newest report. Raises OSError."""
+        text = self._reports[worker].read()
+        return WorkerReport(*json.loads(text)) if text else _NO_REPORT
+
+    def report_age_s(self, worker: int) -> float:
+        """Seconds since a worker's newest report; infinite before the first one."""
+        reported_ms = self._words[_WORKERS + 2 * worker]
+        return time.monotonic() - reported_ms / 1000 if reported_ms else math.inf
+
+    def http_count(self, worker: int) -> int:
+        """The number of HTTP viewers in a worker's newest report."""
+        return self._words[_WORKERS + 2 * worker + 1]
+
+    def request_end(self, identifier: str) -> int:
+        """Requests that each worker ends the viewer; returns the request's number. OSError."""
+        number = self._words[_ENDS] + 1
+        requests = [*self._end_requests(), [number, identifier]][-ENDS_MAX:]
+        self._ends.write(json.dumps(requests).encode())
+        self._words[_ENDS] = number
+        self._wake_workers()
+        return number
+
+    def ended(self, worker: int, number: int) -> int | None:
+        """How many viewers a worker has ended for a request; None before it has. OSError."""
+        text = self._ended[worker].read()
+        results: Mapping[str, int] = json.loads(text) if text else {}
+        return results.get(str(number))
+
+    def subscribe_control(self, callback: Callable[[], object]) -> None:
+        """Makes the running event loop call ``callback`` when a worker has written something."""
+        self._control.subscribe(callback)
+
+    def unsubscribe_control(self) -> None:
+        self._control.unsubscribe()
+
+    # For the workers.
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether an operator looks."""
+        return self._words[_WATCHED_UNTIL_MS] > time.monotonic() * 1000
+
+    def subscribe(self, worker: int, callback: Callable[[], object]) -> None:
+        """Makes the running event loop call ``callback`` when an operator begins to look, or
+        requests that a viewer is ended."""
+        self._wakeups[worker].subscribe(callback)
+
+    def unsubscribe(self, worker: int) -> None:
+        self._wakeups[worker].unsubscribe()
+
+    def publish(self, worker: int, report: WorkerReport) -> None:
+        """Writes a worker's report. Raises OSError."""
+        self._reports[worker].write(json.dumps(report, separators=(",", ":")).encode())
+        self._words[_WORKERS + 2 * worker + 1] = report.http
+        self._words[_WORKERS + 2 * worker] = int(report.time_s * 1000)
+        self._control.notify()
+
+    @property
+    def end_requests(self) -> int:
+        """The number of the newest request to end a viewer; 0 before the first."""
+        return self._words[_ENDS]
+
+    def end_requests_after(self, number: int) -> list[tuple[int, str]]:
+        """Numbers and viewers of the requests after ``number``. Raises OSError."""
+        return [(one, identifier) for one, identifier in self._end_requests() if one > number]
+
+    def publish_ended(self, worker: int, results: Mapping[int, int]) -> None:
+        """Writes how many viewers the worker has ended, by request. Raises OSError."""
+        self._ended[worker].write(json.dumps(results).encode())
+        self._control.notify()
+
+    def _end_requests(self) -> list[list[Any]]:
+        text = self._ends.read()
+        requests: list[list[Any]] = json.loads(text) if text else []
+        return requests
+
+    def _wake_workers(self) -> None:
+        for wakeup in self._wakeups:
+            wakeup.notify()

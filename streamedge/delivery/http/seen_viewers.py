@@ -1,0 +1,182 @@
+"""The HTTP viewers of a worker, while an operator looks at them.
+
+A viewer is an address with an agent and an object: it was sent a response in the last SEEN_S, or
+one is on its way. The handler passes finished responses only while this exists, so it costs nothing
+else. Of more than FINISHED_MAX responses between two looks the rest is counted, and not examined.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+from streamedge.delivery.http.fast_path.remembered import SentHit
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.viewers import ViewerRow, cut
+
+SEEN_S = 30.0
+FINISHED_MAX = 4096
+VIEWERS_MAX = 4096
+CLIENTS_MAX = 16  # connections of one viewer that are remembered, so that they can be closed
+
+ViewerKey = tuple[str, str, str, str]
+"""Address, agent, host and path."""
+
+
+class RunningResponse(NamedTuple):
+    """A response on its way. ``client``: of its connection; ``address``: the viewer's."""
+
+    request: WebRequest
+    client: str
+    address: str
+    distribution: str
+    sent_bytes: int
+    started_s: float
+
+    @property
+    def viewer(self) -> ViewerKey:
+        return viewer_key(self.request, self.address)
+
+
+class _Seen:
+    """What was seen of a viewer; times are of the loop's clock."""
+
+    __slots__ = ("clients", "distribution", "first_s", "last_s", "protocol", "requests", "sent")
+
+    def __init__(self, distribution: str, protocol: str, now_s: float) -> None:
+        self.distribution = distribution
+        self.protocol = protocol
+        self.first_s = now_s
+        self.last_s = now_s
+        self.sent = 0  # bytes of finished responses
+        self.requests = 0
+        self.clients: OrderedDict[str, None] = OrderedDict()
+
+    def note_client(self, client: str) -> None:
+        self.clients[client] = None
+        if len(self.clients) > CLIENTS_MAX:
+            self.clients.popitem(last=False)
+
+
+class HttpViewers:
+    """Viewers from the first look on."""
+
+    def __init__(self) -> None:
+        self._hits: list[SentHit] = []
+        self._finished: list[tuple[WebRequest, str, int]] = []
+        self._viewers: OrderedDict[ViewerKey, _Seen] = OrderedDict()
+        self.skipped = 0  # responses since the last look that are not examined
+
+    def add_hits(self, hits: Sequence[SentHit]) -> None:
+        """Notes hits of the fast path. Called for each batch of hits."""
+        if len(self._hits) < FINISHED_MAX:
+            self._hits += hits
+        else:
+            self.skipped += len(hits)
+
+    def add(self, request: WebRequest, distribution: str, sent_bytes: int) -> None:
+        """Notes another response."""
+        if len(self._finished) < FINISHED_MAX:
+            self._finished.append((request, distribution, sent_bytes))
+        else:
+            self.skipped += 1
+
+    def rows(self, running: Iterable[RunningResponse], now_s: float) -> list[ViewerRow]:
+        """The viewers now: those with a response on its way, then the others."""
+        self._examine(now_s)
+        sending: dict[ViewerKey, list[RunningResponse]] = {}
+        for response in running:
+            if len(sending) < VIEWERS_MAX:
+                sending.setdefault(response.viewer, []).append(response)
+        for key, responses in sending.items():
+            first = responses[0]
+            seen = self._seen(key, first.distribution, first.request, now_s)
+            seen.first_s = min(seen.first_s, *(response.started_s for response in responses))
+            for response in responses:
+                seen.note_client(response.client)
+        while self._viewers:
+            oldest = next(iter(self._viewers.values()))
+            if now_s - oldest.last_s <= SEEN_S and len(self._viewers) <= VIEWERS_MAX:
+                break
+            self._viewers.popitem(last=False)
+        rows = [
+            _row(key, self._viewers[key], responses, now_s)
+            for key, responses in sending.items()
+            if key in self._viewers
+        ]
+        rows += [
+            _row(key, seen, (), now_s)
+            for key, seen in reversed(self._viewers.items())
+            if key not in sending
+        ]
+        return rows
+
+    def find(self, identifier: str) -> tuple[ViewerKey, frozenset[str]] | None:
+        """The viewer of a row, and the connections on which it was seen; None if there is none."""
+        for key, seen in self._viewers.items():
+            if viewer_id(key) == identifier:
+                return key, frozenset(seen.clients)
+        return None
+
+    def _examine(self, now_s: float) -> None:
+        """Counts the responses that were noted since the last look."""
+        hits, self._hits = self._hits, []
+        finished, self._finished = self._finished, []
+        for remembered, _byte_range, _status, client, sent_bytes, _response in hits:
+            address = remembered.address or client.rpartition(":")[0].strip("[]")
+            key = viewer_key(remembered.request, address)
+            seen = self._seen(key, remembered.distribution, remembered.request, now_s)
+            seen.note_client(client)
+            seen.sent += sent_bytes
+            seen.requests += 1
+        for request, distribution, sent_bytes in finished:
+            seen = self._seen(viewer_key(request, request.address), distribution, request, now_s)
+            seen.note_client(request.client)
+            seen.sent += sent_bytes
+            seen.requests += 1
+
+    def _seen(self, key: ViewerKey, distribution: str, request: WebRequest, now_s: float) -> _Seen:
+        seen = self._viewers.get(key)
+        if seen is None:
+            protocol = f"{'https' if request.secure else 'http'}/{request.http_version}"
+            seen = self._viewers[key] = _Seen(distribution, protocol, now_s)
+        else:
+            self._viewers.move_to_end(key)
+        seen.last_s = now_s
+        return seen
+
+
+def viewer_key(request: WebRequest, address: str) -> ViewerKey:
+    """Which viewer sent a request."""
+    path = request.path.decode("latin-1")
+    return address, request.headers.get("user-agent", ""), request.host, path
+
+
+def viewer_id(key: ViewerKey) -> str:
+    """The id of a viewer, the same in all workers: "h" and 16 hexadecimal digits."""
+    return "h" + blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
+
+
+def _row(
+    key: ViewerKey, seen: _Seen, responses: Sequence[RunningResponse], now_s: float
+) -> ViewerRow:
+    address, agent, host, path = key
+    return ViewerRow(
+        id=viewer_id(key),
+        kind="http",
+        protocol=seen.protocol,
+        address=address,
+        client=next(iter(seen.clients)) if len(seen.clients) == 1 else "",
+        distribution=seen.distribution,
+        site=cut(host),
+        object=cut(path),
+        agent=cut(agent),
+        state="sending" if responses else "seen",
+        position_s=None,
+        sent_bytes=seen.sent + sum(response.sent_bytes for response in responses),
+        requests=seen.requests + len(responses),
+        age_s=max(0.0, now_s - seen.first_s),
+        idle_s=0.0 if responses else max(0.0, now_s - seen.last_s),
+    )

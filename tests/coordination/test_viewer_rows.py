@@ -1,0 +1,67 @@
+"""The viewers of all workers in shared memory: watching, reports, and requests to end one."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from streamedge.coordination import viewer_rows
+from streamedge.coordination.viewer_rows import ENDS_MAX, WATCH_S, ViewerRows, WorkerReport
+
+
+@pytest.fixture(name="shared")
+def _shared() -> Iterator[ViewerRows]:
+    rows = ViewerRows(2)
+    yield rows
+    rows.close()
+
+
+def test_rows_are_watched_for_a_while_after_each_look(
+    shared: ViewerRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not shared.is_watched
+    shared.watch()
+    assert shared.is_watched
+    later_s = time.monotonic() + WATCH_S + 1
+    monkeypatch.setattr(viewer_rows, "time", SimpleNamespace(monotonic=lambda: later_s))
+    assert not shared.is_watched
+
+
+def test_control_process_reads_the_report_of_a_worker(shared: ViewerRows) -> None:
+    assert shared.report(1) == (0.0, 0, 0, 0, ())
+    assert shared.report_age_s(1) == math.inf
+    report = WorkerReport(time.monotonic(), 1, 3, 7, [["1-1", "rtmp"]])
+    child = os.fork()
+    if child == 0:
+        shared.publish(1, report)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert shared.report(1) == report
+    assert shared.http_count(1) == 3
+    assert shared.report_age_s(1) < math.inf
+    assert shared.report_age_s(0) == math.inf
+
+
+def test_worker_gets_each_request_once(shared: ViewerRows) -> None:
+    first = shared.request_end("1-1")
+    second = shared.request_end("h2")
+    assert shared.end_requests == second
+    assert shared.end_requests_after(0) == [(first, "1-1"), (second, "h2")]
+    assert shared.end_requests_after(first) == [(second, "h2")]
+    assert shared.ended(0, first) is None
+    shared.publish_ended(0, {first: 1, second: 0})
+    assert (shared.ended(0, first), shared.ended(0, second)) == (1, 0)
+    assert shared.ended(1, first) is None
+
+
+def test_number_of_remembered_requests_is_limited(shared: ViewerRows) -> None:
+    for number in range(3 * ENDS_MAX):
+        shared.request_end(f"h{number}")
+    requests = shared.end_requests_after(0)
+    assert len(requests) == ENDS_MAX
+    assert requests[-1] == (3 * ENDS_MAX, f"h{3 * ENDS_MAX - 1}")
