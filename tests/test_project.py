@@ -61,6 +61,12 @@ def test_folders_hold_few_modules() -> None:
 PURE = (
     "access/policy.py",
     "access/wildcards.py",
+    "admin/access/login_limit.py",
+    "admin/access/passwords.py",
+    "admin/access/response_fields.py",
+    "admin/access/rules.py",
+    "admin/access/same_origin.py",
+    "admin/access/sessions.py",
     "cache/fill_plan.py",
     "cache/origin_pace.py",
     "cache/rfc9111/",

@@ -7,21 +7,28 @@ with a message for the operator.
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
 
 from rich.table import Table
 
-from streamedge.config.schema.units import format_address, format_size_bytes
-from streamedge.config.schema.values import Address
+from streamedge.config.schema.units import (
+    format_admin_address,
+    format_size_bytes,
+)
 from streamedge.errors import StreamEdgeError
 
 TIMEOUT_S = 30.0
 RESPONSE_MAX_BYTES = 16 << 20
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to listen on, not to connect to
+_JSON = {"Content-Type": "application/json"}
 
 
 class AdminError(StreamEdgeError):
@@ -35,41 +42,116 @@ class AdminError(StreamEdgeError):
         self.body = body or {}
 
 
-def call(admin: Address, method: str, path: str, body: object = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """An admin address, and what proves to it who calls.
+
+    ``address``: host and port, or the path of a Unix socket. ``tls`` is None for plain HTTP.
+    ``user`` logs in for each call; else ``token`` is sent, if there is one.
+    """
+
+    address: tuple[str, int] | Path
+    tls: ssl.SSLContext | None = None
+    token: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return format_admin_address(self._reachable())
+
+    def connect(self) -> HTTPConnection:
+        """A connection, which is opened at the first request. No proxy is used."""
+        address = self._reachable()
+        if isinstance(address, Path):
+            return _UnixConnection(address)
+        host, port = address
+        if self.tls is not None:
+            return HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self.tls)
+        return HTTPConnection(host, port, timeout=TIMEOUT_S)
+
+    def _reachable(self) -> tuple[str, int] | Path:
+        if isinstance(self.address, Path):
+            return self.address
+        host, port = self.address
+        return _EVERY_ADDRESS.get(host, host), port
+
+
+class _UnixConnection(HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def call(admin: Admin, method: str, path: str, body: object = None) -> dict[str, Any]:
     """Sends ``body`` as JSON and returns the JSON response. Raises AdminError."""
-    host, port = admin
-    address = format_address((_EVERY_ADDRESS.get(host, host), port))
-    # The edge is on this machine or near it: http_proxy is not used.
-    opener = build_opener(ProxyHandler({}))
     data = None if body is None else json.dumps(body).encode()
-    headers = {} if data is None else {"Content-Type": "application/json"}
+    fields = {} if data is None else dict(_JSON)
     try:
-        request = Request(f"http://{address}{path}", data, headers, method=method)
-        with opener.open(request, timeout=TIMEOUT_S) as response:
-            document: dict[str, Any] = json.loads(response.read(RESPONSE_MAX_BYTES))
-            return document
-    except HTTPError as exc:
-        with exc:
-            raise _error_of(exc) from exc
-    except ValueError as exc:
-        raise AdminError(f"the server on {address} is not the edge's admin address") from exc
-    except OSError as exc:
-        cause = exc.reason if isinstance(exc, URLError) else exc
+        if admin.user:
+            return _call_as_user(admin, method, path, data, fields)
+        if admin.token:
+            fields["Authorization"] = f"Bearer {admin.token}"
+        return _call_once(admin, method, path, data, fields)[0]
+    except ssl.SSLError as exc:
+        reason = getattr(exc, "verify_message", "") or exc.reason or str(exc)
         raise AdminError(
-            f"no edge answers on its admin address {address} ({cause});"
-            " start it with: streamedge serve"
+            f"no TLS connection to the admin address {admin}: {reason}; --ca names the certificate"
+            " that is trusted, and with --config it is admin.certificate"
+        ) from exc
+    except (ValueError, HTTPException) as exc:
+        raise AdminError(f"the server on {admin} is not the edge's admin address") from exc
+    except OSError as exc:
+        raise AdminError(
+            f"no edge answers on its admin address {admin} ({exc}); start it with: streamedge serve"
         ) from exc
 
 
-def _error_of(exc: HTTPError) -> AdminError:
+def _call_as_user(
+    admin: Admin, method: str, path: str, data: bytes | None, fields: dict[str, str]
+) -> dict[str, Any]:
+    """Logs in, calls, and logs out."""
+    login = json.dumps({"user": admin.user, "password": admin.password}).encode()
+    _, response = _call_once(admin, "POST", "/login", login, _JSON)
+    cookies = SimpleCookie(response.headers.get("Set-Cookie", ""))
+    session = {"Cookie": "; ".join(f"{name}={one.value}" for name, one in cookies.items())}
     try:
-        document = json.loads(exc.read(RESPONSE_MAX_BYTES))
+        return _call_once(admin, method, path, data, fields | session)[0]
+    finally:
+        _call_once(admin, "POST", "/logout", b"", session)
+
+
+def _call_once(
+    admin: Admin, method: str, path: str, data: bytes | None, fields: Mapping[str, str]
+) -> tuple[dict[str, Any], HTTPResponse]:
+    connection = admin.connect()
+    try:
+        connection.request(method, path, data, dict(fields))
+        response = connection.getresponse()
+        text = response.read(RESPONSE_MAX_BYTES)
+    finally:
+        connection.close()
+    if response.status >= 300:
+        raise _error_of(response, text)
+    document: dict[str, Any] = json.loads(text)
+    return document, response
+
+
+def _error_of(response: HTTPResponse, text: bytes) -> AdminError:
+    try:
+        document = json.loads(text)
         return AdminError(str(document["error"]), document)
     except (KeyError, TypeError, ValueError):
-        return AdminError(f"the admin address answered {exc.code} {exc.reason}")
+        return AdminError(f"the admin address answered {response.status} {response.reason}")
 
 
-def reload(admin: Address) -> dict[str, Any]:
+def reload(admin: Admin) -> dict[str, Any]:
     """Reloads the config file; what changed. Raises AdminError: ``problems`` has the mistakes."""
     return call(admin, "POST", "/reload")
 
@@ -86,7 +168,7 @@ def reload_summary(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def invalidate(
-    admin: Address,
+    admin: Admin,
     distribution: str,
     items: Sequence[str],
     tags: Sequence[str],
@@ -120,17 +202,17 @@ def invalidation_summary(result: Mapping[str, Any]) -> str:
     return f"{items} {state}{f', in every {place}' if result.get('applied') else ''}.{edges}"
 
 
-def list_writes(admin: Address) -> dict[str, Any]:
+def list_writes(admin: Admin) -> dict[str, Any]:
     """Queued writes and dead letters: the response to ``GET /writes``. Raises AdminError."""
     return call(admin, "GET", "/writes")
 
 
-def retry_write(admin: Address, serial: int, *, unconditional: bool) -> None:
+def retry_write(admin: Admin, serial: int, *, unconditional: bool) -> None:
     """Retries a dead letter. Raises AdminError."""
     call(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
 
 
-def discard_write(admin: Address, serial: int) -> None:
+def discard_write(admin: Admin, serial: int) -> None:
     """Deletes a dead letter. Raises AdminError."""
     call(admin, "DELETE", f"/writes/{serial}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from streamedge.config.schema.config import (
 from streamedge.config.schema.countries import format_country_list
 from streamedge.config.schema.units import (
     format_address,
+    format_admin_address,
     format_duration_s,
     format_size_bytes,
     without_password,
@@ -77,8 +79,16 @@ def _listeners(config: Config) -> Table:
         listeners.add_row("all distributions", ", ".join(f"{name}://{place}" for name in schemes))
     if config.listen.fleet is not None:
         listeners.add_row("edges of the fleet", f"https://{format_address(config.listen.fleet)}")
-    listeners.add_row("admin", f"http://{format_address(config.listen.admin)}")
+    listeners.add_row("admin", _admin_place(config))
     return listeners
+
+
+def _admin_place(config: Config) -> str:
+    address = config.listen.admin
+    if isinstance(address, Path):
+        return format_admin_address(address)
+    scheme = "http" if config.admin.certificate is None else "https"
+    return f"{scheme}://{format_address(address)}"
 
 
 def _fleet(config: Config) -> Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamedge.cli.admin_options import admin_of
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_EDGE_REFUSED,
@@ -16,7 +17,6 @@ from streamedge.cli.output import (
     SameConfigOption,
     exit_on,
     exit_on_admin_error,
-    load_or_exit,
     show,
 )
 from streamedge.config.schema.units import parse_address
@@ -58,9 +58,9 @@ def fleet(
         return
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    loaded = load_or_exit(config)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
-        document = call(loaded.listen.admin, "GET", "/fleet")
+        document = call(admin, "GET", "/fleet")
     show(document, fleet_tables(document), as_json=as_json, ending=fleet_summary(document))
 
 
@@ -71,7 +71,7 @@ def drain(context: typer.Context, name: NameArgument, config: SameConfigOption =
     Its traffic check answers 503, RTMP clients that can get a request to reconnect, and other
     edges get from it what it has cached. It goes on draining after a restart, until undrain.
     """
-    document = _change(config or context.obj, "POST", name, "/drain")
+    document = _change(context, config, "POST", name, "/drain")
     typer.echo(f"{name} drains. Next: streamedge fleet shows its load; stop it when it is 0.")
     if document.get("held_writes"):
         typer.echo(
@@ -141,12 +141,12 @@ def zone(
         dns_address = parse_address(dns) if dns else None
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="--dns") from exc
-    loaded = load_or_exit(config or context.obj)
+    admin = admin_of(context, config or context.obj)
     options = ZoneOptions(zone_name, port, ttl, nameserver or ())
     with exit_on(AdminError, ZoneError, PowerDnsError):
         if bool(push) != (api_key_file is not None):
             raise PowerDnsError("--push and --api-key-file belong together")
-        fleet_zone = read_zone(loaded.listen.admin)
+        fleet_zone = read_zone(admin)
         if api_key_file is None:
             typer.echo(zone_file(fleet_zone, options), nl=False)
             return
@@ -157,7 +157,7 @@ def zone(
 @fleet_app.command(epilog="Example: [bold]streamedge fleet undrain fra-1[/bold].")
 def undrain(context: typer.Context, name: NameArgument, config: SameConfigOption = None) -> None:
     """Let viewers come to the edge again."""
-    _change(config or context.obj, "POST", name, "/undrain")
+    _change(context, config, "POST", name, "/undrain")
     typer.echo(f"{name} takes viewers again as soon as it is up.")
 
 
@@ -171,7 +171,7 @@ def remove(
     ] = False,
 ) -> None:
     """Remove an edge that has stopped; one that is started again joins again."""
-    _change(config or context.obj, "DELETE", name, "?force=1" if force else "")
+    _change(context, config, "DELETE", name, "?force=1" if force else "")
     typer.echo(
         f"{name} has left the fleet. Remove it from fleet.tiers of the other edges' configs."
     )
@@ -195,9 +195,9 @@ def owner(
 
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    loaded = load_or_exit(config or context.obj)
+    admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        document = call(loaded.listen.admin, "GET", f"/fleet/owner?url={quote(url, safe='')}")
+        document = call(admin, "GET", f"/fleet/owner?url={quote(url, safe='')}")
     show(document, owner_tables(document), as_json=as_json)
 
 
@@ -214,9 +214,9 @@ def check(
     """
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    loaded = load_or_exit(config or context.obj)
+    admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        document = call(loaded.listen.admin, "GET", "/fleet/check")
+        document = call(admin, "GET", "/fleet/check")
     problems = document["problems"]
     if as_json:
         typer.echo(json.dumps(document, indent=2))
@@ -273,14 +273,16 @@ def engine_problems(config: Config) -> list[str]:
     return asyncio.run(find())
 
 
-def _change(config: Path, method: str, name: str, action: str = "") -> dict[str, Any]:
+def _change(
+    context: typer.Context, config: Path | None, method: str, name: str, action: str = ""
+) -> dict[str, Any]:
     from urllib.parse import quote  # noqa: PLC0415
 
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    loaded = load_or_exit(config)
+    admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        return call(loaded.listen.admin, method, f"/fleet/{quote(name, safe='')}{action}")
+        return call(admin, method, f"/fleet/{quote(name, safe='')}{action}")
 
 
 def fleet_summary(document: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from streamedge.cli.admin_client import call
+from streamedge.cli.admin_client import Admin, call
 from streamedge.cli.powerdns import PowerDns, PowerDnsError, query, zone_for
 from streamedge.config.schema.values import Address
 from streamedge.fleet.members import Member, member_of
@@ -42,7 +42,7 @@ class FleetZone(NamedTuple):
     port: int
 
 
-def read_zone(admin: Address) -> FleetZone:
+def read_zone(admin: Admin) -> FleetZone:
     """Asks the edge for what is in the zone. Raises AdminError."""
     document: dict[str, Any] = call(admin, "GET", "/fleet/zone")
     members = (member_of(body, 0) for body in document["members"])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from streamedge.cli.admin_options import AdminOptions, admin_of
 from streamedge.cli.fleet import fleet_app
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
@@ -58,6 +59,32 @@ def _show_version(is_requested: bool) -> None:
 
 @app.callback()
 def streamedge(
+    context: typer.Context,
+    admin: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="STREAMEDGE_ADMIN",
+            help="The admin address of the edge to call: https://HOST:PORT or unix:PATH; default:"
+            " the one in the config file.",
+        ),
+    ] = "",
+    user: Annotated[
+        str, typer.Option(metavar="NAME", help="Log in as this user; the password is prompted for.")
+    ] = "",
+    token: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="STREAMEDGE_ADMIN_TOKEN",
+            help="A token of [admin.tokens]; better in the environment, where other users of the"
+            " machine do not see it.",
+        ),
+    ] = "",
+    ca: Annotated[
+        Path | None,
+        typer.Option(metavar="PEM", help="Certificates that --admin URL is trusted by."),
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option(
@@ -70,6 +97,7 @@ def streamedge(
     The edge fetches objects from their origins, caches them, and sends them on while the download
     is still running.
     """
+    context.obj = AdminOptions(admin, user, token, ca)
 
 
 @app.command(
@@ -151,13 +179,14 @@ def distributions(
     " need a restart (listen, workers, the cache folder) are listed and keep their values."
 )
 def reload(
+    context: typer.Context,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the response to POST /reload as JSON.")
     ] = False,
 ) -> None:
     """Reload the config file of the running edge."""
-    loaded = load_or_exit(config, "nothing has changed")
+    admin = admin_of(context, config)
     from streamedge.cli.admin_client import (  # noqa: PLC0415
         AdminError,
         reload_summary,
@@ -166,7 +195,7 @@ def reload(
 
     with exit_on_admin_error():
         try:
-            result = request_reload(loaded.listen.admin)
+            result = request_reload(admin)
         except AdminError as exc:
             if "problems" not in exc.body:
                 raise
@@ -187,6 +216,7 @@ def reload(
     " The invalidation holds from the next request on, in every worker, for HTTP and RTMP."
 )
 def invalidate(
+    context: typer.Context,
     distribution: Annotated[str, typer.Argument(metavar="DIST", help="The distribution's id.")],
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="PATH…", help="A path to invalidate, as in a URL.")
@@ -210,10 +240,10 @@ def invalidate(
     ] = False,
 ) -> None:
     """Invalidate cached objects."""
-    loaded = load_or_exit(config, "nothing has changed")
     from streamedge.cli import admin_client as client  # noqa: PLC0415
 
-    admin, options = loaded.listen.admin, {"soft": soft, "revoke": revoke, "wait": wait}
+    admin = admin_of(context, config)
+    options = {"soft": soft, "revoke": revoke, "wait": wait}
     with exit_on_admin_error():
         result = client.invalidate(admin, distribution, paths or (), tags or (), **options)
     typer.echo(json.dumps(result, indent=2) if as_json else client.invalidation_summary(result))
@@ -313,6 +343,25 @@ def keys(
     show(items, key_tables(items), as_json=as_json, ending="" if items else none)
 
 
+@app.command(
+    epilog="Example: [bold]streamedge password[/bold], then in the config file"
+    ' [bold]users.anna = { password = "scrypt:…", role = "operator" }[/bold] under \\[admin], and'
+    " [bold]streamedge reload[/bold]. Without a terminal the password is the first line of stdin."
+)
+def password(
+    is_token: Annotated[
+        bool, typer.Option("--token", help="Make a random token, and print it with its hash.")
+    ] = False,
+) -> None:
+    """Hash a password for \\[admin.users] of the config file, or make a token."""
+    from streamedge.cli.passwords import print_token, prompt_password  # noqa: PLC0415
+
+    if is_token:
+        print_token()
+    else:
+        prompt_password()
+
+
 writes_app = typer.Typer(
     rich_markup_mode="rich",
     epilog='The edge queues writes of behaviors with write = "back". Queued writes are sent until'
@@ -344,9 +393,9 @@ def writes(
         return
     from streamedge.cli.admin_client import list_writes, writes_summary, writes_tables  # noqa: PLC0415
 
-    loaded = load_or_exit(config)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
-        items = list_writes(loaded.listen.admin)
+        items = list_writes(admin)
     show(items, writes_tables(items), as_json=as_json, ending=writes_summary(items))
 
 
@@ -365,11 +414,11 @@ def retry(
     config: SameConfigOption = None,
 ) -> None:
     """Retry a failed write, as the newest write of its object."""
-    loaded = load_or_exit(config or context.obj)
     from streamedge.cli.admin_client import retry_write  # noqa: PLC0415
 
+    admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        retry_write(loaded.listen.admin, serial, unconditional=unconditional)
+        retry_write(admin, serial, unconditional=unconditional)
     typer.echo(f"Write {serial} is queued again, under a new number. Next: streamedge writes")
 
 
@@ -378,11 +427,11 @@ def discard(
     context: typer.Context, serial: SerialArgument, config: SameConfigOption = None
 ) -> None:
     """Delete a failed write and its bytes."""
-    loaded = load_or_exit(config or context.obj)
     from streamedge.cli.admin_client import discard_write  # noqa: PLC0415
 
+    admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        discard_write(loaded.listen.admin, serial)
+        discard_write(admin, serial)
     typer.echo(f"Write {serial} is deleted.")
 
 

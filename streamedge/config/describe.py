@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from streamedge.config.errors.schema_location import contained_section, is_section, variants
+from streamedge.config.schema.admin import parse_password_hash, parse_token_hash
 from streamedge.config.schema.config import (
     AnyDistributionConfig,
     AnyOriginConfig,
@@ -38,9 +39,11 @@ from streamedge.config.schema.selection import (
 )
 from streamedge.config.schema.units import (
     format_address,
+    format_admin_address,
     format_duration_s,
     format_size_bytes,
     parse_address,
+    parse_admin_address,
     parse_duration_s,
     parse_ip_address,
     parse_location,
@@ -94,6 +97,14 @@ _BY_PARSER: dict[object, Notation] = {
     parse_size_bytes: Notation("a size", "sizes", format_size_bytes, '"20GiB"'),
     parse_duration_s: Notation("a duration", "durations", format_duration_s, '"90s"'),
     parse_address: Notation("an address", "addresses", format_address, '"127.0.0.1:8080"'),
+    parse_admin_address: Notation(
+        "an address or unix:PATH",
+        "addresses or unix:PATH",
+        format_admin_address,
+        '"127.0.0.1:9090"',
+    ),
+    parse_password_hash: Notation("a password's hash", "hashes", lambda _: ""),
+    parse_token_hash: Notation("a token's hash", "hashes", lambda _: ""),
     parse_ip_address: Notation("an IP address", "IP addresses", str, '"192.0.2.10"'),
     parse_location: Notation(
         "[latitude, longitude]",

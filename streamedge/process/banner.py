@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 from rich.console import Console
@@ -28,8 +29,9 @@ def print_banner(config: Config) -> None:
 
 def _lines(config: Config) -> Iterator[str]:
     yield f"[bold green]StreamEdge[/] {config.edge.name} is up"
-    yield f"  health   curl http://{format_address(config.listen.admin)}/healthz"
-    yield f"  metrics  curl http://{format_address(config.listen.admin)}/metrics"
+    client, admin = _admin_client(config)
+    yield f"  health   {client} {admin}/healthz"
+    yield f"  metrics  {client} {admin}/metrics"
     for distribution in config.distributions:
         if not distribution.enabled:
             continue
@@ -45,6 +47,15 @@ def _lines(config: Config) -> Iterator[str]:
                 yield f'  ffplay "{scheme}://{host}/{application}/{stream}"'
             else:
                 yield f"  curl -O {scheme}://{host}/{quote(name)}"
+
+
+def _admin_client(config: Config) -> tuple[str, str]:
+    """The program that calls the admin address, and the URL to call."""
+    address = config.listen.admin
+    if isinstance(address, Path):
+        return f"curl --unix-socket {address}", "http://localhost"
+    scheme = "http" if config.admin.certificate is None else "https"
+    return "curl", f"{scheme}://{format_address(address)}"
 
 
 def _scheme_and_listeners(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -30,6 +30,7 @@ from streamedge.config.schema.config import Config, WebDistributionConfig
 from streamedge.delivery.hosts import HostTable, host_name
 from streamedge.delivery.net.tls import NamedTls
 from streamedge.errors import StreamEdgeError
+from streamedge.ops.log import Log
 
 # Only forward secrecy and authenticated encryption, as in TLS 1.3 (RFC 9325 §4.2).
 TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -114,6 +115,11 @@ class Certificates:
         self._by_name: dict[str, int] = {}
         self._index()
 
+    @property
+    def names(self) -> Collection[str]:
+        """The DNS names of all certificates, in lower case."""
+        return self._by_name.keys()
+
     async def reload_changed(self) -> list[CertificateChange]:
         """Reads files that have changed, but not since the previous call; returns the changes.
 
@@ -139,6 +145,19 @@ class Certificates:
                 CertificateChange(files.certificate, loaded[number].names, loaded[number].expires)
             )
         return changes if pairs is self._file_pairs else []
+
+    async def reload_and_log(self, log: Log) -> None:
+        """As ``reload_changed``; logs each certificate that was loaded or refused."""
+        for change in await self.reload_changed():
+            if change.error is not None:
+                log.event("certificate_refused", reason=change.error)
+            else:
+                log.event(
+                    "certificate_loaded",
+                    certificate=change.certificate,
+                    names=change.names,
+                    expires=change.expires,
+                )
 
     def _front_context(self, tickets: int) -> ssl.SSLContext:
         context = _context()
@@ -187,6 +206,29 @@ class Certificates:
         for number, loaded in enumerate(self._loaded):
             for name in loaded.names:
                 self._by_name.setdefault(name, number)
+
+
+class AdminCertificate:
+    """The certificate of the admin address. Raises CertificateError when it cannot be used."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        files = [CertificateFiles(certificate, key)]
+        # The admin address speaks HTTP/1.1 only.
+        self._certificates = Certificates(files, offers_http2=lambda _host: False)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context to accept connections with."""
+        return self._certificates.front
+
+    @property
+    def names(self) -> Collection[str]:
+        """The certificate's DNS names, in lower case."""
+        return self._certificates.names
+
+    async def reload_changed(self, log: Log) -> None:
+        """Loads the files if they have changed; logs that they were loaded or refused."""
+        await self._certificates.reload_and_log(log)
 
 
 def configured_files(config: Config) -> list[CertificateFiles]:

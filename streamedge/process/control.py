@@ -10,7 +10,9 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -20,8 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamedge.admin.access.control import AccessControl
+from streamedge.admin.access.login import login_routes
+from streamedge.admin.access.middleware import AccessMiddleware
+from streamedge.admin.access.same_origin import is_own_host
 from streamedge.admin.cloudfront import cloudfront_routes
-from streamedge.admin.csrf import CsrfGuard
 from streamedge.admin.fleet import fleet_document, fleet_routes
 from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import invalidation_routes
@@ -41,6 +46,7 @@ from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.delivery.hosts import host_name
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge, MetricSource
@@ -48,12 +54,14 @@ from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
+    from streamedge.process.certificates import AdminCertificate
     from streamedge.process.fleet import FleetParts
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
 IDLE_EVICTION_INTERVAL_S = 0.5  # while it does not grow
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
 METRICS_INTERVAL_S = 1.0
+CERTIFICATE_INTERVAL_S = 1.0  # between looks at the files of the admin address's certificate
 RETRY_S = 1.0  # after a failed read of the control database
 
 
@@ -61,7 +69,8 @@ def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> 
     """Serves the admin address until SIGTERM."""
     # Connections inherit it; asyncio sets it only on sockets that have a protocol number. Without
     # it the second write of a response waits 40 ms for the client's delayed ACK.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     log = shared.open_log("control")
     try:
         asyncio.run(_serve(shared, listener, lifeline, log))
@@ -129,32 +138,33 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     viewers = LiveViewers(shared.viewer_rows, shared.worker_status)
     viewers.subscribe()
     status = _start_status(services, shared, fleet, config, viewers)
-    server = _server(
-        create_admin_app(
-            config.edge.name,
-            shared,
-            write_queue,
-            [
-                *status_routes(status),
-                *viewers_routes(viewers, log),
-                *reload_routes(shared, change_event),
-                *fleet_routes(fleet, without_password(config.fleet.engine)),
-                *invalidation_routes(
-                    control_log,
-                    invalidation_feed,
-                    change_event,
-                    lambda: _root_objects(effective.config),
-                    None if fleet is None else fleet.completion,
-                ),
-                *api,
-            ],
-            shared.config_versions.config.listen.admin[0],
-            tuple if fleet is None else fleet.metrics,
-        )
+    certificate = _certificate(config, log, services)
+    access = AccessControl(
+        lambda: effective.config.admin, log, is_unix=listener.family == socket.AF_UNIX
     )
-
-    _stop_on_signal(loop, lifeline, server, status)
-    await server.serve(sockets=[listener])
+    app = create_admin_app(
+        config.edge.name,
+        shared,
+        access,
+        write_queue,
+        [
+            *status_routes(status),
+            *viewers_routes(viewers, log),
+            *reload_routes(shared, change_event),
+            *fleet_routes(fleet, without_password(config.fleet.engine)),
+            *invalidation_routes(
+                control_log,
+                invalidation_feed,
+                change_event,
+                lambda: _root_objects(effective.config),
+                None if fleet is None else fleet.completion,
+            ),
+            *api,
+        ],
+        partial(_is_own_host, config.listen.admin, certificate),
+        tuple if fleet is None else fleet.metrics,
+    )
+    await _serve_app(app, certificate, listener, lifeline, status)
     shared.wakeups.unsubscribe(shared.wakeups.control)
     viewers.close()
     watch.close()
@@ -165,6 +175,21 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         write_queue.close()
     database.close()
     loop_database.close()
+
+
+async def _serve_app(
+    app: Starlette,
+    certificate: AdminCertificate | None,
+    listener: socket.socket,
+    lifeline: int,
+    status: LiveStatus,
+) -> None:
+    """Serves the admin address until SIGTERM, or until the supervisor has gone."""
+    loop = asyncio.get_running_loop()
+    server = _server(app, certificate)
+
+    _stop_on_signal(loop, lifeline, server, status)
+    await server.serve(sockets=[listener])
 
 
 def _stop_on_signal(
@@ -183,20 +208,6 @@ def _stop_on_signal(
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
-
-
-def _server(app: Starlette) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            date_header=False,
-            timeout_graceful_shutdown=5,
-        )
-    )
 
 
 def _start_metrics(services: Services, log: Log, counts: Counts) -> None:
@@ -224,6 +235,49 @@ def _start_status(
     status = LiveStatus(config.edge.name, shared, {"fleet": fleet_section}, viewers)
     services.start_periodic("status", SAMPLE_INTERVAL_S, status.sample)
     return status
+
+
+def _server(app: Starlette, certificate: AdminCertificate | None) -> uvicorn.Server:
+    """The HTTP server of the admin address; over TLS with a certificate."""
+    context = None if certificate is None else certificate.context
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ssl_context_factory=None if context is None else lambda *_default: context,
+            # An address or a scheme that a client claims must not make it local.
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+def _is_own_host(
+    admin: tuple[str, int] | Path, certificate: AdminCertificate | None, host: str
+) -> bool:
+    """Whether a request's Host is a name of the admin address."""
+    own = {host_name(admin[0])} if isinstance(admin, tuple) else set()
+    names = () if certificate is None else certificate.names
+    return is_own_host(host, {"localhost", *own}, names)
+
+
+def _certificate(config: Config, log: Log, services: Services) -> AdminCertificate | None:
+    """The certificate of the admin address, reloaded when its files change; None: plain HTTP."""
+    if config.admin.certificate is None or config.admin.key is None:
+        return None
+    from streamedge.process.certificates import AdminCertificate  # noqa: PLC0415
+
+    certificate = AdminCertificate(config.admin.certificate, config.admin.key)
+    services.start_periodic(
+        "admin_certificate",
+        CERTIFICATE_INTERVAL_S,
+        lambda: certificate.reload_changed(log),
+    )
+    return certificate
 
 
 def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
@@ -283,15 +337,17 @@ def _root_objects(config: Config) -> dict[str, str]:
 def create_admin_app(
     edge_name: str,
     shared: SharedState,
+    access: AccessControl,
     write_queue: WriteQueue | None = None,
     routes: Sequence[Route] = (),
-    admin_host: str = "localhost",
+    is_own: Callable[[str], bool] = lambda host: is_own_host(host, {"localhost"}),
     more_metrics: MetricSource = tuple,
 ) -> Starlette:
     """The application of the admin address; ``write_queue`` is None if no behavior writes back.
 
-    ``routes`` are further routes; ``admin_host`` is the host of ``listen.admin``. ``more_metrics``
-    are those that only this process has.
+    ``routes`` are further routes.
+    ``is_own``: whether a Host is a name of this edge. ``more_metrics`` are those that only this
+    process has.
     """
 
     def healthz(_request: Request) -> Response:
@@ -309,10 +365,11 @@ def create_admin_app(
         routes=[
             Route("/healthz", healthz),
             Route("/metrics", metrics),
+            *login_routes(access, edge_name),
             *writes_routes(write_queue),
             *routes,
         ],
-        middleware=[Middleware(CsrfGuard, host=admin_host)],
+        middleware=[Middleware(AccessMiddleware, access=access, is_own=is_own)],
         exception_handlers=JSON_ERROR_HANDLERS,
     )
 

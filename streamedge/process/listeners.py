@@ -7,15 +7,19 @@ worker are served by its successor.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 
 from streamedge.config.schema.config import Config, ListenConfig
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers, bind_tunnel_peers
 
 BACKLOG = 4096
+UNIX_MODE = 0o660  # of the admin address as a Unix socket
 
 Address = tuple[str, int]
 
@@ -79,7 +83,7 @@ def with_bound_addresses(config: Config, own: WorkerListeners, admin: socket.soc
             "rtmps": tuple(map(address_of, own.rtmps)),
             "mixed": tuple(map(address_of, own.mixed)),
             "fleet": address_of(own.fleet[0]) if own.fleet else None,
-            "admin": address_of(admin),
+            "admin": admin_address_of(admin),
         }
     )
     return config.model_copy(update={"listen": listen})
@@ -95,11 +99,55 @@ def proxied_listeners(listen: ListenConfig, own: WorkerListeners) -> frozenset[s
     return frozenset(listener for address, listener in bound if address in listen.proxy_protocol)
 
 
-def bind_admin(address: Address) -> socket.socket:
-    """Binds the admin address. Raises OSError."""
-    listener = _bind(address, shared=False)
+def bind_admin(address: Address | Path) -> socket.socket:
+    """Binds the admin address, or the path of a Unix socket. Raises OSError."""
+    listener = _bind_unix(address) if isinstance(address, Path) else _bind(address, shared=False)
     listener.listen(128)
     return listener
+
+
+def close_admin(listener: socket.socket) -> None:
+    """Closes the admin address; removes the file of a Unix socket."""
+    if listener.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            os.unlink(listener.getsockname())
+    listener.close()
+
+
+def admin_address_of(listener: socket.socket) -> Address | Path:
+    """The address of the admin listener, or the path of its Unix socket."""
+    if listener.family == socket.AF_UNIX:
+        return Path(listener.getsockname())
+    return address_of(listener)
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """Binds a Unix socket that its user and group may use; replaces one that no process serves."""
+    _remove_unserved(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o777 & ~UNIX_MODE)
+    try:
+        listener.bind(str(path))
+        listener.setblocking(False)
+    except OSError as exc:
+        listener.close()
+        raise OSError(exc.errno, f"cannot listen on unix:{path}: {exc.strerror}") from exc
+    finally:
+        os.umask(umask)
+    return listener
+
+
+def _remove_unserved(path: Path) -> None:
+    """Removes the socket of an edge that was killed."""
+    if not path.is_socket():
+        return  # if it is another file, the bind fails
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return  # the bind says why
 
 
 def _listen(address: Address) -> socket.socket:

@@ -94,7 +94,7 @@ class ConfigReloader:
         return number
 
 
-_TABLES = ("edge", "listen", "limits", "countries", "api")
+_TABLES = ("edge", "listen", "limits", "countries", "api", "admin")
 
 
 @dataclass(frozen=True, slots=True)

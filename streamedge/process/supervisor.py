@@ -30,7 +30,7 @@ from streamedge.build.origins_and_web import writes_back
 from streamedge.cache.storage.folder import WORKERS_MAX, FolderInUseError, lock_folder
 from streamedge.cache.storage.store import close_folder, prepare_folder
 from streamedge.config.schema.config import Config
-from streamedge.config.schema.units import format_address
+from streamedge.config.schema.units import format_address, format_admin_address
 from streamedge.control.recovery import prepare_control_database
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.fleet_status import FleetStatus
@@ -50,6 +50,7 @@ from streamedge.process.listeners import (
     WorkerListeners,
     bind_admin,
     bind_listeners,
+    close_admin,
     with_bound_addresses,
 )
 from streamedge.process.notify import ServiceManager
@@ -149,14 +150,14 @@ def serve(config: Config, file: Path) -> int:
         name: [format_address(address) for address in getattr(bound.listen, name)]
         for name in ("http", "https", "rtmp", "rtmps", "mixed")
     }
-    log.event(
-        "edge_starting", **addresses, admin=format_address(bound.listen.admin), workers=workers
-    )
+    admin_address = format_admin_address(bound.listen.admin)
+    log.event("edge_starting", **addresses, admin=admin_address, workers=workers)
     try:
         Supervisor(log, shared, processes.children(), reloader.reload, bound).run()
     finally:
         if folder_lock is not None:
             _close_folder(config.edge.cache, log)
+        close_admin(admin)
         log.event("edge_down")
         log.finish()
     return 0

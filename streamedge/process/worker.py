@@ -141,7 +141,7 @@ async def _serve_viewers(
     certificates, front = context.certificates, None
     if certificates is not None:
         # The supervisor may have read them long ago.
-        await reload_changed_certificates(certificates, log)
+        await certificates.reload_and_log(log)
         front = certificates.front
     await web.start(context.listeners.http, context.listeners.https, front, proxied)
     await asyncio.to_thread(_import_media_modules)
@@ -456,7 +456,7 @@ def _start_housekeeping(
         loaded = certificates
 
         async def reload_certificates() -> None:
-            await reload_changed_certificates(loaded, log)
+            await loaded.reload_and_log(log)
 
         services.start_periodic("certificates", HOUSEKEEPING_INTERVAL_S, reload_certificates)
     services.start_periodic("countries", HOUSEKEEPING_INTERVAL_S, reload_changed_countries)
@@ -468,17 +468,3 @@ def log_countries_change(change: CountryDatabaseChange, log: Log) -> None:
         log.event("countries_refused", reason=change.refused)
     else:
         log.event("countries_loaded", database=change.database, built=change.built)
-
-
-async def reload_changed_certificates(certificates: Certificates, log: Log) -> None:
-    """Loads changed certificates; logs each that was loaded or refused."""
-    for change in await certificates.reload_changed():
-        if change.error is not None:
-            log.event("certificate_refused", reason=change.error)
-        else:
-            log.event(
-                "certificate_loaded",
-                certificate=change.certificate,
-                names=change.names,
-                expires=change.expires,
-            )

@@ -20,6 +20,7 @@ from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import WorkerStatus
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
 from streamedge.process.control import create_admin_app
+from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import make_shared
 
@@ -44,7 +45,7 @@ class AdminAddress:
         roots = {"EWEB": "index.html", "ESTREAM": ""}
         routes = invalidation_routes(self.log, invalidation_feed, self.change_event, lambda: roots)
         shared = make_shared(2, wakeups=self.wakeups, worker_status=self.worker_status)
-        app = create_admin_app("fra-1", shared, None, routes)
+        app = create_admin_app("fra-1", shared, open_access(shared), None, routes)
         status, response = await call(app, method, target, body=body)
         return status, json.loads(response)
 

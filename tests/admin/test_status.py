@@ -23,6 +23,7 @@ from streamedge.admin.status import (
 from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.process.control import create_admin_app
+from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import close_shared, make_shared
 
@@ -38,7 +39,7 @@ def shared() -> Iterator[SharedState]:
 
 async def get(status: LiveStatus, shared: SharedState, target: str) -> tuple[int, dict[str, Any]]:
     """The status and JSON of a GET."""
-    app = create_admin_app("fra-1", shared, routes=status_routes(status))
+    app = create_admin_app("fra-1", shared, open_access(shared), routes=status_routes(status))
     code, body = await call(app, "GET", target)
     return code, json.loads(body)
 
@@ -109,7 +110,7 @@ class StreamReader:
     """A client of ``/status/stream``; ``leave`` closes its connection."""
 
     def __init__(self, status: LiveStatus, shared: SharedState) -> None:
-        app = create_admin_app("fra-1", shared, routes=status_routes(status))
+        app = create_admin_app("fra-1", shared, open_access(shared), routes=status_routes(status))
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self._left = asyncio.Event()
         scope: Scope = {"type": "http", "method": "GET", "path": "/status/stream", "headers": []}

@@ -14,6 +14,7 @@ from streamedge.admin.viewers import ROW_FIELDS, LiveViewers, viewers_routes
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.viewer_rows import ROWS_MAX, WorkerReport
 from streamedge.process.control import create_admin_app
+from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import close_shared, make_shared
 
@@ -57,7 +58,7 @@ class Edge:
 
     async def call(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
         routes = viewers_routes(self.viewers, self.log)
-        app = create_admin_app("fra-1", self.shared, routes=routes)
+        app = create_admin_app("fra-1", self.shared, open_access(self.shared), routes=routes)
         status, body = await call(app, method, target)
         return status, json.loads(body)
 

@@ -16,6 +16,7 @@ from streamedge.origin.writing import HeaderFields, Write
 from streamedge.process.control import create_admin_app
 from streamedge.write_back.queue import LISTED_ROWS_MAX, WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
+from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.origins.scripted_writer import REPLICATOR
 from tests.support.process.shared_memory import make_shared
@@ -37,7 +38,8 @@ async def request(
     write_queue: WriteQueue | None, method: str, target: str
 ) -> tuple[int, dict[str, Any]]:
     """The status and JSON of a response."""
-    app = create_admin_app("fra-1", make_shared(0), write_queue)
+    shared = make_shared(0)
+    app = create_admin_app("fra-1", shared, open_access(shared), write_queue)
     status, body = await call(app, method, target)
     return status, json.loads(body)
 

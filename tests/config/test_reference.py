@@ -74,9 +74,15 @@ def test_reference_marks_the_keys_that_need_a_restart(header: str, section: type
     assert {row[4] for row in rows} <= {"live", "restart"}
 
 
-def test_only_edge_listen_fleet_and_limits_have_keys_that_need_a_restart() -> None:
+def test_only_some_tables_have_keys_that_need_a_restart() -> None:
     restart = {f"{name}.{key}" for _, name, section in sections() for key in restart_keys(section)}
-    assert {name.partition(".")[0] for name in restart} == {"edge", "listen", "fleet", "limits"}
+    assert {name.partition(".")[0] for name in restart} == {
+        "edge",
+        "listen",
+        "fleet",
+        "limits",
+        "admin",
+    }
 
 
 def test_module_prints_the_reference() -> None:

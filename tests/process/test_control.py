@@ -22,6 +22,7 @@ from streamedge.coordination import heartbeats
 from streamedge.coordination.heartbeats import LATE_S, End
 from streamedge.coordination.shared_state import SharedState
 from streamedge.process.control import create_admin_app, run_control
+from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.patience import PATIENCE_S
 from tests.support.process.shared_memory import close_shared, make_shared
@@ -36,7 +37,7 @@ def shared() -> Iterator[SharedState]:
 
 async def get_from_app(shared: SharedState, path: str) -> tuple[int, bytes]:
     """Status and body of a GET."""
-    return await call(create_admin_app("fra-1", shared), "GET", path)
+    return await call(create_admin_app("fra-1", shared, open_access(shared)), "GET", path)
 
 
 async def test_healthz_is_503_until_all_workers_are_up(shared: SharedState) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,10 @@ from streamedge.config.schema.config import Config, ListenConfig
 from streamedge.process.listeners import (
     WorkerListeners,
     address_of,
+    admin_address_of,
     bind_admin,
     bind_listeners,
+    close_admin,
     proxied_listeners,
     with_bound_addresses,
 )
@@ -114,3 +118,30 @@ def test_port_that_the_kernel_chooses_is_the_same_for_all_workers(closing: ExitS
     assert bound.https == ()
     assert bound.admin == address_of(admin)
     assert bound.admin[1] != 0
+
+
+def test_unix_socket_is_for_its_user_and_group_and_its_file_goes(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    listener = bind_admin(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert admin_address_of(listener) == path
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    close_admin(listener)
+    assert not path.exists()
+
+
+def test_unix_socket_of_a_killed_edge_is_replaced_and_one_in_use_is_not(
+    tmp_path: Path, closing: ExitStack
+) -> None:
+    path = tmp_path / "admin.sock"
+    bind_admin(path).close()  # the file stays, as after SIGKILL
+    listener = bind_admin(path)
+    closing.callback(close_admin, listener)
+    with pytest.raises(OSError, match=f"cannot listen on unix:{path}"):
+        bind_admin(path)
+    other = tmp_path / "notes.txt"
+    other.write_text("text")
+    with pytest.raises(OSError, match="cannot listen on unix:"):
+        bind_admin(other)
+    assert other.read_text() == "text"

@@ -24,6 +24,7 @@ from streamedge.config.schema.config import (
     PublicKeyConfig,
     Section,
 )
+from streamedge.config.schema.units import UNIX_PREFIX
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -33,6 +34,7 @@ _PATHS: dict[type[Section], tuple[str, ...]] = {
     HttpOriginConfig: ("ca", "client_certificate", "client_key"),
 }
 _NO_PUBLIC_KEY = "expected the PEM of a public key, RSA or ECDSA on P-256"
+SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), less its NUL
 Kind = TypeVar("Kind", bound=Section)
 
 
@@ -54,6 +56,9 @@ def path_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake
             yield from _authority_mistakes((*key, "ca"), string(origin, "ca"), folder)
             yield from _pair_mistakes(key, origin, "client_certificate", "client_key", folder)
     yield from _fleet_mistakes(document, folder)
+    admin = table(document.get("admin"))
+    yield from _pair_mistakes(("admin",), admin, "certificate", "key", folder)
+    yield from _socket_mistakes(string(table(document.get("listen")), "admin"), folder)
 
 
 def with_absolute_paths(config: Config, folder: Path) -> Config:
@@ -65,6 +70,8 @@ def with_absolute_paths(config: Config, folder: Path) -> Config:
                 _absolute(certificate, folder, "certificate", "key")
                 for certificate in config.certificates
             ),
+            "listen": _absolute(config.listen, folder, "admin"),
+            "admin": _absolute(config.admin, folder, "certificate", "key"),
             "fleet": _absolute(config.fleet, folder, *FILES),
             "countries": _absolute(config.countries, folder, "database"),
             "public_keys": {
@@ -135,6 +142,17 @@ def _pair_mistakes(
         else:
             text = f"no unencrypted key can be read in {folder / secret}: {_reason(exc)}"
         yield Mistake((*key, private), text)
+
+
+def _socket_mistakes(address: str | None, folder: Path) -> Iterator[Mistake]:
+    """Mistakes of ``unix:PATH`` as the admin address."""
+    if address is None or not address.startswith(UNIX_PREFIX):
+        return
+    path, key = folder / address.removeprefix(UNIX_PREFIX), ("listen", "admin")
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
+        yield Mistake(key, f"expected a path of at most {SOCKET_PATH_MAX_BYTES} bytes, as absolute")
+    elif not path.parent.is_dir():
+        yield Mistake(key, f"expected a socket in a folder that exists, found no {path.parent}")
 
 
 def _authority_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mistake]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from streamedge.config.checks.access import access_mistakes
+from streamedge.config.checks.admin import admin_mistakes
 from streamedge.config.checks.fleet import fleet_mistakes
 from streamedge.config.checks.web import web_mistakes
 from streamedge.config.errors.mistakes import (
@@ -26,7 +27,7 @@ from streamedge.config.errors.mistakes import (
 )
 from streamedge.config.errors.toml_lines import Key
 from streamedge.config.schema.config import DistributionConfig, ListenConfig, RtmpDistributionConfig
-from streamedge.config.schema.units import format_address, parse_address
+from streamedge.config.schema.units import format_address, parse_admin_address
 
 # A bucket name that can be part of a host name (Amazon S3 User Guide, "Bucket naming rules").
 _HOST_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -41,6 +42,7 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
     yield from _buckets_unreachable(document)
     yield from web_mistakes(document)
     yield from access_mistakes(document)
+    yield from admin_mistakes(document)
     yield from fleet_mistakes(document)
 
 
@@ -139,9 +141,11 @@ def _addresses(listen: dict[str, object]) -> Iterator[tuple[Key, tuple[str, int]
         places.append((("listen", name), listen.get(name, ListenConfig.model_fields[name].default)))
     for key, entry in places:
         try:
-            yield key, parse_address(entry)
+            address = parse_admin_address(entry)
         except ValueError:
             continue  # the schema reports it, with its line
+        if isinstance(address, tuple):
+            yield key, address
 
 
 def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:

@@ -20,6 +20,7 @@ from streamedge.config.schema.access import (
     KeyGroupConfig,
     PublicKeyConfig,
 )
+from streamedge.config.schema.admin import AdminConfig, AdminTokenConfig, AdminUserConfig
 from streamedge.config.schema.fleet import FleetConfig
 from streamedge.config.schema.limits import LimitsConfig
 from streamedge.config.schema.origins import (
@@ -43,6 +44,7 @@ from streamedge.config.schema.values import (
     RESTART,
     Address,
     Addresses,
+    AdminAddress,
     Applications,
     DurationS,
     FieldName,
@@ -67,6 +69,9 @@ from streamedge.config.schema.values import (
 
 __all__ = [
     "AccessConfig",
+    "AdminConfig",
+    "AdminTokenConfig",
+    "AdminUserConfig",
     "AnyDistributionConfig",
     "AnyOriginConfig",
     "ApiConfig",
@@ -193,9 +198,12 @@ class ListenConfig(Section):
         " certificates; default: none.",
         examples=["10.0.0.1:7443"],
     )
-    admin: Annotated[Address, RESTART] = Field(
+    admin: Annotated[AdminAddress, RESTART] = Field(
         default=("127.0.0.1", 9090),
-        description="Address of /healthz, /metrics and control; keep it private.",
+        description="Address of the operators' page, /healthz, /metrics and control; or unix: and"
+        " the path of a socket that the edge's user and group may use. Beyond this machine it"
+        " needs [admin].",
+        examples=["127.0.0.1:9090", "unix:/run/streamedge/admin.sock"],
     )
 
 
@@ -429,6 +437,7 @@ class Config(Section):
     )
     countries: CountriesConfig = CountriesConfig()
     api: ApiConfig = ApiConfig()
+    admin: AdminConfig = AdminConfig()
     origins: dict[Name, AnyOriginConfig] = Field(
         default={}, description="Where objects come from, each a table.", max_length=1024
     )

@@ -18,6 +18,7 @@ SIZE_LIMIT_BYTES = 1 << 50
 DURATION_LIMIT_S = 100 * 365 * 86_400  # a hundred years, CloudFront's own limit of a TTL
 PORT_LIMIT = 65_535
 HOST_LIMIT_CHARACTERS = 253
+UNIX_PREFIX = "unix:"  # before the path of a Unix socket, in place of an address
 QUOTE_LIMIT_CHARACTERS = 48
 _ESCAPED_LIMIT_CHARACTERS = 4 * QUOTE_LIMIT_CHARACTERS  # a character may need twelve
 
@@ -49,9 +50,8 @@ _SIZE_EXPECTED = 'expected a size such as "20GiB", "500MB", "64KiB" or a whole n
 _DURATION_EXPECTED = (
     'expected a duration such as "24h", "90s", "250ms", "1d" or a number of seconds'
 )
-_ADDRESS_EXPECTED = (
-    'expected an address such as "127.0.0.1:8080", "[::1]:8080" or ":8080" (every IPv4 address)'
-)
+_EVERY_IPV4 = '":8080" (every IPv4 address)'
+_ADDRESS_EXPECTED = f'expected an address such as "127.0.0.1:8080", "[::1]:8080" or {_EVERY_IPV4}'
 _NETWORK_EXPECTED = (
     'expected a network or an address such as "10.0.0.0/8", "fd00::/8" or "10.1.2.3"'
 )
@@ -117,6 +117,21 @@ def parse_address(value: object) -> tuple[str, int]:
         return _canonical_host(match[1]), port
     except ValueError as exc:
         raise ValueError(f"{_ADDRESS_EXPECTED}, found {name_type(value)}") from exc
+
+
+def parse_admin_address(value: object) -> tuple[str, int] | Path:
+    """The address ``value``, or the path of ``"unix:/run/streamedge/admin.sock"``."""
+    if isinstance(value, Path):
+        return value
+    if isinstance(value, str) and value.startswith(UNIX_PREFIX):
+        path = value.removeprefix(UNIX_PREFIX)
+        if not path or "\0" in path:
+            raise ValueError(f'expected a path after "{UNIX_PREFIX}"')
+        return Path(path)
+    try:
+        return parse_address(value)
+    except ValueError as exc:
+        raise ValueError(str(exc).replace(_EVERY_IPV4, f"{_EVERY_IPV4}, or unix:PATH")) from exc
 
 
 def parse_network(value: object) -> IpNetwork:
@@ -199,6 +214,13 @@ def format_address(address: tuple[str, int]) -> str:
     """``host:port``, with brackets around an IPv6 host."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def format_admin_address(address: tuple[str, int] | Path) -> str:
+    """``host:port``, or ``unix:`` and the path of a Unix socket."""
+    if isinstance(address, Path):
+        return f"{UNIX_PREFIX}{address}"
+    return format_address(address)
 
 
 def name_type(value: object) -> str:

@@ -25,6 +25,7 @@ from streamedge.config.schema.selection import (
 from streamedge.config.schema.units import (
     IpNetwork,
     parse_address,
+    parse_admin_address,
     parse_duration_s,
     parse_ip_address,
     parse_location,
@@ -36,6 +37,7 @@ from streamedge.config.schema.units import (
 SizeBytes = Annotated[int, BeforeValidator(parse_size_bytes)]
 DurationS = Annotated[float, BeforeValidator(parse_duration_s)]
 Address = Annotated[tuple[str, int], BeforeValidator(parse_address)]
+AdminAddress = Annotated[tuple[str, int] | Path, BeforeValidator(parse_admin_address)]
 Network = Annotated[IpNetwork, BeforeValidator(parse_network)]
 IpAddressText = Annotated[str, BeforeValidator(parse_ip_address)]
 LocalPath = Annotated[Path, BeforeValidator(parse_path)]

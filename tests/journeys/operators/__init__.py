@@ -1,0 +1,1 @@
+"""Journeys: operators at the admin address."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
 
@@ -14,8 +15,32 @@ async def call(
     *,
     fields: Iterable[tuple[str, str]] = (),
     body: bytes = b"",
+    client: str = "127.0.0.1",
+    server: str = "127.0.0.1",
+    scheme: str = "http",
 ) -> tuple[int, bytes]:
     """Sends a request; returns the response's status and body."""
+    status, _, content = await exchange(
+        app, method, target, fields=fields, body=body, client=client, server=server, scheme=scheme
+    )
+    return status, content
+
+
+async def exchange(
+    app: ASGIApp,
+    method: str,
+    target: str,
+    *,
+    fields: Iterable[tuple[str, str]] = (),
+    body: bytes = b"",
+    client: str = "127.0.0.1",
+    server: str = "127.0.0.1",
+    scheme: str = "http",
+) -> tuple[int, Headers, bytes]:
+    """Sends a request; returns the response's status, header fields and body.
+
+    ``client`` and ``server`` are the addresses of the connection's ends.
+    """
     path, _, query = target.partition("?")
     scope: Scope = {
         "type": "http",
@@ -25,7 +50,9 @@ async def call(
         "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in fields],
         "http_version": "1.1",
-        "scheme": "http",
+        "scheme": scheme,
+        "client": (client, 50_000),
+        "server": (server, 9090),
         "root_path": "",
     }
     sent: list[Message] = []
@@ -37,4 +64,5 @@ async def call(
         sent.append(message)
 
     await app(scope, receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+    content = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], Headers(raw=sent[0]["headers"]), content

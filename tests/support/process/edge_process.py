@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from streamedge.cli.admin_client import Admin
+from streamedge.cli.admin_options import pinned_certificate
+from streamedge.config.load import load
 from tests.support.certificate_authority import Pair
 from tests.support.patience import PATIENCE_S
 from tests.support.process.ports import free_ports
@@ -43,6 +46,8 @@ class EdgeProcess:
     workers: int = 1
     https_port: int = 0
     host: str = "127.0.0.1"
+    other_admin: Admin | None = None
+    """How to call the admin address, if not over plain HTTP on 127.0.0.1."""
 
     @property
     def pid(self) -> int:
@@ -61,7 +66,9 @@ class EdgeProcess:
         return f"rtmp://{self.host}:{self.rtmp_port}/{application}/{stream}"
 
     def admin(self, path: str) -> bytes:
-        """Body of a GET on the admin address."""
+        """Body of a GET on the admin address. Raises OSError, also on an error status."""
+        if self.other_admin is not None:
+            return _get(self.other_admin, path)
         url = f"http://127.0.0.1:{self.admin_port}{path}"
         with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
             body: bytes = response.read()
@@ -152,6 +159,8 @@ def run_edge(
     host: str = "127.0.0.1",
     environment: Mapping[str, str] | None = None,
     before: Sequence[str] = (),
+    admin: str = "",
+    admin_listen: str = "127.0.0.1",
 ) -> Iterator[EdgeProcess]:
     """Runs an edge with a config in TOML.
 
@@ -161,6 +170,7 @@ def run_edge(
     HTTPS; free ones by default. ``host``: what viewers connect to. ``certificate``: it also listens
     for HTTPS. ``prelude`` is Python that every process of the edge runs first, to force a fault.
     ``environment``: further variables. ``before``: a program with arguments that runs the command.
+    ``admin`` are lines for [admin]; ``admin_listen`` is the admin address's host, or unix:PATH.
     """
     admin_port, *free = free_ports(4)
     http_port, rtmp_port, https_port = [*ports, *free[len(ports) :]]
@@ -182,7 +192,8 @@ def run_edge(
     config.write_text(
         f'[edge]\ncache = "cache"\nlog = "edge.log"\nworkers = {workers}\n{edge}\n'
         f'[listen]\nhttp = ["{host}:{http_port}"]\nrtmp = ["{host}:{rtmp_port}"]\n'
-        f'admin = "127.0.0.1:{admin_port}"\n{listen}\n[limits]\n{limits}\n{origins}\n{declared}'
+        f'admin = "{_admin_place(admin_listen, admin_port)}"\n{listen}\n'
+        f"[admin]\n{admin}\n[limits]\n{limits}\n{origins}\n{declared}"
     )
     command = [sys.executable, "-m", "streamedge", "serve", "--config", str(config)]
     if prelude:
@@ -199,11 +210,31 @@ def run_edge(
     running = EdgeProcess(
         folder, http_port, rtmp_port, admin_port, process, workers, https_port, host
     )
+    if admin or admin_listen != "127.0.0.1":
+        loaded = load(config)
+        running.other_admin = Admin(loaded.listen.admin, pinned_certificate(loaded))
     try:
         _await_health(running)
         yield running
     finally:
         running.stop()
+
+
+def _admin_place(host: str, port: int) -> str:
+    return host if host.startswith("unix:") else f"{host}:{port}"
+
+
+def _get(admin: Admin, path: str) -> bytes:
+    connection = admin.connect()
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise OSError(f"GET {path}: {response.status}: {body[:200]!r}")
+    return body
 
 
 def _await_health(running: EdgeProcess) -> None:

@@ -1,0 +1,1 @@
+"""Who may do what on the admin address: users, tokens, sessions, and calls of web pages."""
