@@ -115,6 +115,7 @@ class StreamReader:
         self._left = asyncio.Event()
         scope: Scope = {"type": "http", "method": "GET", "path": "/status/stream", "headers": []}
         scope.update({"query_string": b"", "http_version": "1.1", "scheme": "http"})
+        scope.update({"client": ("127.0.0.1", 50_000), "server": ("127.0.0.1", 9090)})
         self.task = asyncio.ensure_future(app(scope, self._receive, self.messages.put))
 
     async def _receive(self) -> Message:

@@ -20,6 +20,7 @@ import pytest
 from streamedge.admin.access.passwords import hash_token
 from tests.support.admin.access import PASSWORD, PASSWORD_HASH
 from tests.support.certificate_authority import CertificateAuthority, Pair
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
 FOLDER = '[origins.main]\ntype = "directory"\npath = "."\n'
@@ -57,7 +58,7 @@ def streamedge(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, **environment},
     )
@@ -68,7 +69,9 @@ def test_user_logs_in_over_tls_and_foreign_pages_do_nothing(
 ) -> None:
     with tls_edge(tmp_path, authority) as (edge, _):
         url = f"https://127.0.0.1:{edge.admin_port}"
-        with httpx.Client(verify=False, base_url=url, timeout=60, trust_env=False) as client:
+        with httpx.Client(
+            verify=False, base_url=url, timeout=PATIENCE_S, trust_env=False
+        ) as client:
             assert client.get("/healthz").status_code == 200
             assert client.get("/invalidations?distribution=EWEB").status_code == 401
             assert client.post("/invalidations", json=INVALIDATION).status_code == 401
@@ -107,7 +110,9 @@ def test_reader_reads_and_token_works_until_it_is_removed(
 ) -> None:
     with tls_edge(tmp_path, authority) as (edge, _):
         url = f"https://127.0.0.1:{edge.admin_port}"
-        with httpx.Client(verify=False, base_url=url, timeout=60, trust_env=False) as client:
+        with httpx.Client(
+            verify=False, base_url=url, timeout=PATIENCE_S, trust_env=False
+        ) as client:
             login = {"user": "rita", "password": PASSWORD}
             assert client.post("/login", json=login).json()["user"] == "rita"
             assert client.get("/invalidations?distribution=EWEB").status_code == 200
@@ -155,7 +160,7 @@ def test_command_trusts_the_names_of_a_certificate_by_its_authority(
         shown = streamedge(*options, "writes", "--json")
         assert shown.returncode == 0, shown.stderr
         authority.issue("localhost", "renewed.example", into=pair)
-        edge.await_log("certificate_loaded", timeout_s=60.0)
+        edge.await_log("certificate_loaded", timeout_s=PATIENCE_S)
         assert streamedge(*options, "writes").returncode == 0
 
 
@@ -164,7 +169,7 @@ def test_other_machines_get_only_health_and_metrics_without_users(tmp_path: Path
     address = own_address()
     with run_edge(tmp_path, FOLDER, admin_listen=WILDCARD) as edge:
         url = f"http://{address}:{edge.admin_port}"
-        with httpx.Client(timeout=60, trust_env=False) as client:
+        with httpx.Client(timeout=PATIENCE_S, trust_env=False) as client:
             assert client.get(f"{url}/healthz").status_code == 200
             assert client.get(f"{url}/metrics").status_code == 200
             for answer in (
@@ -192,13 +197,13 @@ def test_unix_socket_is_served_to_commands_without_a_password(tmp_path: Path) ->
         invalidated = streamedge("--admin", f"unix:{path}", "invalidate", "EWEB", "/*", "--wait")
         assert invalidated.returncode == 0, invalidated.stderr
         curl = ["curl", "-sS", "--unix-socket", str(path), "http://localhost/healthz"]
-        shown = subprocess.run(curl, capture_output=True, text=True, timeout=60, check=True)
+        shown = subprocess.run(curl, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
         assert json.loads(shown.stdout)["ready"]
         foreign = subprocess.run(
             [*curl[:-1], "-X", "POST", "-H", "Origin: null", "http://localhost/reload"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=True,
         )
         assert "other sites" in foreign.stdout
