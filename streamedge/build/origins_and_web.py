@@ -367,6 +367,14 @@ def _group_identities(config: Config, name: str) -> tuple[str, ...]:
     )
 
 
+def origin_identities(config: Config) -> dict[str, str]:
+    """The identities of all origins and groups, by name."""
+    identities = {name: origin_identity(section) for name, section in config.origins.items()}
+    for name, group in config.origin_groups.items():
+        identities[name] = _group_identity(identities[member] for member in group.origins)
+    return identities
+
+
 def _group_identity(members: Iterable[str]) -> str:
     return join_key("group", *members)
 

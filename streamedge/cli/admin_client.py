@@ -22,12 +22,12 @@ from rich.table import Table
 from streamedge.config.schema.units import (
     format_admin_address,
     format_size_bytes,
+    to_connect_to,
 )
 from streamedge.errors import StreamEdgeError
 
 TIMEOUT_S = 30.0
 RESPONSE_MAX_BYTES = 16 << 20
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to listen on, not to connect to
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -72,8 +72,7 @@ class Admin:
     def _reachable(self) -> tuple[str, int] | Path:
         if isinstance(self.address, Path):
             return self.address
-        host, port = self.address
-        return _EVERY_ADDRESS.get(host, host), port
+        return to_connect_to(self.address)
 
 
 class _UnixConnection(HTTPConnection):

@@ -26,19 +26,24 @@ from streamedge.admin.access.control import AccessControl
 from streamedge.admin.access.login import login_routes
 from streamedge.admin.access.middleware import AccessMiddleware
 from streamedge.admin.access.same_origin import is_own_host
+from streamedge.admin.cache import cache_routes
+from streamedge.admin.cache_jobs import verify_kind, warm_kind
 from streamedge.admin.cloudfront import cloudfront_routes
 from streamedge.admin.fleet import fleet_document, fleet_routes
 from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import invalidation_routes
+from streamedge.admin.jobs import Jobs, job_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
 from streamedge.admin.reload import reload_routes
 from streamedge.admin.status import SAMPLE_INTERVAL_S, LiveStatus, status_routes
 from streamedge.admin.viewers import LiveViewers, viewers_routes
 from streamedge.admin.writes import writes_routes
+from streamedge.build.origins_and_web import origin_identities
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
+from streamedge.cache.storage.inspection import CacheInspector
 from streamedge.config.schema.config import Config, WebDistributionConfig
-from streamedge.config.schema.units import without_password
+from streamedge.config.schema.units import format_address, to_connect_to, without_password
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
@@ -47,6 +52,7 @@ from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.delivery.hosts import host_name
+from streamedge.errors import ConfigError
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge, MetricSource
@@ -78,8 +84,8 @@ def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> 
         log.finish()
 
 
-async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, log: Log) -> None:
-    loop = asyncio.get_running_loop()
+def _start_reports(shared: SharedState, loop: asyncio.AbstractEventLoop, log: Log) -> Counts:
+    """Starts the heartbeats, the log and the metrics of this process."""
     log.write_on(loop)
     shared.heartbeats.start_beating(shared.wakeups.control, loop)
     counts = Counts()
@@ -87,6 +93,12 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     report_libraries(loop, log)
     counts.publish_in(shared.metrics.part(shared.wakeups.control))
     counts.add(Counter.WORKER_STARTS, "control")
+    return counts
+
+
+async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    counts = _start_reports(shared, loop, log)
     folder = shared.config_versions.config.edge.cache
     # The event loop never waits for a lock of the database; threads may.
     database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
@@ -138,6 +150,9 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     viewers = LiveViewers(shared.viewer_rows, shared.worker_status)
     viewers.subscribe()
     status = _start_status(services, shared, fleet, config, viewers)
+    jobs = Jobs(
+        {"verify": verify_kind(folder, log), "warm": warm_kind(lambda: _edge_url(config))}, log
+    )
     certificate = _certificate(config, log, services)
     access = AccessControl(
         lambda: effective.config.admin, log, is_unix=listener.family == socket.AF_UNIX
@@ -150,6 +165,13 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         [
             *status_routes(status),
             *viewers_routes(viewers, log),
+            *job_routes(jobs),
+            *cache_routes(
+                folder,
+                lambda: origin_identities(effective.config),
+                lambda: effective.config.edge.cache_size,
+                log,
+            ),
             *reload_routes(shared, change_event),
             *fleet_routes(fleet, without_password(config.fleet.engine)),
             *invalidation_routes(
@@ -168,6 +190,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     shared.wakeups.unsubscribe(shared.wakeups.control)
     viewers.close()
     watch.close()
+    await jobs.close()
     await services.stop()
     if fleet is not None:
         await fleet.close()
@@ -324,6 +347,19 @@ def _start_fleet(
     return fleet
 
 
+def _edge_url(config: Config) -> str:
+    """This edge's own address for viewers. Raises ConfigError if it has none for the edge itself.
+
+    An address on which each connection begins with a PROXY header is not one.
+    """
+    listen = config.listen
+    for scheme, addresses in (("http", (*listen.http, *listen.mixed)), ("https", listen.https)):
+        for address in addresses:
+            if address not in listen.proxy_protocol:
+                return f"{scheme}://{format_address(to_connect_to(address))}"
+    raise ConfigError(("listen: no address of http, mixed or https takes plain connections",))
+
+
 def _root_objects(config: Config) -> dict[str, str]:
     """The root objects of all distributions, by id."""
     return {
@@ -427,7 +463,11 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
                 limit_bytes = counts.gauges[Gauge.CACHE_LIMIT_BYTES] = edge.cache_size
                 if evictor is not None:
                     evictor.close()
-                evictor = Evictor(edge.cache, limit_bytes)
+                evictor = Evictor(
+                    edge.cache,
+                    limit_bytes,
+                    exempt_paths=CacheInspector(edge.cache).pinned_paths,
+                )
             removed = await asyncio.to_thread(evictor.evict) if evictor.is_due() else []
         except (OSError, ValueError) as exc:
             failed.emit(time.monotonic(), error=str(exc))

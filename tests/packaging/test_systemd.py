@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support.http.http_viewer import fetch
+from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import run_edge
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def settings(section: str = "Service") -> dict[str, list[str]]:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,14 +106,20 @@ class Evictor:
     """Keeps the cache folder ``root`` within ``limit_bytes``. Its methods block on the disk.
 
     ``failures``: the paths that the last pass could not remove or read, with the reasons.
+    ``exempt_paths``: the files that are never removed.
     """
 
     def __init__(
-        self, root: Path, limit_bytes: int, clock: Callable[[], float] = time.monotonic
+        self,
+        root: Path,
+        limit_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+        exempt_paths: Callable[[], Set[str]] = frozenset,
     ) -> None:
         self._root = root
         self._limit_bytes = limit_bytes
         self._clock = clock
+        self._exempt_paths = exempt_paths
         self._usage = Usage(root)
         self._scanned_bytes: int | None = None
         self._stored_at_scan = 0
@@ -191,7 +197,9 @@ class Evictor:
             return []
         files = self.scan()
         excess = self.excess_bytes()
-        removed, failures = evict_oldest(files, excess, self._remove)
+        exempt = self._exempt_paths()
+        evictable = (file for file in files if file.path not in exempt)
+        removed, failures = evict_oldest(evictable, excess, self._remove)
         self.failures |= failures
         freed = sum(file.size_bytes for file in removed)
         self._scanned_bytes = sum(file.size_bytes for file in files) - freed

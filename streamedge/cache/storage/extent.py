@@ -18,6 +18,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -36,6 +37,7 @@ _WORD_BYTES = 4
 _EVICTED_WORD = 1
 _TABLE_WORD = 256  # the chunk table begins 1 KiB into the header
 _WORDS_PER_CHUNK = 3  # valid bytes, their CRC-32, era
+_CHUNK_ENTRY = struct.Struct("=III")
 CHECKS_MAX = 4  # chunks of an earlier era that one call reads and checks: 256 KiB
 _OPEN_MARK = Span(1 << 40, (1 << 40) + 1)  # locked, shared, by each worker that has the file open
 
@@ -294,6 +296,42 @@ def written_header_bytes(body_bytes: int) -> int:
 def check_header(header: bytes, body_bytes: int, digest: bytes) -> bool:
     """Whether a file's first bytes fit the extent that its name stands for."""
     return header[: _FIXED.size] == new_header(body_bytes, digest)
+
+
+class ChunkEntry(NamedTuple):
+    """A chunk's entry in the table: its valid bytes, their CRC-32, and the era of the writing."""
+
+    valid_bytes: int
+    crc: int
+    era: int
+
+
+def read_chunk_table(fd: int, body_bytes: int) -> list[ChunkEntry]:
+    """The chunk table of the file ``fd``, without a check of any chunk. Raises OSError.
+
+    A file that is shorter than its table has fewer entries.
+    """
+    size = -(-body_bytes // CHUNK_BYTES) * _CHUNK_ENTRY.size
+    data = os.pread(fd, size, _TABLE_WORD * _WORD_BYTES)
+    whole = len(data) // _CHUNK_ENTRY.size * _CHUNK_ENTRY.size
+    return [ChunkEntry(*entry) for entry in _CHUNK_ENTRY.iter_unpack(data[:whole])]
+
+
+def chunks_being_filled(fd: int, body_bytes: int) -> Iterator[Span]:
+    """The runs of chunks of the file ``fd`` that a worker has locked to fill them."""
+    start, end = 0, -(-body_bytes // CHUNK_BYTES)
+    while start < end:
+        run = locks.holder(fd, Span(start, end))
+        if run is None:
+            return
+        yield run.intersect(Span(start, end))
+        start = run.end
+
+
+def is_chunk_sound(fd: int, chunk: int, entry: ChunkEntry) -> bool:
+    """Whether a chunk's valid bytes have the CRC of its entry. Raises OSError."""
+    data = os.pread(fd, entry.valid_bytes, HEADER_BYTES + chunk * CHUNK_BYTES)
+    return len(data) == entry.valid_bytes and zlib.crc32(data) == entry.crc
 
 
 def is_open_elsewhere(fd: int) -> bool:

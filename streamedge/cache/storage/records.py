@@ -229,6 +229,21 @@ def decode_record(data: bytes, key: str) -> Record | None:
     If it has a ``body_crc``, the last ``size_bytes`` of the content are the body.
     """
     line, _, body = data.partition(b"\n")
+    record = decode_record_line(line)
+    if record is None or record.key != key:
+        return None
+    if record.body_crc is not None and not is_body_sound(record, body):
+        return None
+    return record
+
+
+def is_body_sound(record: Record, body: bytes) -> bool:
+    """Whether a body from a record's file is whole, by size and CRC."""
+    return len(body) == record.head.version.size_bytes and zlib.crc32(body) == record.body_crc
+
+
+def decode_record_line(line: bytes) -> Record | None:
+    """The record in the first line of a file, whatever its key; None if it is damaged."""
     try:
         document = json.loads(line)
         crc = document.get("body_crc")
@@ -242,7 +257,7 @@ def decode_record(data: bytes, key: str) -> Record | None:
         headers = {str(name): str(value) for name, value in document["headers"].items()}
         status = int(document.get("status", 200))
         head = OriginHead(version, str(document["content_type"]), headers, status)
-        record = Record(
+        return Record(
             str(document["key"]),
             head,
             float(document["validated_s"]),
@@ -255,10 +270,3 @@ def decode_record(data: bytes, key: str) -> Record | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    if record.key != key:
-        return None
-    if record.body_crc is not None and (
-        len(body) != version.size_bytes or zlib.crc32(body) != record.body_crc
-    ):
-        return None
-    return record

@@ -223,6 +223,15 @@ def format_admin_address(address: tuple[str, int] | Path) -> str:
     return format_address(address)
 
 
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to listen on, not to connect to
+
+
+def to_connect_to(address: tuple[str, int]) -> tuple[str, int]:
+    """Where a process of this machine connects to an address that is listened on."""
+    host, port = address
+    return _EVERY_ADDRESS.get(host, host), port
+
+
 def name_type(value: object) -> str:
     """``value`` for a message: short values as TOML, others by their kind."""
     match value:

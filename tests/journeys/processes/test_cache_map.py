@@ -1,0 +1,181 @@
+"""Journeys: an operator looks at the cache of a running edge, and works on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamedge.cache.storage.extent import HEADER_BYTES
+from tests.support.origins.counting_origin import CountingOrigin, counting_origin
+from tests.support.patience import PATIENCE_S
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+
+SIZES = {"film": 3_000_000, "page": 4_000, "other/page": 5_000}
+
+
+@pytest.fixture
+def origin() -> Iterator[CountingOrigin]:
+    with counting_origin(dict(SIZES)) as running:
+        yield running
+
+
+@pytest.fixture
+def edge(tmp_path: Path, origin: CountingOrigin) -> Iterator[EdgeProcess]:
+    config = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+    with run_edge(tmp_path, config, workers=2, edge='cache_size = "1GiB"') as edge:
+        yield edge
+
+
+def call(
+    edge: EdgeProcess, method: str, path: str, body: object = None
+) -> tuple[int, dict[str, Any]]:
+    """Status and document of a call on the admin address."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{edge.admin_port}{path}",
+        data,
+        {"content-type": "application/json"},
+        method=method,
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, json.load(exc)
+
+
+def get(edge: EdgeProcess, name: str) -> str:
+    """Fetches an object; how the edge got it."""
+    with urllib.request.urlopen(edge.http(name), timeout=PATIENCE_S) as response:
+        response.read()
+        return str(response.headers["X-Cache"]).partition(" ")[0]
+
+
+def cached(edge: EdgeProcess, match: str = "") -> dict[str, dict[str, Any]]:
+    """The objects of the cache map, by name."""
+    _status, document = call(edge, "GET", f"/cache?match={match}")
+    return {one["name"]: one for one in document["objects"]}
+
+
+def ended_job(edge: EdgeProcess, request: object) -> dict[str, Any]:
+    """Runs a job to its end."""
+    status, job = call(edge, "POST", "/jobs", request)
+    assert status == 201, job
+    while job["state"] == "running":
+        pause()
+        _status, job = call(edge, "GET", f"/jobs/{job['id']}")
+    return job
+
+
+def test_map_shows_what_is_cached_and_purges_it(edge: EdgeProcess, origin: CountingOrigin) -> None:
+    assert call(edge, "GET", "/cache") == (200, {"objects": [], "cursor": None, "scanned": 0})
+    for name in SIZES:
+        assert [get(edge, name), get(edge, name)] == ["Miss", "Hit"]
+    objects = cached(edge)
+    assert {name: one["cached_bytes"] for name, one in objects.items()} == SIZES
+    film = objects["film"]
+    assert (film["origin"], film["kind"], film["status"]) == ("main", "object", 200)
+    assert film["ranges"] == [[0, SIZES["film"], "cached"]]
+    assert set(cached(edge, "page")) == {"page", "other/page"}
+    assert set(cached(edge, "*/page")) == {"other/page"}
+    assert set(cached(edge, "other/*")) == {"other/page"}
+    status, document = call(edge, "GET", f"/cache/{film['id']}")
+    assert status == 200
+    assert "headers" in document
+    status, document = call(edge, "DELETE", f"/cache/{film['id']}")
+    assert (status, document["id"]) == (200, film["id"])
+    assert [get(edge, "page"), get(edge, "film"), get(edge, "film")] == ["Hit", "Miss", "Hit"]
+    assert origin.total_bytes == sum(SIZES.values()) + SIZES["film"]
+    assert edge.await_log("object_purged")[0]["name"] == "film"
+
+
+def test_map_refuses_what_it_does_not_know(edge: EdgeProcess) -> None:
+    for method, path, status in (
+        ("GET", "/cache?origin=nowhere", 404),
+        ("GET", "/cache?cursor=x", 400),
+        ("GET", "/cache?limit=0x3", 400),
+        ("GET", "/cache/abc", 404),
+        ("DELETE", f"/cache/{'0' * 64}", 404),
+        ("PUT", f"/cache/{'0' * 64}/pin", 404),
+        ("GET", "/jobs/1", 404),
+    ):
+        assert call(edge, method, path)[0] == status, path
+    bodies: tuple[object, ...] = (
+        {},
+        {"kind": "polish"},
+        {"kind": "warm"},
+        {"kind": "warm", "paths": ["film"]},
+        {"kind": "warm", "paths": ["/a b"]},
+        {"kind": "warm", "paths": ["film"], "requests_per_s": 0},
+        {"kind": "verify", "bytes_per_s": True},
+        [],
+    )
+    for body in bodies:
+        assert call(edge, "POST", "/jobs", body)[0] == 400, body
+
+
+def test_pin_is_refused_where_it_would_take_half_of_the_cache(
+    tmp_path: Path, origin: CountingOrigin
+) -> None:
+    config = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+    origin.sizes["large"] = 40 << 20
+    with run_edge(tmp_path, config, edge='cache_size = "64MiB"') as edge:
+        get(edge, "large")
+        get(edge, "page")
+        objects = cached(edge)
+        status, document = call(edge, "PUT", f"/cache/{objects['large']['id']}/pin")
+        assert status == 409
+        assert "edge.cache_size" in document["error"]
+        page = f"/cache/{objects['page']['id']}/pin"
+        assert call(edge, "PUT", page)[0] == 200
+        assert cached(edge)["page"]["pinned"]
+        assert call(edge, "DELETE", page)[0] == 200
+        assert not cached(edge)["page"]["pinned"]
+
+
+def test_warm_fetches_each_path_once(edge: EdgeProcess, origin: CountingOrigin) -> None:
+    paths = ["/film", "/page", "/film", "/nothing"]
+    job = ended_job(edge, {"kind": "warm", "paths": paths, "requests_per_s": 1000})
+    assert (job["state"], job["total"], job["done"], job["failed"]) == ("done", 3, 3, 1)
+    assert job["problems"] == ["/nothing: status 404"]
+    assert job["bytes"] >= SIZES["film"] + SIZES["page"]
+    assert [get(edge, "film"), get(edge, "page")] == ["Hit", "Hit"]
+    assert origin.bytes_of("film")
+    assert [line["kind"] for line in edge.await_log("job_ended")] == ["warm"]
+
+
+def test_verify_finds_damage_and_the_bytes_are_fetched_again(edge: EdgeProcess) -> None:
+    for name in SIZES:
+        get(edge, name)
+    assert ended_job(edge, {"kind": "verify"})["failed"] == 0
+    (extent,) = (edge.cache / "extents").rglob("[0-9a-f]" * 64)
+    fd = os.open(extent, os.O_WRONLY)
+    os.pwrite(fd, b"damage", HEADER_BYTES + 100)
+    os.close(fd)
+    job = ended_job(edge, {"kind": "verify", "bytes_per_s": 1e9})
+    assert (job["state"], job["done"], job["failed"]) == ("done", 3, 1)
+    assert str(extent) in job["problems"][0]
+    assert job["bytes"] == sum(SIZES.values())
+    while cached(edge)["film"]["cached_bytes"]:
+        pause()
+
+
+def test_job_is_cancelled(edge: EdgeProcess) -> None:
+    paths = [f"/page?{number}" for number in range(1000)]
+    request = {"kind": "warm", "paths": paths, "requests_per_s": 1}
+    status, job = call(edge, "POST", "/jobs", request)
+    assert status == 201
+    assert call(edge, "POST", "/jobs", request)[0] == 409
+    status, job = call(edge, "DELETE", f"/jobs/{job['id']}")
+    assert (status, job["state"]) == (200, "cancelled")
+    assert job["done"] < 1000
+    assert call(edge, "GET", "/jobs")[1]["jobs"] == [job]
+    assert ended_job(edge, {"kind": "warm", "paths": ["/page"]})["state"] == "done"
