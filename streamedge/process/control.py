@@ -61,7 +61,7 @@ from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
     from streamedge.process.certificates import AdminCertificate
-    from streamedge.process.fleet import FleetParts
+    from streamedge.process.fleet.parts import FleetParts
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
 IDLE_EVICTION_INTERVAL_S = 0.5  # while it does not grow
@@ -97,8 +97,7 @@ def _start_reports(shared: SharedState, loop: asyncio.AbstractEventLoop, log: Lo
 
 
 async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, log: Log) -> None:
-    loop = asyncio.get_running_loop()
-    counts = _start_reports(shared, loop, log)
+    counts = _start_reports(shared, asyncio.get_running_loop(), log)
     folder = shared.config_versions.config.edge.cache
     # The event loop never waits for a lock of the database; threads may.
     database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
@@ -325,7 +324,7 @@ def _start_fleet(
     """Starts this edge's part in its fleet; None in a fleet of one, which imports none of it."""
     if shared.fleet is None or shared.live_edges is None:
         return None
-    from streamedge.process.fleet import FleetParts  # noqa: PLC0415
+    from streamedge.process.fleet.parts import FleetParts  # noqa: PLC0415
 
     def load() -> int:
         return shared.metrics.gauge(Gauge.HTTP_CONNECTIONS) + shared.metrics.gauge(

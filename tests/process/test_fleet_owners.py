@@ -1,4 +1,4 @@
-"""streamedge/process/fleet_owners.py: which edges own an object, by its URL."""
+"""streamedge/process/fleet/owners.py: which edges own an object, by its URL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamedge.admin.fleet import OwnerError
 from streamedge.config.schema.config import Config
 from streamedge.fleet.members import Member
 from streamedge.ops.log import open_log
-from streamedge.process.fleet_owners import find_owners
+from streamedge.process.fleet.owners import find_owners
 
 MEMBERS = {
     name: Member(name, peer_address="127.0.0.1:1", order=1) for name in ("fra-1", "ams-1", "par-1")

@@ -234,7 +234,7 @@ class SimulatedEdge:
             return
         raise AssertionError("the check of the lease has to wait")
 
-    # The control process and its workers, as ``process.fleet`` connects them
+    # The control process and its workers, as ``process.fleet.parts`` connects them
 
     def _publish_rows(self, local_position: int) -> None:
         """New rows are in effect for requests at once; workers note it a little later."""

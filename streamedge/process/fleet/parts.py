@@ -33,7 +33,7 @@ from streamedge.fleet.states import takes_viewers
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import MetricSource
-from streamedge.process.fleet_metrics import fleet_metrics
+from streamedge.process.fleet.metrics import fleet_metrics
 from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
@@ -173,7 +173,7 @@ class FleetParts:
 
     def owners(self, url: str, members: Mapping[str, Member]) -> dict[str, Any]:
         """Who owns the object of a URL. Blocks; raises OwnerError."""
-        from streamedge.process.fleet_owners import find_owners  # noqa: PLC0415  # slow, for operators only
+        from streamedge.process.fleet.owners import find_owners  # noqa: PLC0415  # slow, for operators only
 
         return find_owners(self._effective.config, self._log, url, members)
 

@@ -1,0 +1,1 @@
+"""This edge's part in its fleet, in the control process."""
