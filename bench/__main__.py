@@ -73,6 +73,12 @@ BENCHMARKS = {
         " worker. Client buffer 3 s. The kernel's floor is a C program that sends each viewer runs"
         " of 520 KB by sendfile and reads no media.",
     ),
+    "rtmpe-cost": Benchmark(
+        rtmp_rows.encrypted_cost,
+        "200 viewers of a warm 4 Mb/s title in real time, each at a different position, over RTMPE"
+        " and over plain RTMP; one worker. Client buffer 3 s. The viewers discard what they"
+        " receive, so that both cost the load generator the same.",
+    ),
     "rtmp-viewers": Benchmark(
         rtmp_rows.capacity,
         "RTMP viewers of a warm 4 Mb/s title, 500 more each second, each at a different position;"

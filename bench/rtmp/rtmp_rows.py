@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from bench.loads.rtmp_client import BUFFER_MS, play_whole
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.report import Figure, Target, ratio
+from bench.rtmp import rtmpe_viewers
 from bench.rtmp.rtmp_viewers import Plan, Result, watch
 from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.origin import origin
 from bench.servers.peers import APPLICATION, RTMP, nginx_rtmp
 from bench.servers.sendfile_floor import FLOOR, sendfile_floor
-from bench.servers.server import Server, Start, measure_each, pick
+from bench.servers.server import Failure, Server, Start, measure_each, pick
 from bench.servers.titles import MOOV_FIRST, Titles, titles
 
 NAME = f"mp4:{MOOV_FIRST}"
@@ -28,6 +30,7 @@ MARGIN_S = 60
 """A viewer starts at least this long plus the run before the title's end."""
 COST_VIEWERS = 200
 KIB = 1024
+PLAIN = "StreamEdge, plain RTMP"
 
 
 def cost(options: Options) -> list[Figure]:
@@ -46,6 +49,43 @@ def cost(options: Options) -> list[Figure]:
         ),
         Figure("late viewers", "", pick(results, _late)),
     ]
+
+
+def encrypted_cost(options: Options) -> list[Figure]:
+    """CPU-seconds of the server per GB over RTMPE, beside plain RTMP."""
+    films = titles()
+    results: dict[str, rtmpe_viewers.Result | Failure] = {}
+    for name, is_encrypted in ((PLAIN, False), (STREAMEDGE, True)):
+        results |= measure_each(
+            {name: lambda: _warm_edge(films, "rtmpe = true")},
+            partial(_watch_encrypted, is_encrypted=is_encrypted, seconds=options.seconds),
+        )
+    per_gb = pick(results, lambda result: result.server_cpu_s / (result.bytes / 1e9))
+    return [
+        Figure("server CPU per GB delivered", "s", per_gb),
+        Figure("ratio to plain RTMP", "", ratio(per_gb, PLAIN)),
+        Figure(
+            "delivered", "MB/s", pick(results, lambda result: result.bytes / result.seconds / 1e6)
+        ),
+        Figure("lost viewers", "", pick(results, lambda result: result.broken), Target(0)),
+    ]
+
+
+def _watch_encrypted(server: Server, *, is_encrypted: bool, seconds: float) -> rtmpe_viewers.Result:
+    return rtmpe_viewers.watch(
+        rtmpe_viewers.Plan(
+            port=server.rtmp_port,
+            application=APPLICATION,
+            name=NAME,
+            is_encrypted=is_encrypted,
+            viewers=COST_VIEWERS,
+            settle_s=SETTLE_S,
+            seconds=seconds,
+            latest_start_ms=int((titles().duration_s - SETTLE_S - seconds - MARGIN_S) * 1000),
+            buffer_ms=BUFFER_MS,
+            server_pid=server.pid,
+        )
+    )
 
 
 def capacity(options: Options) -> list[Figure]:
@@ -84,9 +124,12 @@ def _starts() -> dict[str, Start]:
 
 
 @contextmanager
-def _warm_edge(films: Titles) -> Iterator[Server]:
+def _warm_edge(films: Titles, listen: str = "") -> Iterator[Server]:
     """An edge that has sent the complete title once."""
-    with origin(films.folder) as source, streamedge(source.port, core=SERVER_CORE) as server:
+    with (
+        origin(films.folder) as source,
+        streamedge(source.port, core=SERVER_CORE, listen=listen) as server,
+    ):
         play_whole(server.rtmp_port, APPLICATION, NAME)
         yield server
 

@@ -32,12 +32,14 @@ def streamedge(
     web: str = "",
     limits: str = "",
     fleet: str = "",
+    listen: str = "",
 ) -> Iterator[Server]:
     """An edge in front of the origin, with a web and an RTMP distribution.
 
     ``cache``: a folder that outlives the edge; None: a new one. ``waits``: until /healthz returns
     200. ``pair``: also serves HTTPS. ``signer``: id and PEM of the key that web viewers' URLs must
-    be signed with. ``web``, ``limits``: TOML for the web distribution and for ``[limits]``.
+    be signed with. ``web``, ``limits``, ``listen``: TOML for the web distribution, for ``[limits]``
+    and for ``[listen]``.
     ``fleet``: the table ``[fleet]``; then /healthz does not wait for the engine.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
@@ -70,6 +72,7 @@ http = ["{LOOPBACK}:{http_port}"]
 {https}
 rtmp = ["{LOOPBACK}:{rtmp_port}"]
 admin = "{LOOPBACK}:{admin_port}"
+{listen}
 
 [limits]
 {limits}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.delivery.rtmp.protocol.handshake import PACKET_SIZE_BYTES, DigestScheme
+from streamedge.delivery.rtmp.rtmpe.connection import RtmpeConnection
 from streamedge.delivery.rtmp.rtmpe.key_exchange import KEY_SIZE_BYTES, PRIME
 from streamedge.ops.metrics import Counter, Gauge
 from tests.support.event_loop import until
@@ -90,6 +91,26 @@ async def test_plays_and_seeks_are_those_of_plain_rtmp(
         assert edge.counts.gathered(Counter.SENT_BYTES, "rtmp") == sum(
             line["bytes"] for line in edge.lines("rtmp_disconnect")
         )
+
+
+async def test_plain_session_has_its_connection_for_itself(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RTMPE costs plain RTMP nothing after the first byte."""
+    received: list[int] = []
+    receive = RtmpeConnection.data_received
+
+    def data_received(connection: RtmpeConnection, data: bytes) -> None:
+        received.append(len(data))
+        receive(connection, data)
+
+    monkeypatch.setattr(RtmpeConnection, "data_received", data_received)
+    async with serve_rtmp(cache_root, offers_rtmpe=True) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(edge.port) as client:
+            client.play("film.mp4")
+            await client.until_named(STOP)
+        assert len(received) == 1
 
 
 async def test_slow_client_receives_every_frame(cache_root: Path) -> None:
