@@ -22,11 +22,15 @@ from tests.support.rtmp.rtmp_media import expected, sample_file
 from tests.support.rtmp.rtmp_players import (
     FFMPEG_5,
     FFMPEG_9,
+    as_other_user,
     expected_packets,
     ffmpeg,
     flv_packets,
+    gstreamer,
     packets,
     rtmpdump,
+    run,
+    vlc,
 )
 
 TEXT = b"text over HTTP\n"
@@ -104,11 +108,60 @@ async def test_rtmpdump_receives_every_frame(ports: Ports, transport: str, tmp_p
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_vlc_receives_every_frame(ports: Ports, transport: str) -> None:
+    received = await vlc(f"{ports.base(transport)}/{STREAM}")
+    assert received == expected_packets(expected("film.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("element", "transport"),
+    [
+        *(("rtmpsrc", transport) for transport in TRANSPORTS),
+        *(("rtmp2src", transport) for transport in ("rtmp", "rtmps", "own rtmps")),
+    ],
+)
+async def test_gstreamer_receives_every_frame(
+    ports: Ports, element: str, transport: str, tmp_path: Path
+) -> None:
+    url = f"{ports.base(transport)}/{STREAM}"
+    options = ("tls-validation-flags=0",) if element == "rtmp2src" else ()
+    received = await gstreamer(element, url, tmp_path / "got.flv", *options)
+    assert received == expected_packets(expected("film.mp4"))
+
+
+VLC = ("cvlc", "-I", "dummy", "--no-xlib")
+RTMP2SRC = ("timeout", "30", "gst-launch-1.0", "rtmp2src")  # it may hang after its error
+MPV = ("mpv", "--no-config", "--ytdl=no", "--vo=null", "--ao=null")
+
+
+@pytest.mark.parametrize(
+    ("command", "transport", "error_text"),
+    [
+        ((FFMPEG_5, "-v", "error", "-i", "{}"), "rtmpe", "Protocol not found"),
+        ((*MPV, "{}"), "rtmpe", "Protocol not found"),
+        ((*VLC, "{}", "vlc://quit"), "rtmpe", "Failed to open rtmpe://"),
+        *(
+            ((*RTMP2SRC, "location={}", "!", "fakesink"), transport, "Host is not set")
+            for transport in ("rtmpt", "rtmpts", "rtmpe")
+        ),
+    ],
+)
+async def test_client_without_a_transport_names_it(
+    ports: Ports, command: tuple[str, ...], transport: str, error_text: str
+) -> None:
+    """The documentation has these texts; a client that gets further belongs into the matrix."""
+    url = f"{transport}://localhost:{ports.mixed}/{STREAM}"
+    user = as_other_user() if command[0] == "cvlc" else ()
+    result = await run(*user, *(argument.format(url) for argument in command))
+    assert error_text in result.output.decode() + result.stderr
+
+
 @pytest.mark.parametrize("transport", ["rtmp", "rtmps", "rtmpt", "rtmpts"])
 def test_mpv_plays(ports: Ports, transport: str) -> None:
     completed = subprocess.run(
         [
-            *("mpv", "--no-config", "--ytdl=no", "--vo=null", "--ao=null", "--frames=20"),
+            *(*MPV, "--frames=20"),
             *("--tls-verify=no", f"{ports.base(transport)}/{STREAM}"),
         ],
         capture_output=True,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -100,13 +102,16 @@ async def rtmpdump(url: str, target: Path, *options: str) -> ProcessResult:
     return await run("rtmpdump", "-r", url, "-o", str(target), "-b", str(BUFFER_MS), *options)
 
 
-async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[PlayedPacket]]:
+async def gstreamer(
+    element: str, url: str, target: Path, *options: str
+) -> dict[str, list[PlayedPacket]]:
     """The packets that one of GStreamer's sources receives of a film of up to 2 MB.
 
     rtmpsrc connects again at the end of a film and plays it once more, with another FLV header;
     the packets are those of the first time.
     """
-    options = ("blocksize=65536", "num-buffers=40") if element == "rtmpsrc" else ()
+    if element == "rtmpsrc":
+        options += ("blocksize=65536", "num-buffers=40")
     result = await run(
         "gst-launch-1.0", "-q", element, f"location={url}", *options,
         "!", "filesink", f"location={target}",
@@ -115,6 +120,34 @@ async def gstreamer(element: str, url: str, target: Path) -> dict[str, list[Play
     assert written, result.stderr
     again = written.find(b"FLV\x01", 1)
     target.write_bytes(written if again < 0 else written[:again])
+    return await _packets_in(target)
+
+
+async def vlc(url: str) -> dict[str, list[PlayedPacket]]:
+    """The packets in what VLC's input reads: it writes it to a file instead of decoding it.
+
+    Its folder may be written by others, since VLC does not run as root.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        result = await run(
+            *as_other_user(), "env", f"HOME={folder}",
+            "cvlc", "--no-color", "--no-xlib", "-I", "dummy", "--no-audio",
+            f"--avio-options={{rtmp_buffer={BUFFER_MS}}}", "--demux=dump",
+            f"--demuxdump-file={folder / 'got.flv'}", url, "vlc://quit",
+        )  # fmt: skip
+        assert (folder / "got.flv").exists(), result.stderr
+        return await _packets_in(folder / "got.flv")
+
+
+def as_other_user() -> tuple[str, ...]:
+    """What comes before a command that refuses to run as root."""
+    user = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    return user if os.getuid() == 0 else ()
+
+
+async def _packets_in(target: Path) -> dict[str, list[PlayedPacket]]:
     # The tags include NetStream.Data.Start, which demuxers treat as a third stream.
     report = await run(
         "ffmpeg", "-v", "error", "-copyts", "-i", str(target), "-map", "0:v?", "-map", "0:a?",
