@@ -7,6 +7,7 @@ also if a nearer one comes up; after ten minutes without a request it is chosen 
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -48,6 +49,8 @@ class NearestEdges:
         self._clock = clock
         self._up: tuple[Member, ...] = ()
         self._nearest: dict[Location, Member] = {}  # of ``_up``, by the viewer's place
+        self._others_of: tuple[Member, ...] = ()
+        self._others: tuple[Member, ...] = ()
         self._names = frozenset[str]()
         self._all_names = frozenset({own_name.lower()})
 
@@ -71,6 +74,30 @@ class NearestEdges:
         name = assigned or self._nearest_of(live.up, place).name
         self._assignments.put(address, name, now_s)
         return None if name == self._own_name else name
+
+    def next_edge(self, address: str) -> str | None:
+        """The edge that a viewer should use after this one, which stops or drains.
+
+        It is the nearest other edge that is UP. Viewers whose place is unknown are spread over all.
+        """
+        if not self._hears_fleet():
+            return None
+        others = self._without_own(self._read_live().up)
+        if not others:
+            return None
+        place = self._location(address)
+        if place is None:
+            return others[zlib.crc32(address.encode()) % len(others)].name
+        name = self._nearest_of(others, place).name
+        self._assignments.put(address, name, self._clock())
+        return name
+
+    def _without_own(self, up: tuple[Member, ...]) -> tuple[Member, ...]:
+        """The same tuple each time, since ``_nearest_of`` remembers what belongs to it."""
+        if up is not self._others_of:
+            self._others_of = up
+            self._others = tuple(one for one in up if one.name != self._own_name)
+        return self._others
 
     def _nearest_of(self, up: tuple[Member, ...], place: Location) -> Member:
         if up is not self._up:

@@ -23,6 +23,28 @@ def test_viewer_is_sent_to_the_nearest_edge_unless_that_is_this_one(
     assert Places().nearest().elsewhere(address) == edge
 
 
+@given(
+    st.sets(st.sampled_from(NAMES)),
+    st.sampled_from(NAMES),
+    st.sampled_from(["127.0.0.1", "127.0.0.9", *VIEWERS]),
+)
+def test_next_edge_is_the_nearest_other_one(up: set[str], own_name: str, address: str) -> None:
+    nearest = Places(own_name=own_name, up=sorted(up)).nearest()
+    others = [edge for edge in EDGES if edge.name in up - {own_name}]
+    for _ in range(2):
+        edge = nearest.next_edge(address)
+        if address in VIEWERS and others:
+            assert edge == by_distance(VIEWERS[address], others)[0].name
+        else:
+            assert edge in {one.name for one in others} or (edge is None and not others)
+
+
+def test_viewers_whose_place_is_unknown_are_spread() -> None:
+    nearest = Places().nearest()
+    assert {nearest.next_edge(f"127.9.0.{number}") for number in range(50)} == {"tyo-1", "nyc-1"}
+    assert Places(hears_fleet=False).nearest().next_edge("127.0.0.3") is None
+
+
 def test_edge_that_is_not_up_is_not_chosen() -> None:
     places = Places(up=["fra-1", "nyc-1"])
 

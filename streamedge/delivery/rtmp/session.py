@@ -331,10 +331,13 @@ class RtmpSession(asyncio.Protocol):
 
     def request_reconnect(self) -> None:
         """Asks the client to connect to another edge; its plays here go on until it leaves."""
-        if self._can_reconnect and self._end_reason is None:
-            self.engine.request_reconnect(self._context.traffic().avoid_reason)
-            self.push()
-            self._log_line("reconnect_requested")
+        admission = self._admission
+        if admission is None or not self._can_reconnect or self._end_reason is not None:
+            return
+        tc_url = self._context.streams.tc_url_after(admission)
+        self.engine.request_reconnect(self._context.traffic().avoid_reason, tc_url)
+        self.push()
+        self._log_line("reconnect_requested", edge=tc_url_host(tc_url) or None)
 
     def abort(self) -> None:
         """Closes the connection without flushing."""

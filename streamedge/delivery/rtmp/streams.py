@@ -183,11 +183,16 @@ class StreamResolver:
             return ""
         if not _follows_redirects(client.connect):
             return ""
-        tc_url = client.connect.tc_url
-        sent = tc_url_host(tc_url)
-        edge = self._nearest.elsewhere(client.address) if sent else None
-        host = None if edge is None else with_edge_label(sent, edge)
-        return "" if host is None else tc_url.replace(sent, host, 1)
+        return _tc_url_of(client, self._nearest.elsewhere)
+
+    def tc_url_after(self, admission: Admission) -> str:
+        """The tcUrl of the edge to use after this one, which stops or drains; "" if unknown.
+
+        Then the client reconnects to the tcUrl that it has, and DNS leads it elsewhere.
+        """
+        if self._nearest is None or not admission.distribution.nearest:
+            return ""
+        return _tc_url_of(admission.client, self._nearest.next_edge)
 
     def recheck(self, admission: Admission) -> Admission:
         """Admits a connected client under the current distributions. Raises RefusalError."""
@@ -341,6 +346,15 @@ def _track_choice(admission: Admission, name: str) -> TrackChoice:
         tracks is Tracks.ANNOUNCED and admission.client.connect.can_play_multitrack
     )
     return read_choice(audio, is_multitrack=is_multitrack)
+
+
+def _tc_url_of(client: Client, choose: Callable[[str], str | None]) -> str:
+    """The client's tcUrl with the name of the edge that ``choose`` returns for its address."""
+    tc_url = client.connect.tc_url
+    sent = tc_url_host(tc_url)
+    edge = choose(client.address) if sent else None
+    host = None if edge is None else with_edge_label(sent, edge)
+    return "" if host is None else tc_url.replace(sent, host, 1)
 
 
 def _follows_redirects(connect: Connect) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from streamedge.access.admission import AccessRules
 from streamedge.delivery.rtmp.protocol.events import CAN_RECONNECT
+from streamedge.delivery.traffic import STOPPING
 from tests.support.event_loop import until
 from tests.support.fleet.places import OSAKA, Places
 from tests.support.rtmp.rtmp_client import (
@@ -68,6 +69,40 @@ async def test_client_with_the_bit_for_reconnecting_is_redirected(cache_root: Pa
         await until(lambda: bool(edge.lines("rtmp_disconnect")))
         [line] = edge.lines("rtmp_disconnect")
         assert line["reason"] == f"redirected to tyo-1.{ALIAS}:{edge.port}"
+
+
+@pytest.mark.parametrize(
+    ("places", "edge_name"),
+    [
+        (Places(viewers={"127.0.0.1": OSAKA}, up=["tyo-1", "nyc-1"]), "tyo-1"),
+        (Places(viewers={"127.0.0.1": OSAKA}, up=["fra-1", "nyc-1"]), "nyc-1"),
+        (Places(up=["fra-1", "nyc-1"]), "nyc-1"),  # a viewer at an unknown place
+        (Places(viewers={"127.0.0.1": OSAKA}, up=["fra-1"]), ""),
+        (Places(viewers={"127.0.0.1": OSAKA}, hears_fleet=False), ""),
+    ],
+)
+async def test_request_to_reconnect_names_the_nearest_other_edge(
+    cache_root: Path, places: Places, edge_name: str
+) -> None:
+    async with serve(cache_root, places) as edge:
+        url = tc_url(edge, f"fra-1.{ALIAS}", "?token=x")  # a name that is not redirected
+        async with open_client(edge.port, tcUrl=url, **ANNOUNCED) as client:
+            edge.server.direct(STOPPING)
+            [*_, request] = await client.until_named(RECONNECT)
+            elsewhere = tc_url(edge, f"{edge_name}.{ALIAS}", "?token=x") if edge_name else None
+            assert information(request).get("tcUrl") == elsewhere
+            assert await film(client, "mp4:film.mp4") == 5  # the connection goes on
+        [line] = edge.lines("rtmp_reconnect_requested")
+        assert line.get("edge") == (f"{edge_name}.{ALIAS}:{edge.port}" if edge_name else None)
+
+
+async def test_request_to_reconnect_without_nearest_names_no_edge(cache_root: Path) -> None:
+    async with serve(cache_root) as edge:
+        edge.rule(nearest=False)
+        async with open_client(edge.port, tcUrl=tc_url(edge), **ANNOUNCED) as client:
+            edge.server.direct(STOPPING)
+            [*_, request] = await client.until_named(RECONNECT)
+            assert "tcUrl" not in information(request)
 
 
 async def test_client_with_the_query_parameter_is_redirected(cache_root: Path) -> None:

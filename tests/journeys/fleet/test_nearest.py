@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import os
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from streamedge.delivery.rtmp.protocol.events import CAN_RECONNECT
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.dns.powerdns_server import run_powerdns
 from tests.support.engine.redis_server import RedisServer, run_redis
@@ -22,7 +24,7 @@ from tests.support.fleet.places import BOSTON, OSAKA, PARIS
 from tests.support.http.chromium import load_page_of
 from tests.support.http.signers import custom_policy, rsa_signer
 from tests.support.process.hosts import run_with_hosts
-from tests.support.rtmp.rtmp_client import information, open_raw_client
+from tests.support.rtmp.rtmp_client import MEDIA, information, open_raw_client, samples
 
 LARGE = bytes(range(256)) * 8192  # 2 MiB
 FRA, TYO, NYC = (address for address, _place in EDGES.values())
@@ -230,6 +232,49 @@ async def test_rtmp_client_that_announces_it_is_redirected(
             *("-map", "0:v", "-f", "framemd5", "-"),
         )
         assert len(completed.stdout.splitlines()) > 10
+
+
+@pytest.mark.parametrize("end", ["drain", "stop"])
+async def test_rtmp_client_of_an_edge_that_ends_goes_on_at_another_one(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    media_folder: Path,
+    media: Callable[[str], bytes],
+    end: str,
+) -> None:
+    (media_folder / "film.mp4").write_bytes(media("film.mp4"))
+    announced = {"capsEx": float(CAN_RECONNECT)}
+    with nearest_edges(tmp_path, redis_server, media_folder) as fleet:
+        port = fleet.edges["tyo-1"].rtmp_port
+        url = f"rtmp://{ALIAS}:{port}/cfx/st"
+        async with open_raw_client(port, TYO) as client:
+            await client.connect("cfx/st", tcUrl=url, **announced)
+            await client.create_stream()
+            client.buffer(1000)
+            client.play("film.mp4")
+            await client.until_named("NetStream.Play.Start")
+            if end == "drain":
+                await asyncio.to_thread(fleet.command, "nyc-1", "fleet", "drain", "tyo-1")
+            else:
+                os.kill(fleet.edges["tyo-1"].pid, signal.SIGTERM)
+            received = await client.until_named("NetConnection.Connect.ReconnectRequest")
+            elsewhere = information(received[-1])["tcUrl"]
+            assert elsewhere == f"rtmp://fra-1.{ALIAS}:{port}/cfx/st"
+            # The play goes on until the client leaves.
+            received += await client.until(lambda m: m.type_id in MEDIA and m.timestamp_ms > 2000)
+            position_ms = samples(client.messages)[-1].time_ms
+        async with open_raw_client(port, FRA) as client:
+            await client.connect("cfx/st", tcUrl=elsewhere, **announced)
+            await client.create_stream()
+            client.buffer(36_000_000)
+            client.play("film.mp4")
+            client.seek(position_ms)
+            await client.until_named("NetStream.Seek.Notify")
+            rest = samples(await client.until_named("NetStream.Play.Stop"))
+        assert rest[0].is_keyframe
+        assert position_ms - rest[0].time_ms >= 0
+        [line] = fleet.edges["tyo-1"].log("rtmp_reconnect_requested")
+        assert line["edge"] == f"fra-1.{ALIAS}:{port}"
 
 
 def test_dns_leads_to_the_nearest_live_edge(

@@ -207,14 +207,15 @@ class ServerConnection:
         information = messages.status_information(StatusLevel.ERROR, code, description, **extra)
         self._send(messages.command(0, "_error", transaction, self._properties(), information))
 
-    def request_reconnect(self, description: str) -> None:
-        """Asks the client to connect again, to another server behind the same tcUrl.
+    def request_reconnect(self, description: str, tc_url: str = "") -> None:
+        """Asks the client to connect to ``tc_url``, or to another server behind its own tcUrl.
 
         E-RTMP v2, "Reconnect Request"; only for clients that announced CAN_RECONNECT. The
         connection goes on until the client closes it.
         """
         code = "NetConnection.Connect.ReconnectRequest"
-        self._send(messages.on_status(0, StatusLevel.STATUS, code, description))
+        extra = {"tcUrl": tc_url} if tc_url else {}
+        self._send(messages.on_status(0, StatusLevel.STATUS, code, description, **extra))
 
     def redirect_connect(self, connect: events.Connect, tc_url: str, description: str) -> None:
         """Rejects the client with another server's tcUrl; the caller closes the connection.
@@ -223,8 +224,7 @@ class ServerConnection:
         E-RTMP v2 before it, for those that know only that one.
         """
         if connect.can_reconnect:
-            code = "NetConnection.Connect.ReconnectRequest"
-            self._send(messages.on_status(0, StatusLevel.STATUS, code, description, tcUrl=tc_url))
+            self.request_reconnect(description, tc_url)
         self._move(Cause.CONNECT_REJECTED)
         self._deferred.clear()
         information = messages.status_information(
