@@ -21,6 +21,7 @@ from streamedge.config.schema.config import (
     AnyOriginConfig,
     Config,
     DirectoryOriginConfig,
+    DistributionConfig,
     HttpOriginConfig,
     OriginGroupConfig,
     S3OriginConfig,
@@ -30,9 +31,13 @@ from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.policy.behaviors import CachePolicy, ErrorPage
 from streamedge.delivery.http.request.routing import Rule, WebDistribution
+from streamedge.delivery.http.response.cloudfront_log import LogRules, WebLog
 from streamedge.delivery.http.server import WebServer
 from streamedge.delivery.nearest import NearestEdges
 from streamedge.keys import join_key, key_bytes
+from streamedge.logs.escaping import escape
+from streamedge.logs.spool import SpoolWriter
+from streamedge.logs.spool_names import LogFormat, SpoolTarget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
@@ -150,8 +155,12 @@ def web_server(
     countries: CountryDatabase | None = None,
     descriptors_end: int = 0,
     nearest: NearestEdges | None = None,
+    spool: SpoolWriter | None = None,
 ) -> WebServer:
-    """The HTTP server for the config's web distributions; ``nearest``: None in a fleet of one."""
+    """The HTTP server for the config's web distributions; ``nearest``: None in a fleet of one.
+
+    ``spool`` takes the lines of access logs.
+    """
     limits = config.limits
     site = HttpHandler(
         config.edge.name,
@@ -169,6 +178,7 @@ def web_server(
         memory_bytes=limits.request_memory,
         alt_svc=config.listen.alt_svc,
         nearest=nearest,
+        web_log=WebLog(escape(config.edge.name), spool, log_rules(config)),
     )
     return WebServer(
         site,
@@ -196,6 +206,7 @@ def replace_web(
         ranges_max=limits.ranges,
         memory_bytes=limits.request_memory,
         alt_svc=config.listen.alt_svc,
+        log_rules=log_rules(config),
     )
     server.limit(
         limits.tls_handshake,
@@ -396,6 +407,37 @@ def _bucket_request(
 
 def _is_pending(origin: Origin) -> Callable[[str], bool]:
     return origin.is_pending if isinstance(origin, PendingWritesOrigin) else never_pending
+
+
+def log_bucket(section: S3OriginConfig, cache_root: Path) -> S3Origin:
+    """A bucket that access logs are delivered to."""
+    return _s3_origin(section, cache_root)
+
+
+def log_rules(config: Config) -> Mapping[str, LogRules]:
+    """The access logs of the config's web distributions, by id."""
+    return {
+        section.id: LogRules(
+            SpoolTarget(section.id, _LOG_FORMATS[section.log.format], section.log.interval),
+            log_domain(config, section),
+            section.log.cookies,
+        )
+        for section in config.distributions
+        if isinstance(section, WebDistributionConfig) and section.log.origin
+    }
+
+
+_LOG_FORMATS = {"standard": LogFormat.WEB, "realtime": LogFormat.REALTIME}
+
+
+def log_domain(config: Config, section: DistributionConfig) -> str:
+    """The name of a distribution in cs(Host): its first alias that is a host name.
+
+    The API gives its distributions a name of their own as the first alias; one without any has a
+    name of the same form.
+    """
+    names = (alias for alias in section.aliases if "*" not in alias)
+    return next(names, f"{section.id}.{config.edge.name}.streamedge".lower())
 
 
 def _http_origin(section: HttpOriginConfig) -> HttpOrigin:

@@ -6,7 +6,7 @@ HTTP meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from streamedge.access.geo import CountryDatabase
 from streamedge.access.wildcards import compile_pattern
@@ -21,6 +21,9 @@ from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver, Tracks
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
+from streamedge.logs.spool import SpoolWriter
+from streamedge.logs.spool_names import LogFormat, SpoolTarget
+from streamedge.logs.stream_log import StreamLog
 from streamedge.media.containers.process import HelperLimits, HelperPool
 from streamedge.media.library import MediaLibrary
 from streamedge.ops.log import Log
@@ -37,10 +40,12 @@ def rtmp_server(
     descriptors_end: int = 0,
     nearest: NearestEdges | None = None,
     tunnel_peers: TunnelPeers | None = None,
+    spool: SpoolWriter | None = None,
 ) -> RtmpServer:
     """The RTMP server for the config's rtmp distributions. Raises KeyFileError.
 
     ``nearest``: None in a fleet of one. ``tunnel_peers``: None without a mixed address.
+    ``spool`` takes the lines of access logs.
     """
     limits = config.limits
 
@@ -79,6 +84,7 @@ def rtmp_server(
         descriptors_end=descriptors_end,
         tunnel_peers=tunnel_peers,
         offers_rtmpe=config.listen.rtmpe,
+        stream_log=StreamLog(config.edge.name, spool, log_targets(config)),
     )
 
 
@@ -87,6 +93,7 @@ def replace_rtmp(
 ) -> None:
     """Replaces the config and the distributions of a running server."""
     server.streams.replace(distributions)
+    server.stream_log.targets = log_targets(config)
     server.limit(_client_limits(config), config.limits.rtmp_connections_per_address)
 
 
@@ -102,6 +109,15 @@ def _client_limits(config: Config) -> RtmpLimits:
         ahead_s=limits.rtmp_ahead,
         rate_bytes=limits.rtmp_rate,
     )
+
+
+def log_targets(config: Config) -> Mapping[str, SpoolTarget]:
+    """The access logs of the config's rtmp distributions, by id."""
+    return {
+        section.id: SpoolTarget(section.id, LogFormat.RTMP, section.log.interval)
+        for section in config.distributions
+        if isinstance(section, RtmpDistributionConfig) and section.log.origin
+    }
 
 
 def rtmp_distributions(

@@ -87,6 +87,16 @@ class Counter(Enum):
         "process",
         "Log lines that could not be written in time",
     )
+    ACCESS_LOG_FILES = (
+        "streamedge_access_log_files",
+        "outcome",
+        "Files of access logs sent to their origin by how that ended",
+    )
+    ACCESS_LOG_LINES_DROPPED = (
+        "streamedge_access_log_lines_dropped",
+        "reason",
+        "Lines of access logs dropped: no memory, no disk space, or limits.log_spool was reached",
+    )
     WORKER_STARTS = ("streamedge_worker_starts", "process", "Processes started")
 
 
@@ -118,6 +128,14 @@ class Gauge(Enum):
         "Cache files that could not be removed or read in the last scan",
     )
     CACHE_BYTES = ("streamedge_cache_bytes", "Disk space that the cache uses")
+    ACCESS_LOG_SPOOL_BYTES = (
+        "streamedge_access_log_spool_bytes",
+        "Bytes of access logs that are not at their origin yet",
+    )
+    ACCESS_LOG_LAG_S = (
+        "streamedge_access_log_lag_seconds",
+        "How long the oldest file of an access log has been due",
+    )
     CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may use")
 
 

@@ -38,6 +38,7 @@ from streamedge.admin.reload import reload_routes
 from streamedge.admin.status import SAMPLE_INTERVAL_S, LiveStatus, status_routes
 from streamedge.admin.viewers import LiveViewers, viewers_routes
 from streamedge.admin.writes import writes_routes
+from streamedge.build.log_delivery import AccessLogs
 from streamedge.build.origins_and_web import origin_identities
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
@@ -110,16 +111,19 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     def on_wakeup() -> None:
         watch.refresh()
         change_event.notify()
+        access_logs.notice()
         if fleet is not None:
             fleet.notice()
 
     watch.refresh()
     config = effective.config
 
+    access_logs = AccessLogs(effective, log, counts)
     shared.wakeups.subscribe(shared.wakeups.control, on_wakeup)
     services = Services(log, counts)
     services.start("eviction", lambda: _evict(effective, log, counts))
     _start_metrics(services, log, counts)
+    services.start("access_logs", access_logs.run)
     write_queue = _open_write_queue(shared, config)
     invalidation_feed = InvalidationFeed(
         config.edge.cache, shared.wakeups, shared.worker_status, change_event
@@ -191,12 +195,20 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     watch.close()
     await jobs.close()
     await services.stop()
+    await access_logs.close()
+    counts.flush()
+    await _close(fleet, write_queue, (database, loop_database))
+
+
+async def _close(
+    fleet: FleetParts | None, write_queue: WriteQueue | None, databases: Sequence[ControlDatabase]
+) -> None:
     if fleet is not None:
         await fleet.close()
     if write_queue is not None:
         write_queue.close()
-    database.close()
-    loop_database.close()
+    for database in databases:
+        database.close()
 
 
 async def _serve_app(

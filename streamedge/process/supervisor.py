@@ -40,6 +40,7 @@ from streamedge.coordination.shared_state import SharedState, WorkerStatus
 from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.errors import StreamEdgeError
+from streamedge.logs.batches import SPOOL_FOLDER, prepare_spool
 from streamedge.ops.background import stack_of
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
@@ -68,7 +69,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # of file systems wi
 CHECK_INTERVAL_S = 1.0
 # Until all workers are up: the supervisor waits for signals, and a worker sends it none.
 START_POLL_S = 0.02
-CONTROL_ENDS_S = 10.0
+CONTROL_ENDS_S = 20.0  # it delivers the access logs
 KILL_TIMEOUT_S = 5.0  # after SIGKILL
 ABORT_S = 3.0  # for children to end after a second signal
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
@@ -473,6 +474,7 @@ def _prepare(config: Config, log: Log) -> int | None:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for repair in prepare_folder(folder):
             log.event("cache_folder_repaired", folder=str(folder), repair=repair)
+        prepare_spool(folder / SPOOL_FOLDER)
         prepare_control_database(folder, log)
         if writes_back(config):
             prepare_write_queue(folder)

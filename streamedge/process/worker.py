@@ -33,6 +33,8 @@ from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.invalidation_feed import apply_invalidations
 from streamedge.coordination.shared_state import SharedState
+from streamedge.logs.batches import SPOOL_FOLDER, segments_folder
+from streamedge.logs.spool import SpoolWriter
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -133,8 +135,9 @@ async def _serve_viewers(
         fleet_writes=None if writes is None else writes.fleet_writes,
     )
     nearest = nearest_edges(config, shared, context.countries)
+    spool = _open_spool(config, log, counts)
     web = web_server(
-        config, bindings, cache, log, counts, write_queue, context.countries, end, nearest
+        config, bindings, cache, log, counts, write_queue, context.countries, end, nearest, spool
     )
     traffic = _follow_fleet(services, shared.fleet, effective, cache, web)
     proxied = proxied_listeners(config.listen, context.listeners)
@@ -158,6 +161,7 @@ async def _serve_viewers(
         end,
         nearest,
         context.listeners.tunnel,
+        spool,
     )
     traffic.subscribe(rtmp.direct)
     mixed = await _start_media(context, config, web, rtmp, log, counts, end)
@@ -187,10 +191,7 @@ async def _serve_viewers(
         "config", lambda: watch_config(applier, effective, shared, context.number, apply_new)
     )
     _start_services(services, context, applier)
-    note_folder(context, cache.store)
-    shared.worker_status.mark_up(context.number)
-    shared.wakeups.notify_at(shared.wakeups.control)
-    log.event("worker_up", pid=os.getpid())
+    _announce_up(context, cache.store, log)
     _start_housekeeping(services, context, cache.store, log, counts)
     await stopping.wait()
     await services.stop("config")
@@ -203,7 +204,7 @@ async def _serve_viewers(
     )
     shared.wakeups.unsubscribe(context.number)
     await services.stop()
-    await _close(cache, applier, peers, writes, write_queue)
+    await _close(cache, applier, peers, writes, write_queue, spool)
     counts.flush()
     log.event("worker_down")
 
@@ -252,8 +253,10 @@ async def _close(
     peers: WorkerPeers,
     writes: WorkerWrites | None,
     write_queue: WriteQueue | None,
+    spool: SpoolWriter,
 ) -> None:
     """Closes what requests used, when none is left."""
+    await spool.close()
     if writes is not None:
         await writes.close()
     await cache.close()
@@ -372,6 +375,19 @@ async def read_config(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONTROL_POLL_S):
                 await stopping.wait()
+
+
+def _open_spool(config: Config, log: Log, counts: Counts) -> SpoolWriter:
+    folder = segments_folder(config.edge.cache / SPOOL_FOLDER)
+    return SpoolWriter(folder, log.process, log, counts)
+
+
+def _announce_up(context: WorkerContext, store: Store, log: Log) -> None:
+    """Notes that this worker serves viewers."""
+    note_folder(context, store)
+    context.shared.worker_status.mark_up(context.number)
+    context.shared.wakeups.notify_at(context.shared.wakeups.control)
+    log.event("worker_up", pid=os.getpid())
 
 
 def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:

@@ -18,6 +18,7 @@ from streamedge.api.documents.inventory import API_PREFIX, Inventory, inventory_
 from streamedge.api.documents.trust import trusted_key_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
+from streamedge.api.to_config.log_sections import log_section
 from streamedge.api.to_config.origin_sections import (
     bucket_section,
     names_identity,
@@ -34,6 +35,7 @@ from streamedge.config.schema.config import (
     OriginRequestPolicyConfig,
     PublicKeyConfig,
     RtmpDistributionConfig,
+    RtmpLogConfig,
     S3OriginConfig,
     Section,
 )
@@ -252,8 +254,6 @@ def streaming_section(
     if name is None:
         name = f"{API_PREFIX}{resource.id}"
         add_origin(name, bucket_section(domain, is_signed=is_signed, values={}, where=where))
-    if (document.get("Logging") or {}).get("Enabled"):
-        raise ApiError("InvalidArgument", "Logging to a bucket is not offered by this edge")
     values: dict[str, Any] = {
         "id": resource.id,
         "type": "rtmp",
@@ -261,6 +261,7 @@ def streaming_section(
         "aliases": aliases(inventory, resource.id, document),
         "origin": name,
         "application": [RTMP_APPLICATION],
+        "log": log_section(RtmpLogConfig, inventory, document),
         "trusted_key_groups": trusted_key_groups(
             inventory, document, "StreamingDistributionConfig"
         ),

@@ -1,10 +1,10 @@
 """Converts a DistributionConfig to a web distribution of the config with all its parts.
 
-CloudFront features that this edge does not have (functions, web ACLs, logs in buckets, ACM and IAM
+CloudFront features that this edge does not have (functions, web ACLs, real-time logs, ACM and IAM
 certificates …) are refused by name. Only settings without an effect here are ignored: PriceClass,
-IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS,
-ConnectionAttempts, keep-alive times, Logging that is off and the default ViewerCertificate. Methods
-that an origin type never supports (PATCH of a bucket) are not served. Pure.
+IsIPV6Enabled, OriginShield, SmoothStreaming, the caching of OPTIONS, ConnectionAttempts, keep-alive
+times and the default ViewerCertificate. Methods that an origin type never supports (PATCH of a
+bucket) are not served. Pure.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from streamedge.api.documents.inventory import API_PREFIX, Inventory
 from streamedge.api.documents.trust import trusted_key_groups
 from streamedge.api.errors import ApiError
 from streamedge.api.to_config import policy_sections
+from streamedge.api.to_config.log_sections import log_section
 from streamedge.api.to_config.origin_sections import OriginSections
 from streamedge.config.checks.web import UNSUPPORTED_METHODS
 from streamedge.config.managed import FORWARD_HOST
@@ -36,6 +37,7 @@ from streamedge.config.schema.config import (
     OriginGroupConfig,
     OriginRequestPolicyConfig,
     WebDistributionConfig,
+    WebLogConfig,
 )
 from streamedge.control.resources import Kind
 
@@ -103,6 +105,7 @@ def web_sections(inventory: Inventory, identifier: str, document: Document) -> W
         "behaviors": _behaviors(builder, document),
         "error_pages": _error_pages(document),
         "http2": document.get("HttpVersion") != "http1.1",
+        "log": log_section(WebLogConfig, inventory, document),
         "cache_tag_header": (document.get("CacheTagConfig") or {}).get("HeaderName", ""),
     }
     return WebSections(
@@ -363,8 +366,6 @@ def _refuse_not_offered(
 
 
 def _refuse_aws_services(document: Document) -> None:
-    if (document.get("Logging") or {}).get("Enabled"):
-        raise not_offered("Logging to a bucket", "the edge writes its own access log")
     certificate = document.get("ViewerCertificate") or {}
     for member in ("ACMCertificateArn", "IAMCertificateId", "Certificate"):
         if certificate.get(member):

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from streamedge.config.checks.access import access_mistakes
 from streamedge.config.checks.admin import admin_mistakes
 from streamedge.config.checks.fleet import fleet_mistakes
+from streamedge.config.checks.logs import log_mistakes
 from streamedge.config.checks.web import web_mistakes
 from streamedge.config.errors.mistakes import (
     Mistake,
@@ -44,6 +45,7 @@ def cross_mistakes(document: dict[str, object]) -> Iterator[Mistake]:
     yield from access_mistakes(document)
     yield from admin_mistakes(document)
     yield from fleet_mistakes(document)
+    yield from log_mistakes(document)
 
 
 def _origins_missing(document: dict[str, object]) -> Iterator[Mistake]:

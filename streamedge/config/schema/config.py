@@ -23,6 +23,7 @@ from streamedge.config.schema.access import (
 from streamedge.config.schema.admin import AdminConfig, AdminTokenConfig, AdminUserConfig
 from streamedge.config.schema.fleet import FleetConfig
 from streamedge.config.schema.limits import LimitsConfig
+from streamedge.config.schema.logs import LogConfig, RtmpLogConfig, WebLogConfig
 from streamedge.config.schema.origins import (
     AnyOriginConfig,
     DirectoryOriginConfig,
@@ -91,6 +92,7 @@ __all__ = [
     "KeyGroupConfig",
     "LimitsConfig",
     "ListenConfig",
+    "LogConfig",
     "OriginConfig",
     "OriginGroupConfig",
     "OriginRequestPolicyConfig",
@@ -98,10 +100,12 @@ __all__ = [
     "RemoteOriginConfig",
     "ResponseHeadersPolicyConfig",
     "RtmpDistributionConfig",
+    "RtmpLogConfig",
     "S3OriginConfig",
     "Section",
     "Shape",
     "WebDistributionConfig",
+    "WebLogConfig",
 ]
 
 
@@ -343,6 +347,7 @@ class WebDistributionConfig(DistributionConfig, BehaviorRules):
         default=(), description="Pages that replace errors.", max_length=200
     )
 
+    log: WebLogConfig = Field(default=WebLogConfig(), description="The access log.")
     nearest: bool = Field(
         default=False,
         description="Whether GET and HEAD of large objects are redirected (302) to the nearest edge"
@@ -405,6 +410,7 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
         " no client, clients that announce that they play them (capsEx 2), or all clients. Other"
         " clients get the default track, or the one that ?audio= on the stream name chooses.",
     )
+    log: RtmpLogConfig = Field(default=RtmpLogConfig(), description="The access log.")
     nearest: bool = Field(
         default=False,
         description="Whether clients that announce that they follow a redirect (capsEx 1, or"

@@ -194,6 +194,13 @@ class LimitsConfig(Section):
         ge=64 << 10,
         le=1 << 30,
     )
+    log_spool: SizeBytes = Field(
+        default=1 << 30,
+        description="Disk space for access logs that are not at their origin yet; when it is used"
+        " up, the oldest lines are dropped and counted.",
+        ge=64 << 20,
+        le=SIZE_LIMIT_BYTES,
+    )
     quick_abort: Annotated[SizeBytes, RESTART] = Field(
         default=1 << 20,
         description="When the last viewer of an object leaves, its fill"

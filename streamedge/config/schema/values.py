@@ -128,6 +128,11 @@ RootObject = Annotated[
     Text(pattern=r"^([!-\"$-.0->@-~][!-\"$->@-~]*)?$", max_length=255),
     Shape('at most 255 visible ASCII characters, no leading "/", no query'),
 ]
+KeyPrefix = Annotated[
+    str,
+    Text(pattern=r"^([A-Za-z0-9!_.=()-][A-Za-z0-9!_.=()/-]*)?$", max_length=256),
+    Shape('at most 256 letters, digits or "!_.=()-/", no leading "/"'),
+]
 CorsOrigin = Annotated[
     str,
     Text(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://(\*\.)?[^/?#\s*]+)$", max_length=512),

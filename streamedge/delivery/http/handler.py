@@ -39,7 +39,9 @@ from streamedge.delivery.http.compression.negotiation import (
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
+from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines
 from streamedge.delivery.http.fast_path.remembered import (
+    Hit,
     RememberedRequest,
     SentHit,
     hit_log_lines,
@@ -63,6 +65,7 @@ from streamedge.delivery.http.request.request import (
     error_page_request,
     request_url,
 )
+from streamedge.delivery.http.request.request_ids import RequestIds
 from streamedge.delivery.http.request.routing import (
     RequestTarget,
     Route,
@@ -83,10 +86,12 @@ from streamedge.delivery.http.response.build import (
     passed_fields,
 )
 from streamedge.delivery.http.response.cache_status import cache_status
+from streamedge.delivery.http.response.cloudfront_log import NO_LOGS, LogRules, WebLog
 from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
 from streamedge.delivery.http.seen_viewers import HttpViewers
+from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.http.writes import Writes
 from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import Traffic
@@ -134,7 +139,10 @@ class HttpHandler:
         memory_bytes: int = REQUEST_MEMORY_BYTES,
         alt_svc: str = "",
         nearest: NearestEdges | None = None,
+        web_log: WebLog | None = None,
     ) -> None:
+        self.new_request_id = RequestIds().next
+        self.web_log = WebLog(edge_name) if web_log is None else web_log
         self._nearest = nearest
         self._edge_names = frozenset[str]() if nearest is None else nearest.names
         self._memory = MemoryBudget(memory_bytes)
@@ -162,6 +170,8 @@ class HttpHandler:
                 Http1Heads(),
                 BytesMemo(self._memory),
                 self._memory,
+                self.new_request_id,
+                self.web_log,
             )
             for secure in (False, True)
             for forwarded in (False, True)
@@ -175,6 +185,8 @@ class HttpHandler:
                 Http2Heads(),
                 FieldsMemo(self._memory),
                 self._memory,
+                self.new_request_id,
+                self.web_log,
             )
             for forwarded in (False, True)
         }
@@ -195,8 +207,10 @@ class HttpHandler:
         ranges_max: int,
         memory_bytes: int,
         alt_svc: str = "",
+        log_rules: Mapping[str, LogRules] = NO_LOGS,
     ) -> None:
         """Uses this config from the next request on; requests with a route keep the old one."""
+        self.web_log.rules = log_rules
         traffic = self.traffic
         self._dispatcher = Dispatcher(
             self.edge_name, distributions, self.authorizer, url_bytes, traffic, self._nearest
@@ -569,11 +583,17 @@ class HttpHandler:
         self,
         request: WebRequest,
         response: Response,
+        viewer: Viewer,
+        first_byte_s: float,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
     ) -> None:
-        """Logs and counts a response; ``cut`` is the reason why it ended early, or None."""
+        """Logs and counts a response; ``cut`` is the reason why it ended early, or None.
+
+        ``first_byte_s``: from the request to the response's first byte.
+        """
+        now_s = time.time()
         self._count(response.message.status, response.result, sent_bytes, response.error)
         if self.viewers is not None:
             self.viewers.add(request, response.distribution or "", sent_bytes)
@@ -582,7 +602,7 @@ class HttpHandler:
         headers = request.headers
         self._log.line(
             response_line(
-                now_s=time.time(),
+                now_s=now_s,
                 process=self._log.process,
                 client=request.client,
                 method=request.method,
@@ -596,10 +616,22 @@ class HttpHandler:
                 duration_s=duration_s,
                 http_version=request.http_version,
                 agent=headers.get("user-agent"),
+                request_id=request.request_id,
                 viewer=request.viewer,
                 reason=cut or response.reason,
             )
         )
+        if self.web_log.rules:
+            self.web_log.finished(
+                request,
+                response,
+                viewer,
+                ended_s=now_s,
+                sent_bytes=sent_bytes,
+                duration_s=duration_s,
+                first_byte_s=first_byte_s,
+                cut=cut,
+            )
 
     def hits_finished(
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
@@ -607,7 +639,7 @@ class HttpHandler:
         """Logs and counts responses of the fast path."""
         statuses, results = self._statuses, self._results
         sent_bytes = 0
-        for _remembered, _byte_range, status, _client, sent, response in hits:
+        for _remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
             statuses(status).amount += 1
             sent_bytes += sent
             if response is None:
@@ -621,32 +653,39 @@ class HttpHandler:
             self._counts.add(Counter.ERRORS, "response_cut")
         if self.viewers is not None:
             self.viewers.add_hits(hits)
-        log = self._log
-        log.lines(
-            len(hits), partial(hit_log_lines, log.process, hits, time.time(), duration_s, cut)
-        )
+        log, now_s = self._log, time.time()
+        log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
+        web_log = self.web_log
+        if web_log.rules and web_log.spool is not None:
+            lines = partial(cloudfront_hit_lines, web_log.location, hits, now_s, duration_s, cut)
+            web_log.spool.add(len(hits), now_s, lines)
 
     def hit_finished(
         self,
         remembered: RememberedRequest[Any, Any],
         byte_range: ByteRange | None,
-        status: int,
-        client: str,
+        hit: Hit[Any],
+        viewer: Viewer,
         response: Response | None,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
     ) -> None:
         """Logs and counts a hit that was not sent at once."""
-        hit = remembered, byte_range, status, client, sent_bytes, response
-        self.hits_finished([hit], duration_s, cut)
+        status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
+        sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
+        self.hits_finished([sent], duration_s, cut)
 
     def refused_connection(
-        self, client: str, status: HTTPStatus, request: WebRequest | None = None
+        self,
+        client: str,
+        status: HTTPStatus,
+        request: WebRequest | None = None,
+        request_id: str = "",
     ) -> None:
         """Logs and counts an error response to bytes that are no request.
 
-        ``request``: the one in whose body they are, if any.
+        ``request``: the one in whose body they are, if any. ``request_id``: of the response.
         """
         self._count(status.value, CacheResult.ERROR, 0)
         target: dict[str, str] = {}
@@ -660,6 +699,7 @@ class HttpHandler:
             status=status.value,
             bytes=0,
             cache=CacheResult.ERROR.value,
+            request_id=request_id or None,
             reason=status.phrase,
         )
 

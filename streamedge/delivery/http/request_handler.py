@@ -11,12 +11,13 @@ from streamedge.cache.pass_through import RunningPass
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.remembered import RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import Upgraded
 from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.viewer import Viewer
 
 
 class RequestHandler(Protocol):
@@ -57,10 +58,16 @@ class RequestHandler(Protocol):
 
     async def respond(self, exchange: Exchange) -> Response | Upgraded: ...
 
+    def new_request_id(self) -> bytes:
+        """The id of a request, for X-Amz-Cf-Id; b"" where responses have none."""
+        ...
+
     def finished(
         self,
         request: WebRequest,
         response: Response,
+        viewer: Viewer,
+        first_byte_s: float,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
@@ -74,8 +81,8 @@ class RequestHandler(Protocol):
         self,
         remembered: RememberedRequest[Any, Any],
         byte_range: ByteRange | None,
-        status: int,
-        client: str,
+        hit: Hit[bytes],
+        viewer: Viewer,
         response: Response | None,
         sent_bytes: int,
         duration_s: float,
@@ -83,5 +90,9 @@ class RequestHandler(Protocol):
     ) -> None: ...
 
     def refused_connection(
-        self, client: str, status: HTTPStatus, request: WebRequest | None = None
+        self,
+        client: str,
+        status: HTTPStatus,
+        request: WebRequest | None = None,
+        request_id: str = "",
     ) -> None: ...

@@ -124,11 +124,10 @@ class HttpViewers:
         """Counts the responses that were noted since the last look."""
         hits, self._hits = self._hits, []
         finished, self._finished = self._finished, []
-        for remembered, _byte_range, _status, client, sent_bytes, _response in hits:
-            address = remembered.address or client.rpartition(":")[0].strip("[]")
-            key = viewer_key(remembered.request, address)
+        for remembered, _range, _status, viewer, sent_bytes, _response, _id, _start, _end in hits:
+            key = viewer_key(remembered.request, remembered.address or viewer.address)
             seen = self._seen(key, remembered.distribution, remembered.request, now_s)
-            seen.note_client(client)
+            seen.note_client(viewer.client)
             seen.sent += sent_bytes
             seen.requests += 1
         for request, distribution, sent_bytes in finished:

@@ -29,17 +29,19 @@ from streamedge.delivery.hosts import OriginBinding
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.remembered import RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange, BytesMemo
 from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.policy.behaviors import Behavior
 from streamedge.delivery.http.request.dispatch import Refused
 from streamedge.delivery.http.request.first_read import first_read
 from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.request.request_ids import no_id
 from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution
 from streamedge.delivery.http.response.build import Response, ResponseBuilder
 from streamedge.delivery.http.response.ranges import first_span
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
+from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.peer.assets import PeerAsset, find_binding, peer_asset, variant_of
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.fleet.members import Role
@@ -379,10 +381,16 @@ class PeerHandler:
 
     # Logs and metrics
 
+    def new_request_id(self) -> bytes:
+        """Requests between edges have no id."""
+        return no_id()
+
     def finished(
         self,
         request: WebRequest,
         response: Response,
+        viewer: Viewer,
+        first_byte_s: float,
         sent_bytes: int,
         duration_s: float,
         cut: str | None,
@@ -416,8 +424,8 @@ class PeerHandler:
         self,
         remembered: RememberedRequest[Any, Any],
         byte_range: ByteRange | None,
-        status: int,
-        client: str,
+        hit: Hit[bytes],
+        viewer: Viewer,
         response: Response | None,
         sent_bytes: int,
         duration_s: float,
@@ -426,7 +434,11 @@ class PeerHandler:
         raise AssertionError("peer requests have no fast path")
 
     def refused_connection(
-        self, client: str, status: HTTPStatus, request: WebRequest | None = None
+        self,
+        client: str,
+        status: HTTPStatus,
+        request: WebRequest | None = None,
+        request_id: str = "",
     ) -> None:
         """Counts and logs an error response to bytes that are no request."""
         self._service.counts.add(Counter.PEER_REQUESTS, f"received {PeerResult.REFUSED.value}")

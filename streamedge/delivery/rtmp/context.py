@@ -16,6 +16,7 @@ from streamedge.delivery.rtmp.streams import StreamResolver
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.traffic import WELCOME, Traffic
 from streamedge.delivery.viewers import ViewerRow
+from streamedge.logs.stream_log import StreamLog
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 
@@ -85,6 +86,7 @@ class ServerContext:
     counts: Counts
     sessions: set[Session]
     traffic: Callable[[], Traffic] = lambda: WELCOME
+    stream_log: StreamLog = field(default_factory=StreamLog)
     timers: CoalescedTimers = field(
         default_factory=lambda: CoalescedTimers(asyncio.get_running_loop())
     )

@@ -20,6 +20,7 @@ from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.traffic import WELCOME, Traffic
 from streamedge.delivery.viewers import ViewerRow
+from streamedge.logs.stream_log import StreamLog
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts, Gauge
 
@@ -42,12 +43,20 @@ class RtmpServer:
         descriptors_end: int = 0,
         tunnel_peers: TunnelPeers | None = None,
         offers_rtmpe: bool = False,
+        stream_log: StreamLog | None = None,
     ) -> None:
+        self.stream_log = StreamLog() if stream_log is None else stream_log
         self.streams = streams
         self.sessions: set[Session] = set()
         self.traffic = WELCOME
         self._context = ServerContext(
-            streams, limits, log, counts, self.sessions, lambda: self.traffic
+            streams,
+            limits,
+            log,
+            counts,
+            self.sessions,
+            lambda: self.traffic,
+            self.stream_log,
         )
         self._encryption = Encryption(self._context) if offers_rtmpe else None
         rules = AcceptRules(proxies, limits.connections_max, per_address_max, descriptors_end)

@@ -29,6 +29,7 @@ from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
 from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
+from streamedge.delivery.rtmp.stream_names import known_extension, split_query
 from streamedge.delivery.rtmp.streams import (
     Admission,
     RefusalError,
@@ -36,6 +37,8 @@ from streamedge.delivery.rtmp.streams import (
     tc_url_host,
 )
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR, ViewerRow, cut
+from streamedge.logs.cloudfront_rtmp import StreamEvent
+from streamedge.logs.stream_log import ClientLog, ConnectedClient, PlayedStream
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
 from streamedge.ops.rate_limited import LineBudget
@@ -107,6 +110,7 @@ class RtmpSession(asyncio.Protocol):
         self._signature_failures = SignatureFailureLimit()
         self._drain_waiter: asyncio.Future[None] | None = None
         self._end_reason: str | None = None
+        self._client_log: ClientLog | None = None
 
     # asyncio.Protocol
 
@@ -174,6 +178,8 @@ class RtmpSession(asyncio.Protocol):
             lines_left_out=self._lines.suppressed or None,
             reason=reason,
         )
+        if self._client_log is not None:
+            self._client_log.add(StreamEvent.DISCONNECT, self._sender.sent_bytes)
         self._transport = None
 
     # ``player.PlayerContext``
@@ -237,6 +243,11 @@ class RtmpSession(asyncio.Protocol):
             object=medium.name if medium is not None else None,
             **fields,
         )
+        if self._client_log is not None and medium is not None:
+            extension = known_extension(medium.name)
+            name = medium.name[: -len(extension) - 1] if extension else medium.name
+            stream = PlayedStream(name, split_query(player.name)[1], extension)
+            self._client_log.add_play(event, player, stream, self.sent_bytes)
 
     # Called by the server
 
@@ -422,6 +433,12 @@ class RtmpSession(asyncio.Protocol):
             agent=event.flash_version,
             tc_url=redact_name(event.tc_url).text,
             page=redact_name(event.page_url).text or None,
+        )
+        client = ConnectedClient(
+            self.address, event.tc_url, event.swf_url, event.page_url, event.flash_version
+        )
+        self._client_log = self._context.stream_log.connected(
+            admission.distribution.id, client, self._sender.sent_bytes
         )
         for deferred in self.engine.accept_connect(event.transaction):
             self._handle(deferred)

@@ -47,7 +47,22 @@ LAMBDA = {"LambdaFunctionARN": "arn:aws:lambda:f:1", "EventType": "viewer-reques
         ({"ConnectionMode": "tenant-only"}, "InvalidArgument", "ConnectionMode"),
         ({"TenantConfig": {"ParameterDefinitions": [{}]}}, "InvalidArgument", "TenantConfig"),
         ({"ViewerMtlsConfig": {"Mode": "required"}}, "InvalidArgument", "ViewerMtlsConfig"),
-        ({"Logging": {"Enabled": True, "Bucket": "b"}}, "InvalidArgument", "Logging"),
+        ({"Logging": {"Enabled": True, "Bucket": "b"}}, "InvalidArgument", "Logging: Bucket"),
+        (
+            {"Logging": {"Enabled": True, "Bucket": "other.s3.amazonaws.com"}},
+            "InvalidArgument",
+            "Logging: Bucket",
+        ),
+        (
+            {"Logging": {"Enabled": True, "Bucket": "site"}},
+            "InvalidArgument",
+            "Logging: Bucket",
+        ),
+        (
+            {"Logging": {"Enabled": True, "Bucket": "media", "Prefix": "/a"}},
+            "InvalidArgument",
+            "Logging: prefix",
+        ),
         ({"ViewerCertificate": {"ACMCertificateArn": "arn"}}, "InvalidArgument", "ACMCertificate"),
         ({"ViewerCertificate": {"IAMCertificateId": "id"}}, "InvalidArgument", "IAMCertificateId"),
         (

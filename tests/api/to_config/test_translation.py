@@ -583,3 +583,33 @@ def test_policy_of_the_api_is_used_by_id(api: Api) -> None:
     assert isinstance(origin, HttpOriginConfig)
     assert origin.host == "viewer"
     assert OPTIMIZED not in distribution.cache_policy
+
+
+@pytest.mark.parametrize(
+    ("named", "origin"),
+    [("videos.s3.amazonaws.com", "bucket"), ("bucket", "bucket"), ("media", "media")],
+)
+def test_logging_becomes_a_log_in_a_declared_bucket_or_folder(
+    api: Api, named: str, origin: str
+) -> None:
+    logging = {"Enabled": True, "IncludeCookies": True, "Bucket": named, "Prefix": "cdn"}
+    _config, distribution = create_web(api, Logging=logging)
+    log = distribution.log
+    assert (log.origin, log.file_prefix, log.cookies) == (origin, "cdn/", True)
+    assert (log.interval, log.format) == (300.0, "standard")
+
+
+def test_logging_that_is_off_is_no_log(api: Api) -> None:
+    logging = {"Enabled": False, "IncludeCookies": True, "Bucket": "gone", "Prefix": "x"}
+    _config, distribution = create_web(api, Logging=logging)
+    assert distribution.log.origin == ""
+
+
+def test_logging_of_a_streaming_distribution_becomes_its_log(api: Api) -> None:
+    logging = {"Enabled": True, "Bucket": "videos.s3.amazonaws.com", "Prefix": ""}
+    api(
+        "CreateStreamingDistribution",
+        StreamingDistributionConfig=streaming(Logging=logging),
+    )
+    distribution = effective_config(api).distributions[-1]
+    assert (distribution.log.origin, distribution.log.file_prefix) == ("bucket", "")

@@ -13,6 +13,7 @@ A request that is not answered here is handled on the general path, with what is
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Generic, TypeVar
@@ -54,6 +55,7 @@ from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Outcome, Refused, TrafficCheck
 from streamedge.delivery.http.request.request import WebRequest, error_page_request, without_field
+from streamedge.delivery.http.request.request_ids import no_id
 from streamedge.delivery.http.request.routing import (
     PreparedLookup,
     Route,
@@ -65,7 +67,9 @@ from streamedge.delivery.http.request.routing import (
 from streamedge.delivery.http.response.access_log import quoted_and_cut, target_fields
 from streamedge.delivery.http.response.build import Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
+from streamedge.delivery.http.response.cloudfront_log import WebLog, content_of
 from streamedge.delivery.http.response.response import ResponseContext, stored_fields
+from streamedge.logs.escaping import escape_or_absent
 from streamedge.memo import Memo, MemoryBudget
 from streamedge.origin import OriginHead
 from streamedge.spans import Span
@@ -98,7 +102,11 @@ class FastPath(Generic[Key, Head, Tail]):
         encoder: HeadEncoder[Head, Tail],
         memo: RequestMemo[Key, RememberedRequest[Head, Tail]],
         budget: MemoryBudget,
+        new_id: Callable[[], bytes] = no_id,
+        web_log: WebLog | None = None,
     ) -> None:
+        self._new_id = new_id
+        self._web_log = web_log
         self._cache = cache
         self._responses = responses
         self._edge_name = edge_name
@@ -170,6 +178,7 @@ class FastPath(Generic[Key, Head, Tail]):
             request.forwarded_client,
             admitted,
             distribution or "",
+            None if self._web_log is None else self._web_log.prepared(request, distribution),
         )
         return remembered, byte_range
 
@@ -214,10 +223,10 @@ class FastPath(Generic[Key, Head, Tail]):
             opened = self._refresh(target, now_s)
             if opened is None:
                 return self._decide_message(remembered, now_s) if target.is_other else None
-        size = target.size_bytes
+        size, request_id = target.size_bytes, self._new_id()
         if byte_range is None:
             start, end, status = 0, size, 200
-            head = self._encoder.whole(size, target.header_tail)
+            head = self._encoder.whole(size, target.header_tail, request_id)
         else:
             first, last = byte_range
             start, end, status = int(first), size, 206
@@ -225,13 +234,13 @@ class FastPath(Generic[Key, Head, Tail]):
                 end = int(last) + 1
                 if end > size:  # noqa: PLR1730 - for every hit: a third of the time of min()
                     end = size
-            head = self._encoder.part(start, end, size, target.header_tail)
+            head = self._encoder.part(start, end, size, target.header_tail, request_id)
         if start >= end:
             return None
         ready = opened.ready(start, end)
         if ready is None and not opened.is_covered(Span(start, start + 1)):
             return None
-        return status, head, ready, start, end, opened, None
+        return status, head, ready, start, end, opened, None, request_id
 
     def _is_unchanged(self, prepared: PreparedResponse[Tail] | PreparedMessage[Head]) -> bool:
         """Whether a change since the last hit, of the cache folder, leaves a response valid.
@@ -269,7 +278,9 @@ class FastPath(Generic[Key, Head, Tail]):
             if answer.span is not None:
                 start, end = answer.span
                 ready = opened.ready(start, end)
-        return answer.head.status, message.head, ready, start, end, opened, message
+        request_id = self._new_id()
+        head = self._encoder.with_id(message.head, request_id)
+        return answer.head.status, head, ready, start, end, opened, message, request_id
 
     def _build(self, remembered: RememberedRequest[Head, Tail], now_s: float) -> bool:
         """Builds this second's response to a request; False if it cannot be built from memory."""
@@ -407,9 +418,10 @@ class FastPath(Generic[Key, Head, Tail]):
                 timing=self._timing(target),
                 alt_svc=self._builder.alt_svc,
             )
-            target.header_tail = self._encoder.tail(
-                stored_fields(served_head(head), age_s, context)
-            )
+            fields = stored_fields(served_head(head), age_s, context)
+            target.header_tail = self._encoder.tail(fields)
+            if self._web_log is not None and self._web_log.rules:
+                target.content_type = escape_or_absent(content_of(fields).content_type)
         return sent
 
     def _timing(self, target: PreparedResponse[Tail]) -> str:

@@ -28,23 +28,34 @@ from streamedge.delivery.http.request.routing import (
 )
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.cloudfront_log import LoggedRequest
 from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.viewer import Viewer
+from streamedge.logs.escaping import ABSENT
 
 Head = TypeVar("Head")
-Head_co = TypeVar("Head_co", covariant=True)
 Tail = TypeVar("Tail")
 
 
-class HeadEncoder(Protocol[Head_co, Tail]):
-    """Encodes heads for one HTTP version. ``Tail`` is the part that all ranges share."""
+class HeadEncoder(Protocol[Head, Tail]):
+    """Encodes heads for one HTTP version. ``Tail`` is the part that all ranges share.
+
+    Heads have the request's id; it is b"" where responses have none.
+    """
 
     def tail(self, fields: Iterable[Field]) -> Tail: ...
 
-    def whole(self, size_bytes: int, tail: Tail) -> Head_co: ...
+    def whole(self, size_bytes: int, tail: Tail, request_id: bytes) -> Head: ...
 
-    def part(self, start: int, end: int, size_bytes: int, tail: Tail) -> Head_co: ...
+    def part(
+        self, start: int, end: int, size_bytes: int, tail: Tail, request_id: bytes
+    ) -> Head: ...
 
-    def message(self, head: ResponseHead, *, closes: bool) -> Head_co: ...
+    def message(self, head: ResponseHead, *, closes: bool) -> Head: ...
+
+    def with_id(self, head: Head, request_id: bytes) -> Head:
+        """A head that ``message`` has encoded, with the field of a request's id."""
+        ...
 
 
 Sources = tuple[tuple[OpenObject, InvalidationTarget], ...]
@@ -66,6 +77,7 @@ class PreparedResponse(Generic[Tail]):
     __slots__ = (
         "changes",
         "compress",
+        "content_type",
         "distribution",
         "encoding",
         "header_tail",
@@ -109,6 +121,7 @@ class PreparedResponse(Generic[Tail]):
         self.opened: OpenObject | None = None
         self.is_other = False  # the stored response has another status than 200
         self.size_bytes = 0
+        self.content_type = ABSENT  # as in CloudFront's log
         self.header_tail: Tail
 
     def provenance(self) -> Callable[[], Provenance] | None:
@@ -154,6 +167,7 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     target, ``logged`` the last log fields. ``address``: the viewer's address from a trusted proxy,
     or "" for the connection's own. ``admitted``: the grant, or None where access is open to all.
     ``distribution``: its id, "" where none matches.
+    ``logged_request``: its part of CloudFront's log, or None where the distribution has none.
     """
 
     kind: Kind
@@ -166,6 +180,7 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     address: str
     admitted: CachedGrant | None
     distribution: str
+    logged_request: LoggedRequest | None = None
 
     def provenance(self, response: Response | None) -> Callable[[], Provenance] | None:
         """The provenance of a hit: of its prepared ``response``, or of the target's object."""
@@ -173,7 +188,9 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
             return response.provenance
         return None if self.target is None else self.target.provenance()
 
-    def for_viewer(self, client: str, address: str, started_s: float) -> WebRequest:
+    def for_viewer(
+        self, client: str, address: str, started_s: float, request_id: str
+    ) -> WebRequest:
         """The request as it comes now over a connection with ``client``."""
         request = self.request
         # Three times as fast as dataclasses.replace.
@@ -194,19 +211,32 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
             request.misdirected,
             request.forwarded_client,
             edge_label=request.edge_label,
+            request_id=request_id,
         )
 
 
-Hit = tuple[int, Head, Ready | None, int, int, OpenObject | None, PreparedMessage[Head] | None]
+Hit = tuple[
+    int, Head, Ready | None, int, int, OpenObject | None, PreparedMessage[Head] | None, bytes
+]
 """A response that can be sent now: status, head, ready bytes, start and end of the span, the open
-object, and the message if it is not a plain GET.
+object, the message if it is not a plain GET, and the request's id.
 
 No bytes are ready while the first one is still on its way from the origin, or when there are none.
 """
 
-SentHit = tuple[RememberedRequest, ByteRange | None, int, str, int, Response | None]  # type: ignore[type-arg]
-"""A hit that was sent completely: request, range, status, client, bytes sent; the response if it
-was a prepared message."""
+SentHit = tuple[
+    RememberedRequest,  # type: ignore[type-arg]
+    ByteRange | None,
+    int,
+    Viewer,
+    int,
+    Response | None,
+    bytes,
+    int,
+    int,
+]
+"""A hit that was sent completely: request, range, status, viewer, bytes sent; the response if it
+was a prepared message; the request's id; start and end of the span."""
 
 
 def hit_log_lines(
@@ -216,7 +246,8 @@ def hit_log_lines(
     begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'
     seconds = f"{duration_s:.4f}" if duration_s else "0.0"
     lines = []
-    for remembered, byte_range, status, client, sent_bytes, response in sent_hits:
+    for hit in sent_hits:
+        remembered, byte_range, status, viewer, sent_bytes, response, request_id, _, _ = hit
         method, result, ranged, reason = "GET", "Hit", "", cut
         if response is not None:
             request = remembered.request
@@ -228,8 +259,8 @@ def hit_log_lines(
             ranged = f',"range":"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"'
         end = "}" if reason is None else f',"reason":{quoted(reason)}}}'
         lines.append(
-            f'{begin}{client}","method":"{method}",{remembered.named},"status":{status},'
+            f'{begin}{viewer.client}","method":"{method}",{remembered.named},"status":{status},'
             f'"bytes":{sent_bytes},"cache":"{result}","seconds":{seconds}'
-            f"{ranged}{remembered.logged}{end}"
+            f'{ranged}{remembered.logged},"request_id":"{request_id.decode()}"{end}'
         )
     return lines

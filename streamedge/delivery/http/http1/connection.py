@@ -43,9 +43,11 @@ from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT, VIEWER_STALLED
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
+from streamedge.delivery.http.viewer import Viewer, viewer_of
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.net.writers import is_reset
@@ -122,6 +124,7 @@ class Http1Connection(asyncio.Protocol):
         "_serves",
         "_tunnel",
         "_unparsed",
+        "_viewer",
         "client",
         "loop",
         "peer",
@@ -132,6 +135,7 @@ class Http1Connection(asyncio.Protocol):
     _control: ReadControl
     _unparsed: UnparsedBytes
     _responder: Responder
+    _viewer: Viewer
 
     def __init__(
         self,
@@ -187,13 +191,9 @@ class Http1Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport = transport
+        self._viewer = viewer_of(self.peer, transport)
         self._responder = Responder(
-            transport,
-            self.loop,
-            self._handler,
-            self.client,
-            self.peer.address,
-            self._response_ended,
+            transport, self.loop, self._handler, self._viewer, self._response_ended
         )
         self._control = ReadControl(transport)
         self._unparsed = UnparsedBytes(
@@ -219,7 +219,7 @@ class Http1Connection(asyncio.Protocol):
             return
         self._parser.become(Cause.CONNECTION_LOST)
         self._unparsed.take()
-        self._responder.finish("viewer left", complete=False)
+        self._responder.finish(VIEWER_LEFT, complete=False)
         for exchange in (self._current, *self._queue):
             if exchange is not None:
                 exchange.cut()
@@ -280,7 +280,7 @@ class Http1Connection(asyncio.Protocol):
         blocked_since_s = self._responder.sender.blocked_since_s
         if blocked_since_s is not None:
             if now_s - blocked_since_s > stall_s:
-                self._responder.abort("viewer stalled")
+                self._responder.abort(VIEWER_STALLED)
         elif self._current is None and self._responder.in_flight is None and not self._is_waiting:
             if now_s - self._quiet_since_s > idle_s:
                 self.transport.close()
@@ -437,7 +437,10 @@ class Http1Connection(asyncio.Protocol):
 
     def _begin_remembered(self, remembered: Remembered) -> None:
         """Handles a request that was parsed before, without parsing it again."""
-        request = remembered.for_viewer(self.client, self.peer.address, self.loop.time())
+        request_id = self._handler.new_request_id().decode()
+        request = remembered.for_viewer(
+            self.client, self.peer.address, self.loop.time(), request_id
+        )
         exchange = self._new_exchange(request, remembered.outcome, [])
         exchange.end()
         self._begin(exchange)
@@ -526,6 +529,7 @@ class Http1Connection(asyncio.Protocol):
             secure=self._secure,
             http_version=head.http_version,
             serves=self._serves,
+            request_id=self._handler.new_request_id().decode(),
         )
         request = self._handler.without_edge_name(request)
         outcome = self._handler.dispatch(request)
@@ -629,7 +633,9 @@ class Http1Connection(asyncio.Protocol):
         elif exchange.state is ExchangeState.CUT:
             await response.close()
             duration_s = self.loop.time() - exchange.request.started_s
-            self._handler.finished(exchange.request, response, 0, duration_s, "viewer left")
+            self._handler.finished(
+                exchange.request, response, self._viewer, duration_s, 0, duration_s, VIEWER_LEFT
+            )
         else:
             closes = not exchange.keep_alive or self._ends_behind_next
             await self._responder.send(exchange, response, closes=closes)
@@ -712,15 +718,16 @@ class Http1Connection(asyncio.Protocol):
     def _send_refusal(self, status: HTTPStatus, request: WebRequest | None = None) -> None:
         if self.transport.is_closing():
             return
-        fields = [("content-length", "0")]
-        self._responder.send_interim(encode_head(ResponseHead(status, fields), closes=True))
+        request_id = self._handler.new_request_id().decode()
+        head = ResponseHead(status, [("content-length", "0")])
+        self._responder.send_interim(encode_head(head, closes=True, request_id=request_id))
         # If we closed now, bytes that the peer still sends would make the kernel reset the
         # connection, and the peer would lose the response (RFC 9112 §9.6). The sweep closes it.
         with contextlib.suppress(OSError):  # the peer has left; the loop reports it next
             self.transport.write_eof()
         self._control.resume()
         self._quiet_since_s = self.loop.time()
-        self._handler.refused_connection(self.client, status, request)
+        self._handler.refused_connection(self.client, status, request, request_id)
 
     def _send_failure(self, exchange: Http1Exchange) -> None:
         """Answers 500 to a request that a defect of ours prevents from being answered."""

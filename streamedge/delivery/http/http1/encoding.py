@@ -31,13 +31,21 @@ def framing_of(head: ResponseHead, http_version: str) -> Framing:
 
 
 def encode_head(
-    head: ResponseHead, framing: Framing = Framing.LENGTH, *, closes: bool = False
+    head: ResponseHead,
+    framing: Framing = Framing.LENGTH,
+    *,
+    closes: bool = False,
+    request_id: str = "",
 ) -> bytes:
-    """The status line and the header section. ``closes``: the connection ends behind it."""
+    """The status line and the header section. ``closes``: the connection ends behind it.
+
+    ``request_id``: the value of X-Amz-Cf-Id; "": there is none.
+    """
     lines = "".join([f"{name}: {value}\r\n" for name, value in head.fields])
     framing_line = _CHUNKED_LINE if framing is Framing.CHUNKED else ""
     close_line = _CLOSE_LINE if closes else ""
-    text = f"{_status_line(head.status)}{framing_line}{lines}{close_line}\r\n"
+    id_line = f"x-amz-cf-id: {request_id}\r\n" if request_id else ""
+    text = f"{_status_line(head.status)}{framing_line}{lines}{close_line}{id_line}\r\n"
     return text.encode("latin-1", "replace")
 
 
@@ -61,23 +69,38 @@ class Http1Heads:
     """Encodes the heads of responses that the fast path prepares."""
 
     def tail(self, fields: Iterable[Field]) -> bytes:
-        """The end of a head: ``fields`` and the empty line."""
-        return encode_fields(fields) + b"\r\n"
+        """The field lines that all ranges share."""
+        return encode_fields(fields)
 
-    def whole(self, size_bytes: int, tail: bytes) -> bytes:
+    def whole(self, size_bytes: int, tail: bytes, request_id: bytes) -> bytes:
         """The head of a 200 with a body of ``size_bytes``."""
-        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b" % (size_bytes, tail)
-
-    def part(self, start: int, end: int, size_bytes: int, tail: bytes) -> bytes:
-        """The head of a 206 with the bytes from ``start`` to ``end`` of ``size_bytes``."""
-        return (
-            b"HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\n"
-            b"content-range: bytes %d-%d/%d\r\n%b" % (end - start, start, end - 1, size_bytes, tail)
+        if not request_id:
+            return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%b\r\n" % (size_bytes, tail)
+        return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n%bx-amz-cf-id: %b\r\n\r\n" % (
+            size_bytes,
+            tail,
+            request_id,
         )
+
+    def part(self, start: int, end: int, size_bytes: int, tail: bytes, request_id: bytes) -> bytes:
+        """The head of a 206 with the bytes from ``start`` to ``end`` of ``size_bytes``."""
+        numbers = end - start, start, end - 1, size_bytes
+        if not request_id:
+            return b"%b\r\n" % (_PART % (*numbers, tail))
+        return b"%bx-amz-cf-id: %b\r\n\r\n" % (_PART % (*numbers, tail), request_id)
 
     def message(self, head: ResponseHead, *, closes: bool) -> bytes:
         """The head of any other response."""
         return encode_head(head, closes=closes)
+
+    def with_id(self, head: bytes, request_id: bytes) -> bytes:
+        """A head with the field of the request's id at its end."""
+        if not request_id:
+            return head
+        return b"%bx-amz-cf-id: %b\r\n\r\n" % (head[:-2], request_id)
+
+
+_PART = b"HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\ncontent-range: bytes %d-%d/%d\r\n%b"
 
 
 @lru_cache(maxsize=256)

@@ -30,7 +30,9 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.cloudfront_log import REVOKED, VIEWER_LEFT
 from streamedge.delivery.http.seen_viewers import RunningResponse
+from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import COPIED_BYTES_MAX
 from streamedge.errors import CacheFullError, OriginError
@@ -102,24 +104,14 @@ class Responder:
     completely or not.
     """
 
-    __slots__ = (
-        "_address",
-        "_client",
-        "_ended",
-        "_handler",
-        "_loop",
-        "_transport",
-        "in_flight",
-        "sender",
-    )
+    __slots__ = ("_ended", "_handler", "_loop", "_transport", "_viewer", "in_flight", "sender")
 
     def __init__(
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         handler: RequestHandler,
-        client: str,
-        address: str,
+        viewer: Viewer,
         ended: Callable[[ResponseInFlight, bool], None],
     ) -> None:
         self.sender = Sender(transport, loop, self._drained, self._failed)
@@ -127,8 +119,7 @@ class Responder:
         self._transport = transport
         self._loop = loop
         self._handler = handler
-        self._client = client
-        self._address = address
+        self._viewer = viewer
         self._ended = ended
 
     @property
@@ -146,7 +137,8 @@ class Responder:
         closes: bool,
     ) -> SentHit | None:
         """Sends a hit. Returns None when it is not sent at once; then it is logged at its end."""
-        status, head, ready, start, end, opened, message = hit
+        status, head, ready, start, end, opened, message, request_id = hit
+        viewer = self._viewer
         response, has_parts = None, False
         if message is not None:
             response = message.response
@@ -161,17 +153,17 @@ class Responder:
         if not has_parts and (ready is not None or start == end):
             sent = self.sender.send_at_once(head, ready)
         if sent == len(head) + end - start and not has_parts and self.sender.idle:
-            return remembered, byte_range, status, self._client, sent, response
+            return remembered, byte_range, status, viewer, sent, response, request_id, start, end
         # The kernel did not take all of it, or bytes are still being filled.
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
         self.in_flight = ResponseInFlight(
             None,
             reader,
             partial(
-                self._handler.hit_finished, remembered, byte_range, status, self._client, response
+                self._handler.hit_finished, remembered, byte_range, hit, self._viewer, response
             ),
             request=remembered.request,
-            address=remembered.address or self._address,
+            address=remembered.address or viewer.address,
             distribution=remembered.distribution,
             started_s=loop_s,
             started_bytes=self.sender.sent_bytes - sent,
@@ -195,14 +187,20 @@ class Responder:
         framing = framing_of(response.message.head, exchange.request.http_version)
         closes = closes or framing is Framing.CLOSE
         in_flight = self._begin(exchange, response, closes=closes)
-        head = encode_head(response.message.head, framing, closes=closes)
+        head = encode_head(
+            response.message.head,
+            framing,
+            closes=closes,
+            request_id=exchange.request.request_id,
+        )
         await self._send_stream(in_flight, head, framing, response)
 
     def send_whole(self, exchange: Http1Exchange, response: Response, *, closes: bool) -> None:
         """Sends a response that is no stream: all of it goes to the sender."""
         self._begin(exchange, response, closes=closes)
         message, reader = response.message, response.reader
-        head = encode_head(message.head, closes=closes)
+        request_id = exchange.request.request_id
+        head = encode_head(message.head, closes=closes, request_id=request_id)
         if reader is None:
             self.sender.push(head + message.body)
         elif message.span is not None:
@@ -214,12 +212,14 @@ class Responder:
         self, exchange: Http1Exchange, response: Response, *, closes: bool
     ) -> ResponseInFlight:
         exchange.become(ExchangeState.SENDING)
+        request = exchange.request
+        first_byte_s = self._loop.time() - request.started_s
         self.in_flight = in_flight = ResponseInFlight(
             exchange,
             response.reader,
-            partial(self._handler.finished, exchange.request, response),
-            request=exchange.request,
-            address=exchange.request.address,
+            partial(self._handler.finished, request, response, self._viewer, first_byte_s),
+            request=request,
+            address=request.address,
             distribution=response.distribution,
             started_s=exchange.request.started_s,
             started_bytes=self.sender.sent_bytes,
@@ -286,7 +286,7 @@ class Responder:
         if in_flight is None or in_flight.provenance is None:
             return
         if is_revoked(in_flight.provenance()):
-            self.abort("revoked")
+            self.abort(REVOKED)
 
     def running(self) -> RunningResponse | None:
         """The response in flight, as operators see it."""
@@ -295,7 +295,7 @@ class Responder:
             return None
         return RunningResponse(
             in_flight.request,
-            self._client,
+            self._viewer.client,
             in_flight.address,
             in_flight.distribution or "",
             self.sender.sent_bytes - in_flight.started_bytes,
@@ -314,7 +314,7 @@ class Responder:
         response = None if message is None else message.response
         duration_s = self._loop.time() - started_s
         self._handler.hit_finished(
-            remembered, byte_range, hit[0], self._client, response, 0, duration_s, "viewer left"
+            remembered, byte_range, hit, self._viewer, response, 0, duration_s, VIEWER_LEFT
         )
 
     def _push_parts(self, head: bytes, reader: Reader, parts: tuple[bytes | Span, ...]) -> None:
@@ -371,7 +371,7 @@ class Responder:
             in_flight.sent.set_result(None)
 
     def _failed(self, cause: Failure | None) -> None:
-        self.abort("viewer left" if cause is None else str(cause))
+        self.abort(VIEWER_LEFT if cause is None else str(cause))
 
 
 def _copy_parts(opened: OpenObject, parts: tuple[bytes | Span, ...]) -> bytes:

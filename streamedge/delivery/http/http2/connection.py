@@ -46,9 +46,11 @@ from streamedge.delivery.http.request.request import (
     web_request,
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
+from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT, VIEWER_STALLED
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
+from streamedge.delivery.http.viewer import Viewer, viewer_of
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import LINGER_S, TlsConnection
 
@@ -100,6 +102,7 @@ class Http2Connection(asyncio.Protocol):
         "_serves",
         "_timer",
         "_unparsed",
+        "_viewer",
         "client",
         "loop",
         "peer",
@@ -111,6 +114,7 @@ class Http2Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
     _responder: Http2Responder
+    _viewer: Viewer
     _unparsed: UnparsedBytes
 
     def __init__(
@@ -167,13 +171,13 @@ class Http2Connection(asyncio.Protocol):
             self._parse,
             _always,
         )
+        self._viewer = viewer_of(self.peer, transport)
         self._responder = Http2Responder(
             transport,
             self.loop,
             self._engine,
             self._handler,
-            self.client,
-            self.peer.address,
+            self._viewer,
             process=self._process,
             ended=self._response_ended,
             written=self._written,
@@ -237,7 +241,7 @@ class Http2Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if self._responder.is_stalled(now_s, stall_s):
-            self._responder.finish_all("viewer stalled")
+            self._responder.finish_all(VIEWER_STALLED)
             self.transport.abort()
             return
         if self._is_idle:
@@ -249,7 +253,7 @@ class Http2Connection(asyncio.Protocol):
         for exchange in list(self._exchanges.values()):
             if _is_too_slow(exchange, now_s, stall_s, body_rate):
                 self._engine.reset(exchange.stream_id, ErrorCode.ENHANCE_YOUR_CALM)
-                self._close_stream(exchange.stream_id, "viewer stalled")
+                self._close_stream(exchange.stream_id, VIEWER_STALLED)
         self._responder.write()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
@@ -318,7 +322,7 @@ class Http2Connection(asyncio.Protocol):
     def _stream_closed(self, stream_id: int) -> None:
         is_refused = self._engine.was_refused(stream_id)
         is_logged = stream_id in self._exchanges or self._responder.has_response(stream_id)
-        self._close_stream(stream_id, "viewer left")
+        self._close_stream(stream_id, VIEWER_LEFT)
         if is_refused and not is_logged:  # a malformed head, which the engine keeps to itself
             self._handler.refused_connection(self.client, HTTPStatus.BAD_REQUEST)
 
@@ -416,6 +420,7 @@ class Http2Connection(asyncio.Protocol):
             serves=self._serves,
             has_unstated_length=has_body
             and not any(name == b"content-length" for name, _value in fields),
+            request_id=self._handler.new_request_id().decode(),
         )
 
     def _data_received(self, event: DataReceived, loop_s: float) -> None:
@@ -446,9 +451,10 @@ class Http2Connection(asyncio.Protocol):
 
     def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
         """Answers a request that no route is looked for."""
+        request_id = self._handler.new_request_id().decode()
         head = ResponseHead(status, [("content-length", "0")])
-        self._engine.respond(stream_id, encode_head(head), ends=True)
-        self._handler.refused_connection(self.client, status)
+        self._engine.respond(stream_id, encode_head(head, request_id), ends=True)
+        self._handler.refused_connection(self.client, status, request_id=request_id)
 
     # --- handling -----------------------------------------------------------------------------
 
@@ -473,7 +479,9 @@ class Http2Connection(asyncio.Protocol):
         elif exchange.is_cut:
             await response.close()
             duration_s = self.loop.time() - exchange.request.started_s
-            self._handler.finished(exchange.request, response, 0, duration_s, "viewer left")
+            self._handler.finished(
+                exchange.request, response, self._viewer, duration_s, 0, duration_s, VIEWER_LEFT
+            )
         else:
             await self._responder.send(exchange, response)
 

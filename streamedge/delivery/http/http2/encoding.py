@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from streamedge.delivery.http.http2.engine import RawField
+from streamedge.delivery.http.http2.engine import NeverIndexedHeader, RawField, SentField
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.request import is_valid_target
 from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.memo import cache_short_texts
 
-Head = Sequence[RawField]
+Head = Sequence[SentField]
 
 _OF_A_CONNECTION: Final = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
@@ -63,9 +63,15 @@ def decode_request(fields: Iterable[RawField]) -> RequestHead | None:
     return RequestHead(method, target, rest)
 
 
-def encode_head(head: ResponseHead) -> list[RawField]:
-    """The fields of a response's head."""
-    return [(b":status", _status(head.status)), *encode_fields(head.fields)]
+def encode_head(head: ResponseHead, request_id: str = "") -> list[SentField]:
+    """The fields of a response's head, with X-Amz-Cf-Id where ``request_id`` is not ""."""
+    fields = [(b":status", _status(head.status)), *encode_fields(head.fields)]
+    return [*fields, id_field(request_id.encode())] if request_id else [*fields]
+
+
+def id_field(request_id: bytes) -> SentField:
+    """X-Amz-Cf-Id. It is never indexed: each value would push others out of HPACK's table."""
+    return NeverIndexedHeader(b"x-amz-cf-id", request_id)
 
 
 def encode_fields(fields: Iterable[Field]) -> list[RawField]:
@@ -81,25 +87,30 @@ class Http2Heads:
     """Encodes the heads of responses that the fast path prepares."""
 
     def tail(self, fields: Iterable[Field]) -> Head:
-        """The end of a head: ``fields``."""
+        """The fields that all ranges share."""
         return encode_fields(fields)
 
-    def whole(self, size_bytes: int, tail: Head) -> Head:
+    def whole(self, size_bytes: int, tail: Head, request_id: bytes) -> Head:
         """The head of a 200 with a body of ``size_bytes``."""
-        return [_OK, (b"content-length", b"%d" % size_bytes), *tail]
+        return [_OK, (b"content-length", b"%d" % size_bytes), *tail, id_field(request_id)]
 
-    def part(self, start: int, end: int, size_bytes: int, tail: Head) -> Head:
+    def part(self, start: int, end: int, size_bytes: int, tail: Head, request_id: bytes) -> Head:
         """The head of a 206 with the bytes from ``start`` to ``end`` of ``size_bytes``."""
         return [
             _PARTIAL_CONTENT,
             (b"content-length", b"%d" % (end - start)),
             (b"content-range", b"bytes %d-%d/%d" % (start, end - 1, size_bytes)),
             *tail,
+            id_field(request_id),
         ]
 
     def message(self, head: ResponseHead, *, closes: bool) -> Head:
         """The head of any other response."""
         return encode_head(head)
+
+    def with_id(self, head: Head, request_id: bytes) -> Head:
+        """A head with the field of the request's id at its end."""
+        return [*head, id_field(request_id)]
 
 
 _OK = (b":status", b"200")

@@ -10,12 +10,13 @@ is received any more, and commands do nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import ngh2
 from ngh2 import (
     DataReceived,
     Event,
+    NeverIndexedHeader,
     PingAcknowledged,
     PriorityUpdateReceived,
     RequestReceived,
@@ -44,10 +45,12 @@ __all__ = [
     "Engine",
     "ErrorCode",
     "Event",
+    "NeverIndexedHeader",
     "PingAcknowledged",
     "PriorityUpdateReceived",
     "RawField",
     "RequestReceived",
+    "SentField",
     "SettingsReceived",
     "StreamClosed",
     "TrailersReceived",
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 RawField = tuple[bytes, bytes]
+SentField: TypeAlias = RawField | NeverIndexedHeader
 ErrorCode = ngh2.ErrorCode
 
 LAST_STREAM: Final = 2**31 - 1
@@ -198,7 +202,7 @@ class Engine:
             return output + self.to_send()
         return output + sent if output else sent
 
-    def respond(self, stream_id: int, fields: Sequence[RawField], *, ends: bool) -> bool:
+    def respond(self, stream_id: int, fields: Sequence[SentField], *, ends: bool) -> bool:
         """Sends the head of a final response. Returns False if the stream has ended."""
         try:
             self._connection.send_response(stream_id, fields, end_stream=ends)
@@ -206,7 +210,7 @@ class Engine:
             return False
         return True
 
-    def respond_whole(self, stream_id: int, fields: Sequence[RawField], body: bytes) -> bool:
+    def respond_whole(self, stream_id: int, fields: Sequence[SentField], body: bytes) -> bool:
         """Sends a response with a body that is not empty, as ``respond``."""
         try:
             self._connection.send_response(stream_id, fields)
@@ -215,7 +219,7 @@ class Engine:
             return False
         return True
 
-    def interim(self, stream_id: int, fields: Sequence[RawField]) -> None:
+    def interim(self, stream_id: int, fields: Sequence[SentField]) -> None:
         """Sends a 1xx response."""
         try:
             self._connection.send_informational_response(stream_id, fields)
@@ -229,7 +233,7 @@ class Engine:
         except ngh2.NGH2Error:
             return  # the stream has ended
 
-    def trailers(self, stream_id: int, fields: Iterable[RawField]) -> None:
+    def trailers(self, stream_id: int, fields: Iterable[SentField]) -> None:
         """Ends a response with trailer fields."""
         try:
             self._connection.send_trailers(stream_id, list(fields))

@@ -21,14 +21,16 @@ from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http2.encoding import Head, encode_fields, encode_head
-from streamedge.delivery.http.http2.engine import Engine, ErrorCode, RawField
+from streamedge.delivery.http.http2.engine import Engine, ErrorCode, SentField
 from streamedge.delivery.http.http2.exchange import Http2Exchange
 from streamedge.delivery.http.http2.outgoing import OutgoingBody
 from streamedge.delivery.http.http2.schedule import Priority, Schedule
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.cloudfront_log import REVOKED, VIEWER_LEFT, VIEWER_STALLED
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey, viewer_key
+from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
@@ -120,9 +122,7 @@ class Http2Responder:
     """
 
     __slots__ = (
-        "_address",
         "_blocked_since_s",
-        "_client",
         "_ended",
         "_engine",
         "_handler",
@@ -134,6 +134,7 @@ class Http2Responder:
         "_responses",
         "_schedule",
         "_transport",
+        "_viewer",
         "_window_closed_since_s",
         "_written",
     )
@@ -144,8 +145,7 @@ class Http2Responder:
         loop: asyncio.AbstractEventLoop,
         engine: Engine,
         handler: HttpHandler,
-        client: str,
-        address: str,
+        viewer: Viewer,
         *,
         process: Callable[[], bool],
         ended: Callable[[Http2Exchange | None], None],
@@ -155,8 +155,7 @@ class Http2Responder:
         self._loop = loop
         self._engine = engine
         self._handler = handler
-        self._client = client
-        self._address = address
+        self._viewer = viewer
         self._process = process
         self._ended = ended
         self._written = written
@@ -197,7 +196,8 @@ class Http2Responder:
         loop_s: float,
     ) -> SentHit | None:
         """Sends a hit. Returns None when it is not sent at once; then it is logged at its end."""
-        status, head, ready, start, end, opened, message = hit
+        status, head, ready, start, end, opened, message, request_id = hit
+        viewer = self._viewer
         size, body = end - start, b""
         parts: Sequence[bytes | Span] = ()
         response = None
@@ -207,7 +207,7 @@ class Http2Responder:
         engine = self._engine
         if not size and not body and not parts:
             engine.respond(stream_id, head, ends=True)
-            return remembered, byte_range, status, self._client, 0, response
+            return remembered, byte_range, status, viewer, 0, response, request_id, start, end
         is_small = size + engine.unsent_bytes() <= ROUND_BYTES
         is_small = is_small and not parts and (ready is not None or not size)
         if is_small and not self._schedule and self._blocked_since_s is None:
@@ -216,7 +216,18 @@ class Http2Responder:
                 body = os.pread(ready.fd, size, ready.offset) if ready.size_bytes == size else b""
             if body and len(body) >= size and len(body) <= engine.room(stream_id):
                 engine.respond_whole(stream_id, head, body)
-                return remembered, byte_range, status, self._client, len(body), response
+                sent = len(body)
+                return (
+                    remembered,
+                    byte_range,
+                    status,
+                    viewer,
+                    sent,
+                    response,
+                    request_id,
+                    start,
+                    end,
+                )
             if ready is not None:
                 body = b""
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
@@ -225,10 +236,10 @@ class Http2Responder:
             None,
             reader,
             partial(
-                self._handler.hit_finished, remembered, byte_range, status, self._client, response
+                self._handler.hit_finished, remembered, byte_range, hit, self._viewer, response
             ),
             request=remembered.request,
-            address=remembered.address or self._address,
+            address=remembered.address or viewer.address,
             distribution=remembered.distribution,
             started_s=loop_s,
             provenance=remembered.provenance(response),
@@ -246,19 +257,21 @@ class Http2Responder:
     async def send(self, exchange: Http2Exchange, response: Response) -> None:
         """Sends a response; returns when all of it is queued or the viewer has left."""
         exchange.has_response = True
+        request = exchange.request
+        first_byte_s = self._loop.time() - request.started_s
         message, reader, stream = response.message, response.reader, response.stream
         sending = ResponseInFlight(
             exchange.stream_id,
             exchange,
             reader,
-            partial(self._handler.finished, exchange.request, response),
-            request=exchange.request,
-            address=exchange.request.address,
+            partial(self._handler.finished, request, response, self._viewer, first_byte_s),
+            request=request,
+            address=request.address,
             distribution=response.distribution,
-            started_s=exchange.request.started_s,
+            started_s=request.started_s,
             provenance=response.provenance,
         )
-        head = encode_head(message.head)
+        head = encode_head(message.head, request.request_id)
         if stream is not None:
             self._begin(sending, head)
             self.write()
@@ -274,7 +287,7 @@ class Http2Responder:
         self._begin(sending, head)
         self.write()
 
-    def send_interim(self, stream_id: int, fields: Sequence[RawField]) -> None:
+    def send_interim(self, stream_id: int, fields: Sequence[SentField]) -> None:
         """Sends the head of a 1xx response."""
         self._engine.interim(stream_id, fields)
         self.write_soon()
@@ -497,13 +510,13 @@ class Http2Responder:
         for sending in list(self._responses.values()):
             blocked_s = sending.blocked_since_s
             if blocked_s is not None and now_s - blocked_s > stall_s:
-                self._cut(sending, "viewer stalled")
+                self._cut(sending, VIEWER_STALLED)
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Resets the streams whose responses have been revoked."""
         for sending in list(self._responses.values()):
             if sending.provenance is not None and is_revoked(sending.provenance()):
-                self._cut(sending, "revoked")
+                self._cut(sending, REVOKED)
         self.write()
 
     def running(self) -> list[RunningResponse]:
@@ -511,7 +524,7 @@ class Http2Responder:
         return [
             RunningResponse(
                 sending.request,
-                self._client,
+                self._viewer.client,
                 sending.address,
                 sending.distribution or "",
                 sending.sent_bytes,
@@ -543,7 +556,7 @@ class Http2Responder:
         if self._next_quantum is not None:
             self._next_quantum.cancel()
             self._next_quantum = None
-        self.finish_all("viewer left")
+        self.finish_all(VIEWER_LEFT)
 
     def _finish(self, sending: ResponseInFlight, cut: str | None) -> None:
         """Ends a response in flight. ``cut``: why it ends early, or None."""

@@ -55,6 +55,7 @@ class WebRequest:
     has_unstated_length: bool = False  # it has a body, and HTTP/2 needs no field to frame it
     from_proxy: bool = False
     edge_label: str = ""  # the edge whose name below ``host`` the viewer used
+    request_id: str = ""  # in X-Amz-Cf-Id of the response; "": it has none
 
     @property
     def sent_host(self) -> str:
@@ -115,6 +116,7 @@ def web_request(
     http_version: str,
     serves: Callable[[str], bool] | None = None,
     has_unstated_length: bool = False,
+    request_id: str = "",
 ) -> WebRequest:
     """Builds a WebRequest of any HTTP version, for the fast path and for the handler.
 
@@ -157,6 +159,7 @@ def web_request(
         forwarded_client,
         has_unstated_length,
         bool(proxies),
+        request_id=request_id,
     )
 
 

@@ -59,13 +59,15 @@ def response_line(
     duration_s: float,
     http_version: str,
     agent: bytes | str | None,
+    request_id: str = "",
     viewer: str | None = None,
     reason: str | None = None,
 ) -> str:
     """The line of one response.
 
     ``range_field``: the request's Range. ``sent_bytes`` include the head of HTTP/1.1.
-    ``viewer``: the viewer's address if a trusted proxy sent it; None if it is the client's.
+    ``request_id``: as in X-Amz-Cf-Id. ``viewer``: the viewer's address if a trusted proxy sent it;
+    None if it is the client's.
     """
     line = _LINE % (
         now_s,
@@ -85,6 +87,7 @@ def response_line(
         line += ',"agent":' + quoted_and_cut(agent)
     if viewer is not None:
         line += ',"viewer":' + quoted(viewer)
+    line += f',"request_id":"{request_id}"'
     if reason is not None:
         line += ',"reason":' + quoted(reason)
     return line + "}"

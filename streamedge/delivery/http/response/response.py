@@ -48,6 +48,7 @@ _WITHHELD = frozenset(
         "date",
         "via",
         "x-cache",
+        "x-amz-cf-id",
         "x-amz-id-2",
         "x-amz-request-id",
     }

@@ -1,0 +1,296 @@
+"""Lines of CloudFront's access log for HTTP responses, where a distribution has a log.
+
+What depends on the request alone is put into text once for each remembered request. The line of
+another response is made from a whole record.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypedDict
+
+from streamedge.cache.reader import CacheResult
+from streamedge.delivery.http.policy.response_headers import Field
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.viewer import Viewer
+from streamedge.delivery.viewers import ENDED_BY_OPERATOR
+from streamedge.errors import OriginFailure
+from streamedge.logs.cloudfront import (
+    DetailedError,
+    RequestText,
+    Result,
+    WebRecord,
+    encode,
+    request_text,
+)
+from streamedge.logs.escaping import masked, unescape
+from streamedge.logs.spool import Lines, SpoolWriter
+from streamedge.logs.spool_names import SpoolTarget
+
+VIEWER_LEFT: Final = "viewer left"
+VIEWER_STALLED: Final = "viewer stalled"
+REVOKED: Final = "revoked"
+
+HTTP_VERSIONS: Final = {"1.0": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2.0"}
+
+_LINE_BYTES = len("  HTTP/1.1\r\n\r\n")  # of a request's head, without method, target and fields
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
+
+_OF_FAILURES: Final = {
+    OriginFailure.REFUSED.value: DetailedError.ORIGIN_CONNECT_ERROR,
+    OriginFailure.TIMEOUT.value: DetailedError.ORIGIN_READ_ERROR,
+    OriginFailure.BROKEN.value: DetailedError.ORIGIN_READ_ERROR,
+    OriginFailure.UNAVAILABLE.value: DetailedError.ORIGIN_ERROR,
+    OriginFailure.CHANGED.value: DetailedError.ORIGIN_ERROR,
+    "write_queue": DetailedError.ORIGIN_WRITE_ERROR,
+}
+_OF_REFUSALS: Final = {
+    400: DetailedError.INVALID_REQUEST,
+    403: DetailedError.INVALID_REQUEST_BLOCKED,
+    405: DetailedError.INVALID_REQUEST_METHOD,
+    421: DetailedError.INVALID_REQUEST_CERTIFICATE,
+    431: DetailedError.INVALID_REQUEST_HEADER,
+    508: DetailedError.INVALID_REQUEST,
+}
+
+
+class LogRules(NamedTuple):
+    """The log of a distribution. ``domain``: its name in cs(Host)."""
+
+    target: SpoolTarget
+    domain: str
+    has_cookies: bool
+
+
+NO_LOGS: Final[Mapping[str, LogRules]] = MappingProxyType({})
+
+
+class LoggedRequest(NamedTuple):
+    """A request's part of its lines. ``received_bytes`` are those of its head."""
+
+    rules: LogRules
+    text: RequestText
+    received_bytes: int
+
+
+class Results(NamedTuple):
+    """The three results of a line: at the end of the response, at its beginning, in detail."""
+
+    final: str
+    response: str
+    detailed: str
+
+
+@dataclass(slots=True)
+class WebLog:
+    """The access logs of a worker's web distributions.
+
+    ``rules``: by distribution, of those that have a log. ``location``: the edge's name. ``spool``
+    is None where no line can be written, as in tests.
+    """
+
+    location: str
+    spool: SpoolWriter | None = None
+    rules: Mapping[str, LogRules] = field(default_factory=dict)
+
+    def prepared(self, request: WebRequest, distribution: str | None) -> LoggedRequest | None:
+        """What is remembered of a request; None where its distribution has no log."""
+        rules = self.rules.get(distribution or "")
+        if rules is None:
+            return None
+        texts = _request_texts(request, rules)
+        return LoggedRequest(rules, request_text(**texts), head_bytes(request))
+
+    def finished(
+        self,
+        request: WebRequest,
+        response: Response,
+        viewer: Viewer,
+        *,
+        ended_s: float,
+        sent_bytes: int,
+        duration_s: float,
+        first_byte_s: float,
+        cut: str | None,
+    ) -> None:
+        """Adds the line of a response that was not a hit of the fast path."""
+        rules = self.rules.get(response.distribution or "")
+        if rules is None or self.spool is None:
+            return
+        record = web_record(
+            rules,
+            self.location,
+            request,
+            viewer,
+            response.message.head.fields,
+            results_of(response.message.status, response, cut),
+            ended_s=ended_s,
+            status=response.message.status if sent_bytes or cut is None else 0,
+            sent_bytes=sent_bytes,
+            duration_s=duration_s,
+            first_byte_s=first_byte_s,
+            request_id=request.request_id,
+        )
+        self.spool.add(1, ended_s, partial(_line, rules, record))
+
+
+def _line(rules: LogRules, record: WebRecord) -> Lines:
+    return [(rules.target, encode(record))]
+
+
+def results_of(status: int, response: Response, cut: str | None) -> Results:
+    """How CloudFront's log names the outcome of a response. ``cut``: why it ended early."""
+    begun = _result(status, response)
+    final = Result.ERROR if cut is not None else begun
+    detailed = str(final) if final is not Result.ERROR else str(_detailed(status, response, cut))
+    return Results(final, begun, detailed)
+
+
+HIT: Final = Results(Result.HIT, Result.HIT, Result.HIT)
+
+
+def cut_hit(cut: str) -> Results:
+    """The results of a hit that ended early."""
+    return Results(Result.ERROR, Result.HIT, _of_cut(cut))
+
+
+def _result(status: int, response: Response) -> Result:
+    if response.result is not CacheResult.ERROR:
+        return Result(response.result.value)
+    if response.error == "cache_full":
+        return Result.CAPACITY_EXCEEDED
+    if not response.error:  # the edge's own refusal
+        if status == 301:
+            return Result.REDIRECT
+        if status in {413, 414}:
+            return Result.LIMIT_EXCEEDED
+    return Result.ERROR
+
+
+def _detailed(status: int, response: Response, cut: str | None) -> str:
+    if cut is not None:
+        return _of_cut(cut)
+    if response.error:
+        return _OF_FAILURES.get(response.error, DetailedError.ERROR)
+    if response.reason == "country":
+        return DetailedError.CLIENT_GEO_BLOCKED
+    return _OF_REFUSALS.get(status, DetailedError.ERROR)
+
+
+def _of_cut(cut: str) -> str:
+    if cut in {VIEWER_LEFT, VIEWER_STALLED}:
+        return DetailedError.CLIENT_COMM_ERROR
+    is_own = cut in {REVOKED, ENDED_BY_OPERATOR}
+    return DetailedError.ERROR if is_own else DetailedError.ABORTED_ORIGIN
+
+
+def head_bytes(request: WebRequest) -> int:
+    """The size of a request's head as HTTP/1.1 sends it, whatever its version."""
+    query_bytes = len(request.query) + 1 if request.query else 0
+    fields_bytes = sum([len(name) + len(value) + 4 for name, value in request.fields])
+    return _LINE_BYTES + len(request.method) + len(request.path) + query_bytes + fields_bytes
+
+
+def web_record(
+    rules: LogRules,
+    location: str,
+    request: WebRequest,
+    viewer: Viewer,
+    fields: Iterable[Field],
+    results: Results,
+    *,
+    ended_s: float,
+    status: int,
+    sent_bytes: int,
+    duration_s: float,
+    first_byte_s: float,
+    request_id: str,
+) -> WebRecord:
+    """The record of a response with these header fields."""
+    tls_protocol, tls_cipher = map(unescape, viewer.tls.split("\t"))
+    content = content_of(fields)
+    return WebRecord(
+        ended_s=int(ended_s),
+        location=location,
+        sent_bytes=sent_bytes,
+        address=viewer.address,
+        status=status,
+        result=results.final,
+        request_id=request_id,
+        received_bytes=head_bytes(request) + _body_bytes(request),
+        duration_ms=round(duration_s * 1000),
+        tls_protocol=tls_protocol,
+        tls_cipher=tls_cipher,
+        response_result=results.response,
+        port=viewer.port,
+        first_byte_ms=round(first_byte_s * 1000),
+        detailed=results.detailed,
+        fle_status=None,
+        fle_fields=None,
+        **content._asdict(),
+        **_request_texts(request, rules),
+    )
+
+
+class Content(NamedTuple):
+    """What the fields of a response say of its body; names as in ``WebRecord``."""
+
+    content_type: str | None
+    content_length: int | None
+    range_start: int | None
+    range_end: int | None
+
+
+def content_of(fields: Iterable[Field]) -> Content:
+    """The values of Content-Type, Content-Length and Content-Range."""
+    values = {name.lower(): value for name, value in fields}
+    content_range = _CONTENT_RANGE.match(values.get("content-range", ""))
+    length = values.get("content-length", "")
+    return Content(
+        values.get("content-type"),
+        int(length) if length.isdecimal() else None,
+        None if content_range is None else int(content_range[1]),
+        None if content_range is None else int(content_range[2]),
+    )
+
+
+class _RequestTexts(TypedDict):
+    method: str
+    domain: str
+    stem: str
+    referer: str | None
+    agent: str | None
+    query: str | None
+    cookie: str | None
+    host: str | None
+    protocol: str
+    forwarded_for: str | None
+    http_version: str
+
+
+def _request_texts(request: WebRequest, rules: LogRules) -> _RequestTexts:
+    headers = request.headers
+    referer, cookie = headers.get("referer"), headers.get("cookie")
+    return {
+        "method": request.method,
+        "domain": rules.domain,
+        "stem": request.path.decode("latin-1"),
+        "referer": None if referer is None else masked(referer),
+        "agent": headers.get("user-agent"),
+        "query": masked(request.query) or None,
+        "cookie": masked(cookie) if cookie is not None and rules.has_cookies else None,
+        "host": request.sent_host or None,
+        "protocol": "https" if request.secure else "http",
+        "forwarded_for": headers.get("x-forwarded-for"),
+        "http_version": HTTP_VERSIONS.get(request.http_version, f"HTTP/{request.http_version}"),
+    }
+
+
+def _body_bytes(request: WebRequest) -> int:
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0

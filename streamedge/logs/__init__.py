@@ -1,0 +1,1 @@
+"""CloudFront's access logs: their formats, the spool of their lines, and their delivery."""

@@ -1,0 +1,191 @@
+"""Delivers access logs from the spool to their origins: the control process' task.
+
+Each second it makes batches of the lines that are due (``batches``). Each origin with batches has a
+task that sends them, the oldest first. After a failure that origin waits, longer each time; then
+the same file is sent under the same name again. A batch is removed only after its origin has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from streamedge.errors import OriginError
+from streamedge.logs.batches import (
+    Batch,
+    SpoolState,
+    compress,
+    drop_oldest,
+    make_batches,
+    remove_batch,
+    spool_state,
+)
+from streamedge.logs.spool_names import BatchName
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts, Gauge
+from streamedge.ops.rate_limited import RateLimitedEvent
+from streamedge.origin.spooling import in_thread
+from streamedge.origin.writing import WritableOrigin, Write
+
+CHECK_INTERVAL_S = 1.0
+RETRY_S = (1.0, 60.0)  # after a failed delivery: first and longest pause
+FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
+_PIECE_BYTES = 256 << 10
+
+
+class Destination(NamedTuple):
+    """Where the files of a log go: names under ``prefix`` of the origin ``name``."""
+
+    name: str
+    writer: WritableOrigin
+    prefix: str
+
+
+class LogDelivery:
+    """The delivery of all access logs of the edge from the spool folder ``root``.
+
+    ``destinations``: by distribution, now; those of a distribution that is gone stay in use until
+    its lines are delivered. ``limit_bytes``: what the spool may hold, now.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        destinations: Callable[[], Mapping[str, Destination]],
+        limit_bytes: Callable[[], int],
+        log: Log,
+        counts: Counts,
+    ) -> None:
+        self._root = root
+        self._current = destinations
+        self._destinations: dict[str, Destination] = {}
+        self._limit_bytes = limit_bytes
+        self._log = log
+        self._counts = counts
+        self._failed = RateLimitedEvent(log, "access_log_not_delivered", FAILURES_INTERVAL_S)
+        self._spool_failed = RateLimitedEvent(log, "access_log_spool_failed", FAILURES_INTERVAL_S)
+        self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
+        self._unknown = RateLimitedEvent(log, "access_log_without_origin", FAILURES_INTERVAL_S)
+        self._in_use: set[BatchName] = set()
+        self._pauses_s: dict[str, float] = {}
+        self._waits_until_s: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Delivers until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            running: set[str] = set()  # origins
+            while True:
+                by_origin = await self._check(is_last=False)
+                for origin in by_origin.keys() - running:
+                    running.add(origin)
+                    task = tasks.create_task(self._deliver_all(origin, by_origin[origin]))
+                    task.add_done_callback(partial(_discard, running, origin))
+                await asyncio.sleep(CHECK_INTERVAL_S)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Delivers all that the workers have written, within ``timeout_s``; they have ended.
+
+        What is left is delivered after the next start.
+        """
+        self._waits_until_s.clear()
+        by_origin = await self._check(is_last=True)
+        deliveries = [self._deliver_all(origin, batches) for origin, batches in by_origin.items()]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*deliveries)
+        except TimeoutError:
+            left = sum(len(batches) for batches in by_origin.values())
+            self._log.event("access_logs_left", files=left, folder=str(self._root))
+
+    async def _check(self, *, is_last: bool) -> dict[str, list[tuple[Batch, Destination]]]:
+        """Makes batches and keeps the limit; returns those that can be sent now, by origin."""
+        self._destinations.update(self._current())
+        try:
+            state = await in_thread(partial(self._maintain, time.time(), is_last=is_last))
+        except OSError as exc:
+            self._spool_failed.emit(time.monotonic(), error=str(exc))
+            return {}
+        gauges = self._counts.gauges
+        gauges[Gauge.ACCESS_LOG_SPOOL_BYTES] = state.size_bytes
+        lag_s = int(time.time()) - state.batches[0].due_s if state.batches else 0
+        gauges[Gauge.ACCESS_LOG_LAG_S] = max(0, lag_s)
+        by_origin: dict[str, list[tuple[Batch, Destination]]] = {}
+        for batch in state.batches:
+            destination = self._destinations.get(batch.name.distribution)
+            if destination is None:
+                self._unknown.emit(time.monotonic(), distribution=batch.name.distribution)
+            elif time.monotonic() >= self._waits_until_s.get(destination.name, 0.0):
+                by_origin.setdefault(destination.name, []).append((batch, destination))
+        return by_origin
+
+    def _maintain(self, now_s: float, *, is_last: bool) -> SpoolState:
+        make_batches(self._root, now_s, is_last=is_last)
+        state, limit_bytes = spool_state(self._root), self._limit_bytes()
+        if state.size_bytes > limit_bytes:
+            make_batches(self._root, now_s, is_last=True)
+            dropped = drop_oldest(self._root, limit_bytes, self._in_use)
+            for distribution, lines in dropped.items():
+                self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, "spool", lines)
+                self._dropped.emit(
+                    time.monotonic(),
+                    distribution=distribution,
+                    lines=lines,
+                    reason="limits.log_spool is reached",
+                )
+            state = spool_state(self._root)
+        return state
+
+    async def _deliver_all(self, origin: str, batches: list[tuple[Batch, Destination]]) -> None:
+        for batch, destination in batches:
+            if not await self._deliver(batch, destination):
+                least_s, most_s = RETRY_S
+                pause_s = min(most_s, 2 * self._pauses_s.get(origin, least_s / 2))
+                self._pauses_s[origin] = pause_s
+                self._waits_until_s[origin] = time.monotonic() + pause_s
+                return
+            self._pauses_s.pop(origin, None)
+
+    async def _deliver(self, batch: Batch, destination: Destination) -> bool:
+        """Sends one batch and removes it; whether the origin has it."""
+        name = f"{destination.prefix}{batch.name.file_name}"
+        self._in_use.add(batch.name)
+        try:
+            path = await in_thread(partial(compress, self._root, batch))
+            await _send(destination.writer, name, path)
+            await in_thread(partial(remove_batch, self._root, batch))
+        except (OriginError, OSError) as exc:
+            if isinstance(exc, FileNotFoundError) and not batch.path.exists():
+                return True  # it was dropped, because the spool is full
+            self._counts.add(Counter.ACCESS_LOG_FILES, "failed")
+            self._failed.emit(
+                time.monotonic(), origin=destination.name, file=name, error=str(exc) or repr(exc)
+            )
+            return False
+        finally:
+            self._in_use.discard(batch.name)
+        self._counts.add(Counter.ACCESS_LOG_FILES, "delivered")
+        return True
+
+
+async def _send(writer: WritableOrigin, name: str, path: Path) -> None:
+    """Writes a file to an origin. Raises OriginError and OSError."""
+    size_bytes = await in_thread(lambda: path.stat().st_size)
+    write = Write("PUT", name, (("Content-Type", "application/gzip"),), size_bytes)
+    response = await writer.write(write, _pieces(path))
+    if not response.succeeded:
+        detail = response.body[:200].decode("utf-8", "replace")
+        raise OSError(f"the origin answered {response.status}: {detail}")
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with await in_thread(lambda: path.open("rb", buffering=0)) as file:
+        while piece := await in_thread(partial(file.read, _PIECE_BYTES)):
+            yield piece
+
+
+def _discard(running: set[str], origin: str, _delivery: asyncio.Task[None]) -> None:
+    running.discard(origin)

@@ -1,0 +1,218 @@
+"""A worker's side of the spool: it appends the lines of access logs to files in the edge's folder.
+
+Lines gather for FLUSH_INTERVAL_S and are written by a thread, one write for each file, so the event
+loop never waits for the disk. A file has the lines of one distribution and hour; its writer holds a
+lock on it until it is complete: at the end of the delivery interval, at SEGMENT_BYTES, or when the
+process ends, however it ends. The control process takes complete files (``batches``).
+
+Whole lines are written or none: where the disk takes only a part, the file is cut back, and the
+lines are dropped and counted. Lines for which there is no memory are dropped and counted, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TypeAlias
+
+from streamedge.logs.spool_names import HOUR_S, SegmentName, SpoolTarget, due_s
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.rate_limited import RateLimitedEvent
+
+FLUSH_INTERVAL_S = 0.2
+FLUSH_LINES = 2048  # that are written before the interval is over; formatting takes 4 ms
+GATHERED_LINES_MAX = 65_536  # while the disk is slow: at most 64 MiB
+SEGMENT_BYTES = 8 << 20
+CLOSE_PAUSE_S = 0.05  # the shortest time to the next check for complete files
+NEW_PREFIX = ".new-"
+
+Lines: TypeAlias = "Iterable[tuple[SpoolTarget, str]]"
+"""Lines without their ends, and the logs that they belong to."""
+
+
+class SpoolWriter:
+    """The access logs of one process. All methods are called in the event loop's thread."""
+
+    def __init__(self, folder: Path, process: str, log: Log, counts: Counts) -> None:
+        self._files = _SegmentFiles(folder, process)
+        self._counts = counts
+        self._failed = RateLimitedEvent(log, "access_log_write_failed")
+        self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
+        self._loop = asyncio.get_running_loop()
+        self._gathered: list[tuple[float, Callable[[], Lines]]] = []
+        self._gathered_lines = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    def add(self, lines: int, ended_s: float, make_lines: Callable[[], Lines]) -> None:
+        """Adds lines of events at ``ended_s``, in seconds since 1970.
+
+        ``make_lines`` formats them later, and is called once.
+        """
+        if self._gathered_lines + lines > GATHERED_LINES_MAX:
+            self._drop(lines, "the disk is slow")
+            return
+        self._gathered.append((ended_s, make_lines))
+        self._gathered_lines += lines
+        if self._gathered_lines >= FLUSH_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_INTERVAL_S, self._on_time)
+
+    def flush(self) -> None:
+        """Begins to write the lines that have gathered, unless a write is running."""
+        if self._writing is not None:
+            return
+        pieces = self._format()
+        if pieces or self._files.is_open:
+            self._writing = self._loop.run_in_executor(self._executor, self._write, pieces)
+            self._writing.add_done_callback(self._written)
+
+    async def close(self) -> None:
+        """Writes the rest and completes all files."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pieces = self._format()
+        if pieces or self._files.is_open:
+            await self._loop.run_in_executor(self._executor, self._write, pieces)
+            await self._loop.run_in_executor(self._executor, self._files.close)
+        if self._thread is not None:
+            self._thread.shutdown()
+
+    @property
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "access-log")
+        return self._thread
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def _format(self) -> _Pieces:
+        gathered, self._gathered, self._gathered_lines = self._gathered, [], 0
+        lines: dict[tuple[SpoolTarget, int], list[str]] = {}
+        for ended_s, make_lines in gathered:
+            hour = int(ended_s // HOUR_S)
+            for target, line in make_lines():
+                lines.setdefault((target, hour), []).append(line)
+        return {key: ("\n".join(texts) + "\n").encode("ascii") for key, texts in lines.items()}
+
+    def _write(self, pieces: _Pieces) -> None:
+        """Runs in the thread."""
+        for (target, hour), data in pieces.items():
+            try:
+                self._files.append(target, hour, data)
+            except OSError as exc:
+                lost = data.count(b"\n")
+                report = partial(self._report_failure, lost, target.distribution, str(exc))
+                self._loop.call_soon_threadsafe(report)
+        self._files.close_due()
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing = None
+        if self._timer is None and not writing.cancelled():
+            pause_s = FLUSH_INTERVAL_S if self._gathered else self._files.seconds_to_close()
+            if pause_s is not None:
+                self._timer = self._loop.call_later(pause_s, self._on_time)
+        if not writing.cancelled() and (failure := writing.exception()) is not None:
+            self._report_failure(0, None, repr(failure))
+
+    def _report_failure(self, lines: int, distribution: str | None, error: str) -> None:
+        self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, "disk", lines)
+        self._failed.emit(self._loop.time(), distribution=distribution, lines=lines, error=error)
+
+    def _drop(self, lines: int, reason: str) -> None:
+        self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, "memory", lines)
+        self._dropped.emit(self._loop.time(), lines=lines, reason=reason)
+
+
+_Pieces: TypeAlias = "dict[tuple[SpoolTarget, int], bytes]"
+"""Whole lines by log and hour."""
+
+
+@dataclass(slots=True)
+class _Segment:
+    fd: int
+    due_s: int
+    size_bytes: int = 0
+
+
+class _SegmentFiles:
+    """The segments that this process writes; one thread uses them at a time."""
+
+    def __init__(self, folder: Path, process: str) -> None:
+        self._folder = folder
+        self._process = process
+        self._numbers = count()
+        self._open: dict[tuple[SpoolTarget, int], _Segment] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any segment is open."""
+        return bool(self._open)
+
+    def seconds_to_close(self) -> float | None:
+        """The time until the next segment is due; None when none is open."""
+        if not self._open:
+            return None
+        due_s = min(segment.due_s for segment in self._open.values())
+        return max(CLOSE_PAUSE_S, due_s - time.time())
+
+    def append(self, target: SpoolTarget, hour: int, data: bytes) -> None:
+        """Appends whole lines. Raises OSError if they are not written; then none of them is."""
+        key = target, hour
+        segment = self._open.get(key)
+        if segment is None:
+            segment = self._open[key] = self._create(target, hour)
+        try:
+            written = os.write(segment.fd, data)
+            if written < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(segment.fd, segment.size_bytes)
+            raise
+        segment.size_bytes += written
+        if segment.size_bytes >= SEGMENT_BYTES:
+            os.close(self._open.pop(key).fd)
+
+    def close_due(self) -> None:
+        """Completes the segments whose interval is over."""
+        now_s = time.time()
+        for key, segment in list(self._open.items()):
+            if segment.due_s <= now_s:
+                os.close(self._open.pop(key).fd)
+
+    def close(self) -> None:
+        """Completes all segments."""
+        while self._open:
+            os.close(self._open.popitem()[1].fd)
+
+    def _create(self, target: SpoolTarget, hour: int) -> _Segment:
+        """A new file, locked before it has its name, so that it is never taken for complete."""
+        due = due_s(target.interval_s, time.time())
+        writer = f"{self._process}-{os.getpid():x}-{next(self._numbers):x}"
+        name = SegmentName(target.distribution, target.format, hour, due, writer)
+        new = self._folder / f"{NEW_PREFIX}{writer}"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(self._folder / str(name))
+        except OSError:
+            os.close(fd)
+            raise
+        return _Segment(fd, due)
