@@ -78,7 +78,7 @@ class SocketWriter:
     def __init__(self, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> None:
         self._descriptor: int = transport.get_extra_info("socket").fileno()
         self._loop = loop
-        self._socket: _BorrowedSocket | None = None  # made for the first MSG_MORE
+        self._socket: BorrowedSocket | None = None  # made for the first MSG_MORE
         self._watch: WritableWatch | None = None  # while the peer is watched
         self.piece_bytes = SEND_QUANTUM_BYTES
 
@@ -129,12 +129,15 @@ class SocketWriter:
             if self._descriptor < 0:
                 raise OSError(errno.EBADF, "the connection is closed")
             # ``send`` does not depend on the address family.
-            self._socket = _BorrowedSocket(socket.AF_INET, socket.SOCK_STREAM, 0, self._descriptor)
+            self._socket = BorrowedSocket(socket.AF_INET, socket.SOCK_STREAM, 0, self._descriptor)
         return self._socket.send(data, socket.MSG_MORE)
 
 
-class _BorrowedSocket(socket.SocketType):
-    """A socket object for a descriptor that a transport owns and closes."""
+class BorrowedSocket(socket.SocketType):
+    """A socket object for a descriptor that a transport owns and closes.
+
+    The event loop's own one, of ``get_extra_info``, may make another for each call of a method.
+    """
 
     __slots__ = ()
 

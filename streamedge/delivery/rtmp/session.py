@@ -25,7 +25,7 @@ from streamedge.delivery.rtmp.context import ServerContext
 from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
 from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
 from streamedge.delivery.rtmp.protocol import events
-from streamedge.delivery.rtmp.protocol.connection import ServerConnection
+from streamedge.delivery.rtmp.protocol.connection import WINDOW_SIZE_BYTES, ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
 from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
@@ -118,6 +118,9 @@ class RtmpSession(asyncio.Protocol):
         self._transport = transport
         name = "rtmps" if isinstance(transport, TlsConnection) else "rtmp"
         self._transport_name: str = transport.get_extra_info("rtmp_transport", name)
+        self.engine.window_size_bytes = transport.get_extra_info(
+            "rtmp_window_size", WINDOW_SIZE_BYTES
+        )
         self._sender = Sender(transport, self._loop, self._drained, self._failed)
         self._context.sessions.add(self)
         if len(self._context.sessions) > self._limits.connections_max:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -80,8 +81,12 @@ async def open_unix_connection(address: bytes) -> AsyncIterator[HttpConnection]:
 
 
 @asynccontextmanager
-async def open_connection(port: int) -> AsyncIterator[HttpConnection]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4 << 20)
+async def open_connection(
+    port: int, context: ssl.SSLContext | None = None
+) -> AsyncIterator[HttpConnection]:
+    """A client's connection to a port of this machine; with ``context`` over TLS."""
+    host = "127.0.0.1" if context is None else "localhost"
+    reader, writer = await asyncio.open_connection(host, port, limit=4 << 20, ssl=context)
     connection = HttpConnection(reader, writer)
     try:
         yield connection

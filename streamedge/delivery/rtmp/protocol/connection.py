@@ -40,7 +40,7 @@ OUT_CHUNK_SIZE_BYTES: Final = 1 << 20
 STREAMS_LIMIT: Final = 16
 DEFERRED_MESSAGES_LIMIT: Final = 16  # received before connect is answered
 
-_WINDOW_SIZE_BYTES: Final = 2_500_000  # Flash Media Server's value, which clients expect
+WINDOW_SIZE_BYTES: Final = 2_500_000  # Flash Media Server's value, which clients expect
 _SERVER_VERSION: Final = "FMS/3,5,7,7009"
 _CAPABILITIES: Final = 31.0
 _CAN_FORWARD: Final = 4.0  # E-RTMP v2, FourCcInfoMask
@@ -119,6 +119,8 @@ class ServerConnection:
         self._out_chunk_size_bytes = DEFAULT_CHUNK_SIZE_BYTES
         self._received_bytes = 0  # after the handshake, as clients count
         self._acknowledged_bytes = 0
+        self.window_size_bytes = WINDOW_SIZE_BYTES
+        """The client acknowledges after each of these, or after a part of it."""
         self._window_bytes = 0  # 0 until the client requests Acknowledgements
         self.is_behind = False
         if self._handshake is None:
@@ -175,8 +177,8 @@ class ServerConnection:
         for it.
         """
         self._move(Cause.CONNECT_ACCEPTED)
-        self._send(messages.window_acknowledgement_size(_WINDOW_SIZE_BYTES))
-        self._send(messages.set_peer_bandwidth(_WINDOW_SIZE_BYTES, BandwidthLimit.DYNAMIC))
+        self._send(messages.window_acknowledgement_size(self.window_size_bytes))
+        self._send(messages.set_peer_bandwidth(self.window_size_bytes, BandwidthLimit.DYNAMIC))
         self._send(messages.set_chunk_size(OUT_CHUNK_SIZE_BYTES))
         self._out_chunk_size_bytes = OUT_CHUNK_SIZE_BYTES
         self.stream_begin(0)

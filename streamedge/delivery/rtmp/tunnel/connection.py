@@ -19,6 +19,7 @@ from streamedge.cache.open_object import Failure
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.tls import TlsConnection
+from streamedge.delivery.net.writers import BorrowedSocket
 from streamedge.delivery.rtmp.tunnel.exchange import Exchange
 from streamedge.delivery.rtmp.tunnel.response_body import FilePart, ResponseBody
 from streamedge.delivery.rtmp.tunnel.rules import TunnelRequest, parse_target
@@ -81,7 +82,7 @@ class TunnelConnection(asyncio.Protocol):
         self._loop = loop
         self._on_close = on_close
         self._transport: asyncio.Transport | None = None
-        self._socket: socket.socket | None = None
+        self._tcp: BorrowedSocket | None = None  # without it: a Unix socket
         self._sender: Sender  # from ``connection_made`` on, the first call that asyncio makes
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
@@ -99,7 +100,9 @@ class TunnelConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self.is_secure = isinstance(transport, TlsConnection)
-        self._socket = transport.get_extra_info("socket")
+        connected = transport.get_extra_info("socket")
+        if connected.family != socket.AF_UNIX:
+            self._tcp = BorrowedSocket(connected.family, connected.type, 0, connected.fileno())
         self._sender = Sender(transport, self._loop, self._sent, self._failed)
 
     def data_received(self, data: bytes) -> None:
@@ -107,11 +110,11 @@ class TunnelConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
             self.abort()
-        if self._began_s is not None and self._socket is not None:
+        if self._began_s is not None and self._tcp is not None:
             # FFmpeg sends head and body apart, and waits for the ACK of the head, which the kernel
             # would delay by 40 ms.
-            with contextlib.suppress(OSError):  # a socket without TCP
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            with contextlib.suppress(OSError):  # reset
+                self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def eof_received(self) -> bool:
         """The client sends no more, but may still read: it gets its responses."""
@@ -121,6 +124,9 @@ class TunnelConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._sender.close()
+        if self._tcp is not None:
+            self._tcp.detach()
+            self._tcp = None
         for exchanges in (self._sending, self._pending):
             while exchanges:
                 exchanges.popleft().finish(is_sent=False)

@@ -15,6 +15,11 @@ from streamedge.delivery.net.writers import COPIED_BYTES_MAX
 from streamedge.spans import Span
 
 
+def is_copied(count: int) -> bool:
+    """Whether so few bytes of a file are copied into memory: that takes less time."""
+    return count <= COPIED_BYTES_MAX
+
+
 class FilePart:
     """Bytes of a cache file, as a source for a ``Sender``. Positions are those of the file."""
 
@@ -81,10 +86,10 @@ class ResponseBody:
     def append_file(self, file: int, offset: int, count: int) -> int:
         """Adds up to ``count`` bytes of a file and returns how many: 0 at its end. Raises OSError.
 
-        A short piece is copied, and so is one for which no descriptor is left.
+        Few bytes are copied, and so are some where no descriptor is left.
         """
-        if count > COPIED_BYTES_MAX:
-            count = min(count, os.fstat(file).st_size - offset)
+        if not is_copied(count):
+            count = min(count, os.lseek(file, 0, os.SEEK_END) - offset)
             if count <= 0:
                 return 0
             try:

@@ -21,7 +21,7 @@ from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.writers import VirtualTransport, Writer
 from streamedge.delivery.rtmp.tunnel.exchange import Exchange
-from streamedge.delivery.rtmp.tunnel.response_body import ResponseBody
+from streamedge.delivery.rtmp.tunnel.response_body import ResponseBody, is_copied
 from streamedge.delivery.rtmp.tunnel.rules import Kind, Order, Poll, RequestOrder, TunnelRequest
 
 HOLD_S = 0.5  # an idle without data
@@ -29,8 +29,15 @@ WAIT_S = 5.0  # for an earlier request
 WAITING_BYTES_MAX = 256 << 10  # in the bodies of requests that wait for an earlier one
 SILENCE_S = 30.0  # a client that vanished sends no close
 POLL_BYTES = 1  # before the bytes of the session in each response
-RESPONSE_BYTES_MAX = 1 << 20  # of the next response, which no request has fetched yet
+RESPONSE_BYTES_MAX = 2 << 20  # of the next response, which no request has fetched yet
+MEMORY_BYTES_MAX = 1 << 20  # of these, outside of cache files
 REPEATED_BYTES_MAX = 64 << 10  # in memory, of a response that is kept for a repeated request
+
+WINDOW_SIZE_BYTES = (1 << 31) - 1
+"""After which the client acknowledges: practically never. librtmp posts Acknowledgements (of each
+tenth of it) while it receives a response, and fails if the head of the next response, which is then
+behind it at once, is cut by the end of its buffer of 16 KiB.
+"""
 
 
 class TunnelState(Enum):
@@ -255,6 +262,11 @@ class Tunnel:
         """Bytes that no request has fetched yet."""
         return self._next.size_bytes - POLL_BYTES
 
+    @property
+    def buffered_memory_bytes(self) -> int:
+        """Those of them that are not in a cache file."""
+        return self._next.memory_bytes - POLL_BYTES
+
     def append(self, data: bytes | memoryview) -> None:
         """Adds bytes of the session to the next response."""
         self._next.append(data)
@@ -316,6 +328,7 @@ class TunnelTransport(VirtualTransport):
         self._extra = {
             "peername": (peer.address, peer.port),
             "rtmp_transport": "rtmpts" if is_secure else "rtmpt",
+            "rtmp_window_size": WINDOW_SIZE_BYTES,
         }
 
     def writer(self) -> Writer:
@@ -378,12 +391,13 @@ class TunnelWriter:
         self.piece_bytes = RESPONSE_BYTES_MAX
 
     def send(self, data: bytes | memoryview, *, more: bool) -> int:
-        count = min(len(data), self._space())
+        count = min(len(data), self._space(in_memory=True))
         self._tunnel.append(data if count == len(data) else memoryview(data)[:count])
         return count
 
     def send_file(self, file: int, offset: int, count: int) -> int:
-        return self._tunnel.append_file(file, offset, min(count, self._space()))
+        space = self._space(in_memory=is_copied(count))
+        return self._tunnel.append_file(file, offset, min(count, space))
 
     def send_together(self, head: bytes | memoryview, ready: Ready) -> int:
         file, offset, size = ready
@@ -408,11 +422,13 @@ class TunnelWriter:
     def close(self) -> None:
         self.unwatch()
 
-    def _space(self) -> int:
+    def _space(self, *, in_memory: bool) -> int:
         """How many bytes the response takes. Raises OSError if it takes none."""
         if self._tunnel.state is TunnelState.CLOSED:
             raise ConnectionResetError
         space = RESPONSE_BYTES_MAX - self._tunnel.buffered_bytes
+        if in_memory:
+            space = min(space, MEMORY_BYTES_MAX - self._tunnel.buffered_memory_bytes)
         if space <= 0:
             raise BlockingIOError
         return space

@@ -17,8 +17,8 @@ from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, I
 from streamedge.delivery.rtmp.tunnel.peers import bind_tunnel_peers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.rtmp.tunnel.session import (
+    MEMORY_BYTES_MAX,
     REPEATED_BYTES_MAX,
-    RESPONSE_BYTES_MAX,
     SILENCE_S,
     WAIT_S,
     TunnelTransport,
@@ -297,12 +297,12 @@ async def test_session_that_sends_much_waits_for_requests() -> None:
     async with tunnels() as running, open_connection(running.ports[0]) as client:
         session = await client.open()
         writer, writable = running.sessions[0].writer, list[int]()
-        assert writer.send(bytes(2 * RESPONSE_BYTES_MAX), more=False) == RESPONSE_BYTES_MAX
+        assert writer.send(bytes(2 * MEMORY_BYTES_MAX), more=False) == MEMORY_BYTES_MAX
         with pytest.raises(BlockingIOError):
             writer.send(b"a", more=False)
         writer.watch(lambda: writable.append(1))
         status, body = await client.request(f"/idle/{session}/0")
-        assert (status, len(body)) == (200, 1 + RESPONSE_BYTES_MAX)
+        assert (status, len(body)) == (200, 1 + MEMORY_BYTES_MAX)
         await until(lambda: writable == [1])
         assert writer.send(b"a", more=False) == 1
 

@@ -16,6 +16,7 @@ from streamedge.delivery.net.writers import COPIED_BYTES_MAX, Writer, writer_to
 from streamedge.delivery.rtmp.tunnel.exchange import Exchange
 from streamedge.delivery.rtmp.tunnel.rules import Kind, TunnelRequest
 from streamedge.delivery.rtmp.tunnel.session import (
+    MEMORY_BYTES_MAX,
     REPEATED_BYTES_MAX,
     RESPONSE_BYTES_MAX,
     SILENCE_S,
@@ -267,6 +268,13 @@ async def test_file_that_is_too_short_is_reported(tmp_path: Path) -> None:
         assert session.writer.send_file(file, 2 * COPIED_BYTES_MAX, 10) == 0
 
 
+async def test_bytes_in_memory_are_limited() -> None:
+    session = Session()
+    assert session.writer.send(bytes(2 * MEMORY_BYTES_MAX), more=False) == MEMORY_BYTES_MAX
+    with pytest.raises(BlockingIOError):
+        session.writer.send(b"a", more=False)
+
+
 async def test_response_is_limited(tmp_path: Path) -> None:
     session = Session()
     with cache_file(tmp_path, bytes(2 * RESPONSE_BYTES_MAX)) as file:
@@ -281,6 +289,12 @@ async def test_response_is_limited(tmp_path: Path) -> None:
     body = answer(first)
     assert body is not None
     assert len(body) == 1 + RESPONSE_BYTES_MAX
+
+
+async def test_client_is_asked_for_no_acknowledgements() -> None:
+    """librtmp would post them while it receives a response."""
+    transport = Session().tunnel.transport
+    assert transport.get_extra_info("rtmp_window_size") == 0x7FFFFFFF
 
 
 # Silence
