@@ -291,7 +291,7 @@ async def test_response_is_limited(tmp_path: Path) -> None:
     assert len(body) == 1 + RESPONSE_BYTES_MAX
 
 
-async def test_client_is_asked_for_no_acknowledgements() -> None:
+async def test_client_sends_no_acknowledgements() -> None:
     """librtmp would post them while it receives a response."""
     transport = Session().tunnel.transport
     assert transport.get_extra_info("rtmp_window_size") == 0x7FFFFFFF
