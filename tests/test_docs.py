@@ -22,7 +22,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules, initial_age_s, lifetime
 from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
 from streamedge.cache.rfc9111.storing import is_storable
 from streamedge.cli import reference as command_reference
-from streamedge.cli.fleet_certificates import make_certificate
+from streamedge.cli.fleet.certificates import make_certificate
 from streamedge.config.load import load
 from streamedge.config.schema.config import WebDistributionConfig
 from streamedge.delivery.http.policy.behaviors import choose_behavior

@@ -1,8 +1,8 @@
 """The ``streamedge`` command: options, help, output and exit codes.
 
 Exit codes: 0 is success; 1 means that the edge cannot start, does not answer or refuses the call; 2
-means that the config, or the text to sign, is invalid. Modules that only one command needs are
-imported in that command, so that the others start sooner.
+means that the config, or the text to sign, is invalid; 3 means that a part was not done. Modules
+that only one command needs are imported in that command, so that the others start sooner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from streamedge.cli.admin_options import AdminOptions, admin_of
-from streamedge.cli.fleet import fleet_app
+from streamedge.cli.cache.commands import cache_app
+from streamedge.cli.cache.warm import warm
+from streamedge.cli.fleet.commands import fleet_app
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_CONFIG_INVALID,
@@ -140,11 +142,11 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 def _warnings(config: Config) -> Iterator[str]:
     if config.fleet.engine:
-        from streamedge.cli.fleet import engine_problems  # noqa: PLC0415
+        from streamedge.cli.fleet.commands import engine_problems  # noqa: PLC0415
 
         yield from engine_problems(config)
     if any(section.nearest for section in config.distributions):
-        from streamedge.cli.nearest_warnings import nearest_warnings  # noqa: PLC0415
+        from streamedge.cli.fleet.nearest_warnings import nearest_warnings  # noqa: PLC0415
 
         yield from nearest_warnings(config)
 
@@ -436,6 +438,14 @@ def discard(
 
 
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(
+    cache_app, name="cache", help="List, show, purge, pin, verify and export what is cached."
+)
+app.command(
+    epilog="Examples: [bold]streamedge warm /trailers/a.mp4 /index.html[/bold];"
+    " [bold]streamedge warm --sitemap https://www.example.com/sitemap.xml --host www.example.com"
+    " --rate 50[/bold]. Exit code 3 if some failed; Ctrl-C cancels it."
+)(warm)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""streamedge/cli/fleet_certificates.py: the CA of a fleet and the certificates of its edges."""
+"""streamedge/cli/fleet/certificates.py: the CA of a fleet and the certificates of its edges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from streamedge.cli.fleet_certificates import CertificateFilesError, make_certificate
+from streamedge.cli.fleet.certificates import CertificateFilesError, make_certificate
 from streamedge.cli.main import app
 from streamedge.config.load import load
 from tests.support.patience import PATIENCE_S

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.cli.fleet_zone import FleetZone, ZoneOptions, push_zone, zone_file
-from streamedge.cli.powerdns import PowerDns, PowerDnsError, zone_for
+from streamedge.cli.fleet.powerdns import PowerDns, PowerDnsError, zone_for
+from streamedge.cli.fleet.zone import FleetZone, ZoneOptions, push_zone, zone_file
 from streamedge.fleet.members import Member, Role
 from streamedge.fleet.nearest import Location, by_distance
 from streamedge.fleet.zone import ZoneError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamedge.cli.nearest_warnings import nearest_warnings
+from streamedge.cli.fleet.nearest_warnings import nearest_warnings
 from streamedge.config.schema.config import Config
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.mmdb_file import city, country, mmdb

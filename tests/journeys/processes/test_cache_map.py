@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -179,3 +181,50 @@ def test_job_is_cancelled(edge: EdgeProcess) -> None:
     assert job["done"] < 1000
     assert call(edge, "GET", "/jobs")[1]["jobs"] == [job]
     assert ended_job(edge, {"kind": "warm", "paths": ["/page"]})["state"] == "done"
+
+
+def command(edge: EdgeProcess, *arguments: str, code: int = 0) -> str:
+    """What a command prints; its exit code must be ``code``."""
+    result = subprocess.run(
+        [sys.executable, "-m", "streamedge", *arguments, "-c", str(edge.folder / "config.toml")],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_commands_list_show_pin_and_purge(edge: EdgeProcess) -> None:
+    assert "0 objects." in command(edge, "cache", "ls")
+    for name in SIZES:
+        get(edge, name)
+    listed = command(edge, "cache", "ls")
+    assert all(name in listed for name in SIZES)
+    assert "3.0 MB" in listed
+    assert "1 objects and more" in command(edge, "cache", "ls", "--limit", "1")
+    assert [
+        one["name"] for one in json.loads(command(edge, "cache", "ls", "--match", "film", "--json"))
+    ] == ["film"]
+    exported = [json.loads(line) for line in command(edge, "cache", "export").splitlines()]
+    assert {one["name"] for one in exported} == set(SIZES)
+    assert "100%" in command(edge, "cache", "show", "film")
+    assert "film is pinned" in command(edge, "cache", "pin", "film")
+    assert cached(edge)["film"]["pinned"]
+    assert "not pinned" in command(edge, "cache", "unpin", "/film")
+    assert "film is purged" in command(edge, "cache", "purge", "film")
+    assert "no cached object has the name 'film'" in command(edge, "cache", "purge", "film", code=1)
+
+
+def test_commands_warm_and_verify(edge: EdgeProcess, tmp_path: Path) -> None:
+    paths = tmp_path / "paths"
+    paths.write_text("/film\n# not this\nhttps://www.example.com/page\n")
+    assert "2 of 2 objects" in command(edge, "warm", "--list", str(paths), "--rate", "100")
+    assert [get(edge, "film"), get(edge, "page")] == ["Hit", "Hit"]
+    failed = command(edge, "warm", "/nothing", "/page", "--rate", "100", code=3)
+    assert "/nothing: status 404" in failed
+    assert "no paths" in command(edge, "warm", code=1)
+    job = json.loads(command(edge, "cache", "verify", "--rate", "1GB", "--json"))
+    assert (job["state"], job["failed"]) == ("done", 0)

@@ -133,8 +133,8 @@ def zone(
     have changed.
     """
     from streamedge.cli.admin_client import AdminError  # noqa: PLC0415
-    from streamedge.cli.fleet_zone import ZoneOptions, push_zone, read_zone, zone_file  # noqa: PLC0415
-    from streamedge.cli.powerdns import PowerDnsError  # noqa: PLC0415
+    from streamedge.cli.fleet.powerdns import PowerDnsError  # noqa: PLC0415
+    from streamedge.cli.fleet.zone import ZoneOptions, push_zone, read_zone, zone_file  # noqa: PLC0415
     from streamedge.fleet.zone import ZoneError  # noqa: PLC0415
 
     try:
@@ -244,7 +244,7 @@ def certificate(
     ] = 365,
 ) -> None:
     """Make an edge's certificate for the connections between edges."""
-    from streamedge.cli.fleet_certificates import CertificateFilesError, make_certificate  # noqa: PLC0415
+    from streamedge.cli.fleet.certificates import CertificateFilesError, make_certificate  # noqa: PLC0415
 
     with exit_on(CertificateFilesError):
         files = make_certificate(name, ca, days)

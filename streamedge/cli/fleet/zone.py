@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from streamedge.cli.admin_client import Admin, call
-from streamedge.cli.powerdns import PowerDns, PowerDnsError, query, zone_for
+from streamedge.cli.fleet.powerdns import PowerDns, PowerDnsError, query, zone_for
 from streamedge.config.schema.values import Address
 from streamedge.fleet.members import Member, member_of
 from streamedge.fleet.zone import (
