@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from streamedge.cache.objects import VERSION_ONLY, Cache
+from streamedge.cache.reader import Reader
 from streamedge.cache.storage.records import Asset
 from streamedge.errors import (
     CacheFullError,
@@ -144,15 +145,14 @@ class MediaLibrary:
                     lease.close()
                     return Mp3Medium(asset.name, index, reader.clone(), reader)
                 if isinstance(index, SegmentedTitle):
-                    return SegmentedMedium(asset.name, index, reader.clone(), lease)
+                    owned = _source_readers(reader)
+                    return SegmentedMedium(asset.name, index, reader, lease, *owned)
                 packaged = await self._cache.open(index.asset, VERSION_ONLY)
             except BaseException:
                 lease.close()
                 raise
-            source_readers = (reader.clone(),) if reader.head.version.id else ()
-            return FlvMedium(
-                asset.name, index.head, index.index, packaged, reader, lease, *source_readers
-            )
+            owned = _source_readers(reader)
+            return FlvMedium(asset.name, index.head, index.index, packaged, reader, lease, *owned)
         finally:
             reader.close()
 
@@ -301,6 +301,11 @@ def _require_plain(head: OriginHead) -> None:
             MediaFault.CODED,
             f"The object has Content-Encoding {encodings[:40]}; store it without one to play it.",
         )
+
+
+def _source_readers(reader: Reader) -> tuple[Reader, ...]:
+    """A reader that keeps the running response of a source without a validator."""
+    return (reader.clone(),) if reader.head.version.id else ()
 
 
 def _memory_size_bytes(index: _Index) -> int:

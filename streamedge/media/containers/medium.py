@@ -201,15 +201,16 @@ class SegmentedMedium:
     counts the tags of its segment.
     """
 
-    def __init__(self, name: str, title: SegmentedTitle, source: Reader, lease: Lease[Any]) -> None:
+    def __init__(
+        self, name: str, title: SegmentedTitle, source: Reader, *owned: Reader | Lease[Any]
+    ) -> None:
         self.name = name
         self.head = title.head
         self.result = source.result
         self.is_current = source.is_current
         self.provenance = source.provenance
         self._title = title
-        self._source = source
-        self._lease = lease
+        self._owned = owned
         # The reader of the segment that is sent, and the one before, whose last run may be under
         # way.
         self._readers: deque[tuple[int, Reader]] = deque()
@@ -339,8 +340,8 @@ class SegmentedMedium:
         for _number, reader in self._readers:
             reader.close()
         self._readers.clear()
-        self._source.close()
-        self._lease.close()
+        for each in self._owned:
+            each.close()
 
     def _start_of(self, number: int) -> Position:
         """The start of a segment, whose tags are not earlier than its number says."""

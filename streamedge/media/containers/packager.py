@@ -10,7 +10,6 @@ be sent: it holds two seconds of media.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 
 from streamedge.cache.objects import Cache
@@ -23,7 +22,6 @@ from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.spans import Span
 
 SEGMENT_EDITION = 1  # part of each key: raise it when the bytes of a head or segment change
-FAILED_S = 60.0  # a file whose helper broke off is not tried again for this long
 
 _PIECE_BYTES = 256 << 10
 
@@ -38,7 +36,6 @@ class ContainerFile:
         self, cache: Cache, helpers: HelperPool, source: Asset, head: OriginHead, container: str
     ) -> None:
         self.fault: MediaError | None = None
-        self._failed_until_s = 0.0
         self._helpers = helpers
         self._source = source
         self._head = head
@@ -79,14 +76,12 @@ class ContainerFile:
     async def make(self, request: HelperRequest) -> bytes:
         """The bytes of a head or segment. Raises OriginError, CacheFullError."""
         try:
-            if self.fault is not None and time.monotonic() < self._failed_until_s:
-                raise MediaError(self.fault.fault, str(self.fault))
             data = await self._helpers.run(self._file, request)
         except MediaError as exc:
-            if self.fault is None or time.monotonic() >= self._failed_until_s:
-                self.fault, self._failed_until_s = exc, time.monotonic() + FAILED_S
+            self.fault = exc
             raise OriginError(OriginFailure.BROKEN, f"{self.name}: {exc}", retried=True) from exc
         except OriginError as exc:
+            self.fault = None
             # The source's fill has retried already; another retry here would multiply them.
             raise OriginError(exc.failure, str(exc), retried=True) from exc
         self.fault = None

@@ -3,7 +3,7 @@
 A helper is a process of its own for one version of one file (``helper``). It is started when a
 segment of the file has to be made, is kept for IDLE_S after its last one, and reads the file's
 bytes through the cache of this process. A helper that takes too long, grows too large or
-dies fails the request; the next request starts another one.
+dies fails the request. The file is refused for FAILED_S, then a request starts another helper.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,9 +40,11 @@ IDLE_S = 30.0  # a helper without requests ends after this long
 AHEAD_BYTES = 2 << 20  # requested from the origin while the helper reads in order
 RESULT_BYTES_MAX = SEGMENT_BYTES_MAX + (1 << 20)  # with the table
 READ_AGAIN_BYTES = 64 << 20  # read for one request beyond twice the file's size
+FAILED_S = 60.0
+FAILURES_MAX = 1024  # remembered files
 START_S = 30.0  # for the interpreter and PyAV, on a machine under load
 
-_MODULE = "streamedge.media.containers.helper"
+HELPER_MODULE = "streamedge.media.containers.helper"
 # What the interpreter needs. The rest of a worker's environment may hold credentials.
 _ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
@@ -116,12 +119,12 @@ class Helper:
         self._start_left_s = START_S
 
     @classmethod
-    async def start(cls, source: SourceFile, limits: HelperLimits) -> Helper:
-        """Starts a process for a source."""
+    async def start(cls, source: SourceFile, limits: HelperLimits, module: str) -> Helper:
+        """Starts a process that runs ``module`` for a source."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        spawning = loop.run_in_executor(None, _spawn, theirs, limits)
+        spawning = loop.run_in_executor(None, _spawn, theirs, limits, module)
         try:
             process = await asyncio.shield(spawning)
         except BaseException:
@@ -221,11 +224,11 @@ class Helper:
         await asyncio.to_thread(self._process.wait)
 
 
-def _spawn(connection: socket.socket, limits: HelperLimits) -> subprocess.Popen[bytes]:
+def _spawn(connection: socket.socket, limits: HelperLimits, module: str) -> subprocess.Popen[bytes]:
     """Starts a process with one end of a pair of sockets, which is closed here."""
     with connection:
         command = [
-            sys.executable, "-P", "-m", _MODULE, str(connection.fileno()),
+            sys.executable, "-P", "-m", module, str(connection.fileno()),
             str(limits.memory_bytes), str(max(1, round(limits.time_s))),
         ]  # fmt: skip
         return subprocess.Popen(  # noqa: S603 - no part of it comes from outside
@@ -256,7 +259,8 @@ class HelperPool:
     """The helpers of a worker.
 
     ``report`` is called with the file's name, the reason ("time", "memory", "crash") and a text
-    when a helper broke off.
+    when a helper broke off. ``module``: what the processes run. ``starts`` and ``answers`` count
+    helpers and the requests that they answered.
     """
 
     def __init__(
@@ -265,8 +269,12 @@ class HelperPool:
         report: Callable[[str, str, str], None] | None = None,
         *,
         is_available: Callable[[], bool] = has_extra,
+        module: str = HELPER_MODULE,
     ) -> None:
         self.starts = 0
+        self.answers = 0
+        self._module = module
+        self._failures: OrderedDict[tuple[object, ...], tuple[float, MediaError]] = OrderedDict()
         self._limits = limits
         self._report = report
         self._is_available = is_available
@@ -291,11 +299,12 @@ class HelperPool:
                 " which is not installed.",
             )
         async with self._slots:
+            self._refuse_failed(source)
             helper = self._take_idle(source, request)
             self._running += 1
             try:
                 if helper is None:
-                    helper = await Helper.start(source, self._limits)
+                    helper = await Helper.start(source, self._limits, self._module)
                     self.starts += 1
                 self._busy.add(helper)
                 result = await self._answer(helper, request)
@@ -319,9 +328,23 @@ class HelperPool:
         except HelperDiedError as exc:
             if self._report is not None and not self._is_closed:
                 self._report(helper.source.name, exc.reason, str(exc))
-            raise MediaError(MediaFault.HELPER_FAILED, f"The file cannot be read: {exc}.") from exc
+            fault = MediaError(MediaFault.HELPER_FAILED, f"The file cannot be read: {exc}.")
+            self._failures[helper.source.key] = time.monotonic() + FAILED_S, fault
+            if len(self._failures) > FAILURES_MAX:
+                self._failures.popitem(last=False)
+            raise fault from exc
+        self.answers += 1
         helper.position = 0 if request.segment is None else request.segment + 1
         return result
+
+    def _refuse_failed(self, source: SourceFile) -> None:
+        """Raises MediaError for a file that broke a helper a short time ago."""
+        until_s, fault = self._failures.get(source.key, (0.0, None))
+        if fault is None:
+            return
+        if time.monotonic() < until_s:
+            raise MediaError(fault.fault, str(fault))
+        del self._failures[source.key]
 
     def _take_idle(self, source: SourceFile, request: HelperRequest) -> Helper | None:
         """An idle helper of the source, the nearest before the requested segment if there are
