@@ -2,9 +2,10 @@
 
 ``python -m streamedge.media.containers.helper DESCRIPTOR MEMORY_BYTES TIME_S``. It gets the file's
 bytes and all requests over the socket DESCRIPTOR (``framing``). Before the first of them it gives
-up what it does not need: it can open no file and no socket, start no process, and take no more than
-MEMORY_BYTES of address space; a request that takes more than TIME_S of processor time ends it. It
-reads one version of one file in its life, so a hostile file cannot change what is made of another.
+up what it does not need: it can open no file and no socket, start no program, signal no process,
+and take no more than MEMORY_BYTES of address space. A request that takes more than TIME_S of
+processor time ends it. It reads one version of one file in its life, so a hostile file cannot
+change what is made of another.
 
 This is the only module that imports PyAV.
 """
@@ -17,7 +18,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -50,6 +51,7 @@ from streamedge.media.containers.framing import (
     frame,
     parse_header,
 )
+from streamedge.media.containers.seccomp import filter_calls
 from streamedge.media.containers.segment import SegmentFlag, SegmentTag, encode_segment
 from streamedge.media.flv import tags as flv
 from streamedge.media.mp4 import boxes
@@ -78,7 +80,10 @@ class Connection:
         self._socket = connection
 
     def send(self, kind: FrameKind, body: bytes = b"") -> None:
-        self._socket.sendall(frame(kind, body))
+        self.send_bytes(frame(kind, body))
+
+    def send_bytes(self, data: bytes) -> None:
+        self._socket.sendall(data)
 
     def receive(self) -> tuple[FrameKind, bytes]:
         """The next frame. Raises EOFError at the end of the connection."""
@@ -489,9 +494,10 @@ def restrict(memory_bytes: int) -> None:
     }
     for limit, value in limits.items():
         resource.setrlimit(limit, (value, value))
+    filter_calls()
 
 
-def _limit_time(time_s: int) -> None:
+def limit_time(time_s: int) -> None:
     """SIGXCPU ends the process when it takes so much more processor time."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     used_s = int(usage.ru_utime + usage.ru_stime)
@@ -507,7 +513,7 @@ def serve(connection: Connection, time_s: int) -> None:
     while True:
         _kind, body = connection.receive()
         request = json.loads(body)
-        _limit_time(time_s)
+        limit_time(time_s)
         try:
             if source is None:
                 source = Source(file, settings["format"])
@@ -533,8 +539,9 @@ def _fail(connection: Connection, fault: MediaFault, message: str) -> None:
     connection.send(FrameKind.FAILED, body.encode())
 
 
-def main() -> None:
-    descriptor, memory_bytes, time_s = (int(value) for value in sys.argv[1:4])
+def run_helper(arguments: Sequence[str], serve: Callable[[Connection, int], None]) -> None:
+    """Runs a helper: ``arguments`` are those of the module, ``serve`` answers requests."""
+    descriptor, memory_bytes, time_s = (int(value) for value in arguments)
     connection = Connection(socket.socket(fileno=descriptor))
     restrict(memory_bytes)
     try:
@@ -546,4 +553,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_helper(sys.argv[1:], serve)
