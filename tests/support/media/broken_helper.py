@@ -1,6 +1,6 @@
 """A process in place of the media helper, which misbehaves as the "format" of its source says.
 
-It gives up what the real helper gives up, and counts processor time as the real one does. With
+It has the limits and the filter of the real helper, and counts processor time as the real one does. With
 "idle" it answers each request with the request itself.
 """
 
