@@ -412,6 +412,8 @@ def _track(stream: Stream, packet: AnyPacket | None) -> Track | str:
     """The track of a stream, or why it cannot be played."""
     if not isinstance(stream, VideoStream | AudioStream):
         return stream.type
+    if not stream.codec_context:  # libavcodec has no decoder
+        return f"unknown {stream.type}"
     name = stream.codec_context.codec.canonical_name
     if packet is None:
         return f"{name} without a frame at the start"

@@ -51,6 +51,7 @@ from streamedge.spans import Span
 POSITIONS_PER_SEGMENT = 1 << 32
 SEGMENTS_REMEMBERED = 64  # tables of one title
 KEYFRAME_SEGMENTS = 150  # searched before a time for a keyframe
+BEYOND_END_MS = 10_000  # … and a quarter of the duration: searched for the real end
 TITLE_BYTES = 256 << 10  # the memory of a title with its tables, usually
 
 _FIRST_READ = Span(0, 64 << 10)
@@ -219,8 +220,8 @@ class SegmentedMedium:
     async def locate(self, time_ms: int) -> Position:
         if time_ms <= 0:
             return Position(0, 0)
-        if self.head.duration_ms:
-            time_ms = min(time_ms, self.head.duration_ms)
+        if self.head.duration_ms:  # an estimate in files without an index
+            time_ms = min(time_ms, self.head.duration_ms * 5 // 4 + BEYOND_END_MS)
         segment = await self._last_before(time_ms // self._title.segment_ms)
         first_number = max(0, segment.number - KEYFRAME_SEGMENTS)
         target = Position(segment.position(0), segment.number * self._title.segment_ms)

@@ -1,7 +1,7 @@
 """A process in place of the media helper, which misbehaves as the "format" of its source says.
 
-It has the limits and the filter of the real helper, and counts processor time as the real one does. With
-"idle" it answers each request with the request itself.
+It has the limits and the filter of the real helper. With "idle" it answers
+each request with the request itself.
 """
 
 from __future__ import annotations
