@@ -87,7 +87,7 @@ def fail_oddly(connection: Connection) -> None:
 
 
 def try_everything(connection: Connection) -> None:
-    """Answers with the names of what it could do."""
+    """Answers with the names of the attempts that did not fail."""
     attempts: dict[str, Callable[[], object]] = {
         "open a file": lambda: os.open("/etc/passwd", os.O_RDONLY),
         "write a file": lambda: os.open("/tmp/helper", os.O_CREAT | os.O_WRONLY),
