@@ -42,7 +42,7 @@ class MixedServer:
         media: dict[DetectedProtocol, Route] = {
             protocol: route
             for protocol, route in routes.items()
-            if protocol in {DetectedProtocol.RTMP, DetectedProtocol.RTMPE}
+            if protocol is DetectedProtocol.RTMP
         }
         limit = rules.waiting_max
         self._mixed = ProtocolDetector(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.process.ports import free_ports
@@ -30,16 +31,17 @@ SIGNER = rsa_signer()
 
 @dataclass(frozen=True)
 class Ports:
-    """A running edge with ``rtmpe = true`` and a mixed address."""
+    """A running edge with ``rtmpe = true`` and a mixed address; ``root``: the CA's certificate."""
 
     edge: EdgeProcess
     mixed: int
+    root: Path
 
     def base(self, transport: str) -> str:
         """The URL of an address: the mixed one, or for "own rtmpe" that of ``listen.rtmp``."""
         if transport.startswith("own "):
-            return f"{transport[4:]}://127.0.0.1:{self.edge.rtmp_port}"
-        return f"{transport}://127.0.0.1:{self.mixed}"
+            return f"{transport[4:]}://localhost:{self.edge.rtmp_port}"
+        return f"{transport}://localhost:{self.mixed}"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
     films = folder / "films"
     films.mkdir()
     (films / "film.mp4").write_bytes(sample_file("film.mp4"))
+    authority = CertificateAuthority(folder)
     (mixed,) = free_ports(1)
     with run_edge(
         folder / "edge",
@@ -61,17 +64,21 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
         ),
         limits='rtmp_ahead = "24h"\nrtmp_handshake = "2s"',
         listen=f'mixed = ["127.0.0.1:{mixed}"]\nrtmpe = true',
+        certificate=authority.issue("localhost"),
         workers=2,
     ) as edge:
-        yield Ports(edge, mixed)
+        yield Ports(edge, mixed, authority.root)
 
 
-TRANSPORTS = ["rtmpe", "own rtmpe", "rtmpte", "own rtmp", "rtmp", "rtmpt"]
+ENCRYPTED = ["rtmpe", "own rtmpe", "rtmpte"]
+# The others are served on the same addresses as without RTMPE.
+TRANSPORTS = [*ENCRYPTED, "own rtmp", "rtmp", "rtmpt", "rtmps"]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_ffmpeg_receives_every_frame(ports: Ports, transport: str) -> None:
-    result = await ffmpeg(f"{ports.base(transport)}/{STREAM}", exe=FFMPEG_9)
+    options = ("-ca_file", str(ports.root)) if transport == "rtmps" else ()
+    result = await ffmpeg(f"{ports.base(transport)}/{STREAM}", exe=FFMPEG_9, options=options)
     assert result.code == 0, result.stderr
     assert packets(result.output) == expected_packets(expected("film.mp4"))
 
@@ -82,14 +89,11 @@ async def test_rtmpdump_receives_every_frame(ports: Ports, transport: str, tmp_p
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", [*ENCRYPTED, "own rtmp", "rtmpt"])
 async def test_gstreamer_receives_every_frame(ports: Ports, transport: str, tmp_path: Path) -> None:
     url = f"{ports.base(transport)}/{STREAM}"
     received = await gstreamer("rtmpsrc", url, tmp_path / "got.flv")
     assert received == expected_packets(expected("film.mp4"))
-
-
-ENCRYPTED = ["rtmpe", "own rtmpe", "rtmpte"]
 
 
 @pytest.mark.parametrize("transport", ENCRYPTED)

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamedge.delivery.rtmp.protocol import amf0
+from streamedge.delivery.rtmp.protocol.chunks import ChunkReader
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.handshake import (
     PACKET_SIZE_BYTES,
@@ -24,9 +26,8 @@ from tests.support.rtmp.rtmpe_client import c1_with, public_key
 RANDOM = bytes(index * 7 % 251 for index in range(RANDOM_SIZE_BYTES))
 EXPONENT = bytes(range(1, rtmpe.EXPONENT_SIZE_BYTES + 1))
 
-RECORDED = (
-    Path(__file__).parents[1] / "protocol" / "vectors" / "rtmpdump_rtmpe_play.bin"
-).read_bytes()
+VECTORS = Path(__file__).parents[1] / "protocol" / "vectors"
+RECORDED = (VECTORS / "rtmpdump_rtmpe_play.bin").read_bytes()
 C1, C2, ENCRYPTED = RECORDED[1:1537], RECORDED[1537:3073], RECORDED[3073:]
 # rtmpdump's debug log of this recording: "RC4 In Key" and "RC4 Out Key".
 LOGGED_KEY_TO_CLIENT = bytes.fromhex("835f772db0def8165d3cc993a19c81f0")
@@ -45,6 +46,20 @@ def test_recorded_client_has_the_same_keys() -> None:
     assert exchange.key_from_client == LOGGED_KEY_FROM_CLIENT
     exchange.check_signature(C2)
     assert rtmpe.Ciphers(exchange).decrypt(ENCRYPTED)[12:22] == b"\x02\x00\x07connect"
+
+
+@pytest.mark.parametrize("name", ["rtmpdump_rtmpe_play.bin", "ffmpeg9_rtmpe_play.bin"])
+def test_recorded_commands_are_decrypted(name: str) -> None:
+    recorded = (VECTORS / name).read_bytes()
+    exchange = rtmpe.exchange_keys(recorded[1:1537], RANDOM, EXPONENT)
+    exchange.check_signature(recorded[1537:3073])
+    (message,) = ChunkReader(message_limit_bytes=4096).receive_data(
+        rtmpe.Ciphers(exchange).decrypt(recorded[3073:])
+    )
+    command, _transaction, properties = amf0.decode_all(message.payload)
+    assert command == "connect"
+    assert isinstance(properties, dict)
+    assert properties["app"] == "cfx/st"
 
 
 def test_response_is_of_version_6() -> None:
