@@ -110,7 +110,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Start the edge and run it until it is stopped."""
     gc.disable()  # imported modules are no garbage; the supervisor enables it again
     loaded = load_or_exit(config)
-    from streamedge.process.supervisor import serve as run  # noqa: PLC0415  # keeps check and help quick
+    from streamedge.process.start import serve as run  # noqa: PLC0415  # keeps check and help quick
 
     raise typer.Exit(run(loaded, config))
 

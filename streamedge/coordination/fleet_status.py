@@ -7,12 +7,11 @@ hangs or was killed lets the lease run out.
 
 from __future__ import annotations
 
-import mmap
 import time
 
 from streamedge.fleet.states import EdgeState
+from streamedge.ops.shared_words import SharedWords
 
-_WORD_BYTES = 8
 _STATE, _HEARS_UNTIL_MS, _IS_STOPPING, _COMPLETED, _AWAITED = range(5)
 _STATES = tuple(EdgeState)
 
@@ -28,8 +27,15 @@ class FleetStatus:
     At first the edge is JOINING and does not hear from its fleet.
     """
 
-    def __init__(self) -> None:
-        self._words = memoryview(mmap.mmap(-1, 5 * _WORD_BYTES)).cast("Q")
+    def __init__(self, shared: SharedWords | None = None) -> None:
+        """``shared``: the memory of processes that run already (``process.handover``)."""
+        self._shared = shared or SharedWords("streamedge-fleet-status", 5)
+        self._words = self._shared.words
+
+    @property
+    def descriptor(self) -> int:
+        """Of the memory."""
+        return self._shared.descriptor
 
     # For the control process.
 

@@ -13,12 +13,13 @@ cache folder, for ``/healthz`` and ``/metrics``.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import time
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from streamedge.ops.shared_words import SharedWords
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -30,7 +31,6 @@ HUNG_DRAINING_S = 5.0  # … while the edge drains
 STARTING_S = 60.0  # for the first heartbeat
 UPDATE_MAX_S = 2.0  # the most that one check adds: the supervisor may have been stopped
 
-_WORD_BYTES = 8
 _BEAT, _FOLDER, _EXITED, _KILLED, _HUNG = range(5)
 _WORDS = 8  # one cache line for each process
 
@@ -46,10 +46,16 @@ class End(IntEnum):
 class Heartbeats:
     """Created before the processes are forked; a process's number is its index in ``names``."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], shared: SharedWords | None = None) -> None:
+        """``shared``: the memory of processes that run already (``process.handover``)."""
         self.names = tuple(names)
-        size = max(1, len(self.names)) * _WORDS * _WORD_BYTES
-        self._words = memoryview(mmap.mmap(-1, size)).cast("Q")
+        self._shared = shared or SharedWords("streamedge-heartbeats", len(self.names) * _WORDS)
+        self._words = self._shared.words
+
+    @property
+    def descriptor(self) -> int:
+        """Of the memory."""
+        return self._shared.descriptor
 
     # For each process.
 
@@ -80,6 +86,14 @@ class Heartbeats:
     def count_end(self, process: int, end: End) -> None:
         """Counts a process that has ended and will be replaced."""
         self._words[process * _WORDS + end] += 1
+
+    def continue_counts(self, earlier: Heartbeats) -> None:
+        """Continues the counts of ended processes of the same names."""
+        for process, name in enumerate(self.names):
+            if name in earlier.names:
+                before = earlier.names.index(name)
+                for end in End:
+                    self._words[process * _WORDS + end] = earlier.ends(before, end)
 
     # For every process.
 

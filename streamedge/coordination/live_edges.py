@@ -6,16 +6,16 @@ writes which edge it has chosen for a viewer, so that all workers send a viewer 
 
 from __future__ import annotations
 
-import mmap
 import zlib
+from collections.abc import Sequence
 
 from streamedge.fleet.nearest import LiveEdges, decode_live_edges
 from streamedge.ops.shared_buffer import SharedBuffer
+from streamedge.ops.shared_words import SharedWords
 
 ASSIGNMENTS = 65_536  # the viewers that are remembered; 512 KiB
 ASSIGNMENT_S = 600.0
 
-_WORD_BYTES = 8
 _UNIT_S = 10.0
 _TIME_BITS, _MEMBER_BITS = 16, 24
 
@@ -23,11 +23,21 @@ _TIME_BITS, _MEMBER_BITS = 16, 24
 class SharedLiveEdges:
     """Created before the processes are forked, in a fleet of more than one edge."""
 
-    def __init__(self) -> None:
-        self._buffer = SharedBuffer("streamedge-live-edges")
+    def __init__(self, descriptors: Sequence[int] = ()) -> None:
+        """``descriptors``: of the memory of processes that run already (``process.handover``)."""
+        self._buffer = (
+            SharedBuffer.adopt(descriptors[:-1])
+            if descriptors
+            else SharedBuffer("streamedge-live-edges")
+        )
         self._version = 0
         self._edges = LiveEdges()
-        self.assignments = Assignments()
+        self.assignments = Assignments(SharedWords.adopt(descriptors[-1]) if descriptors else None)
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Those of the memory."""
+        return (*self._buffer.descriptors, self.assignments.descriptor)
 
     def publish(self, edges: LiveEdges) -> None:
         """Replaces the edges that all workers see. Raises OSError."""
@@ -49,8 +59,14 @@ class Assignments:
     viewer with the same slot replaces an earlier one.
     """
 
-    def __init__(self) -> None:
-        self._words = memoryview(mmap.mmap(-1, ASSIGNMENTS * _WORD_BYTES)).cast("Q")
+    def __init__(self, shared: SharedWords | None = None) -> None:
+        self._shared = shared or SharedWords("streamedge-assignments", ASSIGNMENTS)
+        self._words = self._shared.words
+
+    @property
+    def descriptor(self) -> int:
+        """Of the memory."""
+        return self._shared.descriptor
 
     def get(self, viewer: str, names: list[str], now_s: float) -> str | None:
         """The one of ``names`` that the viewer was sent to, if it is remembered."""

@@ -15,6 +15,7 @@ from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.live_edges import SharedLiveEdges
+from streamedge.coordination.upgrade_status import UpgradeStatus
 from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.history import HISTORY_BYTES
@@ -93,6 +94,7 @@ class SharedState:
     metrics: SharedMetrics
     viewer_rows: ViewerRows
     log_target: LogTarget
+    upgrade: UpgradeStatus
     has_write_queue: bool = False
     fleet: FleetStatus | None = None
     live_edges: SharedLiveEdges | None = None

@@ -6,7 +6,7 @@ The supervisor creates the wake-ups before it forks, so every process can send o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Condition
 
 from streamedge.ops.wakeup import Wakeup
@@ -15,12 +15,16 @@ from streamedge.ops.wakeup import Wakeup
 class Wakeups:
     """One ``Wakeup`` for each worker, by number, and one for the control process.
 
-    ``replicator`` wakes whichever worker sends the queued writes.
+    ``replicator`` wakes whichever worker sends the queued writes. ``earlier``: the wake-ups of
+    workers from before an upgrade, which still serve viewers; ``notify`` wakes them too.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(
+        self, workers: int, earlier: Sequence[Wakeup] = (), replicator: Wakeup | None = None
+    ) -> None:
         self._by_number = [Wakeup() for _ in range(workers + 1)]
-        self.replicator = Wakeup()
+        self._earlier = list(earlier)
+        self.replicator = replicator or Wakeup()
 
     @property
     def control(self) -> int:
@@ -29,8 +33,12 @@ class Wakeups:
 
     def notify(self) -> None:
         """Wakes all processes."""
-        for wakeup in self._by_number:
+        for wakeup in (*self._by_number, *self._earlier):
             wakeup.notify()
+
+    def descriptors(self) -> list[int]:
+        """Those of the workers, by number."""
+        return [wakeup.descriptor for wakeup in self._by_number[:-1]]
 
     def notify_at(self, number: int) -> None:
         """Wakes one process."""
@@ -53,7 +61,7 @@ class Wakeups:
         return self._by_number[number].take()
 
     def close(self) -> None:
-        for wakeup in (*self._by_number, self.replicator):
+        for wakeup in (*self._by_number, *self._earlier, self.replicator):
             wakeup.close()
 
 

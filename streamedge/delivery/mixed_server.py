@@ -72,6 +72,18 @@ class MixedServer:
         if len(self._sockets):
             self._sweep_connections()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are connections that no server has yet."""
+        detectors = (self._mixed, self._rtmps)
+        return bool(self._acceptor.waiting) or any(
+            detector.waiting or detector.handshakes for detector in detectors
+        )
+
+    def retire(self) -> None:
+        """Lets another process accept; connections that were accepted get their server."""
+        self._sockets.leave()
+
     async def drain(self, _timeout_s: float) -> None:
         """Stops accepting, and closes the connections that no server has yet."""
         self._sockets.stop()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import select
 import socket
@@ -25,10 +24,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from streamedge.ops.shared_words import SharedWords
+
 FILE_MODE = 0o640  # viewers' addresses are in it
 PIPE_BYTES = 1 << 20  # requested from the kernel, so that a reader may pause for a moment
 _LINE_FEED = 0x0A
 _REOPENS, _LINE_INCOMPLETE = range(2)  # shared_words in shared memory
+_WORDS = 2
 
 STANDARD_STREAMS = {"stdout": 1, "stderr": 2}
 
@@ -36,11 +38,16 @@ STANDARD_STREAMS = {"stdout": 1, "stderr": 2}
 class LogTarget:
     """The target that ``edge.log`` names. Created once, before processes are forked."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, memory: SharedWords | None = None) -> None:
+        """``memory``: of processes that write to the target already (``process.handover``)."""
         self.target = target
-        self._memory = os.memfd_create("streamedge-log", os.MFD_CLOEXEC)
-        os.ftruncate(self._memory, mmap.PAGESIZE)
-        self._shared_words = memoryview(mmap.mmap(self._memory, mmap.PAGESIZE)).cast("Q")
+        self._memory = memory or SharedWords("streamedge-log", _WORDS)
+        self._shared_words = self._memory.words
+
+    @property
+    def descriptor(self) -> int:
+        """Of the memory, in which the lock and requests to reopen are."""
+        return self._memory.descriptor
 
     def request_reopen(self) -> None:
         """Makes each process reopen the file before its next write; called by the supervisor."""
@@ -48,10 +55,10 @@ class LogTarget:
 
     def open(self) -> LogOutput:
         """This process's own descriptor and lock. Raises OSError."""
-        return LogOutput(self.target, self._shared_words, f"/proc/self/fd/{self._memory}")
+        return LogOutput(self.target, self._shared_words, f"/proc/self/fd/{self.descriptor}")
 
     def close(self) -> None:
-        os.close(self._memory)
+        self._memory.close()
 
 
 class LogOutput:

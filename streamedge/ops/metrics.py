@@ -229,8 +229,14 @@ class SharedMetrics:
     Created before the processes are forked. It is memory only: it needs no folder.
     """
 
-    def __init__(self, processes: int) -> None:
-        self._parts = [SharedBuffer("streamedge-metrics") for _ in range(processes)]
+    def __init__(self, processes: int, earlier: Sequence[SharedBuffer] = ()) -> None:
+        """``earlier``: parts of processes from before an upgrade, which may still write them."""
+        own = [SharedBuffer("streamedge-metrics") for _ in range(processes)]
+        self._parts = [*own, *earlier]
+
+    def parts(self) -> list[SharedBuffer]:
+        """All parts: those of the processes by number, then the earlier ones."""
+        return list(self._parts)
 
     def part(self, process: int) -> SharedBuffer:
         """The part that a process writes."""
@@ -261,6 +267,19 @@ class SharedMetrics:
     def close(self) -> None:
         for part in self._parts:
             part.close()
+
+
+def fold_totals(parts: Iterable[SharedBuffer]) -> SharedBuffer:
+    """A part with the sums of the counters of processes that have ended. Raises OSError."""
+    totals: _Totals = {}
+    for part in parts:
+        for metric, labels in _read(part)[0].items():
+            into = totals.setdefault(metric, {})
+            for label, amount in labels.items():
+                into[label] = into.get(label, 0) + amount
+    folded = SharedBuffer("streamedge-metrics")
+    folded.write(json.dumps([totals, {}]).encode())
+    return folded
 
 
 class _Collected:

@@ -7,8 +7,10 @@ The memory has no name in any folder and is freed with the last process that has
 
 from __future__ import annotations
 
-import mmap
 import os
+from collections.abc import Sequence
+
+from streamedge.ops.shared_words import SharedWords
 
 
 class SharedBuffer:
@@ -16,7 +18,23 @@ class SharedBuffer:
 
     def __init__(self, name: str) -> None:
         self._halves = [os.memfd_create(name, os.MFD_CLOEXEC) for _ in range(2)]
-        self._version = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._shared = SharedWords(f"{name}-version", 1)
+        self._version = self._shared.words
+
+    @classmethod
+    def adopt(cls, descriptors: Sequence[int]) -> SharedBuffer:
+        """The same buffer in a program that has got its descriptors. Raises OSError."""
+        first, second, version = descriptors
+        buffer = cls.__new__(cls)
+        buffer._halves = [first, second]
+        buffer._shared = SharedWords.adopt(version)
+        buffer._version = buffer._shared.words
+        return buffer
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What ``adopt`` needs."""
+        return (*self._halves, self._shared.descriptor)
 
     def write(self, text: bytes) -> None:
         """Replaces the value. Raises OSError; then the previous value remains."""
@@ -45,3 +63,4 @@ class SharedBuffer:
     def close(self) -> None:
         for half in self._halves:
             os.close(half)
+        self._shared.close()

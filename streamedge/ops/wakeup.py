@@ -15,8 +15,16 @@ from collections.abc import Callable
 class Wakeup:
     """An eventfd. Created before a fork, so that every process can send and receive it."""
 
-    def __init__(self) -> None:
-        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    def __init__(self, eventfd: int | None = None) -> None:
+        """``eventfd``: one that other processes have already (``process.handover``)."""
+        self._eventfd = (
+            os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if eventfd is None else eventfd
+        )
+
+    @property
+    def descriptor(self) -> int:
+        """The eventfd."""
+        return self._eventfd
 
     def notify(self) -> None:
         """Wakes the process that waits. May be called from any thread; never blocks."""

@@ -45,6 +45,7 @@ class Child:
     index: int  # in Heartbeats, metrics and the worker status
     main: Callable[[], None]
     is_worker: bool
+    slot: int = 0  # of a worker, among all that run
     pid: int = 0  # 0 while it is not running
     started_s: float = 0.0
     failures: int = 0  # in a row
@@ -106,6 +107,20 @@ class Child:
             )
             self.signal(signal.SIGABRT)
 
+    @property
+    def stack_descriptor(self) -> int:
+        """The memory for the stack."""
+        return self._stack
+
+    @classmethod
+    def adopt(
+        cls, name: str, index: int, slot: int, pid: int, stack: int, *, is_worker: bool
+    ) -> Child:
+        """A process that runs already, and is not started again."""
+        child = cls(name, index, _nothing, is_worker, slot, _stack=stack)
+        child.pid, child.due_s, child.started_s = pid, None, time.monotonic()
+        return child
+
     def is_alive(self, heartbeats: Heartbeats) -> bool:
         """Whether the process runs, and its event loop has run lately."""
         has_beaten = bool(self.pid) and heartbeats.last_beat(self.index) > 0
@@ -142,3 +157,7 @@ class Child:
         self.failures += 1
         backoff = min(self.failures, len(RESTART_BACKOFF_S) - 1)
         self.due_s = time.monotonic() + RESTART_BACKOFF_S[backoff]
+
+
+def _nothing() -> None:
+    """The main function of a process that is not started here."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 
 from streamedge.config.schema.config import Config, ListenConfig
@@ -20,6 +20,8 @@ from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers, bind_tunnel_peers
 
 BACKLOG = 4096
 UNIX_MODE = 0o660  # of the admin address as a Unix socket
+LISTENER_KINDS = ("http", "rtmp", "https", "fleet", "rtmps", "mixed")
+"""The first fields of ``WorkerListeners``, in order."""
 
 Address = tuple[str, int]
 
@@ -38,6 +40,20 @@ class WorkerListeners:
     """How the workers reach each other, with mixed addresses."""
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """Sockets from before an upgrade, by kind and configured address: one for each worker.
+
+    An address that the config has twice has two entries. ``tunnels``: the addresses of the workers
+    from before, by slot.
+    """
+
+    sockets: Mapping[tuple[str, Address], Sequence[Sequence[socket.socket]]] = field(
+        default_factory=dict
+    )
+    tunnels: Mapping[int, bytes] = field(default_factory=dict)
+
+
 def bind_listeners(
     http: Sequence[Address],
     rtmp: Sequence[Address],
@@ -46,25 +62,54 @@ def bind_listeners(
     fleet: Sequence[Address] = (),
     rtmps: Sequence[Address] = (),
     mixed: Sequence[Address] = (),
+    *,
+    slots: Sequence[int] = (),
+    handed: Handed | None = None,
 ) -> list[WorkerListeners]:
-    """Binds every address once for each worker. Raises OSError, with the address in its text."""
-    kinds = (http, rtmp, https, fleet, rtmps, mixed)
-    for address in chain(*kinds):
-        # SO_REUSEPORT would let a second edge share the address: check that it is free.
-        _bind(address, shared=False).close()
-    first = WorkerListeners(*_listen_on_all(kinds))
-    bound = (first.http, first.rtmp, first.https, first.fleet, first.rtmps, first.mixed)
-    addresses = [tuple(map(address_of, each)) for each in bound]
-    others = [WorkerListeners(*_listen_on_all(addresses)) for _worker in range(1, workers)]
-    listeners = [first, *others]
+    """Binds every address once for each worker. Raises OSError, with the address in its text.
+
+    ``slots``: the workers' numbers for tunnels; by default from 0. ``handed``: the sockets from
+    before an upgrade, which are used where the config has the same address.
+    """
+    kinds = {
+        "http": http,
+        "rtmp": rtmp,
+        "https": https,
+        "fleet": fleet,
+        "rtmps": rtmps,
+        "mixed": mixed,
+    }
+    handed = handed or Handed()
+    left = {place: list(each) for place, each in handed.sockets.items()}
+    plan = [
+        (kind, address, left[kind, address].pop(0) if left.get((kind, address)) else ())
+        for kind, addresses in kinds.items()
+        for address in addresses
+    ]
+    with ExitStack() as undo:
+        for _kind, address, held in plan:
+            if not held:
+                # SO_REUSEPORT would let a second edge share the address: check that it is free.
+                _bind(address, shared=False).close()
+        bound = []
+        for kind, address, held in plan:
+            sockets = list(held)
+            while len(sockets) < workers:
+                sockets.append(_listen(address_of(sockets[0]) if sockets else address))
+                undo.callback(sockets[-1].close)
+            bound.append((kind, sockets))
+        undo.pop_all()
+
+    def of(kind: str, worker: int) -> tuple[socket.socket, ...]:
+        return tuple(sockets[worker] for each, sockets in bound if each == kind)
+
+    listeners = [
+        WorkerListeners(*(of(kind, worker) for kind in LISTENER_KINDS)) for worker in range(workers)
+    ]
     if not mixed:
         return listeners
-    tunnels = bind_tunnel_peers(workers)
+    tunnels = bind_tunnel_peers(slots or range(workers), handed.tunnels)
     return [replace(each, tunnel=tunnel) for each, tunnel in zip(listeners, tunnels, strict=True)]
-
-
-def _listen_on_all(kinds: Sequence[Sequence[Address]]) -> list[tuple[socket.socket, ...]]:
-    return [tuple(_listen(address) for address in each) for each in kinds]
 
 
 def address_of(listener: socket.socket) -> Address:

@@ -1,4 +1,4 @@
-"""``streamedge serve``: binds sockets, forks the processes, replaces those that end or hang.
+"""The supervisor of the edge: forks the processes, replaces those that end or hang.
 
     supervisor ──fork──▸ worker 0 … N-1   serve viewers
                ──fork──▸ control          admin address, eviction
@@ -6,227 +6,49 @@
 The supervisor has no event loop and no threads, so that it can fork at any time and its children
 share the modules that it has imported. SIGTERM or SIGINT ends the edge: workers drain, then the
 cache folder is marked clean; a second one ends it without waiting for viewers. SIGHUP reloads the
-config file (``process.reload``); SIGHUP and SIGUSR1 reopen the log file. A child whose supervisor
-has ended drains by itself.
+config file (``process.reload``); SIGHUP and SIGUSR1 reopen the log file. SIGUSR2 replaces the
+program (``process.handover``). A child whose supervisor has ended drains by itself.
 """
 
 from __future__ import annotations
 
-import errno
-import gc
 import os
-import resource
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from streamedge.access.geo import CountryDatabase, CountryDatabaseError
-from streamedge.build.origins_and_web import writes_back
-from streamedge.cache.storage.folder import WORKERS_MAX, FolderInUseError, lock_folder
-from streamedge.cache.storage.store import close_folder, prepare_folder
 from streamedge.config.schema.config import Config
-from streamedge.config.schema.units import format_address, format_admin_address
-from streamedge.control.recovery import prepare_control_database
-from streamedge.coordination.config_versions import ConfigVersions
-from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.heartbeats import Heartbeats
-from streamedge.coordination.live_edges import SharedLiveEdges
-from streamedge.coordination.shared_state import SharedState, WorkerStatus
-from streamedge.coordination.viewer_rows import ViewerRows
-from streamedge.coordination.wakeups import Wakeups
-from streamedge.errors import StreamEdgeError
-from streamedge.logs.batches import SPOOL_FOLDER, prepare_spool
+from streamedge.coordination.shared_state import SharedState
+from streamedge.coordination.upgrade_status import Upgrade, UpgradeState
 from streamedge.ops.background import stack_of
-from streamedge.ops.log import Log, open_log
-from streamedge.ops.log_output import LogTarget
-from streamedge.ops.metrics import SharedMetrics
+from streamedge.ops.log import Log
 from streamedge.process.child import Child
-from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
-from streamedge.process.listeners import (
-    WorkerListeners,
-    bind_admin,
-    bind_listeners,
-    close_admin,
-    with_bound_addresses,
-)
+from streamedge.process.handover import Handover, Trial, execute
 from streamedge.process.notify import ServiceManager
-from streamedge.process.reload import ConfigReloader
-from streamedge.process.worker import DRAIN_S, WorkerContext, run_worker
-from streamedge.write_back.queue import prepare_write_queue
-from streamedge.write_back.rows import WriteQueueError
+from streamedge.process.takeover import Phase, Takeover
+from streamedge.process.worker import DRAIN_S
 
-if TYPE_CHECKING:
-    from streamedge.process.certificates import Certificates
-
-CONTROL_WAIT_S = 2.0  # for the workers; one of them may never come up
 LOG_RETRY_S = 0.05  # while the reader of the log is slow
-_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}  # of file systems without locks
 CHECK_INTERVAL_S = 1.0
 # Until all workers are up: the supervisor waits for signals, and a worker sends it none.
 START_POLL_S = 0.02
 CONTROL_ENDS_S = 20.0  # it delivers the access logs
 KILL_TIMEOUT_S = 5.0  # after SIGKILL
 ABORT_S = 3.0  # for children to end after a second signal
-SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+TRIAL_TIMEOUT_S = 60.0
+SIGNALS = {
+    signal.SIGCHLD,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+}
 
-
-def serve(config: Config, file: Path) -> int:
-    """Runs the edge until SIGTERM or SIGINT; returns the exit code.
-
-    ``config`` is the content of ``file``, which is read again on SIGHUP.
-    """
-    try:
-        log_target = LogTarget(str(config.edge.log))
-        log = open_log(log_target, "supervisor", config.limits.log_buffer)
-        workers = min(config.edge.workers or len(os.sched_getaffinity(0)), WORKERS_MAX)
-        listen = config.listen
-        listeners = bind_listeners(
-            listen.http,
-            listen.rtmp,
-            workers,
-            listen.https,
-            [listen.fleet] if listen.fleet is not None and config.fleet.engine else [],
-            listen.rtmps,
-            listen.mixed,
-        )
-        admin = bind_admin(config.listen.admin)
-        certificates = _certificates(config)
-        countries = CountryDatabase(config.countries.database)
-    except CountryDatabaseError as exc:
-        print(f"streamedge: cannot load the country database: {exc}", file=sys.stderr)  # noqa: T201
-        return 1
-    except StreamEdgeError as exc:
-        print(f"streamedge: cannot serve TLS: {exc}", file=sys.stderr)  # noqa: T201
-        return 1
-    except OSError as exc:
-        print(f"streamedge: {exc.strerror or exc}", file=sys.stderr)  # noqa: T201
-        return 1
-    _raise_file_limit()
-    os.umask(0o077)  # only the edge may read its files, unless a file's mode is set explicitly
-    try:
-        folder_lock = _prepare(config, log)
-    except FolderInUseError as exc:
-        print(f"streamedge: {exc}", file=sys.stderr)  # noqa: T201
-        return 1
-    except (OSError, WriteQueueError) as exc:
-        log.flush()
-        print(f"streamedge: cannot store writes: {exc}", file=sys.stderr)  # noqa: T201
-        return 1
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    # Imported objects are never freed: children must neither collect nor copy them.
-    gc.freeze()
-    gc.enable()  # the command disabled it during the imports
-    config_versions, wakeups = ConfigVersions(config, workers), Wakeups(workers)
-    reloader = ConfigReloader(file, config_versions, certificates, countries, wakeups, log)
-    shared = SharedState(
-        config_versions,
-        wakeups,
-        WorkerStatus(workers),
-        Heartbeats([*(f"worker-{number}" for number in range(workers)), "control"]),
-        SharedMetrics(workers + 1),
-        ViewerRows(workers),
-        log_target,
-        writes_back(config),
-        FleetStatus() if config.fleet.engine else None,
-        SharedLiveEdges() if config.fleet.engine else None,
-    )
-    budget = share_descriptors(config, descriptor_limit(), open_descriptors())
-    if budget.is_short:
-        log.event(
-            "descriptors_limited",
-            limit=budget.limit,
-            needed=budget.needed,
-            connections=budget.connections,
-            open_extents=budget.open_extents,
-            advice="raise RLIMIT_NOFILE: ulimit -n, or LimitNOFILE= of a systemd unit",
-        )
-    processes = _Processes(shared, listeners, admin, certificates, countries, folder_lock)
-    bound = with_bound_addresses(config, listeners[0], admin)
-    addresses = {
-        name: [format_address(address) for address in getattr(bound.listen, name)]
-        for name in ("http", "https", "rtmp", "rtmps", "mixed")
-    }
-    admin_address = format_admin_address(bound.listen.admin)
-    log.event("edge_starting", **addresses, admin=admin_address, workers=workers)
-    try:
-        Supervisor(log, shared, processes.children(), reloader.reload, bound).run()
-    finally:
-        if folder_lock is not None:
-            _close_folder(config.edge.cache, log)
-        close_admin(admin)
-        log.event("edge_down")
-        log.finish()
-    return 0
-
-
-class _Processes:
-    """The main functions of the forked processes."""
-
-    def __init__(
-        self,
-        shared: SharedState,
-        listeners: Sequence[WorkerListeners],
-        admin: socket.socket,
-        certificates: Certificates | None,
-        countries: CountryDatabase,
-        folder_lock: int | None,
-    ) -> None:
-        self._shared = shared
-        self._listeners = listeners
-        self._admin = admin
-        self._certificates = certificates
-        self._countries = countries
-        # Children hold the reading end, which becomes readable when the supervisor's end closes.
-        self._lifeline, supervisor_end = os.pipe()
-        self._supervisor_only = [supervisor_end]
-        if folder_lock is not None:
-            self._supervisor_only.append(folder_lock)
-
-    def children(self) -> list[Child]:
-        """All processes to fork; the control process is the last."""
-        control = len(self._listeners)
-        return [
-            *(
-                Child(f"worker-{number}", number, partial(self._work, number), is_worker=True)
-                for number in range(control)
-            ),
-            Child("control", control, self._control, is_worker=False),
-        ]
-
-    def _work(self, number: int) -> None:
-        self._close_supervisor_descriptors()
-        listeners = self._listeners[number]
-        run_worker(
-            WorkerContext(
-                number,
-                listeners,
-                self._certificates,
-                self._countries,
-                self._shared,
-                self._lifeline,
-            )
-        )
-
-    def _control(self) -> None:
-        """Waits for the workers first, then imports the modules of the admin address."""
-        self._close_supervisor_descriptors()
-        until_s = time.monotonic() + CONTROL_WAIT_S
-        wakeups = self._shared.wakeups
-        while not self._shared.worker_status.all_up and time.monotonic() < until_s:
-            wakeups.wait(wakeups.control, until_s - time.monotonic())
-        from streamedge.process.control import run_control  # noqa: PLC0415
-
-        run_control(self._shared, self._admin, self._lifeline)
-
-    def _close_supervisor_descriptors(self) -> None:
-        """Closes descriptors that must close when the supervisor ends, while its children drain."""
-        for descriptor in self._supervisor_only:
-            os.close(descriptor)
+HandOver = Callable[[Sequence[Child], int], Handover]
+"""What the next program gets, of the running children and the memory with its config."""
 
 
 class Supervisor:
@@ -240,10 +62,14 @@ class Supervisor:
         reload: Callable[[], None],
         bound: Config,
         manager: ServiceManager | None = None,
+        *,
+        takeover: Takeover | None = None,
+        hand_over: HandOver | None = None,
     ) -> None:
         """``bound``: the config with the bound addresses in place of port 0.
 
         ``manager``: the service manager; by default the one that started this process.
+        ``takeover``: from processes before an upgrade, if there are any.
         """
         self._log = log
         self._bound = bound
@@ -252,19 +78,27 @@ class Supervisor:
         self._worker_status = shared.worker_status
         self._children = children
         self._reload = reload
+        self._takeover = takeover
+        self._hand_over = hand_over
+        self._trial: Trial | None = None
+        self._trial_until_s = 0.0
         self._has_printed_banner = False
         self._is_ready = False
         self._checked_s = time.monotonic()
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT; returns when all children have ended."""
-        while True:
+        self._reap(restart=True)  # those that have ended while the program was replaced
+        while self._children or self._previous_children:
+            if self._takeover is not None:
+                self._takeover.step()
             for child in self._children:
                 if child.due_s is not None and child.due_s <= time.monotonic():
                     self.start(child)
-            if not self._has_printed_banner and self._worker_status.all_up:
+            if not self._has_printed_banner and self._children and self._worker_status.all_up:
                 self._has_printed_banner = True
-                self._print_banner()
+                if self._takeover is None:
+                    self._print_banner()
             self.notify_manager()
             siginfo = signal.sigtimedwait(SIGNALS, self.pause_s())
             self.check()
@@ -277,6 +111,8 @@ class Supervisor:
             elif siginfo.si_signo == signal.SIGHUP:
                 self._reopen_log()
                 self._reload_config()
+            elif siginfo.si_signo == signal.SIGUSR2:
+                self._guard("upgrade", self._try_upgrade)
             else:
                 break
         self.stop()
@@ -284,6 +120,8 @@ class Supervisor:
     def pause_s(self) -> float:
         """Seconds until the next check or a child is due; short until all workers are up."""
         is_up = self._has_printed_banner and (self._is_ready or not self._manager.is_present)
+        if self._takeover is not None:
+            is_up = self._takeover.phase in {Phase.RETIRING, Phase.DONE, Phase.FAILED}
         pause_s = CHECK_INTERVAL_S if is_up else START_POLL_S
         if self._manager.watchdog_interval_s is not None:
             pause_s = min(pause_s, self._manager.watchdog_interval_s)
@@ -305,7 +143,7 @@ class Supervisor:
             return
         if is_child:
             # A terminal signals all processes; only the supervisor acts on it.
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._log.close()
@@ -318,9 +156,25 @@ class Supervisor:
         if elapsed_s < CHECK_INTERVAL_S / 2:
             return
         self._checked_s = now_s
-        for child in self._children:
-            if child.pid:
-                child.check(self._shared.heartbeats, elapsed_s, self._log, is_draining=is_draining)
+        for child, heartbeats in self._running():
+            child.check(heartbeats, elapsed_s, self._log, is_draining=is_draining)
+        if self._trial is not None and now_s > self._trial_until_s:
+            os.kill(self._trial.pid, signal.SIGKILL)
+
+    @property
+    def _previous_children(self) -> list[Child]:
+        """Processes from before an upgrade that still run."""
+        if self._takeover is None:
+            return []
+        return [child for child in self._takeover.previous.children if child.pid]
+
+    def _running(self) -> list[tuple[Child, Heartbeats]]:
+        """The running processes, with the memory in which each writes its heartbeats."""
+        running = [(child, self._shared.heartbeats) for child in self._children if child.pid]
+        if self._takeover is not None:
+            heartbeats = self._takeover.previous.heartbeats
+            running += [(child, heartbeats) for child in self._previous_children]
+        return running
 
     def _reload_config(self) -> None:
         self._manager.reloading("reads the config file")
@@ -333,36 +187,45 @@ class Supervisor:
         if not self._manager.is_present:
             return
         heartbeats = self._shared.heartbeats
+        has_failed = self._takeover is not None and self._takeover.phase is Phase.FAILED
         if self._is_ready:
             self._manager.status(self._status())
-        elif self._worker_status.all_up and all(
-            heartbeats.last_beat(child.index) for child in self._children
+        elif has_failed or (
+            self._worker_status.all_up
+            and all(heartbeats.last_beat(child.index) for child in self._children)
         ):
             self._is_ready = True
             self._manager.ready(self._status())
-        alive = [child.is_worker for child in self._children if child.is_alive(heartbeats)]
+        alive = [child.is_worker for child, beats in self._running() if child.is_alive(beats)]
         if True in alive and False in alive:
             self._manager.keep_alive(time.monotonic())
 
     def _status(self) -> str:
         """One line about the edge, for ``systemctl status``."""
         status = self._worker_status
-        return f"{status.workers_up} of {len(status.workers)} workers serve"
+        if self._takeover is not None and self._takeover.phase is Phase.FAILED:
+            return "an upgrade has failed: the workers from before it serve"
+        text = f"{status.workers_up} of {len(status.workers)} workers serve"
+        if retiring := sum(child.is_worker for child in self._previous_children):
+            text += f"; {retiring} from before the upgrade serve their last viewers"
+        return text
 
     def record_end(self, child: Child, status: int, *, restart: bool) -> None:
         """Records and logs that a child has ended."""
         pid, code = child.pid, os.waitstatus_to_exitcode(status)
-        end = child.record_end(status, restart=restart)
+        is_previous = child not in self._children
+        end = child.record_end(status, restart=restart and not is_previous)
+        own_parts = len(self._children) + 1  # and one for the totals of earlier processes
         try:
-            self._shared.metrics.forget_gauges(child.index)
+            self._shared.metrics.forget_gauges(child.index + own_parts * is_previous)
         except OSError as exc:
             self._log.event("metrics_not_written", error=str(exc))
-        if child.is_worker:
+        if child.is_worker and not is_previous:
             self._worker_status.mark_down(child.index)
             self._shared.wakeups.notify_at(self._shared.wakeups.control)
-        if restart:
+        if restart and not is_previous:
             self._shared.heartbeats.count_end(child.index, end)
-        if restart or code:
+        if code or (restart and not is_previous):
             self._log.event(
                 "process_ended",
                 child=child.name,
@@ -377,11 +240,14 @@ class Supervisor:
         """Ends the workers, then the control process; another signal aborts the drain."""
         self._log.event("edge_draining")
         self._log.flush()
+        if self._trial is not None:
+            os.kill(self._trial.pid, signal.SIGKILL)
         self._manager.stopping("lets viewers finish")
         if self._shared.fleet is not None:
             self._shared.fleet.note_stopping()
-        self._end([child for child in self._children if child.is_worker], DRAIN_S + 5.0)
-        self._end(self._children, CONTROL_ENDS_S)
+        children = [*self._children, *self._previous_children]
+        self._end([child for child in children if child.is_worker], DRAIN_S + 5.0)
+        self._end(children, CONTROL_ENDS_S)
 
     def _end(self, children: Sequence[Child], timeout_s: float) -> None:
         """Sends SIGTERM and waits for the children; kills those that take too long."""
@@ -422,9 +288,77 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            if self._trial is not None and self._trial.pid == pid:
+                self._end_trial(status, may_upgrade=restart)
+            has_failed = self._takeover is not None and self._takeover.phase is Phase.FAILED
             for child in self._children:
                 if child.pid == pid:
+                    self.record_end(child, status, restart=restart and not has_failed)
+            for child in self._previous_children:
+                if child.pid == pid:
                     self.record_end(child, status, restart=restart)
+                    if self._takeover is not None and restart:
+                        self._takeover.previous_ended()
+
+    # --- upgrades -----------------------------------------------------------------------------
+
+    def _try_upgrade(self) -> None:
+        """Starts a trial of the new program, unless an upgrade is not possible now."""
+        attempts = self._shared.upgrade.read().attempts + 1
+        reason = self._upgrade_obstacle()
+        if reason:
+            self._refuse_upgrade(attempts, [reason])
+            return
+        self._shared.upgrade.write(Upgrade(attempts, UpgradeState.TRYING))
+        workers = len(self._worker_status.workers)
+        if self._takeover is not None and self._takeover.phase is Phase.FAILED:
+            workers = len(self._takeover.previous.slots)
+        try:
+            self._trial = Trial(self._bound.edge.cache, workers)
+        except OSError as exc:
+            self._refuse_upgrade(attempts, [f"the new program cannot be started: {exc}"])
+            return
+        self._trial_until_s = time.monotonic() + TRIAL_TIMEOUT_S
+
+    def _upgrade_obstacle(self) -> str:
+        """Why there can be no upgrade now; "" if there can."""
+        if self._trial is not None:
+            return "another upgrade is being tried"
+        if self._takeover is not None and not self._takeover.allows_upgrade:
+            return (
+                "workers from before the last upgrade still serve viewers: wait until they have"
+                " ended (edge.drain), or restart the edge"
+            )
+        if self._hand_over is None or not (self._worker_status.all_up or self._takeover):
+            return "the edge is starting"
+        return ""
+
+    def _refuse_upgrade(self, attempts: int, reasons: Sequence[str]) -> None:
+        self._shared.upgrade.write(Upgrade(attempts, UpgradeState.REFUSED, tuple(reasons)))
+        self._log.event("upgrade_refused", reasons=list(reasons))
+        self._log.flush()
+
+    def _end_trial(self, status: int, *, may_upgrade: bool) -> None:
+        """The trial has ended: replaces this program, or reports why not."""
+        trial, self._trial = self._trial, None
+        if trial is None or self._hand_over is None:
+            return
+        code, reasons = os.waitstatus_to_exitcode(status), trial.reasons()
+        upgrade = self._shared.upgrade.read()
+        if code == 0 and may_upgrade:
+            self._shared.upgrade.write(replace(upgrade, state=UpgradeState.STARTING))
+            self._log.event("upgrade_started")
+            self._log.finish()
+            self._manager.reloading("starts the new program")
+            try:
+                execute(self._hand_over(self._children, trial.config))
+            except OSError as exc:
+                reasons = [f"the new program cannot be started: {exc}"]
+                self._manager.ready(self._status())
+        if code == -signal.SIGKILL:
+            reasons = [*reasons, f"its trial was ended after {TRIAL_TIMEOUT_S:.0f} s"]
+        self._refuse_upgrade(upgrade.attempts, reasons or [f"its trial ended with code {code}"])
+        trial.close()
 
     def _reopen_log(self) -> None:
         """Makes each process reopen the log file, which may have been renamed."""
@@ -444,58 +378,3 @@ class Supervisor:
         except Exception as exc:  # noqa: BLE001 - viewers are served whatever fails here
             self._log.event("supervisor_failed", task=task, error=repr(exc), stack=stack_of(exc))
             self._log.flush()
-
-
-def _certificates(config: Config) -> Certificates | None:
-    """The certificates of all workers; None without listeners for TLS."""
-    if not config.serves_tls:
-        return None
-    from streamedge.process.certificates import Certificates, configured_files, http2_hosts  # noqa: PLC0415  # plain HTTP starts without it
-
-    return Certificates(configured_files(config), http2_hosts(config))
-
-
-def _prepare(config: Config, log: Log) -> int | None:
-    """Locks and prepares the cache folder; returns the descriptor of the lock.
-
-    Returns None if the folder cannot be used: objects are then fetched for each viewer. If a
-    behavior writes back, which needs the folder, raises OSError, WriteQueueError. Raises
-    FolderInUseError.
-    """
-    folder = config.edge.cache
-    lock = None
-    try:
-        try:
-            lock = lock_folder(folder)
-        except OSError as exc:
-            if exc.errno not in _NO_LOCKS:
-                raise
-            log.event("cache_folder_not_locked", folder=str(folder), error=str(exc))
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for repair in prepare_folder(folder):
-            log.event("cache_folder_repaired", folder=str(folder), repair=repair)
-        prepare_spool(folder / SPOOL_FOLDER)
-        prepare_control_database(folder, log)
-        if writes_back(config):
-            prepare_write_queue(folder)
-    except (OSError, WriteQueueError) as exc:
-        log.event("cache_folder_refused", folder=str(folder), error=str(exc))
-        if lock is not None:
-            os.close(lock)
-        if writes_back(config):
-            raise
-        return None
-    return lock
-
-
-def _close_folder(folder: Path, log: Log) -> None:
-    try:
-        close_folder(folder)
-    except OSError as exc:
-        log.event("cache_folder_not_closed", folder=str(folder), error=str(exc))
-
-
-def _raise_file_limit() -> None:
-    """Raises the limit of open files to the hard limit."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

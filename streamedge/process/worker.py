@@ -38,6 +38,7 @@ from streamedge.logs.spool import SpoolWriter
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
+from streamedge.process.all_modules import import_all
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
 from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 HOUSEKEEPING_INTERVAL_S = 1.0
 DRAIN_S = 30.0
 EDGE_NAMES_INTERVAL_S = 1.0  # in which workers notice that edges have joined the fleet
+RETIRED_POLL_S = 0.5
 CONTROL_BUSY_TIMEOUT_S = 1.0
 CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API has no resources
 CONTROL_POLL_S = 0.25  # there is no notification when the database can be read again
@@ -67,9 +69,13 @@ GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """What the supervisor passes to a worker: its number, its sockets and the shared state."""
+    """What the supervisor passes to a worker: its number, its sockets and the shared state.
+
+    ``slot``: its number among all workers that run, with those from before an upgrade.
+    """
 
     number: int
+    slot: int
     listeners: WorkerListeners
     certificates: Certificates | None  # None without listeners for TLS
     countries: CountryDatabase
@@ -95,7 +101,7 @@ async def _serve(context: WorkerContext, log: Log) -> None:
     counts = _counts(context)
     report_unhandled(loop, log, counts)
     report_libraries(loop, log)
-    stopping, aborting = _on_signals(loop, context.lifeline)
+    stopping, aborting, retiring = _on_signals(loop, context.lifeline)
     folder = context.shared.config_versions.config.edge.cache
     # The event loop never waits for a lock of the database; threads may.
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
@@ -103,7 +109,9 @@ async def _serve(context: WorkerContext, log: Log) -> None:
     effective = EffectiveConfig(context.shared.config_versions, database, log)
     await read_config(effective, AnnouncedHead(folder), stopping)
     if not stopping.is_set():
-        await _serve_viewers(context, log, counts, effective, loop_database, stopping, aborting)
+        await _serve_viewers(
+            context, log, counts, effective, loop_database, stopping, aborting, retiring
+        )
     loop.remove_reader(context.lifeline)
     database.close()
     loop_database.close()
@@ -117,12 +125,13 @@ async def _serve_viewers(
     database: ControlDatabase,
     stopping: asyncio.Event,
     aborting: asyncio.Event,
+    retiring: asyncio.Event,
 ) -> None:
     shared, config = context.shared, effective.config
     services = Services(log, counts)
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
     end = budget.connections_end if budget.is_short else 0
-    cache = _cache(config, context.number, database, log, counts, budget.open_extents)
+    cache = _cache(config, context.slot, database, log, counts, budget.open_extents)
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
     peers = open_worker_peers(config, shared, database, cache, log, counts)
     writes = _open_writes(context, cache, database, peers, write_queue, log, counts)
@@ -135,7 +144,7 @@ async def _serve_viewers(
         fleet_writes=None if writes is None else writes.fleet_writes,
     )
     nearest = nearest_edges(config, shared, context.countries)
-    spool = _open_spool(config, log, counts)
+    spool = _open_spool(config, context.slot, log, counts)
     web = web_server(
         config, bindings, cache, log, counts, write_queue, context.countries, end, nearest, spool
     )
@@ -193,16 +202,19 @@ async def _serve_viewers(
     _start_services(services, context, applier)
     _announce_up(context, cache.store, log)
     _start_housekeeping(services, context, cache.store, log, counts)
-    await stopping.wait()
+    servers = (web, rtmp, mixed, peers)
+    await _wait_for_any(stopping, retiring)
+    is_replaced = not stopping.is_set()
     await services.stop("config")
-    shared.worker_status.mark_down(context.number)
-    shared.wakeups.notify_at(shared.wakeups.control)
-    shared.wakeups.subscribe(context.number, apply_new)
-    log.event("worker_draining")
-    await _drain(
-        traffic, (web, rtmp, mixed, peers, *([] if writes is None else [writes])), aborting
+    if is_replaced:
+        # A worker of the new program sends the queued writes from now on.
+        await services.stop("replicator", "abandoned_writes")
+        log.event("worker_retiring", pid=os.getpid())
+        shared.wakeups.subscribe(context.number, apply_new)
+        await _retire(servers, applier.config.edge.drain, stopping)
+    await _stop_serving(
+        context, traffic, servers, None if is_replaced else writes, apply_new, aborting, log
     )
-    shared.wakeups.unsubscribe(context.number)
     await services.stop()
     await _close(cache, applier, peers, writes, write_queue, spool)
     counts.flush()
@@ -300,14 +312,14 @@ def _counts(context: WorkerContext) -> Counts:
 
 def _cache(
     config: Config,
-    number: int,
+    slot: int,
     database: ControlDatabase,
     log: Log,
     counts: Counts,
     open_extents: int,
 ) -> Cache:
     cache = Cache(
-        Store(config.edge.cache, number, log),
+        Store(config.edge.cache, slot, log),
         log,
         counts,
         open_extents=open_extents,
@@ -377,9 +389,9 @@ async def read_config(
                 await stopping.wait()
 
 
-def _open_spool(config: Config, log: Log, counts: Counts) -> SpoolWriter:
+def _open_spool(config: Config, slot: int, log: Log, counts: Counts) -> SpoolWriter:
     folder = segments_folder(config.edge.cache / SPOOL_FOLDER)
-    return SpoolWriter(folder, log.process, log, counts)
+    return SpoolWriter(folder, f"worker-{slot}", log, counts)
 
 
 def _announce_up(context: WorkerContext, store: Store, log: Log) -> None:
@@ -393,7 +405,7 @@ def _announce_up(context: WorkerContext, store: Store, log: Log) -> None:
 def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:
     return WriteQueue(
         config.edge.cache,
-        context.number,
+        context.slot,
         config.limits.write_queue,
         context.shared.wakeups.replicator,
     )
@@ -401,9 +413,13 @@ def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:
 
 def _on_signals(
     loop: asyncio.AbstractEventLoop, lifeline: int
-) -> tuple[asyncio.Event, asyncio.Event]:
-    """Events for the first SIGTERM or the supervisor's end, and for a second SIGTERM."""
-    stopping, aborting = asyncio.Event(), asyncio.Event()
+) -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
+    """Events for stopping, aborting and retiring.
+
+    The first SIGTERM or the supervisor's end stops the worker, a second SIGTERM aborts that.
+    SIGUSR2 retires it: after an upgrade other workers accept.
+    """
+    stopping, aborting, retiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def terminate() -> None:
         if stopping.is_set():
@@ -415,8 +431,51 @@ def _on_signals(
         stopping.set()
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGUSR2, retiring.set)
     loop.add_reader(lifeline, on_supervisor_end)
-    return stopping, aborting
+    return stopping, aborting, retiring
+
+
+async def _wait_for_any(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def _retire(
+    servers: Sequence[WebServer | RtmpServer | MixedServer | WorkerPeers],
+    timeout_s: float,
+    stopping: asyncio.Event,
+) -> None:
+    """Lets other processes accept, and waits until viewers have left, ``timeout_s`` at most."""
+    for server in servers:
+        server.retire()
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s and any(server.is_busy for server in servers):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETIRED_POLL_S):
+                await stopping.wait()
+                return
+
+
+async def _stop_serving(
+    context: WorkerContext,
+    traffic: WorkerTraffic,
+    servers: Sequence[WebServer | RtmpServer | MixedServer | WorkerPeers],
+    writes: WorkerWrites | None,
+    apply_new: Callable[[], object],
+    aborting: asyncio.Event,
+    log: Log,
+) -> None:
+    """Drains the servers, and ``writes`` if the edge ends."""
+    shared = context.shared
+    shared.worker_status.mark_down(context.number)
+    shared.wakeups.notify_at(shared.wakeups.control)
+    shared.wakeups.subscribe(context.number, apply_new)
+    log.event("worker_draining")
+    await _drain(traffic, servers if writes is None else (*servers, writes), aborting)
+    shared.wakeups.unsubscribe(context.number)
 
 
 async def _drain(
@@ -443,6 +502,12 @@ def _import_media_modules() -> None:
     import_module("streamedge.process.apply_config")
 
 
+async def _import_all() -> None:
+    """Imports all modules, so that none is read from the files of another version later."""
+    await asyncio.to_thread(import_all)
+    await asyncio.Future()  # a service runs until it is stopped
+
+
 def note_folder(context: WorkerContext, store: Store) -> None:
     """Notes for ``/healthz`` whether this worker can use the cache folder."""
     context.shared.heartbeats.note_folder(context.number, is_usable=store.is_usable)
@@ -467,6 +532,7 @@ def _start_housekeeping(
         if change is not None:
             log_countries_change(change, log)
 
+    services.start("imports", _import_all)
     services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, flush_metrics)
     if certificates is not None:
         loaded = certificates

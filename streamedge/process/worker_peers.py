@@ -94,6 +94,16 @@ class WorkerPeers:
         if self._peers is not None and self._server is not None:
             self._peers.replace(self._server, config, bindings)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether another edge has a connection to this worker."""
+        return self._server is not None and self._server.is_busy
+
+    def retire(self) -> None:
+        """Lets another process accept connections of other edges."""
+        if self._server is not None:
+            self._server.retire()
+
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, and waits ``timeout_s`` for responses to other edges."""
         if self._server is not None:

@@ -132,6 +132,13 @@ class EdgeConfig(Section):
         union_mode="left_to_right",
         description="Where log lines go: stdout, stderr or a file's path.",
     )
+    drain: DurationS = Field(
+        default=7200.0,
+        description="How long workers from before an upgrade serve the viewers that they have; then"
+        " these get another 30 s.",
+        ge=1.0,
+        le=7 * 86400.0,
+    )
     location: Annotated[Location | None, RESTART] = Field(
         default=None,
         description="Latitude and longitude of this edge, for the choice of the nearest one.",

@@ -18,6 +18,10 @@ class ViewerConnection(Protocol):
         """Closes it, at once or behind the responses that are due."""
         ...
 
+    def retire(self) -> None:
+        """Closes it behind the next response, however late its request comes."""
+        ...
+
     def abort(self) -> None: ...
 
     def sweep(self, now_s: float, idle_s: float, stall_s: float, body_rate: int) -> None:
@@ -50,17 +54,26 @@ class Connections:
         self._connections_max = connections_max
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopped = False
+        self._is_retiring = False
         self.passing = 0  # requests that wait for the origin without a task
         self._closed = asyncio.Event()
 
     def add(self, connection: ViewerConnection) -> bool:
         """Adds a connection; False if there are more than allowed now."""
         self.open.add(connection)
+        if self._is_retiring:
+            self.loop.call_soon(connection.retire)
         return len(self.open) <= self._connections_max
 
     def remove(self, connection: ViewerConnection) -> None:
         self.open.discard(connection)
         self._closed.set()
+
+    def retire(self) -> None:
+        """Retires all connections, and those that are still being accepted."""
+        self._is_retiring = True
+        for connection in list(self.open):
+            connection.retire()
 
     @property
     def requests(self) -> int:

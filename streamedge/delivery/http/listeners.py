@@ -73,6 +73,19 @@ class ServerListeners:
         after()
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self.sweep, after)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a connection is open or being accepted."""
+        return bool(self._connections.open or self.handshakes or self._acceptor.waiting)
+
+    def retire(self) -> None:
+        """Lets another process accept: connections end behind the response to their next request.
+
+        Idle ones are not closed, because a request may be on its way; they end after ``idle_s``.
+        """
+        self._sockets.leave()
+        self._connections.retire()
+
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
         self._sockets.stop()

@@ -182,6 +182,15 @@ class WebServer:
             return 0
         return sum(one.end_viewer(*match) for one in self.connections)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a connection is open or being accepted."""
+        return self._listeners.is_busy
+
+    def retire(self) -> None:
+        """Lets another process accept; connections here end behind their next response."""
+        self._listeners.retire()
+
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
         await self._listeners.drain(timeout_s)

@@ -38,6 +38,12 @@ class ListeningSockets:
         self._listeners.append(listener)
         self._servers.append(await loop.create_server(factory, sock=listener, backlog=BACKLOG))
 
+    def leave(self) -> None:
+        """Stops accepting in this process; others go on with the same sockets."""
+        self._listeners.clear()
+        for server in self._servers:
+            server.close()
+
     def stop(self) -> None:
         """Stops accepting, and closes connections whose PROXY header has not come."""
         while self._listeners:

@@ -54,6 +54,15 @@ class PeerServer:
             await self._listeners.listen(listener, connect)
         self._listeners.sweep(_nothing)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a connection is open or being accepted."""
+        return self._listeners.is_busy
+
+    def retire(self) -> None:
+        """Lets another process accept; connections here end behind their next response."""
+        self._listeners.retire()
+
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for responses, then aborts the rest."""
         await self._listeners.drain(timeout_s)

@@ -129,6 +129,15 @@ class RtmpServer:
             for session in list(self.sessions):
                 session.guard(session.request_reconnect)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a client is connected or being accepted."""
+        return bool(self.sessions or self._acceptor.waiting)
+
+    def retire(self) -> None:
+        """Lets another process accept; clients stay until they leave or are idle for too long."""
+        self._sockets.leave()
+
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""
         self._sockets.stop()

@@ -9,6 +9,7 @@ from streamedge.config.schema.config import Config
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.shared_state import SharedState, WorkerStatus
+from streamedge.coordination.upgrade_status import UpgradeStatus
 from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.coordination.wakeups import Wakeups
 from streamedge.ops.log_output import LogTarget
@@ -33,6 +34,7 @@ def make_shared(
         SharedMetrics(workers + 1),
         ViewerRows(workers),
         LogTarget(str(log)),
+        UpgradeStatus(),
     )
 
 
@@ -43,3 +45,4 @@ def close_shared(shared: SharedState) -> None:
     shared.metrics.close()
     shared.viewer_rows.close()
     shared.log_target.close()
+    shared.upgrade.close()

@@ -27,7 +27,7 @@ from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import Upgraded
-from streamedge.delivery.http.http1.encoding import encode_head
+from streamedge.delivery.http.http1.encoding import encode_head, with_close_line
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
 from streamedge.delivery.http.http1.responder import (
@@ -262,6 +262,10 @@ class Http1Connection(asyncio.Protocol):
         if self.is_idle and not self._queue:
             self.transport.close()
 
+    def retire(self) -> None:
+        """Closes the connection behind the next response, however late its request comes."""
+        self._is_draining = True
+
     def abort(self) -> None:
         """Closes the connection now."""
         self.transport.abort()
@@ -408,6 +412,10 @@ class Http1Connection(asyncio.Protocol):
     ) -> SentHit | None:
         """Sends a hit. Returns None when it is not sent at once; then it is logged at its end."""
         closes = not remembered.request.keep_alive or self._is_draining
+        if closes and remembered.request.keep_alive:
+            status, head, ready, start, end, opened, message, request_id = hit
+            head = with_close_line(head)
+            hit = status, head, ready, start, end, opened, message, request_id
         sent = self._responder.send_hit(remembered, byte_range, hit, loop_s, closes=closes)
         if sent is not None:
             self._quiet_since_s = loop_s

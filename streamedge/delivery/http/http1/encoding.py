@@ -15,6 +15,12 @@ _CHUNKED_LINE = "transfer-encoding: chunked\r\n"
 _CLOSE_LINE = "connection: close\r\n"
 
 
+def with_close_line(head: bytes) -> bytes:
+    """An encoded head that says, too, that the connection ends behind the response."""
+    status_line, line_end, rest = head.partition(b"\r\n")
+    return status_line + line_end + _CLOSE_LINE.encode() + rest
+
+
 class Framing(Enum):
     """How the end of a body is marked (RFC 9112 §6.3)."""
 

@@ -228,6 +228,10 @@ class Http2Connection(asyncio.Protocol):
         self._timer = self.loop.call_later(ANNOUNCEMENT_S, self._refuse_new)
         self._responder.write()
 
+    def retire(self) -> None:
+        """As ``shutdown``: a viewer sends again elsewhere what this connection refuses."""
+        self.shutdown()
+
     def abort(self) -> None:
         """Closes the connection now."""
         self.transport.abort()

@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 LINKS_BACKLOG = 128
@@ -22,24 +22,34 @@ _CREDENTIALS = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class TunnelPeers:
-    """How a worker reaches the others. ``listener``: its own socket; ``addresses``: of all."""
+    """How a worker reaches the others. ``listener``: its own socket; ``addresses``: of all.
+
+    ``worker``: its index in ``addresses``. An address is empty where there is no worker.
+    """
 
     worker: int
     listener: socket.socket
     addresses: tuple[bytes, ...]
 
 
-def bind_tunnel_peers(workers: int) -> list[TunnelPeers]:
-    """Binds a socket for each worker, on which it accepts requests from the others."""
+def bind_tunnel_peers(
+    slots: Sequence[int], earlier: Mapping[int, bytes] | None = None
+) -> list[TunnelPeers]:
+    """Binds a socket for each of ``slots``, on which a worker accepts requests from the others.
+
+    ``earlier``: the addresses of workers from before an upgrade, by slot.
+    """
     listeners = []
-    for _worker in range(workers):
+    for _slot in slots:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
         listener.bind(b"")  # the kernel chooses an abstract address
         listener.listen(LINKS_BACKLOG)
         listeners.append(listener)
-    addresses = tuple(listener.getsockname() for listener in listeners)
-    return [TunnelPeers(worker, each, addresses) for worker, each in enumerate(listeners)]
+    known = dict(earlier or {})
+    known |= {slot: listener.getsockname() for slot, listener in zip(slots, listeners, strict=True)}
+    addresses = tuple(known.get(slot, b"") for slot in range(max(known, default=-1) + 1))
+    return [TunnelPeers(slot, each, addresses) for slot, each in zip(slots, listeners, strict=True)]
 
 
 def is_own_user(connected: socket.socket) -> bool:

@@ -71,7 +71,7 @@ async def tunnels(workers: int = 1, *, sessions_max: int = 8) -> AsyncIterator[T
 
     loop = asyncio.get_running_loop()
     accepting = []
-    for peers in bind_tunnel_peers(workers):
+    for peers in bind_tunnel_peers(range(workers)):
         running.addresses = peers.addresses
         server = TunnelServer(connect, (), peers, sessions_max=sessions_max)
         await server.start()
