@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,10 +110,19 @@ def streamedge(
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Start the edge and run it until it is stopped."""
     gc.disable()  # imported modules are no garbage; the supervisor enables it again
-    loaded = load_or_exit(config)
+    loaded = handed_over_config() or load_or_exit(config)
     from streamedge.process.start import serve as run  # noqa: PLC0415  # keeps check and help quick
 
     raise typer.Exit(run(loaded, config))
+
+
+def handed_over_config() -> Config | None:
+    """The config of an upgrade, which its trial has read; None at a normal start."""
+    if "STREAMEDGE_HANDOVER" not in os.environ:
+        return None
+    from streamedge.process.handover import handed_config  # noqa: PLC0415
+
+    return handed_config(os.environ)
 
 
 @app.command(
@@ -208,6 +218,31 @@ def reload(
         return
     for line in reload_summary(result):
         typer.echo(line)
+
+
+@app.command(
+    epilog="Example: install the new version, then [bold]streamedge upgrade[/bold]. The edge"
+    " first tries the new program: it imports it and lets it read the config file. Then it executes"
+    " it in its place, as on SIGUSR2. New viewers come to the new workers; those from before serve"
+    " the viewers that they have, up to edge.drain. Exit code 1 if the new program is refused or"
+    " does not come up: then the old one serves on."
+)
+def upgrade(
+    context: typer.Context,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the response to GET /upgrade as JSON.")
+    ] = False,
+) -> None:
+    """Replace the program of the running edge without dropping a connection."""
+    admin = admin_of(context, config)
+    from streamedge.cli.upgrade import run_upgrade, upgrade_summary  # noqa: PLC0415
+
+    with exit_on_admin_error():
+        result = run_upgrade(admin)
+    typer.echo(json.dumps(result, indent=2) if as_json else upgrade_summary(result))
+    if result["state"] in {"refused", "failed"}:
+        raise typer.Exit(EXIT_EDGE_REFUSED)
 
 
 @app.command(

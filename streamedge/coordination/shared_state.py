@@ -22,6 +22,7 @@ from streamedge.ops.history import HISTORY_BYTES
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
 from streamedge.ops.metrics import SharedMetrics
+from streamedge.ops.shared_words import SharedWords
 
 _WORD_BYTES = 8
 
@@ -74,8 +75,8 @@ class WorkerStatus:
         return self.workers_up == self._workers
 
 
-def _history_memory() -> memoryview:
-    return memoryview(mmap.mmap(-1, HISTORY_BYTES))
+def _history_memory() -> SharedWords:
+    return SharedWords("streamedge-history", -(-HISTORY_BYTES // _WORD_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class SharedState:
     """What all processes of an edge share. Created before they are forked.
 
     ``has_write_queue``: a behavior wrote back at start. ``fleet`` and
-    ``live_edges``: None in a fleet of one. ``history``: the memory of an ``ops.history.History``,
-    which only the control process writes.
+    ``live_edges``: None in a fleet of one. ``history_memory``: of an ``ops.history.History``, which
+    only the control process writes.
     """
 
     config_versions: ConfigVersions
@@ -98,8 +99,13 @@ class SharedState:
     has_write_queue: bool = False
     fleet: FleetStatus | None = None
     live_edges: SharedLiveEdges | None = None
-    history: memoryview = field(default_factory=_history_memory)
+    history_memory: SharedWords = field(default_factory=_history_memory)
     started_s: float = field(default_factory=time.time)
+
+    @property
+    def history(self) -> memoryview:
+        """The bytes of ``history_memory``."""
+        return self.history_memory.words.cast("B")[:HISTORY_BYTES]
 
     def open_log(self, process: str) -> Log:
         """Opens the shared log for one process. Raises OSError."""

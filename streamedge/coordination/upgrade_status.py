@@ -41,7 +41,6 @@ class Upgrade:
     attempts: int = 0
     state: UpgradeState = UpgradeState.NONE
     reasons: tuple[str, ...] = ()
-    version: str = ""
 
 
 class UpgradeStatus:
@@ -68,7 +67,7 @@ class UpgradeStatus:
             return Upgrade()
         document = json.loads(text)
         state, reasons = UpgradeState(document["state"]), tuple(document["reasons"])
-        return Upgrade(document["attempts"], state, reasons, document["version"])
+        return Upgrade(document["attempts"], state, reasons)
 
     def close(self) -> None:
         self._buffer.close()

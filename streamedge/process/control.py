@@ -36,6 +36,7 @@ from streamedge.admin.jobs import Jobs, job_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
 from streamedge.admin.reload import reload_routes
 from streamedge.admin.status import SAMPLE_INTERVAL_S, LiveStatus, status_routes
+from streamedge.admin.upgrade import upgrade_routes
 from streamedge.admin.viewers import LiveViewers, viewers_routes
 from streamedge.admin.writes import writes_routes
 from streamedge.build.log_delivery import AccessLogs
@@ -176,6 +177,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
                 log,
             ),
             *reload_routes(shared, change_event),
+            *upgrade_routes(shared),
             *fleet_routes(fleet, without_password(config.fleet.engine)),
             *invalidation_routes(
                 control_log,

@@ -84,12 +84,14 @@ class Handover:
     fleet: int | None
     live_edges: tuple[int, ...]
     upgrade_status: tuple[int, ...]
+    history: int
+    started_s: float
     config: int
 
     def descriptors(self) -> Iterator[int]:
         """All descriptors that the next program needs."""
         yield from (self.lifeline, self.admin[1], self.heartbeats, self.log_memory)
-        yield from (self.replicator, self.config)
+        yield from (self.replicator, self.history, self.config)
         for optional in (self.folder_lock, self.fleet):
             if optional is not None:
                 yield optional
@@ -134,15 +136,15 @@ def program() -> list[str]:
 def execute(handover: Handover) -> None:
     """Replaces this program; returns only by an exception. Raises OSError."""
     memory = _memory("streamedge-handover", handover.encode())
-    kept = [memory, *handover.descriptors()]
+    descriptors = [memory, *handover.descriptors()]
     try:
-        for descriptor in kept:
+        for descriptor in descriptors:
             os.set_inheritable(descriptor, True)
         arguments = program()
         environment = {**os.environ, HANDOVER_VARIABLE: str(memory)}
         os.execve(arguments[0], arguments, environment)  # noqa: S606
     finally:
-        for descriptor in kept:
+        for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         os.close(memory)
 
@@ -202,12 +204,12 @@ class Trial:
         """Starts it. Raises OSError."""
         self.config = os.memfd_create("streamedge-new-config", os.MFD_CLOEXEC)
         self._errors = os.memfd_create("streamedge-trial-errors", os.MFD_CLOEXEC)
-        wanted = {"format": FORMAT, "cache": str(cache), "workers": workers, "config": 3}
+        request = {"format": FORMAT, "cache": str(cache), "workers": workers, "config": 3}
         arguments = program()
         self.pid = os.posix_spawn(
             arguments[0],
             arguments,
-            {**os.environ, TRIAL_VARIABLE: json.dumps(wanted)},
+            {**os.environ, TRIAL_VARIABLE: json.dumps(request)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

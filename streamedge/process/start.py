@@ -65,7 +65,7 @@ from streamedge.process.listeners import (
 )
 from streamedge.process.reload import ConfigReloader
 from streamedge.process.supervisor import SIGNALS, Supervisor
-from streamedge.process.takeover import Previous, Takeover
+from streamedge.process.upgrade.transition import Previous, Transition
 from streamedge.process.worker import WorkerContext, run_worker
 from streamedge.write_back.queue import prepare_write_queue
 from streamedge.write_back.rows import WriteQueueError
@@ -127,7 +127,7 @@ def _refuse(reason: str) -> int:
 
 def _try_out(config: Config, request: TrialRequest) -> int:
     """What can be checked while another program of the edge serves. Raises HandoverError."""
-    from streamedge.process.all_modules import import_all  # noqa: PLC0415
+    from streamedge.process.upgrade.all_modules import import_all  # noqa: PLC0415
 
     import_all()
     workers = _worker_count(config)
@@ -225,14 +225,14 @@ def _run(
     _log_start(bound, workers, log)
     processes = _Processes(config, prepared, shared, previous)
     children = processes.children()
-    takeover = None if previous is None else Takeover(previous, children, shared, log)
+    transition = None if previous is None else Transition(previous, children, shared, log)
     supervisor = Supervisor(
         log,
         shared,
         children,
         reloader.reload,
         bound,
-        takeover=takeover,
+        transition=transition,
         hand_over=processes.hand_over,
     )
     return _supervise(supervisor, config, prepared.folder_lock, prepared.admin, log)
@@ -254,7 +254,7 @@ def _keep_previous(
         [],
         lambda: None,
         config,
-        takeover=Takeover(previous, [], shared, log),
+        transition=Transition(previous, [], shared, log),
         hand_over=lambda _children, new: previous.handover_again(new),
     )
     admin = socket.socket(fileno=os.dup(previous.handover.admin[1]))
@@ -325,7 +325,7 @@ def _make_shared(
         if fleet is not None and before.fleet is not None:
             fleet = FleetStatus(SharedWords.adopt(before.fleet))
             live_edges = SharedLiveEdges(before.live_edges)
-    return SharedState(
+    shared = SharedState(
         ConfigVersions(config, workers),
         wakeups,
         WorkerStatus(workers),
@@ -338,6 +338,10 @@ def _make_shared(
         fleet,
         live_edges,
     )
+    if previous is None:
+        return shared
+    history = SharedWords.adopt(previous.handover.history)
+    return replace(shared, history_memory=history, started_s=previous.handover.started_s)
 
 
 class _Processes:
@@ -447,6 +451,8 @@ class _Processes:
             fleet=None if shared.fleet is None else shared.fleet.descriptor,
             live_edges=() if shared.live_edges is None else shared.live_edges.descriptors,
             upgrade_status=shared.upgrade.descriptors,
+            history=shared.history_memory.descriptor,
+            started_s=shared.started_s,
             config=config,
         )
 

@@ -27,7 +27,7 @@ from streamedge.ops.log import Log
 from streamedge.process.child import Child
 from streamedge.process.handover import Handover, Trial, execute
 from streamedge.process.notify import ServiceManager
-from streamedge.process.takeover import Phase, Takeover
+from streamedge.process.upgrade.transition import Phase, Transition
 from streamedge.process.worker import DRAIN_S
 
 LOG_RETRY_S = 0.05  # while the reader of the log is slow
@@ -63,13 +63,13 @@ class Supervisor:
         bound: Config,
         manager: ServiceManager | None = None,
         *,
-        takeover: Takeover | None = None,
+        transition: Transition | None = None,
         hand_over: HandOver | None = None,
     ) -> None:
         """``bound``: the config with the bound addresses in place of port 0.
 
         ``manager``: the service manager; by default the one that started this process.
-        ``takeover``: from processes before an upgrade, if there are any.
+        ``transition``: from processes before an upgrade, if there are any.
         """
         self._log = log
         self._bound = bound
@@ -78,7 +78,7 @@ class Supervisor:
         self._worker_status = shared.worker_status
         self._children = children
         self._reload = reload
-        self._takeover = takeover
+        self._transition = transition
         self._hand_over = hand_over
         self._trial: Trial | None = None
         self._trial_until_s = 0.0
@@ -90,14 +90,14 @@ class Supervisor:
         """Runs until SIGTERM or SIGINT; returns when all children have ended."""
         self._reap(restart=True)  # those that have ended while the program was replaced
         while self._children or self._previous_children:
-            if self._takeover is not None:
-                self._takeover.step()
+            if self._transition is not None:
+                self._transition.step()
             for child in self._children:
                 if child.due_s is not None and child.due_s <= time.monotonic():
                     self.start(child)
             if not self._has_printed_banner and self._children and self._worker_status.all_up:
                 self._has_printed_banner = True
-                if self._takeover is None:
+                if self._transition is None:
                     self._print_banner()
             self.notify_manager()
             siginfo = signal.sigtimedwait(SIGNALS, self.pause_s())
@@ -120,8 +120,8 @@ class Supervisor:
     def pause_s(self) -> float:
         """Seconds until the next check or a child is due; short until all workers are up."""
         is_up = self._has_printed_banner and (self._is_ready or not self._manager.is_present)
-        if self._takeover is not None:
-            is_up = self._takeover.phase in {Phase.RETIRING, Phase.DONE, Phase.FAILED}
+        if self._transition is not None:
+            is_up = self._transition.phase in {Phase.RETIRING, Phase.DONE, Phase.FAILED}
         pause_s = CHECK_INTERVAL_S if is_up else START_POLL_S
         if self._manager.watchdog_interval_s is not None:
             pause_s = min(pause_s, self._manager.watchdog_interval_s)
@@ -164,15 +164,15 @@ class Supervisor:
     @property
     def _previous_children(self) -> list[Child]:
         """Processes from before an upgrade that still run."""
-        if self._takeover is None:
+        if self._transition is None:
             return []
-        return [child for child in self._takeover.previous.children if child.pid]
+        return [child for child in self._transition.previous.children if child.pid]
 
     def _running(self) -> list[tuple[Child, Heartbeats]]:
         """The running processes, with the memory in which each writes its heartbeats."""
         running = [(child, self._shared.heartbeats) for child in self._children if child.pid]
-        if self._takeover is not None:
-            heartbeats = self._takeover.previous.heartbeats
+        if self._transition is not None:
+            heartbeats = self._transition.previous.heartbeats
             running += [(child, heartbeats) for child in self._previous_children]
         return running
 
@@ -187,7 +187,7 @@ class Supervisor:
         if not self._manager.is_present:
             return
         heartbeats = self._shared.heartbeats
-        has_failed = self._takeover is not None and self._takeover.phase is Phase.FAILED
+        has_failed = self._transition is not None and self._transition.phase is Phase.FAILED
         if self._is_ready:
             self._manager.status(self._status())
         elif has_failed or (
@@ -203,7 +203,7 @@ class Supervisor:
     def _status(self) -> str:
         """One line about the edge, for ``systemctl status``."""
         status = self._worker_status
-        if self._takeover is not None and self._takeover.phase is Phase.FAILED:
+        if self._transition is not None and self._transition.phase is Phase.FAILED:
             return "an upgrade has failed: the workers from before it serve"
         text = f"{status.workers_up} of {len(status.workers)} workers serve"
         if retiring := sum(child.is_worker for child in self._previous_children):
@@ -290,15 +290,15 @@ class Supervisor:
                 return
             if self._trial is not None and self._trial.pid == pid:
                 self._end_trial(status, may_upgrade=restart)
-            has_failed = self._takeover is not None and self._takeover.phase is Phase.FAILED
+            has_failed = self._transition is not None and self._transition.phase is Phase.FAILED
             for child in self._children:
                 if child.pid == pid:
                     self.record_end(child, status, restart=restart and not has_failed)
             for child in self._previous_children:
                 if child.pid == pid:
                     self.record_end(child, status, restart=restart)
-                    if self._takeover is not None and restart:
-                        self._takeover.previous_ended()
+                    if self._transition is not None and restart:
+                        self._transition.previous_ended()
 
     # --- upgrades -----------------------------------------------------------------------------
 
@@ -311,8 +311,8 @@ class Supervisor:
             return
         self._shared.upgrade.write(Upgrade(attempts, UpgradeState.TRYING))
         workers = len(self._worker_status.workers)
-        if self._takeover is not None and self._takeover.phase is Phase.FAILED:
-            workers = len(self._takeover.previous.slots)
+        if self._transition is not None and self._transition.phase is Phase.FAILED:
+            workers = len(self._transition.previous.slots)
         try:
             self._trial = Trial(self._bound.edge.cache, workers)
         except OSError as exc:
@@ -324,12 +324,12 @@ class Supervisor:
         """Why there can be no upgrade now; "" if there can."""
         if self._trial is not None:
             return "another upgrade is being tried"
-        if self._takeover is not None and not self._takeover.allows_upgrade:
+        if self._transition is not None and not self._transition.allows_upgrade:
             return (
                 "workers from before the last upgrade still serve viewers: wait until they have"
                 " ended (edge.drain), or restart the edge"
             )
-        if self._hand_over is None or not (self._worker_status.all_up or self._takeover):
+        if self._hand_over is None or not (self._worker_status.all_up or self._transition):
             return "the edge is starting"
         return ""
 

@@ -38,10 +38,10 @@ from streamedge.logs.spool import SpoolWriter
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.process.all_modules import import_all
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
 from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
+from streamedge.process.upgrade.all_modules import import_all
 from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 

@@ -46,9 +46,11 @@ def bind_tunnel_peers(
         listener.bind(b"")  # the kernel chooses an abstract address
         listener.listen(LINKS_BACKLOG)
         listeners.append(listener)
-    known = dict(earlier or {})
-    known |= {slot: listener.getsockname() for slot, listener in zip(slots, listeners, strict=True)}
-    addresses = tuple(known.get(slot, b"") for slot in range(max(known, default=-1) + 1))
+    by_slot = dict(earlier or {})
+    by_slot |= {
+        slot: listener.getsockname() for slot, listener in zip(slots, listeners, strict=True)
+    }
+    addresses = tuple(by_slot.get(slot, b"") for slot in range(max(by_slot, default=-1) + 1))
     return [TunnelPeers(slot, each, addresses) for slot, each in zip(slots, listeners, strict=True)]
 
 

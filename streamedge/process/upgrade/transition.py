@@ -112,13 +112,13 @@ class Previous:
             os.close(self._handover.lifeline)
 
 
-class Takeover:
+class Transition:
     """Moves from ``previous`` to ``children``; the latter are started by the supervisor."""
 
     def __init__(
         self, previous: Previous, children: Sequence[Child], shared: SharedState, log: Log
     ) -> None:
-        """Without ``children`` the takeover has failed already."""
+        """Without ``children`` the transition has failed already."""
         self.previous = previous
         self.phase = Phase.STARTING if children else Phase.FAILED
         self._children = children

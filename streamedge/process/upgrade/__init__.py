@@ -1,0 +1,1 @@
+"""Replacing the program of a running edge, in the new program."""
