@@ -22,7 +22,8 @@ from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
 from streamedge.cache.hit_for_miss import HitForMiss
 from streamedge.cache.in_flight import InFlight
 from streamedge.cache.invalidated import InvalidationChecker
-from streamedge.cache.open_object import CLOSE_DELAY_S, Failure, OpenObject
+from streamedge.cache.object_files import CLOSE_DELAY_S
+from streamedge.cache.open_object import Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.origin_requests import CacheRequest, object_request
 from streamedge.cache.outcome import Outcome, Passed, Stored, Unavailable
@@ -120,10 +121,10 @@ class Cache:
         ):
             return None
         if now_s - open_object.touched_s > TOUCH_INTERVAL_S:
-            if open_object.evicted:
+            if open_object.files.evicted:
                 return None
             open_object.touched_s = now_s
-            open_object.touch()
+            open_object.files.touch()
         self._versions.move_to_end(key)
         return open_object
 
@@ -137,7 +138,7 @@ class Cache:
         if (
             open_object is not None
             and open_object.head.status == HTTPStatus.OK
-            and not open_object.evicted
+            and not open_object.files.evicted
             and not open_object.is_lost(want.end)
         ):
             return self.reader(open_object, want, CacheResult.HIT, asset.subject)
@@ -307,7 +308,7 @@ class Cache:
 
     def version_left(self, version: OpenObject) -> None:
         """Closes a version that is no longer listed; schedules closing if a limit is passed."""
-        if self._versions.get(version.asset.key) is not version or version.in_memory:
+        if self._versions.get(version.asset.key) is not version or version.files.in_memory:
             self._forget(version)
         self._look_for_too_many()
 
@@ -332,13 +333,13 @@ class Cache:
             return False
         open_object = self._versions.get(asset.key)
         if open_object is not None and open_object.version == record.head.version:
-            body = open_object.inline_body()
+            body = open_object.files.inline_body()
             if body is not None:
                 saved = self.store.save_small(record, body)
                 if saved is None:
                     return False  # a record without the body would take its place
                 open_object.record, body_file = saved
-                open_object.use_body(body_file)
+                open_object.files.use_body(body_file)
                 return True
         self.store.save_record(record)
         return True
@@ -357,7 +358,7 @@ class Cache:
         self._complete_fills.amount += 1
         record, body_file = saved
         open_object = self.activate(asset, record)
-        open_object.use_body(body_file)
+        open_object.files.use_body(body_file)
         return open_object
 
     def refuse_older(self, *keys: str) -> None:
@@ -385,7 +386,11 @@ class Cache:
     def activate(self, asset: Asset, record: Record) -> OpenObject:
         """Makes a record's version the asset's open version, and replaces any other."""
         before = self._versions.get(asset.key)
-        if before is not None and before.version == record.head.version and not before.evicted:
+        if (
+            before is not None
+            and before.version == record.head.version
+            and not before.files.evicted
+        ):
             open_object = before
             open_object.record = record
         else:
@@ -481,14 +486,14 @@ class Cache:
         self._evicted_timer = None
         self._looks += 1
         for open_object in list(self._holders):
-            if open_object.is_inline and (hash(open_object) + self._looks) % INLINE_LOOKS:
+            if open_object.files.is_inline and (hash(open_object) + self._looks) % INLINE_LOOKS:
                 continue
-            if open_object.evicted:
+            if open_object.files.evicted:
                 if open_object.idle:
                     self._forget(open_object)
                 else:
-                    open_object.close_extents(open_object.open_extents, only_evicted=True)
-            if not open_object.open_extents:
+                    open_object.close_extents(open_object.files.count, only_evicted=True)
+            if not open_object.files.count:
                 self._holders.discard(open_object)
         if self.counts.gauges[Gauge.OPEN_EXTENTS]:
             loop = asyncio.get_running_loop()

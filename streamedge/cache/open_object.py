@@ -1,9 +1,9 @@
-"""One version of an asset as a worker has it open: its extents, its fills and its waiters.
+"""One version of an asset as a worker has it open: its files, its fills and its waiters.
 
 A reader that finds no bytes ready adds a ``Waiter``; ``demand`` starts the fills for it
 (``fill_plan`` decides which), and arriving bytes wake waiters. Fills do not know their readers.
 Bytes from other workers show in the mapped headers of the extents; ``tick`` checks these while
-there are waiters. A small object has the file of its record in the place of its one extent.
+there are waiters. ``object_files`` has the bytes that are there.
 """
 
 from __future__ import annotations
@@ -15,22 +15,19 @@ from typing import Protocol
 
 from streamedge.cache.fill import Fill, FillState, is_filled_elsewhere
 from streamedge.cache.fill_plan import LEAD_BYTES, next_fill, own_read_start, unread_end
+from streamedge.cache.object_files import AnyExtent, ObjectFiles
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.rfc9111.freshness import TtlRules, lifetime_s
 from streamedge.cache.storage.extent import (
     CHUNK_BYTES,
     EXTENT_BYTES,
     Extent,
-    Ready,
-    quick_ready,
 )
-from streamedge.cache.storage.inline_body import InlineBody
 from streamedge.cache.storage.records import (
     Asset,
     InvalidationTarget,
     Record,
     stored_fields,
-    version_digest,
 )
 from streamedge.cache.storage.store import Store
 from streamedge.control.invalidation_index import Validity
@@ -41,7 +38,6 @@ from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead, OriginRead, Ver
 from streamedge.spans import Span
 
 Failure = OriginError | CacheFullError
-CLOSE_DELAY_S = 0.01  # so that bytes reported as ready are sent first
 FILLS_MAX = 64  # running reads of one version, each worker
 
 
@@ -93,17 +89,16 @@ class OpenObject:
 
     __slots__ = (
         "_context",
-        "_extents",
         "_filled_by_others",
         "_fills",
         "_ignores_ranges",
         "_lifetime",
-        "_memory",
         "_readers",
         "_record",
         "_trailers",
         "_waiters",
         "asset",
+        "files",
         "last_seen_change",
         "superseded",
         "touched_s",
@@ -113,8 +108,6 @@ class OpenObject:
 
     def __init__(self, context: ObjectContext, asset: Asset, record: Record) -> None:
         self._context = context
-        self._extents: dict[int, Extent | InlineBody] = {}
-        self._memory: dict[int, Extent] = {}
         self._fills: list[Fill] = []
         self._waiters: dict[Waiter, None] = {}
         self._filled_by_others = Span(0, 0)  # another worker was filling it at the last check
@@ -122,6 +115,9 @@ class OpenObject:
         self._readers: set[ReaderPlace] = set()
         self._trailers: Callable[[], Fields] = list  # of the response with its last byte
         self.asset = asset
+        self.files = ObjectFiles(
+            context.store, context.counts, asset, record, lambda: context.extent_opened(self)
+        )
         self.record = record
         self.write_slots: tuple[int, ...] = ()  # kept by ``InvalidationChecker``
         self.superseded = False
@@ -134,7 +130,7 @@ class OpenObject:
 
     @record.setter
     def record(self, record: Record) -> None:
-        self._record = record
+        self._record = self.files.record = record
         self.last_seen_change = -1  # none: its request may have been sent before a write
         # Kept by ``InvalidationChecker``, by distribution.
         self.validity_by_scope: dict[str, tuple[int, int, Validity]] = {}
@@ -177,11 +173,6 @@ class OpenObject:
         return lifetime
 
     @property
-    def open_extents(self) -> int:
-        """Number of extents that this version has open, in files and in memory."""
-        return len(self._extents) + len(self._memory)
-
-    @property
     def fills(self) -> tuple[Fill, ...]:
         """The fills that are running for it in this worker."""
         return tuple(self._fills)
@@ -196,60 +187,6 @@ class OpenObject:
         """How many readers are open."""
         return len(self._readers)
 
-    @property
-    def is_inline(self) -> bool:
-        """Whether its body was stored in the file of its record."""
-        return self._record.body_crc is not None
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether any extent is in memory, which is freed as soon as possible."""
-        return bool(self._memory)
-
-    @property
-    def evicted(self) -> bool:
-        """Whether any of its files has been unlinked, so that new readers have to open it again."""
-        return any(extent.evicted for extent in self._extents.values())
-
-    def ready(self, position: int, end: int) -> Ready | None:
-        """The bytes from ``position`` on that can be sent without waiting, within one extent."""
-        index = position // EXTENT_BYTES
-        within = position - index * EXTENT_BYTES
-        extent = self._extents.get(index) or self._find(index)
-        if extent is not None:
-            if extent.complete:
-                size, left = end - position, extent.body_bytes - within
-                if size > left:  # noqa: PLR1730 - for every hit: a third of the time of min()
-                    size = left
-                if size <= 0:
-                    return None
-                return quick_ready((extent.fd, extent.start + within, size))
-            ready = extent.ready(within, within + end - position)
-            if ready is not None:
-                return ready
-        memory = self._memory.get(index)
-        return memory.ready(within, within + end - position) if memory is not None else None
-
-    def ready_end(self, position: int, end: int) -> int:
-        """The end of the bytes from ``position`` on that are known to be ready (at most ``end``),
-        across extents. Only a few chunks that need a CRC check are checked, so there may be more.
-        """
-        while position < end:
-            extent = self._extents.get(position // EXTENT_BYTES)
-            checks = 0 if extent is None else extent.checks
-            ready = self.ready(position, end)
-            if ready is None:
-                break
-            position += ready.size_bytes
-            if extent is not None and extent.checks != checks:
-                break
-        return position
-
-    def is_complete(self, position: int) -> bool:
-        """Whether the extent at ``position`` is known to be whole."""
-        extent = self._extents.get(position // EXTENT_BYTES)
-        return extent is not None and extent.complete
-
     def is_lost(self, end: int) -> bool:
         """Whether a byte before ``end`` is missing and cannot come: the version has no validator to
         request its rest with, and no worker is filling it. Its file was evicted, or the worker that
@@ -258,69 +195,56 @@ class OpenObject:
         if not self.version.id or self._fills:
             return False
         end = min(end, self.version.size_bytes)
-        position = self.ready_end(0, end)
-        if position == end or self.ready(position, end) is not None:
+        position = self.files.ready_end(0, end)
+        if position == end or self.files.ready(position, end) is not None:
             return False
-        has_file = isinstance(self._extents.get(position // EXTENT_BYTES), Extent)
+        has_file = isinstance(self.files.find(position), Extent)
         return not (has_file and is_filled_elsewhere(self, position))
 
     def copy(self, span: Span) -> bytes:
         """Copies bytes that the caller knows to be there; fewer if a cache file was truncated,
         which is detected here.
         """
-        parts = []
-        position = span.start
-        while position < span.end:
-            ready = self.ready(position, span.end)
-            if ready is None:
-                break
-            index, within = divmod(position, EXTENT_BYTES)
-            extent = self._extents.get(index)
-            if extent is None or extent.fd != ready.fd:
-                extent = self._memory[index]
-            part = extent.read(within, ready.size_bytes)
-            parts.append(part)
-            position += len(part)
-            if len(part) < ready.size_bytes:
-                self.drop_extent_at(position)
-                break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = self.files.copy(span)
+        position = span.start + len(data)
+        if position < span.end and self.files.ready(position, span.end) is not None:
+            self.drop_extent_at(position)
+        return data
 
     def drop_extent_at(self, position: int) -> None:
         """Drops the extent of a byte that should be in its file but is missing."""
-        index = position // EXTENT_BYTES
-        extent = self._extents.get(index)
+        extent = self.files.find(position)
         if extent is None:
             return
         for fill in list(self._fills):
             if fill.writes_to(extent):
                 fill.stop()
-        if isinstance(extent, Extent):
-            self._context.store.drop_extent(extent)
-        else:
-            self._context.store.drop_body(extent)
-        del self._extents[index]
-        self._close_later(extent)
+        self.files.drop(position)
 
     def close_extents(self, count: int, *, only_evicted: bool = False) -> int:
         """Closes up to ``count`` extents without a reader's position or a fill, oldest first;
-        returns how many. Not to be called in an iteration of the event loop that called ``ready``:
-        its result may be sent at the end of that iteration.
+        returns how many. Not to be called in an iteration of the event loop that called ``ready``.
         """
-        in_use = {one.position // EXTENT_BYTES for one in self._readers}
-        closed = 0
-        for index, extent in list(self._extents.items()):
-            if closed == count:
-                break
-            if only_evicted and not extent.evicted:
-                continue
-            if index in in_use or any(fill.writes_to(extent) for fill in self._fills):
-                continue
-            del self._extents[index]
-            self._close_file(extent)
-            closed += 1
-        self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= closed
-        return closed
+        read_indexes = {one.position // EXTENT_BYTES for one in self._readers}
+
+        def is_in_use(index: int, extent: AnyExtent) -> bool:
+            return index in read_indexes or any(fill.writes_to(extent) for fill in self._fills)
+
+        return self.files.close_some(count, is_in_use, only_evicted=only_evicted)
+
+    def extent_to_fill(self, index: int) -> Extent:
+        """The extent that a fill writes to, created if needed. Raises CacheFullError."""
+        return self.files.to_fill(index, self._indexes_in_use)
+
+    def extent_write_failed(self, index: int, refused: Extent, exc: OSError) -> Extent:
+        """Returns a memory extent instead of one whose write failed. Raises CacheFullError."""
+        return self.files.in_memory_instead(index, refused, exc, self._indexes_in_use)
+
+    def _indexes_in_use(self) -> set[int]:
+        """The extents with a reader's position or a fill."""
+        in_use = {reader.position // EXTENT_BYTES for reader in self._readers}
+        in_use.update(fill.position // EXTENT_BYTES for fill in self._fills)
+        return in_use
 
     def demand(self, want: Span, lead_bytes: int = LEAD_BYTES, *, is_urgent: bool = True) -> None:
         """Makes sure that ``want`` is on its way, if this worker can: starts at most one fill, for
@@ -362,7 +286,7 @@ class OpenObject:
         fill = self._fill_of(position)
         if fill is not None:
             fill.expedite()
-        if fill is None or not self.can_seek or self.ready(position, position + 1) is not None:
+        if fill is None or not self.can_seek or self.files.has(position):
             return
         start = own_read_start(position, fill.rest, fill.pace)
         if start is not None:
@@ -419,7 +343,7 @@ class OpenObject:
             fill is not None
             and self.can_seek
             and span.start > fill.position
-            and self.ready(span.start, span.start + 1) is None
+            and not self.files.has(span.start)
             and own_read_start(span.start, fill.rest, fill.pace) is not None
         ):
             return False
@@ -464,7 +388,7 @@ class OpenObject:
         tried_starts: set[int] = set()
         for waiter in list(self._waiters):
             start = waiter.want.start
-            if self.ready(start, start + 1) is not None:
+            if self.files.has(start):
                 if waiter.eager or patient:
                     self._wake(waiter, None)
             elif recheck and start not in tried_starts:
@@ -479,48 +403,12 @@ class OpenObject:
         except (CacheFullError, OriginError) as exc:
             self._wake(waiter, exc)
 
-    def touch(self) -> None:
-        """Marks its files as used now."""
-        for key in (self.asset.key, *self.asset.parent_keys):
-            self._context.store.touch_record(key)
-        for extent in self._extents.values():
-            if isinstance(extent, Extent):  # an inline body is in its record's file
-                self._context.store.touch(extent.path)
-
     def close(self) -> None:
         """Closes all files. Raises RuntimeError unless it is idle."""
         if not self.idle:
             raise RuntimeError(f"{self.asset.name!a} is closed while it has readers or fills")
         self.superseded = True  # for objects that still refer to it
-        for extent in (*self._extents.values(), *self._memory.values()):
-            self._close_file(extent)
-            self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
-        self._extents.clear()
-        self._memory.clear()
-
-    def extent_to_fill(self, index: int) -> Extent:
-        """The extent that a fill writes to, created if needed. Raises CacheFullError."""
-        memory = self._memory.get(index)
-        if memory is not None:
-            return memory
-        extent = self._extents.get(index)
-        if not isinstance(extent, Extent):  # an inline body is whole, and never written again
-            self._drop_passed_memory()
-            extent = self._context.store.make_extent(*self._identity(index))
-            self._keep(index, extent)
-        return extent
-
-    def extent_write_failed(self, index: int, refused: Extent, exc: OSError) -> Extent:
-        """Returns a memory extent instead of one whose write failed. Raises CacheFullError."""
-        if not refused.path:
-            raise CacheFullError(f"cannot store: {exc}") from exc
-        if index in self._memory:
-            return self._memory[index]
-        self._context.store.note_disk_failure(exc)
-        self._drop_passed_memory()
-        memory = self._context.store.make_memory_extent(*self._identity(index))
-        self._keep(index, memory)
-        return memory
+        self.files.close()
 
     def arrived(self, fill: Fill, size: int) -> None:
         """Counts bytes from the origin; stops a fill without readers."""
@@ -538,7 +426,7 @@ class OpenObject:
         for waiter in list(self._waiters):
             if waiter.eager and waiter.want.start < fill.position:
                 start = waiter.want.start
-                if self.ready(start, start + 1) is not None:
+                if self.files.has(start):
                     self._wake(waiter, None)
 
     def end_reached(self, size_bytes: int) -> None:
@@ -569,7 +457,7 @@ class OpenObject:
             self._context.version_failed(self, left)  # its rest cannot be requested
         for waiter in list(self._waiters):
             start = waiter.want.start
-            if self.ready(start, start + 1) is not None:
+            if self.files.has(start):
                 self._wake(waiter, None)
             elif fill.state is FillState.FAILED and rest.start <= start < rest.end:
                 self._wake(waiter, fill.cause)
@@ -633,7 +521,7 @@ class OpenObject:
         if fill is not None:
             return fill.span.end
         chunk_end = min((position // CHUNK_BYTES + 1) * CHUNK_BYTES, self.version.size_bytes)
-        ready = self.ready(position, chunk_end)
+        ready = self.files.ready(position, chunk_end)
         return position if ready is None else position + ready.size_bytes
 
     def _fill_of(self, position: int) -> Fill | None:
@@ -642,72 +530,6 @@ class OpenObject:
             if fill.position <= position < fill.span.end:
                 return fill
         return None
-
-    def use_body(self, body: InlineBody) -> None:
-        """Reads from the file of its record from now on, unless an extent is open."""
-        if isinstance(self._extents.get(0), Extent):
-            body.close()
-        else:
-            self._keep(0, body)
-
-    def inline_body(self) -> bytes | None:
-        """A copy of the body, if it is in the file of its record; None: it is not, or damaged."""
-        if not self.is_inline and not isinstance(self._extents.get(0), InlineBody):
-            return None  # without a look at the disk
-        if self.ready(0, 1) is None or not isinstance(self._extents.get(0), InlineBody):
-            return None
-        body = self.copy(Span(0, self.version.size_bytes))
-        return body if len(body) == self.version.size_bytes else None
-
-    def _find(self, index: int) -> Extent | InlineBody | None:
-        if self._record.body_crc is not None:
-            body = self._context.store.find_body(self._record)
-            if body is not None:
-                self._keep(index, body)
-                return body
-        digest, body_bytes = self._identity(index)
-        extent = self._context.store.find_extent(digest, body_bytes)
-        if extent is not None:
-            extent.settle()
-            self._keep(index, extent)
-        return extent
-
-    def _keep(self, index: int, extent: Extent | InlineBody) -> None:
-        if extent.path:
-            replaced = self._extents.get(index)
-            if replaced is not None:
-                self._close_later(replaced)
-            self._extents[index] = extent
-        elif isinstance(extent, Extent):
-            self._memory[index] = extent
-        self._context.counts.gauges[Gauge.OPEN_EXTENTS] += 1
-        self._context.extent_opened(self)
-
-    def _close_later(self, extent: Extent | InlineBody) -> None:
-        """Closes a file; not at once, because bytes reported as ready may be about to be sent."""
-        self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
-        asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_file, extent)
-
-    def _close_file(self, extent: Extent | InlineBody) -> None:
-        if isinstance(extent, Extent):
-            self._context.store.close_extent(extent)
-        else:
-            extent.close()
-
-    def _drop_passed_memory(self) -> None:
-        """Frees memory extents without a reader's position or a fill."""
-        in_use = {reader.position // EXTENT_BYTES for reader in self._readers}
-        in_use.update(fill.position // EXTENT_BYTES for fill in self._fills)
-        for index in self._memory.keys() - in_use:
-            self._context.store.close_extent(self._memory.pop(index))
-            self._context.counts.gauges[Gauge.OPEN_EXTENTS] -= 1
-
-    def _identity(self, index: int) -> tuple[bytes, int]:
-        version = self.version
-        body = EXTENT_BYTES
-        if version.is_measured:
-            body = min(EXTENT_BYTES, version.size_bytes - index * EXTENT_BYTES)
-        return version_digest(self.asset.key, version, index), body
 
 
 def _chunk_at(position: int) -> Span:

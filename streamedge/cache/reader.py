@@ -105,16 +105,16 @@ class Reader:
     def ready(self, position: int, end: int) -> Ready | None:
         """The bytes from ``position`` on, before ``end``, that can be sent now; None: wait."""
         self.position = position
-        return self.open_object.ready(position, end)
+        return self.open_object.files.ready(position, end)
 
     def ready_end(self, position: int, end: int) -> int:
         """The end of the bytes from ``position`` on that are there; at most ``end``."""
         self.position = position
-        return self.open_object.ready_end(position, end)
+        return self.open_object.files.ready_end(position, end)
 
     def is_complete(self, position: int) -> bool:
         """Whether the extent at ``position`` is known to be whole, so no request is needed."""
-        return self.open_object.is_complete(position)
+        return self.open_object.files.is_complete(position)
 
     def copy(self, span: Span) -> bytes:
         """Copies bytes that ``ready_end`` reported.

@@ -589,12 +589,12 @@ class ResponseCache:
         open_object = open_version(asset, record)
         if read is not None:
             try:
-                if not open_object.is_complete(read.span.start):
+                if not open_object.files.is_complete(read.span.start):
                     open_object.extent_to_fill(read.span.start // EXTENT_BYTES)
             except CacheFullError:
                 self._cache.drop(open_object)
                 return None
-            if open_object.ready_end(read.span.start, read.span.end) == read.span.end:
+            if open_object.files.ready_end(read.span.start, read.span.end) == read.span.end:
                 read.close_now()  # all of this version is cached already
             else:
                 is_tiered = isinstance(asset.origin, TieredObject)

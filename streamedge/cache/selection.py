@@ -99,7 +99,7 @@ def _usable_record(cache: VaryingVersions, asset: Asset) -> tuple[Record | None,
     """
     open_object = cache.find_open(asset.key, asset.subject)
     # If its files were removed or replaced, the stored record counts: it may be another one.
-    if open_object is not None and not open_object.evicted:
+    if open_object is not None and not open_object.files.evicted:
         return open_object.record, None
     ended = cache.store.changes.lookups_ended(asset.key)
     record = cache.store.load_record(asset.key)

@@ -690,7 +690,7 @@ async def test_ready_bytes_of_a_version_that_is_refused_meanwhile_can_still_be_s
     await fetch(worker, asset, Span(0, 10))
     open_object = worker.find_open(asset.key)
     assert open_object is not None
-    ready = open_object.ready(0, 10)
+    ready = open_object.files.ready(0, 10)
     assert ready is not None
     other.refuse_older(asset.key)
     assert worker.find_open(asset.key) is None

@@ -132,8 +132,8 @@ async def test_version_is_idle_without_readers_and_fills(location: Location) -> 
     location.server.release("film")
     await fills_ended(worker)
     assert opened.idle
-    assert opened.open_extents == 1
-    assert not opened.in_memory
+    assert opened.files.count == 1
+    assert not opened.files.in_memory
     again = await worker.open(location.asset())
     assert not opened.idle
     again.close()

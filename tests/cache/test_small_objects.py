@@ -230,7 +230,7 @@ async def test_used_small_object_is_touched_for_eviction(location: Location) -> 
     worker = location.worker()
     reader = await worker.open(location.asset(), ALL)
     os.utime(location.record_path(), (0, 0))
-    reader.open_object.touch()
+    reader.open_object.files.touch()
     reader.close()
     assert location.record_path().stat().st_atime > 0
 

@@ -237,7 +237,7 @@ class FastPath(Generic[Key, Head, Tail]):
             head = self._encoder.part(start, end, size, target.header_tail, request_id)
         if start >= end:
             return None
-        ready = opened.ready(start, end)
+        ready = opened.files.ready(start, end)
         if ready is None and not opened.is_covered(Span(start, start + 1)):
             return None
         return status, head, ready, start, end, opened, None, request_id
@@ -277,7 +277,7 @@ class FastPath(Generic[Key, Head, Tail]):
                     return None
             if answer.span is not None:
                 start, end = answer.span
-                ready = opened.ready(start, end)
+                ready = opened.files.ready(start, end)
         request_id = self._new_id()
         head = self._encoder.with_id(message.head, request_id)
         return answer.head.status, head, ready, start, end, opened, message, request_id

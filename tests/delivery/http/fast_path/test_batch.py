@@ -246,4 +246,4 @@ async def test_hit_is_sent_whole_if_a_write_is_announced_behind_its_decision(
         for descriptor in others:
             os.close(descriptor)
         assert (await other.receive()).body == newer
-        await until(lambda: opened.open_extents == 0)
+        await until(lambda: opened.files.count == 0)
