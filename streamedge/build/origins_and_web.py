@@ -29,13 +29,12 @@ from streamedge.config.schema.config import (
 )
 from streamedge.delivery.hosts import HostTable, OriginBinding
 from streamedge.delivery.http.handler import HttpHandler
-from streamedge.delivery.http.policy.behaviors import CachePolicy, ErrorPage
+from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy, ErrorPage
 from streamedge.delivery.http.request.routing import Rule, WebDistribution
 from streamedge.delivery.http.response.cloudfront_log import LogRules, WebLog
 from streamedge.delivery.http.server import WebServer
 from streamedge.delivery.nearest import NearestEdges
 from streamedge.keys import join_key, key_bytes
-from streamedge.logs.escaping import escape
 from streamedge.logs.spool import SpoolWriter
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
 from streamedge.ops.log import Log
@@ -178,7 +177,12 @@ def web_server(
         memory_bytes=limits.request_memory,
         alt_svc=config.listen.alt_svc,
         nearest=nearest,
-        web_log=WebLog(escape(config.edge.name), spool, log_rules(config)),
+        web_log=WebLog(
+            config.edge.name,
+            spool,
+            _unknown_country if countries is None else countries.country,
+            log_rules(config),
+        ),
     )
     return WebServer(
         site,
@@ -421,10 +425,19 @@ def log_rules(config: Config) -> Mapping[str, LogRules]:
             SpoolTarget(section.id, _LOG_FORMATS[section.log.format], section.log.interval),
             log_domain(config, section),
             section.log.cookies,
+            _patterns(section) if section.log.format == "realtime" else (),
         )
         for section in config.distributions
         if isinstance(section, WebDistributionConfig) and section.log.origin
     }
+
+
+def _patterns(section: WebDistributionConfig) -> tuple[Behavior, ...]:
+    return tuple(Behavior(pattern, "") for pattern in [*(b.path for b in section.behaviors), "*"])
+
+
+def _unknown_country(_address: str) -> str:
+    return ""
 
 
 _LOG_FORMATS = {"standard": LogFormat.WEB, "realtime": LogFormat.REALTIME}

@@ -657,7 +657,7 @@ class HttpHandler:
         log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
         web_log = self.web_log
         if web_log.rules and web_log.spool is not None:
-            lines = partial(cloudfront_hit_lines, web_log.location, hits, now_s, duration_s, cut)
+            lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)
             web_log.spool.add(len(hits), now_s, lines)
 
     def hit_finished(

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from streamedge.delivery.http.fast_path.remembered import RememberedRequest, SentHit
 from streamedge.delivery.http.response.cloudfront_log import (
     HIT,
+    Content,
+    LogRules,
+    WebLog,
     content_of,
     cut_hit,
     results_of,
+    web_record,
 )
 from streamedge.logs.cloudfront import LINE, clock, content_text
+from streamedge.logs.escaping import unescape
 from streamedge.logs.spool import Lines
 
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
 
 
 def cloudfront_hit_lines(
-    location: str,
+    web_log: WebLog,
     hits: Sequence[SentHit],
     ended_s: float,
     duration_s: float,
     cut: str | None,
 ) -> Lines:
-    """The lines of hits whose distributions have a log. ``location`` is text of a line."""
-    now = clock(int(ended_s))
+    """The lines of hits whose distributions have a log."""
+    now, location = clock(int(ended_s)), web_log.location
     lines = []
     for hit in hits:
         remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
         logged = remembered.logged_request
         if logged is None:
             continue
-        text, received_bytes = logged.text, logged.received_bytes
+        rules, text, received_bytes = logged
+        if rules.is_realtime:
+            line = _realtime_line(web_log, rules, hit, ended_s, duration_s, cut)
+            lines.append((rules.target, line))
+            continue
         if response is None:
             results = HIT if cut is None else cut_hit(cut)
             content = _content(remembered, status, start, end)
@@ -65,7 +75,7 @@ def cloudfront_hit_lines(
             results.detailed,
             content,
         )
-        lines.append((logged.rules.target, line))
+        lines.append((rules.target, line))
     return lines
 
 
@@ -76,3 +86,48 @@ def _content(remembered: RememberedRequest[Any, Any], status: int, start: int, e
     if status == 206:
         return f"{content_type}\t{end - start}\t{start}\t{end - 1}"
     return f"{content_type}\t{end - start}\t-\t-"
+
+
+def _realtime_line(
+    web_log: WebLog,
+    rules: LogRules,
+    hit: SentHit,
+    ended_s: float,
+    duration_s: float,
+    cut: str | None,
+) -> str:
+    """The line of a hit in the real-time log, made from its whole record."""
+    remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
+    request = remembered.request
+    if byte_range is not None:
+        value = f"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"
+        request = replace(request, fields=(*request.fields, ("range", value)))
+    if response is None:
+        results = HIT if cut is None else cut_hit(cut)
+        content_type = None if remembered.target is None else remembered.target.content_type
+        is_part = status == 206
+        content = Content(
+            None if content_type is None else unescape(content_type),
+            end - start,
+            start if is_part else None,
+            end - 1 if is_part else None,
+        )
+    else:
+        results = results_of(status, response, cut)
+        content = content_of(response.message.head.fields)
+    record = web_record(
+        rules,
+        web_log.location,
+        request,
+        viewer,
+        content,
+        results,
+        ended_s=ended_s,
+        status=status if sent_bytes or cut is None else 0,
+        sent_bytes=sent_bytes,
+        duration_s=duration_s,
+        first_byte_s=0.0,
+        request_id=request_id.decode(),
+    )
+    address = remembered.address or viewer.address
+    return web_log.realtime_line(rules, replace(request, address=address), record, ended_s)

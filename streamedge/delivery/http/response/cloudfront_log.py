@@ -7,19 +7,22 @@ another response is made from a whole record.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypedDict
 
 from streamedge.cache.reader import CacheResult
+from streamedge.delivery.http.policy.behaviors import Behavior, choose_behavior
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.viewer import Viewer
+from streamedge.delivery.object_names import path_name
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR
 from streamedge.errors import OriginFailure
+from streamedge.logs import realtime
 from streamedge.logs.cloudfront import (
     DetailedError,
     RequestText,
@@ -28,9 +31,9 @@ from streamedge.logs.cloudfront import (
     encode,
     request_text,
 )
-from streamedge.logs.escaping import masked, unescape
+from streamedge.logs.escaping import MASK, masked, unescape
 from streamedge.logs.spool import Lines, SpoolWriter
-from streamedge.logs.spool_names import SpoolTarget
+from streamedge.logs.spool_names import LogFormat, SpoolTarget
 
 VIEWER_LEFT: Final = "viewer left"
 VIEWER_STALLED: Final = "viewer stalled"
@@ -60,11 +63,19 @@ _OF_REFUSALS: Final = {
 
 
 class LogRules(NamedTuple):
-    """The log of a distribution. ``domain``: its name in cs(Host)."""
+    """The log of a distribution. ``domain``: its name in cs(Host). ``behaviors``: for real-time
+    lines, with their patterns alone.
+    """
 
     target: SpoolTarget
     domain: str
     has_cookies: bool
+    behaviors: tuple[Behavior, ...] = ()
+
+    @property
+    def is_realtime(self) -> bool:
+        """Whether its lines are those of the real-time log."""
+        return self.target.format is LogFormat.REALTIME
 
 
 NO_LOGS: Final[Mapping[str, LogRules]] = MappingProxyType({})
@@ -86,16 +97,21 @@ class Results(NamedTuple):
     detailed: str
 
 
+def _unknown_country(_address: str) -> str:
+    return ""
+
+
 @dataclass(slots=True)
 class WebLog:
     """The access logs of a worker's web distributions.
 
     ``rules``: by distribution, of those that have a log. ``location``: the edge's name. ``spool``
-    is None where no line can be written, as in tests.
+    is None where no line can be written, as in tests. ``country``: of an address, "" if unknown.
     """
 
     location: str
     spool: SpoolWriter | None = None
+    country: Callable[[str], str] = _unknown_country
     rules: Mapping[str, LogRules] = field(default_factory=dict)
 
     def prepared(self, request: WebRequest, distribution: str | None) -> LoggedRequest | None:
@@ -127,7 +143,7 @@ class WebLog:
             self.location,
             request,
             viewer,
-            response.message.head.fields,
+            content_of(response.message.head.fields),
             results_of(response.message.status, response, cut),
             ended_s=ended_s,
             status=response.message.status if sent_bytes or cut is None else 0,
@@ -136,11 +152,37 @@ class WebLog:
             first_byte_s=first_byte_s,
             request_id=request.request_id,
         )
-        self.spool.add(1, ended_s, partial(_line, rules, record))
+        self.spool.add(1, ended_s, partial(self._line, rules, request, record, ended_s))
+
+    def _line(
+        self, rules: LogRules, request: WebRequest, record: WebRecord, ended_s: float
+    ) -> Lines:
+        if rules.is_realtime:
+            return [(rules.target, self.realtime_line(rules, request, record, ended_s))]
+        return [(rules.target, encode(record))]
+
+    def realtime_line(
+        self, rules: LogRules, request: WebRequest, record: WebRecord, ended_s: float
+    ) -> str:
+        """The line of a response in the real-time log."""
+        headers = request.headers
+        behavior = choose_behavior(rules.behaviors, path_name(request.path) or "")
+        more = realtime.MoreFields(
+            int(ended_s * 1000),
+            self.country(request.address),
+            headers.get("accept-encoding"),
+            headers.get("accept"),
+            behavior.pattern,
+            tuple(_shown_fields(request, rules)),
+        )
+        return realtime.encode(realtime.values_of(record, more))
 
 
-def _line(rules: LogRules, record: WebRecord) -> Lines:
-    return [(rules.target, encode(record))]
+def _shown_fields(request: WebRequest, rules: LogRules) -> Iterator[tuple[str, str]]:
+    """The request's fields as a line may have them."""
+    for name, value in request.fields:
+        is_secret = name == "authorization" or (name == "cookie" and not rules.has_cookies)
+        yield name, MASK if is_secret else masked(value)
 
 
 def results_of(status: int, response: Response, cut: str | None) -> Results:
@@ -201,7 +243,7 @@ def web_record(
     location: str,
     request: WebRequest,
     viewer: Viewer,
-    fields: Iterable[Field],
+    content: Content,
     results: Results,
     *,
     ended_s: float,
@@ -211,9 +253,8 @@ def web_record(
     first_byte_s: float,
     request_id: str,
 ) -> WebRecord:
-    """The record of a response with these header fields."""
+    """The record of a response."""
     tls_protocol, tls_cipher = map(unescape, viewer.tls.split("\t"))
-    content = content_of(fields)
     return WebRecord(
         ended_s=int(ended_s),
         location=location,
