@@ -70,7 +70,7 @@ class StreamLog:
         if distribution not in self.targets:
             return None
         client_log = ClientLog(self, distribution, client)
-        client_log.add(StreamEvent.CONNECT, sent_bytes)
+        client_log.add_connect(sent_bytes)
         return client_log
 
 
@@ -82,7 +82,7 @@ class ClientLog:
     def __init__(self, log: StreamLog, distribution: str, client: ConnectedClient) -> None:
         self._distribution = distribution
         self._log = log
-        self._plays: dict[Hashable, int] = {}  # x-sid by player
+        self._plays: dict[Hashable, tuple[int, PlayedStream]] = {}  # x-sid and stream by player
         self._plays_begun = 0
         stem, _, query = client.tc_url.partition("?")
         self._record = StreamRecord(
@@ -104,21 +104,35 @@ class ClientLog:
             stream_id=None,
         )
 
-    def add(self, event: StreamEvent, sent_bytes: int) -> None:
-        """Adds a line of the connection. ``sent_bytes``: over the connection so far."""
-        self._write(self._record._replace(event=event, sent_bytes=sent_bytes))
+    def add_connect(self, sent_bytes: int) -> None:
+        """Adds the line of the connect. ``sent_bytes``: over the connection so far."""
+        self._write(self._record._replace(event=StreamEvent.CONNECT, sent_bytes=sent_bytes))
+
+    def add_disconnect(self, sent_bytes: int) -> None:
+        """Adds the line of the disconnect, behind those of the plays that end with it."""
+        for player in list(self._plays):
+            self._add_stop(player, sent_bytes)
+        self._write(self._record._replace(event=StreamEvent.DISCONNECT, sent_bytes=sent_bytes))
 
     def add_play(self, event: str, player: Hashable, stream: PlayedStream, sent_bytes: int) -> None:
         """Adds a line of a player's play; does nothing for an event that the log does not have."""
         kind = _OF_A_PLAY.get(event)
         if kind is StreamEvent.PLAY:
             self._plays_begun += 1
-            self._plays[player] = self._plays_begun
-        stream_id = self._plays.get(player)
-        if kind is None or stream_id is None:
+            self._plays[player] = self._plays_begun, stream
+        if kind is None or player not in self._plays:
             return
         if kind is StreamEvent.STOP:
-            del self._plays[player]
+            self._add_stop(player, sent_bytes)
+        else:
+            self._add(kind, *self._plays[player], sent_bytes)
+
+    def _add_stop(self, player: Hashable, sent_bytes: int) -> None:
+        self._add(StreamEvent.STOP, *self._plays.pop(player), sent_bytes)
+
+    def _add(
+        self, kind: StreamEvent, stream_id: int, stream: PlayedStream, sent_bytes: int
+    ) -> None:
         record = self._record._replace(
             event=kind,
             sent_bytes=sent_bytes,

@@ -17,12 +17,10 @@ FILE_NAME = re.compile(r"(?:.*/)?([A-Za-z0-9_-]+)\.(\d{4}-\d\d-\d\d-\d\d)\.([A-Z
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:
-    """The delivered files below a folder, by name; those that are being written have no name."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*.gz")
-        if FILE_NAME.fullmatch(path.name)
-    }
+    """The delivered files below a folder, by name, in the order in which they were delivered."""
+    paths = [path for path in folder.rglob("*.gz") if FILE_NAME.fullmatch(path.name)]
+    paths.sort(key=lambda path: path.stat().st_mtime_ns)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def bucket_files(s3: S3Server, bucket: str) -> dict[str, bytes]:

@@ -37,7 +37,6 @@ from streamedge.delivery.rtmp.streams import (
     tc_url_host,
 )
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR, ViewerRow, cut
-from streamedge.logs.cloudfront_rtmp import StreamEvent
 from streamedge.logs.stream_log import ClientLog, ConnectedClient, PlayedStream
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, Gauge
@@ -182,7 +181,7 @@ class RtmpSession(asyncio.Protocol):
             reason=reason,
         )
         if self._client_log is not None:
-            self._client_log.add(StreamEvent.DISCONNECT, self._sender.sent_bytes)
+            self._client_log.add_disconnect(self._sender.sent_bytes)
         self._transport = None
 
     # ``player.PlayerContext``
