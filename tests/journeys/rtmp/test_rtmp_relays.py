@@ -16,7 +16,7 @@ import pytest
 from streamedge.delivery.rtmp.protocol.amf_values import AmfValue
 from streamedge.delivery.rtmp.protocol.chunks import MessageType
 from tests.support.patience import PATIENCE_S
-from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.rtmp.nginx_relay import run_nginx_relay
 from tests.support.rtmp.rtmp_client import HUGE_BUFFER_MS, open_raw_client, samples
 from tests.support.rtmp.rtmp_media import expected, sample_file, tags_flv
@@ -52,7 +52,7 @@ def until(condition: Callable[[], bool], describe: Callable[[], str]) -> None:
     while not condition():
         if time.monotonic() > deadline_s:
             raise TimeoutError(describe())
-        time.sleep(0.05)
+        pause()
 
 
 def test_nginx_relays_every_frame(edge: EdgeProcess, tmp_path: Path) -> None:

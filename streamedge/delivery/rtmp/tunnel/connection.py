@@ -95,6 +95,10 @@ class TunnelConnection(asyncio.Protocol):
         self._active_s = loop.time()
         self._began_s: float | None = None  # the request that is incomplete
 
+    def __repr__(self) -> str:
+        state = "idle" if self._began_s is None else f"receiving {self._target!r}"
+        return f"TunnelConnection({state}, {len(self._pending)} pending)"
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -184,7 +188,7 @@ class TunnelConnection(asyncio.Protocol):
     def close(self) -> None:
         """Closes the connection behind the responses that are due."""
         self._has_ended = True
-        if self._transport is not None and not self._sending:
+        if self._transport is not None and not self._pending and not self._sending:
             self._transport.close()
 
     def _send(self) -> None:
@@ -202,7 +206,7 @@ class TunnelConnection(asyncio.Protocol):
         self._active_s = self._loop.time()
         while self._sending:
             self._sending.popleft().finish(is_sent=True)
-        if self._has_ended and not self._pending:
+        if self._has_ended:
             self.close()
         else:
             self._pause_or_resume()

@@ -76,7 +76,7 @@ class TunnelServer:
         return connection
 
     def __repr__(self) -> str:
-        return f"TunnelServer({list(self._tunnels.values())})"
+        return f"TunnelServer({list(self._tunnels.values())}, {list(self._connections)})"
 
     def stats(self) -> tuple[int, int]:
         """The numbers of sessions and of connections."""
@@ -90,9 +90,11 @@ class TunnelServer:
             connection.sweep(now_s)
 
     def stop(self) -> None:
-        """Closes all connections, behind their last responses."""
+        """Ends all sessions, and closes all connections behind their last responses."""
         if self._server is not None:
             self._server.close()
+        for tunnel in list(self._tunnels.values()):
+            tunnel.end(None)
         for connection in list(self._connections):
             connection.close()
         for link in list(self._links.values()):

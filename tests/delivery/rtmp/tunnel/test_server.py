@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from streamedge.access.client_address import IpNetwork
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.writers import writer_to
 from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, IDLE_S
@@ -62,7 +64,9 @@ class Tunnels:
 
 
 @asynccontextmanager
-async def tunnels(workers: int = 1, *, sessions_max: int = 8) -> AsyncIterator[Tunnels]:
+async def tunnels(
+    workers: int = 1, *, sessions_max: int = 8, proxies: Sequence[IpNetwork] = ()
+) -> AsyncIterator[Tunnels]:
     running = Tunnels()
 
     def connect(peer: Peer, _on_close: OnClose) -> Echo:
@@ -73,7 +77,7 @@ async def tunnels(workers: int = 1, *, sessions_max: int = 8) -> AsyncIterator[T
     accepting = []
     for peers in bind_tunnel_peers(range(workers)):
         running.addresses = peers.addresses
-        server = TunnelServer(connect, (), peers, sessions_max=sessions_max)
+        server = TunnelServer(connect, proxies, peers, sessions_max=sessions_max)
         await server.start()
         http = await loop.create_server(
             lambda server=server: server.connect(Peer("192.0.2.1", 1), lambda: None),  # type: ignore[misc]
@@ -270,19 +274,71 @@ async def test_silent_session_ends() -> None:
 
 async def test_slow_and_idle_connections_are_closed() -> None:
     async with tunnels() as running:
-        for data, after_s in ((b"POST /open/1 HTTP/1.1\r\nHo", HEAD_S), (b"", IDLE_S)):
+        for data, state, after_s in (
+            (b"POST /open/1 HTTP/1.1\r\nHo", "receiving b'/open/1'", HEAD_S),
+            (b"", "idle", IDLE_S),
+        ):
             async with open_connection(running.ports[0]) as client:
                 client.send_raw(data)
-                await until(lambda: running.servers[0].stats()[1] == 1)
-                await asyncio.sleep(0.05)  # for the bytes; nothing shows that they have arrived
+                await until(lambda: f"[TunnelConnection({state}" in repr(running.servers[0]))  # noqa: B023
                 running.servers[0].sweep(asyncio.get_running_loop().time() + after_s + 1)
                 assert await client.is_closed()
 
 
 async def test_sessions_are_limited() -> None:
     async with tunnels(sessions_max=1) as running, open_connection(running.ports[0]) as client:
-        await client.open()
+        session = await client.open()
         assert await client.request("/open/1") == (404, b"\0")
+        running.servers[0].sessions_max = 2
+        second = await client.open()
+        running.servers[0].sessions_max = 1  # those that are open go on
+        assert await client.request(f"/send/{second}/0", b"abc") == (200, b"\1abc")
+        assert await client.request(f"/close/{second}/1") == (200, b"\1")
+        assert await client.request(f"/close/{session}/0") == (200, b"\1")
+        await client.open()
+
+
+@pytest.mark.parametrize(
+    ("fields", "proxies", "address"),
+    [
+        ("X-Forwarded-For: 198.51.100.7\r\n", ["192.0.2.0/24"], "198.51.100.7"),
+        ("X-Forwarded-For: 198.51.100.7\r\n", [], "192.0.2.1"),
+        (
+            "x-forwarded-for: 203.0.113.1\r\nX-Forwarded-For: 198.51.100.7, 192.0.2.9\r\n",
+            ["192.0.2.0/24"],
+            "198.51.100.7",
+        ),
+        ("X-Forwarded-For: unknown\r\n", ["192.0.2.0/24"], "192.0.2.1"),
+        ("", ["192.0.2.0/24"], "192.0.2.1"),
+    ],
+)
+async def test_client_is_that_of_a_trusted_proxy(
+    fields: str, proxies: list[str], address: str
+) -> None:
+    networks = [ip_network(proxy) for proxy in proxies]
+    async with (
+        tunnels(proxies=networks) as running,
+        open_connection(running.ports[0]) as client,
+    ):
+        status, _session = await client.request("/open/1", fields=fields)
+        assert status == 200
+        assert running.sessions[0].peer.address == address
+        # A field of a request counts for that request alone.
+        await client.open()
+        assert running.sessions[1].peer.address == "192.0.2.1"
+
+
+async def test_stop_sends_the_last_bytes_and_ends_the_sessions() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        client.send(f"/idle/{session}/0")
+        await until(lambda: "held" in repr(running.servers[0]))
+        running.sessions[0].writer.send(b"bye", more=False)
+        running.servers[0].stop()
+        assert await client.receive() == (200, b"\1bye")
+        assert await client.is_closed()
+        assert running.sessions[0].lost == [None]
+        await until(lambda: running.servers[0].stats() == (0, 0))
 
 
 async def test_body_that_is_too_long_closes_the_connection() -> None:
