@@ -241,6 +241,7 @@ class TunnelLink(asyncio.Protocol):
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
+        self._is_closed = False
         self._queued: list[bytes] = []
         self._exchanges: deque[Exchange] = deque()
         self._body = bytearray()
@@ -264,11 +265,17 @@ class TunnelLink(asyncio.Protocol):
         self._on_lost()
 
     def close(self) -> None:
+        """Closes the connection, also one that is not there yet: all requests get 404."""
+        self._is_closed = True
+        self.fail()
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
+        if self._is_closed:
+            transport.abort()
+            return
         for data in self._queued:
             transport.write(data)
         self._queued.clear()

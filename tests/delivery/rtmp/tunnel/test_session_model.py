@@ -89,9 +89,9 @@ class Model:
             case ("sweep", float(after_s)):
                 self.session.tunnel.sweep(asyncio.get_running_loop().time() + after_s)
             case ("close", bool(is_numbered)):
-                number = self.latest + 1 if is_numbered else None
-                exchange = self.session.post(Kind.CLOSE, number)
-                self.unfinished.append((self.latest + 1, exchange))
+                following = self.latest + 1
+                exchange = self.session.post(Kind.CLOSE, following if is_numbered else None)
+                self.unfinished.append((following, exchange))
 
     def check(self) -> None:
         """What the session and the client have received so far."""
