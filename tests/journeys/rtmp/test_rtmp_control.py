@@ -395,16 +395,21 @@ async def test_seek_while_paused_sends_one_keyframe(edge: EdgeProcess, name: str
 # Pause
 
 
-async def test_pause_stops_the_media_without_loss(edge: EdgeProcess) -> None:
+@pytest.mark.parametrize("command", ["pause", "pauseRaw"])
+async def test_pause_stops_the_media_without_loss(edge: EdgeProcess, command: str) -> None:
     async with open_client(edge.rtmp_port, buffer_ms=1000) as client:
+
+        def pause(paused: bool, time_ms: int) -> None:
+            client.command(command, None, paused, float(time_ms), stream_id=1)
+
         client.play("film.mp4")
         messages = await client.until(lambda message: message.type_id == AGGREGATE)
-        client.pause(True, samples(messages)[-1].time_ms)
+        pause(True, samples(messages)[-1].time_ms)
         messages += await client.until_named("NetStream.Pause.Notify")
         client.buffer(36_000_000)  # a large buffer: only the pause stops the media
         for _ in range(3):
             assert await client.read_pending() == []
-        client.pause(False, samples(messages)[-1].time_ms)
+        pause(False, samples(messages)[-1].time_ms)
         messages += await client.until_named(STOP)
         received = samples(messages)
     async with open_client(edge.rtmp_port) as client:

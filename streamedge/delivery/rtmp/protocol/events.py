@@ -252,7 +252,7 @@ def read_connect(command: Command) -> Connect:
     return Connect(
         transaction=command.transaction,
         app=_text(properties.get("app")),
-        tc_url=_text(properties.get("tcUrl")),
+        tc_url=_tc_url(properties),
         flash_version=_text(properties.get("flashVer")),
         page_url=_text(properties.get("pageUrl")),
         swf_url=_text(properties.get("swfUrl")),
@@ -351,6 +351,11 @@ def _number(value: AmfValue) -> float | None:
     if isinstance(value, bool) or not isinstance(value, float) or math.isnan(value):
         return None
     return value
+
+
+def _tc_url(properties: dict[str, AmfValue]) -> str:
+    """Some encoders send it in quotation marks, or name it in lower case."""
+    return _text(properties.get("tcUrl") or properties.get("tcurl")).strip("'\"")
 
 
 def _text(value: AmfValue) -> str:

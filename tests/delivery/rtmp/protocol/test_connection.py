@@ -153,6 +153,31 @@ AS_FFMPEG_PLAYS = [
             ],
         ),
         (
+            "rtmp2src_play.bin",
+            "cfx/st",
+            (),
+            [
+                BufferLength(0, 300),
+                CreateStream(1),
+                Play(1, "mp4:film.mp4", Start.ANY, None, reset=True),
+                BufferLength(1, 30_000),
+            ],
+        ),
+        (
+            "rtmpsrc_play.bin",
+            "cfx/st",
+            (),
+            [
+                BufferLength(0, 300),
+                CreateStream(1),
+                Ignored("_checkbw"),
+                Play(1, "mp4:film.mp4", 0, None, reset=True),
+                BufferLength(1, 30_000),
+                Acknowledged(252_071),
+                DeleteStream(1),
+            ],
+        ),
+        (
             "ffmpeg_publish_refused.bin",
             "cfx/st",
             (),
