@@ -249,9 +249,9 @@ def test_page_lists_the_metrics_that_the_code_exposes() -> None:
 
 
 @pytest.mark.parametrize("counter", Counter)
-def test_page_names_the_label_of_the_counter(counter: Counter) -> None:
+def test_page_names_the_labels_of_the_counter(counter: Counter) -> None:
     labels = {row[0]: row[1] for row in _rows("metrics.md")}
-    assert _quoted(labels[f"`{counter.metric}_total`"]) == [counter.label]
+    assert _quoted(labels[f"`{counter.metric}_total`"]) == list(counter.labels)
 
 
 # CloudFront's API

@@ -1,6 +1,7 @@
-"""Writes the generated parts of docs/reference/config.md and docs/reference/cli.md.
+"""Writes the generated parts of docs/, and the rules for Prometheus.
 
-``make reference`` runs it. Text outside the markers does not change.
+``make reference`` runs it. Text outside the markers does not change. The rules are in
+streamedge/ops/prometheus/rules.yml.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from pathlib import Path
 
 from streamedge.cli import reference as commands
 from streamedge.config import reference as configuration
+from streamedge.ops import alerts
 
-PAGES = Path(__file__).parents[1] / "docs" / "reference"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def write(page: str, begin: str, end: str, text: str) -> None:
     """Replaces the text between the markers of a page."""
-    path = PAGES / page
+    path = DOCS / page
     before, _, rest = path.read_text().partition(begin)
     _, _, after = rest.partition(end)
     path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
 
 
 if __name__ == "__main__":
-    write("config.md", configuration.BEGIN, configuration.END, configuration.render())
-    write("cli.md", commands.BEGIN, commands.END, commands.render())
+    write("reference/config.md", configuration.BEGIN, configuration.END, configuration.render())
+    write("reference/cli.md", commands.BEGIN, commands.END, commands.render())
+    write("operations/monitoring.md", alerts.BEGIN, alerts.END, alerts.rules_table())
+    rules = Path(alerts.__file__).parent / "prometheus" / "rules.yml"
+    rules.write_text(alerts.rules_file())

@@ -29,7 +29,7 @@ from streamedge.admin.viewers import LiveViewers
 from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.history import RINGS, History, Series
 from streamedge.ops.metrics import Gauge, MetricValues
-from streamedge.ops.samples import FIELDS, gauges, rates
+from streamedge.ops.samples import FIELDS, distribution_rates, gauges, rates
 
 SAMPLE_INTERVAL_S = 1.0
 MINUTE_S = 60
@@ -65,7 +65,7 @@ class LiveStatus:
         self._next = asyncio.Event()
         self._text: tuple[int, bytes] | None = None  # the text of a sample's document, by number
         self._samples = 0
-        self._version = _version()
+        self.version = _version()
         self.streams = 0
         self.is_closed = False
 
@@ -114,7 +114,7 @@ class LiveStatus:
         now = gauges(values)
         return {
             "edge": self._edge,
-            "version": self._version,
+            "version": self.version,
             "time_s": round(time.time(), 3),
             "started_s": round(shared.started_s, 3),
             "ready": health.is_ready,
@@ -141,14 +141,28 @@ class LiveStatus:
                 "dead_letters": int(now["dead_letters"]),
                 "bytes": values.gauges.get(Gauge.QUEUED_WRITE_BYTES.metric, 0),
             },
-            "origins": [],
-            "distributions": [],
-            "certificates": [],
-            "fleet": None,
-            "alerts": [],
+            "config": self._config(),
+            "distributions": self._distributions(),
             "history": [ring.name for ring in RINGS],
             **{name: section() for name, section in self._sections.items()},
         }
+
+    def _config(self) -> dict[str, Any]:
+        versions = self._shared.config_versions
+        reload_s, is_success = versions.last_reload
+        return {
+            "generation": versions.generation,
+            "reload_s": round(reload_s, 3) or None,
+            "reload_success": is_success,
+        }
+
+    def _distributions(self) -> list[dict[str, Any]]:
+        """What each distribution did in the last minute, per second; the busiest first."""
+        if len(self._readings) < 2:
+            return []
+        (before_s, before), (after_s, after) = self._readings[0], self._readings[-1]
+        rows = distribution_rates(before, after, max(0.001, after_s - before_s))
+        return [{"id": name, **_rounded_all(rate)} for name, rate in rows.items()]
 
     def history(self, name: str) -> Series:
         """A ring's rows. Raises KeyError if there is none of the name."""
@@ -289,7 +303,11 @@ def _number(value: float) -> float | None:
 
 
 def _rounded(values: Mapping[str, float] | None) -> dict[str, float] | None:
-    return None if values is None else {name: round(value, 3) for name, value in values.items()}
+    return None if values is None else _rounded_all(values)
+
+
+def _rounded_all(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
 
 
 def _version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -43,6 +44,7 @@ from streamedge.origin import Origin
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
 from streamedge.origin.group.origin import Member, OriginGroup
+from streamedge.origin.health import OriginHealth, RequestObserver
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.http.writing import SiteWriter
 from streamedge.origin.http_client.tls import TlsRules, system_tls
@@ -88,7 +90,14 @@ def bind_origins(
     bindings = {}
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
-        own = reusable.get(name) or _bind(name, origin, config.edge.cache, pending, groups)
+        own = reusable.get(name) or _bind(
+            name,
+            origin,
+            config.edge.cache,
+            pending,
+            groups,
+            OriginHealth(name, counts, time.monotonic),
+        )
         bindings[name] = replace(own, groups=groups, tier=_tier(origin, fleet))
     for name, group in config.origin_groups.items():
         whole = reusable.get(name) or _bind_group(name, group, bindings, log, counts, pending)
@@ -270,13 +279,15 @@ def _bind(
     cache_root: Path,
     pending: PendingWrites,
     groups: tuple[str, ...],
+    observer: RequestObserver,
 ) -> OriginBinding:
     if isinstance(section, HttpOriginConfig):
-        return _bind_site(name, section, pending, groups)
+        return _bind_site(name, section, pending, groups, observer)
     if isinstance(section, S3OriginConfig):
-        return _bind_bucket(name, section, cache_root, pending, groups)
+        return _bind_bucket(name, section, cache_root, pending, groups, observer)
     identity = origin_identity(section)
     origin = DirectoryOrigin(section.path, section.prefix)
+    origin.observer = observer
     overlay = pending.over(origin, identity, is_site=False)
     writer = DirectoryWriter(section.path, section.prefix)
     return OriginBinding(
@@ -295,9 +306,11 @@ def _bind_site(
     section: HttpOriginConfig,
     pending: PendingWrites,
     groups: tuple[str, ...],
+    observer: RequestObserver,
 ) -> OriginBinding:
     identity = origin_identity(section)
     origin = _http_origin(section)
+    origin.client.observer = observer
     overlay = pending.over(origin, identity, is_site=True)
     return OriginBinding(
         name,
@@ -320,9 +333,11 @@ def _bind_bucket(
     cache_root: Path,
     pending: PendingWrites,
     groups: tuple[str, ...],
+    observer: RequestObserver,
 ) -> OriginBinding:
     identity = origin_identity(section)
     origin = _s3_origin(section, cache_root)
+    origin.client.observer = observer
     overlay = pending.over(origin, identity, is_site=False)
     return OriginBinding(
         name,

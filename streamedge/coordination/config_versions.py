@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import mmap
 import pickle
+import time
 from dataclasses import asdict, dataclass
 
 from streamedge.config.schema.config import Config
@@ -19,7 +20,7 @@ from streamedge.ops.shared_buffer import SharedBuffer
 
 _WORD_BYTES = 8
 # Words in shared memory. From _APPLIED on there is one for each worker.
-_GENERATION, _REQUESTS, _COMPLETED, _APPLIED = range(4)
+_GENERATION, _REQUESTS, _COMPLETED, _RELOAD_MS, _IS_REFUSED, _APPLIED = range(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class ConfigVersions:
 
     def publish_result(self, requests: int, result: ReloadResult) -> None:
         """Publishes the result of the first ``requests`` reload requests. Raises OSError."""
+        self._words[_RELOAD_MS] = int(time.time() * 1000)
+        self._words[_IS_REFUSED] = int(bool(result.problems))
         self._result.write(json.dumps(asdict(result)).encode())
         self._words[_COMPLETED] = requests
 
@@ -108,6 +111,11 @@ class ConfigVersions:
             tuple(document["changed"]),
             tuple(document["needs_restart"]),
         )
+
+    @property
+    def last_reload(self) -> tuple[float, bool]:
+        """When the file was read again, since 1970 (0: never), and whether it was valid."""
+        return self._words[_RELOAD_MS] / 1000, not self._words[_IS_REFUSED]
 
     def note_applied(self, worker: int, generation: int) -> None:
         """Notes that a worker has applied a generation, or has failed to."""

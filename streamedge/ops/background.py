@@ -35,6 +35,7 @@ class Services:
 
     def start(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Runs ``work`` until it returns; restarts it when it fails."""
+        self._counts.tally(Counter.SERVICE_FAILURES, name)  # 0 until it fails
         self._tasks[name] = asyncio.create_task(self._keep_running(name, work), name=name)
 
     def start_periodic(

@@ -8,8 +8,10 @@ totals of its predecessor, so a killed process loses only the counts since its l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from streamedge.ops.shared_buffer import SharedBuffer
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 LABELS_MAX = 256  # of one counter: clients must not create labels without limit
+LABEL_PAIRS_MAX = 1024  # of a counter or histogram with two labels
 LABEL_CHARACTERS_MAX = 128
 OTHER = "other"
+_SEPARATOR = "\t"  # between the values of two labels
 
 MetricSource: TypeAlias = "Callable[[], Iterable[Metric]]"
 """Returns metrics that only one process has."""
@@ -29,18 +33,43 @@ _Totals = dict[str, dict[str, int]]
 
 
 class Counter(Enum):
-    """The counters: name without ``_total``, label and description."""
+    """The counters: name without ``_total``, labels and description.
 
-    def __init__(self, metric: str, label: str, description: str) -> None:
+    A counter with two labels is counted by ``pair`` of their values.
+    """
+
+    __hash__ = object.__hash__  # as for Gauge
+
+    def __init__(self, metric: str, labels: str, description: str) -> None:
         self.metric = metric
-        self.label = label
+        self.labels = tuple(labels.split(","))
         self.description = description
 
     SENT_BYTES = ("streamedge_sent_bytes", "protocol", "Bytes sent to viewers out of the cache")
     ORIGIN_BYTES = ("streamedge_origin_bytes", "origin", "Body bytes read from origins and peers")
     RESPONSES = ("streamedge_responses", "cache", "HTTP responses by cache result")
+    DISTRIBUTION_RESPONSES = (
+        "streamedge_distribution_responses",
+        "distribution,cache",
+        "HTTP responses by distribution and cache result",
+    )
+    DISTRIBUTION_BYTES = (
+        "streamedge_distribution_bytes",
+        "distribution,cache",
+        "Bytes of HTTP responses by distribution and cache result",
+    )
+    DISTRIBUTION_PLAYS = (
+        "streamedge_distribution_plays",
+        "distribution,cache",
+        "RTMP plays by distribution and cache result",
+    )
     STATUSES = ("streamedge_statuses", "status", "HTTP responses by status code")
     PLAYS = ("streamedge_plays", "cache", "RTMP plays by cache result")
+    ORIGIN_REQUESTS = (
+        "streamedge_origin_requests",
+        "origin,result",
+        "Requests to origins by result: answered, error_status, refused, timeout, broken",
+    )
     FILLS = ("streamedge_fills", "outcome", "Reads from origins by how they ended")
     EVICTIONS = ("streamedge_evicted_files", "kind", "Cache files removed to free space")
     EVICTED_BYTES = ("streamedge_evicted_bytes", "kind", "Disk space of cache files removed")
@@ -139,6 +168,59 @@ class Gauge(Enum):
     CACHE_LIMIT_BYTES = ("streamedge_cache_limit_bytes", "Disk space that the cache may use")
 
 
+class State(Enum):
+    """States by label: the largest value of all processes counts."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, metric: str, labels: str, description: str) -> None:
+        self.metric = metric
+        self.labels = tuple(labels.split(","))
+        self.description = description
+
+    ORIGIN = (
+        "streamedge_origin_state",
+        "origin",
+        "Whether requests to an origin are answered: 0 is up, 2 is down",
+    )
+    BREAKER = (
+        "streamedge_origin_breaker",
+        "group,origin",
+        "Circuit breaker of an origin in a group: 0 is closed, 1 half open, 2 open",
+    )
+
+
+class Histogram(Enum):
+    """The histograms: name, two labels, upper bounds of the buckets, description."""
+
+    __hash__ = object.__hash__
+
+    def __init__(
+        self, metric: str, labels: str, bounds: tuple[float, ...], description: str
+    ) -> None:
+        self.metric = metric
+        self.labels = tuple(labels.split(","))
+        self.bounds = bounds
+        self.description = description
+
+    FIRST_BYTE = (
+        "streamedge_first_byte_seconds",
+        "distribution,cache",
+        (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        "Time from an HTTP request to the first byte of its response",
+    )
+
+
+def pair(first: str, second: str) -> str:
+    """The label of a metric with two labels; a tab in a value becomes a space."""
+    return f"{first.replace(_SEPARATOR, ' ')}{_SEPARATOR}{second.replace(_SEPARATOR, ' ')}"
+
+
+def label_values(label: str) -> list[str]:
+    """The values of the labels of a metric with several; see ``pair``."""
+    return label.split(_SEPARATOR)
+
+
 class Tally:
     """One counter with one label, for direct counting on hot paths."""
 
@@ -148,15 +230,42 @@ class Tally:
         self.amount = 0
 
 
+class HistogramTally:
+    """One histogram with its labels: observations by bucket, and their sum."""
+
+    __slots__ = ("_bounds", "buckets", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Adds an observation."""
+        self.buckets[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+
 class Counts:
     """The metrics of one process."""
 
-    __slots__ = ("_labels", "_last_text", "_part", "_tallies", "_totals", "gauges")
+    __slots__ = (
+        "_histograms",
+        "_labels",
+        "_last_text",
+        "_part",
+        "_states",
+        "_tallies",
+        "_totals",
+        "gauges",
+    )
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._labels: dict[str, int] = {}  # how many a counter has
         self.gauges: dict[Gauge, int] = {}
+        self._states: dict[str, dict[str, int]] = {}
+        self._histograms: dict[tuple[str, str], HistogramTally] = {}
         self._totals: _Totals = {}
         self._part: SharedBuffer | None = None
         self._last_text = b""
@@ -165,20 +274,53 @@ class Counts:
         """The tally of ``counter`` with ``label``; always the same object.
 
         A counter has at most LABELS_MAX labels of LABEL_CHARACTERS_MAX characters; further labels
-        are counted as OTHER.
+        are counted as OTHER. Of two labels, LABEL_PAIRS_MAX pairs; then the first one is OTHER.
         """
         tally = self._tallies.get((counter.metric, label))
         if tally is not None:
             return tally
-        label = label[:LABEL_CHARACTERS_MAX]
-        count = self._labels.get(counter.metric, 0)
-        if (counter.metric, label) not in self._tallies and count >= LABELS_MAX:
-            label = OTHER
+        label = self._bounded(counter, label, self._tallies)
         tally = self._tallies.get((counter.metric, label))
         if tally is None:
             tally = self._tallies[counter.metric, label] = Tally()
-            self._labels[counter.metric] = count + 1
+            self._labels[counter.metric] = self._labels.get(counter.metric, 0) + 1
         return tally
+
+    def histogram(self, histogram: Histogram, label: str) -> HistogramTally:
+        """The tally of ``histogram`` with a ``pair`` of labels; limited as that of a counter."""
+        label = self._bounded(histogram, label, self._histograms)
+        tally = self._histograms.get((histogram.metric, label))
+        if tally is None:
+            tally = self._histograms[histogram.metric, label] = HistogramTally(histogram.bounds)
+            self._labels[histogram.metric] = self._labels.get(histogram.metric, 0) + 1
+        return tally
+
+    def _bounded(
+        self,
+        metric: Counter | Histogram,
+        label: str,
+        present: Mapping[tuple[str, str], object],
+    ) -> str:
+        if len(metric.labels) == 1:
+            values, limit = [label.replace(_SEPARATOR, " ")], LABELS_MAX
+        else:
+            values, limit = label.split(_SEPARATOR), LABEL_PAIRS_MAX
+        values = [value[:LABEL_CHARACTERS_MAX] for value in values]
+        label = _SEPARATOR.join(values)
+        if (metric.metric, label) in present or self._labels.get(metric.metric, 0) < limit:
+            return label
+        return _SEPARATOR.join((OTHER, *values[1:]))
+
+    def set_state(self, state: State, label: str, value: int) -> None:
+        """Sets the value of a state here. As with gauges, the next flush publishes it."""
+        self._states.setdefault(state.metric, {})[label] = value
+
+    def retain_states(self, state: State, is_retained: Callable[[str], bool]) -> None:
+        """Removes the labels for which ``is_retained`` is false."""
+        labels = self._states.get(state.metric, {})
+        self._states[state.metric] = {
+            label: value for label, value in labels.items() if is_retained(label)
+        }
 
     def add(self, counter: Counter, label: str, amount: int = 1) -> None:
         """Adds ``amount`` to ``counter`` with ``label``."""
@@ -191,9 +333,10 @@ class Counts:
     def publish_in(self, part: SharedBuffer) -> None:
         """Makes ``flush`` write into ``part``, and continues from its totals."""
         self._part = part
-        self._totals = _read(part)[0]
-        for metric, labels in self._totals.items():
-            for label in labels:
+        self._totals = _read(part).counters
+        counters = {counter.metric for counter in Counter}
+        for metric in self._totals.keys() & counters:
+            for label in self._totals[metric]:
                 self._tallies.setdefault((metric, label), Tally())
         for metric, _label in self._tallies:
             self._labels[metric] = 0
@@ -201,26 +344,42 @@ class Counts:
             self._labels[metric] += 1
 
     def flush(self) -> None:
-        """Writes totals and gauges to shared memory. Raises OSError."""
+        """Writes totals, gauges and states to shared memory. Raises OSError.
+
+        A tally without a count is written as 0, so that its first count is an increase.
+        """
         if self._part is None:
             return
         for (metric, label), tally in self._tallies.items():
             amount, tally.amount = tally.amount, 0
-            if amount:
-                labels = self._totals.setdefault(metric, {})
-                labels[label] = labels.get(label, 0) + amount
+            labels = self._totals.setdefault(metric, {})
+            labels[label] = labels.get(label, 0) + amount
+        for (metric, label), histogram in self._histograms.items():
+            buckets, histogram.buckets = histogram.buckets, [0] * len(histogram.buckets)
+            sum_us, histogram.sum = round(histogram.sum * 1e6), 0.0
+            labels = self._totals.setdefault(metric, {})
+            for place, amount in enumerate((*buckets, sum_us)):
+                if amount:
+                    key = f"{label}{_SEPARATOR}{place}"
+                    labels[key] = labels.get(key, 0) + amount
         gauges = {gauge.metric: value for gauge, value in self.gauges.items()}
-        text = json.dumps([self._totals, gauges]).encode()
+        text = json.dumps([self._totals, gauges, self._states]).encode()
         if text != self._last_text:
             self._part.write(text)
             self._last_text = text
 
 
 class MetricValues(NamedTuple):
-    """The sums over all processes: counters by metric and label, gauges by metric."""
+    """The metrics of a process, or of all.
+
+    Counters by metric and label; gauges by metric; states by metric and label. A histogram is
+    among the counters: its labels have the number of the bucket as a third value, behind the last
+    one comes the sum in microseconds.
+    """
 
     counters: _Totals
     gauges: dict[str, int]
+    states: _Totals
 
 
 class SharedMetrics:
@@ -243,25 +402,29 @@ class SharedMetrics:
         return self._parts[process]
 
     def forget_gauges(self, process: int) -> None:
-        """Removes an ended process's gauges; its counters stay in the sums. Raises OSError."""
-        totals, gauges = _read(self._parts[process])
-        if gauges:
-            self._parts[process].write(json.dumps([totals, {}]).encode())
+        """Removes an ended process's gauges and states; its counters stay. Raises OSError."""
+        values = _read(self._parts[process])
+        if values.gauges or values.states:
+            self._parts[process].write(json.dumps([values.counters, {}, {}]).encode())
 
     def gauge(self, gauge: Gauge) -> int:
         """The sum of a gauge over all processes."""
-        return sum(_read(part)[1].get(gauge.metric, 0) for part in self._parts)
+        return sum(_read(part).gauges.get(gauge.metric, 0) for part in self._parts)
 
     def values(self) -> MetricValues:
         """The values of all counters and gauges. Raises OSError."""
         return _sums(map(_read, self._parts))
+
+    def metrics(self) -> Iterator[Metric]:
+        """The metrics of all processes."""
+        return _families(self.values())
 
     def exposition(self, more: Iterable[Metric] = ()) -> bytes:
         """The metrics of all processes, and ``more``, in the text format of Prometheus."""
         from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
 
         registry = CollectorRegistry()
-        registry.register(_Collected([*_families(self.values()), *more]))
+        registry.register(_Collected([*self.metrics(), *more]))
         return generate_latest(registry)
 
     def close(self) -> None:
@@ -292,25 +455,25 @@ class _Collected:
         yield from self._families
 
 
-def _read(part: SharedBuffer) -> tuple[_Totals, dict[str, int]]:
+def _read(part: SharedBuffer) -> MetricValues:
     text = part.read()
-    if not text:
-        return {}, {}
-    totals, gauges = json.loads(text)
-    return totals, gauges
+    return MetricValues(*json.loads(text)) if text else MetricValues({}, {}, {})
 
 
-def _sums(parts: Iterable[tuple[_Totals, dict[str, int]]]) -> MetricValues:
-    counters: _Totals = {}
-    gauges: dict[str, int] = {}
-    for counted, measured in parts:
-        for metric, labels in counted.items():
-            sums = counters.setdefault(metric, {})
+def _sums(parts: Iterable[MetricValues]) -> MetricValues:
+    sums = MetricValues({}, {}, {})
+    for part in parts:
+        for metric, labels in part.counters.items():
+            totals = sums.counters.setdefault(metric, {})
             for label, amount in labels.items():
-                sums[label] = sums.get(label, 0) + amount
-        for metric, value in measured.items():
-            gauges[metric] = gauges.get(metric, 0) + value
-    return MetricValues(counters, gauges)
+                totals[label] = totals.get(label, 0) + amount
+        for metric, value in part.gauges.items():
+            sums.gauges[metric] = sums.gauges.get(metric, 0) + value
+        for metric, labels in part.states.items():
+            worst = sums.states.setdefault(metric, {})
+            for label, value in labels.items():
+                worst[label] = max(worst.get(label, 0), value)
+    return sums
 
 
 def _families(values: MetricValues) -> Iterator[Metric]:
@@ -318,16 +481,44 @@ def _families(values: MetricValues) -> Iterator[Metric]:
     from prometheus_client.core import (  # noqa: PLC0415
         CounterMetricFamily,
         GaugeMetricFamily,
+        HistogramMetricFamily,
     )
 
     for counter in Counter:
-        labels = values.counters.get(counter.metric)
-        if not labels:
-            continue
-        family = CounterMetricFamily(counter.metric, counter.description, labels=[counter.label])
-        for label, amount in sorted(labels.items()):
-            family.add_metric([label], amount)
-        yield family
+        if labels := values.counters.get(counter.metric):
+            family = CounterMetricFamily(counter.metric, counter.description, labels=counter.labels)
+            for label, amount in sorted(labels.items()):
+                family.add_metric(label_values(label), amount)
+            yield family
     for gauge in Gauge:
         if gauge.metric in values.gauges:
             yield GaugeMetricFamily(gauge.metric, gauge.description, values.gauges[gauge.metric])
+    for state in State:
+        if labels := values.states.get(state.metric):
+            states = GaugeMetricFamily(state.metric, state.description, labels=state.labels)
+            for label, value in sorted(labels.items()):
+                states.add_metric(label_values(label), value)
+            yield states
+    for histogram in Histogram:
+        if labels := values.counters.get(histogram.metric):
+            histograms = HistogramMetricFamily(
+                histogram.metric, histogram.description, labels=histogram.labels
+            )
+            for label, (buckets, sum_s) in sorted(_histograms(histogram, labels).items()):
+                histograms.add_metric(label_values(label), buckets, sum_s)
+            yield histograms
+
+
+def _histograms(
+    histogram: Histogram, labels: Mapping[str, int]
+) -> dict[str, tuple[list[tuple[str, float]], float]]:
+    """By label: the cumulative counts with their bounds, and the sum in seconds."""
+    counts: dict[str, list[int]] = {}
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    for key, amount in labels.items():
+        label, _, place = key.rpartition(_SEPARATOR)
+        counts.setdefault(label, [0] * (len(bounds) + 1))[int(place)] = amount
+    return {
+        label: (list(zip(bounds, accumulate(amounts[:-1]), strict=True)), amounts[-1] / 1e6)
+        for label, amounts in counts.items()
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from streamedge.ops.metrics import Counter, Gauge, MetricValues
+from streamedge.ops.metrics import Counter, Gauge, MetricValues, label_values
 
 
 def _sum(counter: Counter, *labels: str) -> Callable[[MetricValues], int]:
@@ -47,6 +47,11 @@ GAUGES: Mapping[str, Gauge] = {
 }
 """Present values, by name."""
 
+HIT_RESULTS = ("Hit", "RefreshHit")
+"""Cache results of responses from the cache."""
+
+DISTRIBUTION_FIELDS = ("requests", "hits", "bytes", "hit_bytes", "plays")
+
 FIELDS = (*RATES, *GAUGES)
 """The fields of a sample."""
 
@@ -59,3 +64,32 @@ def rates(before: MetricValues, after: MetricValues, elapsed_s: float) -> dict[s
 def gauges(values: MetricValues) -> dict[str, float]:
     """GAUGES now."""
     return {name: values.gauges.get(gauge.metric, 0) for name, gauge in GAUGES.items()}
+
+
+def distribution_rates(
+    before: MetricValues, after: MetricValues, elapsed_s: float
+) -> dict[str, dict[str, float]]:
+    """What distributions did between two readings, per second; the most requests first.
+
+    ``requests``, ``hits``, ``bytes`` and ``hit_bytes`` over HTTP, and ``plays``. Distributions that
+    did nothing are left out.
+    """
+    sums: dict[str, dict[str, float]] = {}
+    for counter, total, hits in (
+        (Counter.DISTRIBUTION_RESPONSES, "requests", "hits"),
+        (Counter.DISTRIBUTION_BYTES, "bytes", "hit_bytes"),
+        (Counter.DISTRIBUTION_PLAYS, "plays", ""),
+    ):
+        earlier = before.counters.get(counter.metric, {})
+        for label, count in after.counters.get(counter.metric, {}).items():
+            rate = max(0, count - earlier.get(label, 0)) / elapsed_s
+            if not rate:
+                continue
+            distribution, result = label_values(label)
+            rates_of = sums.setdefault(distribution, dict.fromkeys(DISTRIBUTION_FIELDS, 0.0))
+            rates_of[total] += rate
+            if hits and result in HIT_RESULTS:
+                rates_of[hits] += rate
+    return dict(
+        sorted(sums.items(), key=lambda one: (-one[1]["requests"] - one[1]["plays"], one[0]))
+    )

@@ -36,7 +36,7 @@ from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution
 from streamedge.keys import split_key
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counts
+from streamedge.ops.metrics import Counts, State, pair
 from streamedge.origin import Origin
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.s3.origin import S3Origin
@@ -134,6 +134,8 @@ class ConfigApplier:
             # The same origin with new settings; open objects would use the old ones.
             components.cache.drop_all()
             components.rtmp.streams.forget_media()
+        components.counts.retain_states(State.ORIGIN, bindings.__contains__)
+        components.counts.retain_states(State.BREAKER, _is_member(config))
         if self._replicator is not None:
             self._replicator.replace(*_writers_and_readers(bindings))
 
@@ -241,6 +243,16 @@ def _writers_and_readers(
     """Origins that queued writes go to, and origins to check their outcome with; by name."""
     writers = {name: one.writer for name, one in bindings.items() if one.writer is not None}
     return writers, {name: _without_overlay(one.origin) for name, one in bindings.items()}
+
+
+def _is_member(config: Config) -> Callable[[str], bool]:
+    """Whether a pair of a group and an origin is in a config."""
+    pairs = {
+        pair(name, member)
+        for name, group in config.origin_groups.items()
+        for member in group.origins
+    }
+    return pairs.__contains__
 
 
 def _retire(binding: OriginBinding) -> None:

@@ -29,13 +29,13 @@ from streamedge.admin.access.same_origin import is_own_host
 from streamedge.admin.cache import cache_routes
 from streamedge.admin.cache_jobs import verify_kind, warm_kind
 from streamedge.admin.cloudfront import cloudfront_routes
-from streamedge.admin.fleet import fleet_document, fleet_routes
+from streamedge.admin.fleet import fleet_routes
 from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import invalidation_routes
 from streamedge.admin.jobs import Jobs, job_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
 from streamedge.admin.reload import reload_routes
-from streamedge.admin.status import SAMPLE_INTERVAL_S, LiveStatus, status_routes
+from streamedge.admin.status import LiveStatus, status_routes
 from streamedge.admin.upgrade import upgrade_routes
 from streamedge.admin.viewers import LiveViewers, viewers_routes
 from streamedge.admin.writes import writes_routes
@@ -59,6 +59,7 @@ from streamedge.ops.background import Services, report_libraries, report_unhandl
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge, MetricSource
 from streamedge.ops.rate_limited import RateLimitedEvent
+from streamedge.process.operators.monitoring import Monitoring
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     )
     viewers = LiveViewers(shared.viewer_rows, shared.worker_status)
     viewers.subscribe()
-    status = _start_status(services, shared, fleet, config, viewers)
+    monitoring = Monitoring(shared, lambda: effective.config, fleet, viewers, log)
+    monitoring.start(services)
     jobs = Jobs(
         {"verify": verify_kind(folder, log), "warm": warm_kind(lambda: _edge_url(config))}, log
     )
@@ -167,7 +169,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         access,
         write_queue,
         [
-            *status_routes(status),
+            *status_routes(monitoring.status),
             *viewers_routes(viewers, log),
             *job_routes(jobs),
             *cache_routes(
@@ -189,9 +191,9 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
             *api,
         ],
         partial(_is_own_host, config.listen.admin, certificate),
-        tuple if fleet is None else fleet.metrics,
+        monitoring.metrics,
     )
-    await _serve_app(app, certificate, listener, lifeline, status)
+    await _serve_app(app, certificate, listener, lifeline, monitoring.status)
     shared.wakeups.unsubscribe(shared.wakeups.control)
     viewers.close()
     watch.close()
@@ -252,25 +254,6 @@ def _start_metrics(services: Services, log: Log, counts: Counts) -> None:
         counts.flush()
 
     services.start_periodic("metrics", METRICS_INTERVAL_S, flush_metrics)
-
-
-def _start_status(
-    services: Services,
-    shared: SharedState,
-    fleet: FleetParts | None,
-    config: Config,
-    viewers: LiveViewers,
-) -> LiveStatus:
-    """Starts to read the metrics once a second."""
-
-    def fleet_section() -> object:
-        if fleet is None:
-            return None
-        return fleet_document(fleet, without_password(config.fleet.engine))
-
-    status = LiveStatus(config.edge.name, shared, {"fleet": fleet_section}, viewers)
-    services.start_periodic("status", SAMPLE_INTERVAL_S, status.sample)
-    return status
 
 
 def _server(app: Starlette, certificate: AdminCertificate | None) -> uvicorn.Server:
@@ -390,13 +373,13 @@ def create_admin_app(
     write_queue: WriteQueue | None = None,
     routes: Sequence[Route] = (),
     is_own: Callable[[str], bool] = lambda host: is_own_host(host, {"localhost"}),
-    more_metrics: MetricSource = tuple,
+    more_metrics: MetricSource | None = None,
 ) -> Starlette:
     """The application of the admin address; ``write_queue`` is None if no behavior writes back.
 
     ``routes`` are further routes.
     ``is_own``: whether a Host is a name of this edge. ``more_metrics`` are those that only this
-    process has.
+    process has; None: those of the heartbeats.
     """
 
     def healthz(_request: Request) -> Response:
@@ -407,7 +390,7 @@ def create_admin_app(
         return JSONResponse(body, 200 if health.is_ready else 503)
 
     def metrics(_request: Request) -> Response:
-        text = shared.metrics.exposition([*shared.heartbeats.metrics(), *more_metrics()])
+        text = shared.metrics.exposition((more_metrics or shared.heartbeats.metrics)())
         return Response(text, media_type="text/plain; version=0.0.4")
 
     return Starlette(

@@ -223,7 +223,7 @@ async def _serve_viewers(
 
 def _start_services(services: Services, context: WorkerContext, applier: ConfigApplier) -> None:
     """Starts what the worker does besides serving: reports of viewers, and queued writes."""
-    from streamedge.process.viewers import ViewerReporter  # noqa: PLC0415
+    from streamedge.process.operators.viewer_reports import ViewerReporter  # noqa: PLC0415
 
     components = applier.components
     reporter = ViewerReporter(
@@ -307,6 +307,10 @@ def _counts(context: WorkerContext) -> Counts:
     counts = Counts()
     counts.publish_in(context.shared.metrics.part(context.number))
     counts.add(Counter.WORKER_STARTS, "worker")
+    # They are 0 from the start, so that Prometheus sees the first one as an increase.
+    for kind in ("cache_full", "unhandled_exception", "rtmp_internal"):
+        counts.tally(Counter.ERRORS, kind)
+    counts.tally(Counter.LATE_SENDS, "rtmp")
     return counts
 
 

@@ -7,7 +7,7 @@ from streamedge.ops.samples import FIELDS, gauges, rates
 
 
 def reading(**counters: dict[str, int]) -> MetricValues:
-    return MetricValues({Counter[name].metric: labels for name, labels in counters.items()}, {})
+    return MetricValues({Counter[name].metric: labels for name, labels in counters.items()}, {}, {})
 
 
 def test_rates_are_differences_per_second() -> None:
@@ -32,7 +32,7 @@ def test_total_that_became_smaller_counts_as_nothing() -> None:
 
 
 def test_gauge_without_a_value_is_zero() -> None:
-    present = gauges(MetricValues({}, {Gauge.VIEWERS.metric: 3}))
+    present = gauges(MetricValues({}, {Gauge.VIEWERS.metric: 3}, {}))
     assert present["rtmp_viewers"] == 3
     assert present["queued_writes"] == 0
 

@@ -89,8 +89,9 @@ from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.cloudfront_log import NO_LOGS, LogRules, WebLog
 from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.ranges import RANGES_MAX
+from streamedge.delivery.http.response.tallies import DistributionTallies
 from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
-from streamedge.delivery.http.seen_viewers import HttpViewers
+from streamedge.delivery.http.seen_viewers import SeenViewers
 from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.http.writes import Writes
 from streamedge.delivery.nearest import NearestEdges
@@ -191,12 +192,12 @@ class HttpHandler:
             for forwarded in (False, True)
         }
         self.batch = HitBatch(self.hits_finished)
-        self.viewers: HttpViewers | None = None  # while an operator looks at them
+        self.viewers: SeenViewers | None = None  # while an operator looks at them
+        self._tallies = {
+            result.value: DistributionTallies(counts, result) for result in CacheResult
+        }
         self._sent = counts.tally(Counter.SENT_BYTES, "http")
         self._statuses = functools.cache(lambda status: counts.tally(Counter.STATUSES, str(status)))
-        self._results = functools.cache(
-            lambda result: counts.tally(Counter.RESPONSES, result.value)
-        )
 
     def replace(
         self,
@@ -593,8 +594,10 @@ class HttpHandler:
 
         ``first_byte_s``: from the request to the response's first byte.
         """
-        now_s = time.time()
-        self._count(response.message.status, response.result, sent_bytes, response.error)
+        now_s, distribution = time.time(), response.distribution or ""
+        message, result = response.message, response.result
+        self._count(message.status, result, sent_bytes, response.error, distribution)
+        self._tallies[result.value][distribution].first_byte.observe(first_byte_s)
         if self.viewers is not None:
             self.viewers.add(request, response.distribution or "", sent_bytes)
         if cut is not None:
@@ -637,17 +640,21 @@ class HttpHandler:
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
         """Logs and counts responses of the fast path."""
-        statuses, results = self._statuses, self._results
+        statuses, hit_tallies = self._statuses, self._tallies["Hit"]
         sent_bytes = 0
-        for _remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
+        for remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
             statuses(status).amount += 1
             sent_bytes += sent
             if response is None:
-                results(CacheResult.HIT).amount += 1
+                tallies = hit_tallies[remembered.distribution]
             else:
-                results(response.result).amount += 1
+                tallies = self._tallies[response.result.value][remembered.distribution]
                 if response.error:
                     self._counts.add(Counter.ERRORS, response.error)
+            tallies.total.amount += 1
+            tallies.responses.amount += 1
+            tallies.sent_bytes.amount += sent
+            tallies.first_byte.buckets[0] += 1  # its head was sent at once
         self._sent.amount += sent_bytes
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
@@ -703,9 +710,19 @@ class HttpHandler:
             reason=status.phrase,
         )
 
-    def _count(self, status: int, result: CacheResult, sent_bytes: int, error: str = "") -> None:
+    def _count(
+        self,
+        status: int,
+        result: CacheResult,
+        sent_bytes: int,
+        error: str = "",
+        distribution: str = "",
+    ) -> None:
         self._sent.amount += sent_bytes
-        self._results(result).amount += 1
+        tallies = self._tallies[result.value][distribution]
+        tallies.total.amount += 1
+        tallies.responses.amount += 1
+        tallies.sent_bytes.amount += sent_bytes
         self._statuses(status).amount += 1
         if error:
             self._counts.add(Counter.ERRORS, error)

@@ -60,7 +60,7 @@ class _Seen:
             self.clients.popitem(last=False)
 
 
-class HttpViewers:
+class SeenViewers:
     """Viewers from the first look on."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from streamedge.delivery.http.http2.connection import Http2Connection
 from streamedge.delivery.http.http2.engine import Ended, ErrorCode
 from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
 from streamedge.delivery.http.response.response import ResponseHead
-from streamedge.delivery.http.seen_viewers import HttpViewers
+from streamedge.delivery.http.seen_viewers import SeenViewers
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.delivery.viewers import ViewerRow
@@ -158,7 +158,7 @@ class WebServer:
         """
         viewers = self.handler.viewers
         if viewers is None:
-            viewers = self.handler.viewers = HttpViewers()
+            viewers = self.handler.viewers = SeenViewers()
         running = (response for one in self._connections.open for response in one.running())
         return viewers.rows(running, now_s)
 

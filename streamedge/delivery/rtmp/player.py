@@ -345,6 +345,7 @@ class Player:
         result = self._context.cache_result(medium).value
         self._context.log_event("play", self, cache=result, start_ms=start_ms)
         self._context.counts.add(Counter.PLAYS, result)
+        self._context.count_play(result)
 
     def _item_end_ms(self, medium: Medium) -> int:
         """The viewer's time at which the current item ends, all of whose media were sent."""

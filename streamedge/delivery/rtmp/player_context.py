@@ -63,6 +63,10 @@ class PlayerContext(Protocol):
         """Returns once the kernel has accepted all pushed bytes."""
         ...
 
+    def count_play(self, result: str) -> None:
+        """Counts a play by the client's distribution and its cache result."""
+        ...
+
     def log_event(self, event: str, player: Player, **fields: object) -> None:
         """Writes the log line ``rtmp_EVENT``."""
         ...

@@ -39,7 +39,7 @@ from streamedge.delivery.rtmp.streams import (
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR, ViewerRow, cut
 from streamedge.logs.stream_log import ClientLog, ConnectedClient, PlayedStream
 from streamedge.media.medium import Medium
-from streamedge.ops.metrics import Counter, Gauge
+from streamedge.ops.metrics import Counter, Gauge, pair
 from streamedge.ops.rate_limited import LineBudget
 from streamedge.spans import Span
 
@@ -232,6 +232,11 @@ class RtmpSession(asyncio.Protocol):
     def cache_result(self, medium: Medium) -> CacheResult:
         """The cache result of the viewer's first open, which getStreamLength may have made."""
         return self._first_results.pop(medium.name, medium.result)
+
+    def count_play(self, result: str) -> None:
+        if self._admission is not None:
+            label = pair(self._admission.distribution.id, result)
+            self.counts.add(Counter.DISTRIBUTION_PLAYS, label)
 
     def log_event(self, event: str, player: Player, **fields: object) -> None:
         if not self._lines.allows(self._loop.time()):

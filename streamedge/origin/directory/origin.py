@@ -17,6 +17,7 @@ from threading import Lock
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.origin.answers import is_same_version, require_version
+from streamedge.origin.health import UNOBSERVED, RequestObserver
 from streamedge.origin.media_types import guess_media_type
 from streamedge.origin.names import object_key
 from streamedge.spans import Span
@@ -41,6 +42,7 @@ class DirectoryOrigin:
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._root = path
         self._prefix = prefix
+        self.observer: RequestObserver = UNOBSERVED
 
     async def head(self, name: str) -> OriginHead:
         file = await self._open(name)
@@ -86,11 +88,19 @@ class DirectoryOrigin:
         subject = f"{self._root} {name!a}"
         opening = asyncio.ensure_future(asyncio.to_thread(_open_inside, self._root, key, subject))
         try:
-            return await asyncio.shield(opening)
+            file = await asyncio.shield(opening)
         except asyncio.CancelledError:
             # The thread cannot be stopped: a file that it still opens is closed afterwards.
             opening.add_done_callback(_close_opened)
             raise
+        except OriginError as exc:
+            if exc.failure.retryable:
+                self.observer.failed(exc.failure)
+            else:
+                self.observer.answered(404)
+            raise
+        self.observer.answered(200)
+        return file
 
 
 class _File:

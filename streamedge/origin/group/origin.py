@@ -19,7 +19,7 @@ from typing import TypeVar
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.http_date import parse_http_date_s
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.metrics import Counter, Counts, State, pair
 from streamedge.origin import (
     Duplex,
     Fields,
@@ -34,6 +34,7 @@ from streamedge.origin import (
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.buffered import buffered_body
 from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState
+from streamedge.origin.health import STATE_VALUES
 from streamedge.spans import Span
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -222,6 +223,9 @@ class OriginGroup:
         before = member.breaker.state
         member.breaker = member.breaker.after(event, _now_s())
         after = member.breaker.state
+        if after is not before:
+            label = pair(self._name, member.name)
+            self._counts.set_state(State.BREAKER, label, STATE_VALUES[after])
         names = {"origin": member.name, "group": self._name}
         if before is BreakerState.CLOSED and after is BreakerState.OPEN:
             self._counts.add(Counter.OUTAGES, member.name)

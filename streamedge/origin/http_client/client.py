@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin.answers import find_error_code
+from streamedge.origin.health import UNOBSERVED, RequestObserver
 from streamedge.origin.http_client.connection import (
     JOINED_MAX_BYTES,
     Connection,
@@ -102,6 +103,7 @@ class Client:
         self._read_timeout_s = read_timeout_s
         self._total_timeout_s = total_timeout_s
         self._pool = Pool(connections_max, tls, server_name)
+        self.observer: RequestObserver = UNOBSERVED
 
     async def send(
         self,
@@ -195,15 +197,22 @@ class Client:
                     connection.abort()
                     self._pool.release(connection)
                     raise
+                self.observer.answered(head.status)
                 return Response(subject, head, connection, self._pool, limits)
             except ConnectionLostError as exc:
                 if not (is_reused and is_repeatable) or connection.has_received:
-                    raise connection_failure(subject, exc) from exc
+                    raise self._failure(subject, exc) from exc
                 only_new = True
             except DeadlineError as exc:
-                raise connection_failure(subject, DeadlineError(limits.describe())) from exc
+                raise self._failure(subject, DeadlineError(limits.describe())) from exc
             except (NoConnectionError, ResponseError) as exc:
-                raise connection_failure(subject, exc) from exc
+                raise self._failure(subject, exc) from exc
+
+    def _failure(self, subject: str, exc: Exception) -> OriginError:
+        """The error of a request without a response."""
+        error = connection_failure(subject, exc)
+        self.observer.failed(error.failure)
+        return error
 
     def _limits(self, loop: asyncio.AbstractEventLoop) -> _TimeLimits:
         """The time limits of a request that begins now."""
@@ -258,6 +267,7 @@ class SentRequest:
         head = self.connection.take_final_head()
         if head is None:
             return None
+        self._client.observer.answered(head.status)
         return Response(self._subject, head, self.connection, self._pool, self.limits)
 
     async def response(self) -> Response:

@@ -155,6 +155,9 @@ class FakeContext:
         if self.refusal is not None:
             raise self.refusal
 
+    def count_play(self, result: str) -> None:
+        pass
+
     def cache_result(self, medium: Medium) -> CacheResult:
         return medium.result
 

@@ -1,0 +1,1 @@
+"""What operators see of the edge, in the control process and in workers."""
