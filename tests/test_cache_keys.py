@@ -22,6 +22,7 @@ from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution, asset_key
 from streamedge.keys import join_key, key_bytes, split_key
+from streamedge.media.containers.packager import segment_key
 from streamedge.media.packager import packaged_asset
 from streamedge.origin import OriginHead, Version
 
@@ -57,6 +58,10 @@ def _packaged_key(key: str, version: Version) -> str:
     source = Asset(key, "film", cast(Any, None), "o", TtlRules())
     nothing = cast(Any, None)
     return packaged_asset(nothing, source, OriginHead(version, ""), 1, nothing).key
+
+
+def _segment_key(key: str, version: Version, part: str) -> str:
+    return segment_key(key, part, version)
 
 
 _objects = st.builds(lambda i, n: (("object", i, n), _object_key(i, n)), _TEXT, _TEXT)
@@ -98,6 +103,7 @@ def _derived(base: st.SearchStrategy[Thing]) -> st.SearchStrategy[Thing]:
     return st.one_of(
         of("compressed", encoded_key, _VERSIONS, st.sampled_from(ContentCoding)),
         of("flv", _packaged_key, _VERSIONS),
+        of("segment", _segment_key, _VERSIONS, _TEXT),
         of("variant", variant, varying.map(lambda pairs: tuple(sorted(pairs.items())))),
     )
 

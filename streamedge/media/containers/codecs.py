@@ -20,7 +20,7 @@ _ADTS_CRC_BYTES = 2
 def nal_units(data: bytes) -> list[bytes]:
     """The NAL units of a byte stream, without start codes and trailing zeros."""
     starts = [match.end() for match in _START_CODE.finditer(data)]
-    ends = [start - 3 for start in starts[1:]] + [len(data)]
+    ends = [*(start - 3 for start in starts), len(data)][1:]
     units = [data[start:end].rstrip(b"\x00") for start, end in zip(starts, ends, strict=True)]
     return [unit for unit in units if unit]
 

@@ -244,7 +244,7 @@ class Source:
         missing = {stream.index for stream in self._streams()}
         first_ms: int | None = None
         packets: list[AnyPacket] = []
-        for packet in self._container.demux(*self._streams()) if missing else ():
+        for packet in self._packets(tuple(missing)):
             if packet.size == 0:
                 continue
             packets.append(packet)
@@ -278,7 +278,10 @@ class Source:
 
     def _samples_from(self, time_ms: int, chosen: tuple[int, ...]) -> Iterator[Sample]:
         """The samples from a keyframe, or a byte position, at or before a time."""
-        stream = self._container.streams[chosen[0]]
+        streams = [each for each in self._container.streams if each.index in chosen]
+        if not streams:  # they appear late, after the file was opened again
+            return iter(())
+        stream = streams[0]
         ticks = (
             (time_ms + self._start_ms)
             * stream.time_base.denominator
@@ -304,13 +307,15 @@ class Source:
         return self._samples(packets(), start_ms, knows_start=True)
 
     def _packets(self, indexes: tuple[int, ...]) -> Iterator[AnyPacket]:
-        streams = [self._container.streams[index] for index in indexes]
+        """The packets of streams, up to the file's end or to damage that stops the demuxer."""
+        streams = [stream for stream in self._container.streams if stream.index in indexes]
         try:
             yield from self._container.demux(*streams) if streams else ()
-        except av.FFmpegError as exc:
-            if isinstance(exc, MemoryError):
-                raise
-            return  # a damaged or truncated file plays up to there
+        except MemoryError:
+            raise
+        except (av.FFmpegError, IndexError):
+            # PyAV raises IndexError at the end of a file in which streams have appeared late.
+            return
 
     def _samples(
         self, packets: Iterator[AnyPacket], start_ms: int | None, *, knows_start: bool
