@@ -278,10 +278,9 @@ class Source:
 
     def _samples_from(self, time_ms: int, chosen: tuple[int, ...]) -> Iterator[Sample]:
         """The samples from a keyframe, or a byte position, at or before a time."""
-        streams = [each for each in self._container.streams if each.index in chosen]
-        if not streams:  # they appear late, after the file was opened again
+        stream = next((one for one in self._container.streams if one.index == chosen[0]), None)
+        if stream is None:  # it appears late, and the file was opened again
             return iter(())
-        stream = streams[0]
         ticks = (
             (time_ms + self._start_ms)
             * stream.time_base.denominator
