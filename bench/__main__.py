@@ -19,7 +19,7 @@ from importlib import metadata
 
 from rich.console import Console
 
-from bench import invalidation, packaging, report, restart, rounds
+from bench import invalidation, operators, packaging, report, restart, rounds
 from bench.fleet import (
     failovers,
     following,
@@ -188,6 +188,13 @@ BENCHMARKS = {
         packaging.packaging,
         "A 300 MB MP4 in the page cache, packaged as FLV on one core, the output discarded. Best of"
         f" {packaging.ROUNDS}.",
+    ),
+    "operators": Benchmark(
+        operators.watching,
+        "Two edges with one worker each, alternating: one writes CloudFront's access logs, while a"
+        " program reads its status stream and, each second, its list of viewers. Hits of 1 KiB by"
+        f" wrk, {requests.CONNECTIONS} connections; then 200 RTMP viewers of a warm 4 Mb/s title in"
+        " real time. Both write the JSON log.",
     ),
     "restart": Benchmark(
         restart.restart,

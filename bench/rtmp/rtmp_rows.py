@@ -38,7 +38,9 @@ def cost(options: Options) -> list[Figure]:
     starts = _starts() | {
         FLOOR: lambda: sendfile_floor(titles().moov_first, core=SERVER_CORE),
     }
-    results = measure_each(starts, lambda server: _watch(server, COST_VIEWERS, options.seconds))
+    results = measure_each(
+        starts, lambda server: watch_viewers(server, COST_VIEWERS, options.seconds)
+    )
     per_gb = pick(results, lambda result: result.server_cpu_s / (result.bytes / 1e9))
     return [
         Figure("server CPU per GB delivered", "s", per_gb),
@@ -92,7 +94,7 @@ def capacity(options: Options) -> list[Figure]:
     """Viewers that one worker serves in real time: none may be late."""
     counts = {STREAMEDGE: options.viewers, RTMP: options.peer_viewers}
     results = measure_each(
-        _starts(), lambda server: _watch(server, counts[server.name], options.seconds)
+        _starts(), lambda server: watch_viewers(server, counts[server.name], options.seconds)
     )
     viewers = pick(results, lambda result: result.viewers)
     return [
@@ -134,7 +136,7 @@ def _warm_edge(films: Titles, listen: str = "") -> Iterator[Server]:
         yield server
 
 
-def _watch(server: Server, viewers: int, seconds: float) -> Result:
+def watch_viewers(server: Server, viewers: int, seconds: float) -> Result:
     run_s = viewers / RAMP_PER_S + SETTLE_S + seconds
     films = titles()
     return watch(

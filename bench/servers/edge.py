@@ -33,13 +33,15 @@ def streamedge(
     limits: str = "",
     fleet: str = "",
     listen: str = "",
+    rtmp: str = "",
+    tables: str = "",
 ) -> Iterator[Server]:
     """An edge in front of the origin, with a web and an RTMP distribution.
 
     ``cache``: a folder that outlives the edge; None: a new one. ``waits``: until /healthz returns
     200. ``pair``: also serves HTTPS. ``signer``: id and PEM of the key that web viewers' URLs must
     be signed with. ``web``, ``limits``, ``listen``: TOML for the web distribution, for ``[limits]``
-    and for ``[listen]``.
+    and for ``[listen]``; ``rtmp``: for the RTMP distribution; ``tables``: further tables.
     ``fleet``: the table ``[fleet]``; then /healthz does not wait for the engine.
     """
     http_port, rtmp_port, admin_port = free_port(), free_port(), free_port()
@@ -80,6 +82,7 @@ admin = "{LOOPBACK}:{admin_port}"
 {certificates}
 {keys}
 {fleet}
+{tables}
 [origins.bench]
 type = "http"
 url = "http://{LOOPBACK}:{origin_port}"
@@ -96,6 +99,7 @@ id = "ESTREAM"
 type = "rtmp"
 application = ["{APPLICATION}"]
 origin = "bench"
+{rtmp}
 """)
         with process(
             [sys.executable, "-m", "streamedge", "serve", "--config", str(config)],
