@@ -135,8 +135,10 @@ class RtmpeConnection(asyncio.Protocol):
         self._transport.abort()
 
     def _fail(self, reason: str) -> None:
-        self._encryption.report(self._peer, reason)
-        self.abort()
+        """Closes the connection and reports why, unless it is closed already."""
+        if self in self._encryption.handshakes:
+            self._encryption.report(self._peer, reason)
+            self.abort()
 
     def _exchange_keys(self, c1: bytes) -> None:
         self._transport.pause_reading()  # a tunnel's request then waits for its response
