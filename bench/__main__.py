@@ -79,6 +79,12 @@ BENCHMARKS = {
         " and over plain RTMP; one worker. Client buffer 3 s. The viewers discard what they"
         " receive, so that both cost the load generator the same.",
     ),
+    "rtmpt-cost": Benchmark(
+        rtmp_rows.tunnel_cost,
+        "200 viewers of a warm 4 Mb/s title in real time, each at a different position, over RTMPT"
+        " and over plain RTMP; one worker. Client buffer 3 s. Over RTMPT a viewer posts an idle"
+        " when it has received a response; the viewers discard the bodies.",
+    ),
     "rtmp-viewers": Benchmark(
         rtmp_rows.capacity,
         "RTMP viewers of a warm 4 Mb/s title, 500 more each second, each at a different position;"

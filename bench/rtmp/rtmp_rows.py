@@ -13,13 +13,13 @@ from bench.loads.rtmp_client import BUFFER_MS, play_whole
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.report import Figure, Target, ratio
-from bench.rtmp import rtmpe_viewers
+from bench.rtmp import rtmpe_viewers, rtmpt_viewers
 from bench.rtmp.rtmp_viewers import Plan, Result, watch
 from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.origin import origin
 from bench.servers.peers import APPLICATION, RTMP, nginx_rtmp
 from bench.servers.sendfile_floor import FLOOR, sendfile_floor
-from bench.servers.server import Failure, Server, Start, measure_each, pick
+from bench.servers.server import LOOPBACK, Failure, Server, Start, free_port, measure_each, pick
 from bench.servers.titles import MOOV_FIRST, Titles, titles
 
 NAME = f"mp4:{MOOV_FIRST}"
@@ -71,6 +71,48 @@ def encrypted_cost(options: Options) -> list[Figure]:
         ),
         Figure("lost viewers", "", pick(results, lambda result: result.broken), Target(0)),
     ]
+
+
+def tunnel_cost(options: Options) -> list[Figure]:
+    """CPU-seconds of the server per GB over RTMPT, beside plain RTMP."""
+    films, port = titles(), free_port()
+    listen = f'mixed = ["{LOOPBACK}:{port}"]'
+    watch_plain = partial(_watch_encrypted, is_encrypted=False, seconds=options.seconds)
+    plain = measure_each({PLAIN: lambda: _warm_edge(films, listen)}, watch_plain)
+    tunnels = measure_each(
+        {STREAMEDGE: lambda: _warm_edge(films, listen)},
+        lambda server: _watch_tunnels(server, port, options.seconds),
+    )
+    both: dict[str, rtmpe_viewers.Result | Failure] = {**plain, **tunnels}
+    per_gb = pick(both, lambda result: result.server_cpu_s / (result.bytes / 1e9))
+    return [
+        Figure("server CPU per GB delivered", "s", per_gb),
+        Figure("ratio to plain RTMP", "", ratio(per_gb, PLAIN), Target(1.5)),
+        Figure("delivered", "MB/s", pick(both, lambda result: result.bytes / result.seconds / 1e6)),
+        Figure(
+            "requests of a viewer",
+            "/s",
+            pick(tunnels, lambda result: result.requests / result.seconds / COST_VIEWERS),
+            Target(3.0),
+        ),
+        Figure("lost viewers", "", pick(both, lambda result: result.broken), Target(0)),
+    ]
+
+
+def _watch_tunnels(server: Server, port: int, seconds: float) -> rtmpt_viewers.Result:
+    return rtmpt_viewers.watch(
+        rtmpt_viewers.Plan(
+            port=port,
+            application=APPLICATION,
+            name=NAME,
+            viewers=COST_VIEWERS,
+            settle_s=SETTLE_S,
+            seconds=seconds,
+            latest_start_ms=int((titles().duration_s - SETTLE_S - seconds - MARGIN_S) * 1000),
+            buffer_ms=BUFFER_MS,
+            server_pid=server.pid,
+        )
+    )
 
 
 def _watch_encrypted(server: Server, *, is_encrypted: bool, seconds: float) -> rtmpe_viewers.Result:

@@ -63,7 +63,11 @@ class RtmpServer:
         self._acceptor = Acceptor("rtmp", rules, log, counts)
         self._counts = counts
         self._tunnels = TunnelServer(
-            self._connect, proxies, tunnel_peers, sessions_max=limits.connections_max
+            self._connect,
+            proxies,
+            tunnel_peers,
+            self._context.timers,
+            sessions_max=limits.connections_max,
         )
         self._sockets = ListeningSockets(self._acceptor)
         self._sweep: asyncio.TimerHandle | None = None

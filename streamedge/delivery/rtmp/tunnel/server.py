@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from streamedge.access.client_address import IpNetwork, forwarded_address, is_trusted
 from streamedge.delivery.net.accept import Connect, OnClose, Peer
+from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.rtmp.tunnel.connection import (
     ConnectionCallbacks,
     TunnelConnection,
@@ -38,6 +39,7 @@ class TunnelServer:
         connect: Connect,
         proxies: Sequence[IpNetwork],
         peers: TunnelPeers | None,
+        timers: CoalescedTimers,
         *,
         sessions_max: int,
     ) -> None:
@@ -45,6 +47,7 @@ class TunnelServer:
         self._connect_session = connect
         self._proxies = proxies
         self._peers = peers
+        self._timers = timers
         self._worker = 0 if peers is None else peers.worker
         self._loop = asyncio.get_running_loop()
         self._callbacks = ConnectionCallbacks(self._serve, self._ended)
@@ -134,7 +137,12 @@ class TunnelServer:
             peer = Peer(address, 0) if address else peer
         session_id = f"{self._worker:0{WORKER_DIGITS}x}{secrets.token_hex(RANDOM_BYTES)}"
         tunnel = Tunnel(
-            session_id, peer, self._loop, self._ended_session, is_secure=connection.is_secure
+            session_id,
+            peer,
+            self._loop,
+            self._timers,
+            self._ended_session,
+            is_secure=connection.is_secure,
         )
         self._tunnels[session_id] = tunnel
         tunnel.start(self._connect_session(peer, _nothing))

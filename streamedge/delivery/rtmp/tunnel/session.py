@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.writers import VirtualTransport, Writer
+from streamedge.delivery.rtmp.timers import CoalescedTimers, TimerHandle
 from streamedge.delivery.rtmp.tunnel.exchange import Exchange
 from streamedge.delivery.rtmp.tunnel.response_body import ResponseBody, is_copied
 from streamedge.delivery.rtmp.tunnel.rules import Kind, Order, Poll, RequestOrder, TunnelRequest
@@ -63,6 +64,7 @@ class Tunnel:
         session_id: str,
         peer: Peer,
         loop: asyncio.AbstractEventLoop,
+        timers: CoalescedTimers,
         on_end: Callable[[Tunnel], None],
         *,
         is_secure: bool,
@@ -71,12 +73,13 @@ class Tunnel:
         self.state = TunnelState.OPEN
         self.transport = TunnelTransport(self, peer, is_secure=is_secure)
         self._loop = loop
+        self._timers = timers
         self._on_end = on_end
         self._order = RequestOrder()
         self._poll = Poll()
         self._next = _new_body()
         self._held: Exchange | None = None
-        self._answer_at: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._answer_at: TimerHandle | asyncio.Handle | None = None
         self._waiting: dict[int, _Arrival] = {}
         self._waiting_bytes = 0
         self._latest: Exchange | None = None  # answered last
@@ -207,7 +210,7 @@ class Tunnel:
         if self.buffered_bytes:
             self._answer_soon()
         else:
-            self._answer_at = self._loop.call_later(HOLD_S, self._answer_due)
+            self._answer_at = self._timers.call_at(self._loop.time() + HOLD_S, self._answer_due)
 
     def _answer_due(self) -> None:
         self._answer()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streamedge.access.client_address import IpNetwork
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.writers import writer_to
+from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, IDLE_S
 from streamedge.delivery.rtmp.tunnel.peers import bind_tunnel_peers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
@@ -77,7 +78,9 @@ async def tunnels(
     accepting = []
     for peers in bind_tunnel_peers(range(workers)):
         running.addresses = peers.addresses
-        server = TunnelServer(connect, proxies, peers, sessions_max=sessions_max)
+        server = TunnelServer(
+            connect, proxies, peers, CoalescedTimers(loop), sessions_max=sessions_max
+        )
         await server.start()
         http = await loop.create_server(
             lambda server=server: server.connect(Peer("192.0.2.1", 1), lambda: None),  # type: ignore[misc]

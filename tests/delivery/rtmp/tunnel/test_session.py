@@ -13,6 +13,7 @@ import pytest
 from streamedge.cache.storage.extent import Ready
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.writers import COPIED_BYTES_MAX, Writer, writer_to
+from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.rtmp.tunnel.exchange import Exchange
 from streamedge.delivery.rtmp.tunnel.rules import Kind, TunnelRequest
 from streamedge.delivery.rtmp.tunnel.session import (
@@ -50,7 +51,14 @@ class Session:
         loop = asyncio.get_running_loop()
         self.recorder = Recorder()
         self.ended: list[Tunnel] = []
-        self.tunnel = Tunnel(ID, Peer("192.0.2.1", 1), loop, self.ended.append, is_secure=False)
+        self.tunnel = Tunnel(
+            ID,
+            Peer("192.0.2.1", 1),
+            loop,
+            CoalescedTimers(loop),
+            self.ended.append,
+            is_secure=False,
+        )
         self.tunnel.start(self.recorder)
         self.writer: Writer = writer_to(self.tunnel.transport, loop)
 
