@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamedge.cli import reference as commands
 from streamedge.config import reference as configuration
-from streamedge.ops import alerts
+from streamedge.ops import prometheus_rules
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -26,6 +26,12 @@ def write(page: str, begin: str, end: str, text: str) -> None:
 if __name__ == "__main__":
     write("reference/config.md", configuration.BEGIN, configuration.END, configuration.render())
     write("reference/cli.md", commands.BEGIN, commands.END, commands.render())
-    write("operations/monitoring.md", alerts.BEGIN, alerts.END, alerts.rules_table())
-    rules = Path(alerts.__file__).parent / "prometheus" / "rules.yml"
-    rules.write_text(alerts.rules_file())
+    write(
+        "operations/monitoring.md",
+        prometheus_rules.BEGIN,
+        prometheus_rules.END,
+        prometheus_rules.rules_table(),
+    )
+    folder = prometheus_rules.FOLDER
+    (folder / "rules.yml").write_text(prometheus_rules.rules_file())
+    (folder / "rules_test.yml").write_text(prometheus_rules.rules_test_file())

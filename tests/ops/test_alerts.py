@@ -1,34 +1,13 @@
-"""Alerts: each kind of rule, and the rules of Prometheus, which come from the same table."""
+"""Alerts: each kind of rule, evaluated on samples."""
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from streamedge.ops import alerts as module
-from streamedge.ops.alerts import (
-    BEGIN,
-    END,
-    GONE,
-    RULES,
-    Alert,
-    Alerts,
-    Kind,
-    Rule,
-    Samples,
-    Severity,
-    promql,
-    rules_file,
-    rules_table,
-)
-from streamedge.ops.metrics import Counter, Gauge
-from tests.support.patience import PATIENCE_S
+from streamedge.ops.alert_rules import Kind, Rule, Severity
+from streamedge.ops.alerts import Alert, Alerts, Samples
 
 NOW_S = 1_800_000_000.0
-PROMETHEUS = Path(module.__file__).parent / "prometheus"
 BASE = Rule("Test", Severity.WARNING, Kind.VALUE, "metric", 5, "It is.", "Do it.")
 
 
@@ -129,55 +108,3 @@ def test_most_severe_and_oldest_alerts_come_first() -> None:
     }
     order = firing(alerts.update(samples, NOW_S + 1))
     assert order == [("Severe", {}), ("Test", {"a": "late"}), ("Test", {"a": "later"})]
-
-
-# The table, and Prometheus
-
-
-def test_names_of_rules_are_unique() -> None:
-    names = [rule.name for rule in RULES]
-    assert len(names) == len(set(names))
-    assert GONE not in names
-
-
-def test_rules_name_metrics_of_the_edge() -> None:
-    counters = {f"{counter.metric}_total" for counter in Counter}
-    gauges = {gauge.metric for gauge in Gauge}
-    page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
-    documented = page.read_text()
-    for rule in RULES:
-        assert f"| `{rule.metric}` |" in documented
-        if rule.kind in {Kind.INCREASE, Kind.SHARE}:
-            assert rule.metric in counters | {"streamedge_process_ends_total"}
-        if rule.divisor:
-            assert rule.divisor in gauges
-
-
-def test_file_for_prometheus_comes_from_the_table() -> None:
-    text = (PROMETHEUS / "rules.yml").read_text()
-    assert text == rules_file(), "run `make reference`"
-    for rule in RULES:
-        assert f"alert: {rule.name}\n        expr: {promql(rule)}\n" in text
-
-
-def test_page_of_monitoring_has_the_table() -> None:
-    page = Path(__file__).parents[2] / "docs" / "operations" / "monitoring.md"
-    between = page.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert between.strip() == rules_table(), "run `make reference`"
-
-
-def promtool(*arguments: str | Path) -> None:
-    completed = subprocess.run(
-        ["promtool", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S
-    )
-    assert completed.returncode == 0, completed.stdout + completed.stderr
-
-
-def test_promtool_accepts_the_rules() -> None:
-    promtool("check", "rules", "--lint-fatal", PROMETHEUS / "rules.yml")
-
-
-@pytest.mark.parametrize("threshold", [0.05, 1, 86_400, 1_209_600, 1e12])
-def test_thresholds_are_written_in_full(threshold: float) -> None:
-    text = promql(replace(BASE, threshold=threshold))
-    assert float(text.rpartition(" ")[2]) == threshold
