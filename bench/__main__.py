@@ -43,7 +43,7 @@ from bench.http import (
 )
 from bench.machine import LOAD_CORE, SERVER_CORE, Steal, description, has_two_cores, today
 from bench.options import Options
-from bench.rtmp import cold_rtmp, rtmp_rows
+from bench.rtmp import cold_rtmp, link_rate, rtmp_rows
 from bench.servers import peers
 from bench.servers.server import BenchError
 from tests.support.fleet.simulation.engine import Costs
@@ -189,6 +189,12 @@ BENCHMARKS = {
         cold_rtmp.first_frames,
         "One RTMP viewer of a cold 300 MB MP4 of 4 Mb/s; origin: first byte after 30 ms, then"
         " 1 MB/s. nginx-rtmp plays from the same origin over HTTP.",
+    ),
+    "rtmp-link-rate": Benchmark(
+        link_rate.rates,
+        "checkBandwidth over RTMP, through a loopback interface with a token bucket filter (tc tbf)"
+        " in a network namespace; beside it a plain TCP transfer of"
+        f" {link_rate.TRANSFER_S:.0f} s through the same link. No core pinning.",
     ),
     "packaging": Benchmark(
         packaging.packaging,

@@ -23,6 +23,7 @@ compgen -G "/usr/lib/*/pdns/libgeoipbackend.so" >/dev/null || missing+=(pdns-bac
 compgen -G "/usr/lib/*/pdns/libgsqlite3backend.so" >/dev/null || missing+=(pdns-backend-sqlite3)
 command -v goaccess >/dev/null || missing+=(goaccess)
 [ -e /usr/lib/cgi-bin/awstats.pl ] || missing+=(awstats)
+command -v tc >/dev/null || missing+=(iproute2)
 command -v mpv >/dev/null || missing+=(mpv)
 command -v cvlc >/dev/null || missing+=(vlc-bin vlc-plugin-base)
 command -v dig >/dev/null || missing+=(bind9-dnsutils)
