@@ -102,15 +102,3 @@ class ResponseBody:
         data = os.pread(file, count, offset)
         self.append(data)
         return len(data)
-
-    def __bytes__(self) -> bytes:
-        """A copy of all bytes. Raises OSError."""
-        return b"".join(
-            bytes(os.pread(*_read_arguments(part))) if isinstance(part, FilePart) else bytes(part)
-            for part in self.parts
-        )
-
-
-def _read_arguments(part: FilePart) -> tuple[int, int, int]:
-    file, offset, size = part.ready(part.span.start, part.span.end)
-    return file, size, offset

@@ -78,7 +78,18 @@ class Session:
 def answer(exchange: Exchange) -> bytes | None:
     """The body of a response; None: 404."""
     assert exchange.is_answered
-    return None if exchange.body is None else bytes(exchange.body)
+    if exchange.body is None:
+        return None
+    data = b""
+    for part in exchange.body.sent_parts(b""):
+        if isinstance(part, tuple):
+            source, span = part
+            file, offset, size = source.ready(span.start, span.end)
+            data += os.pread(file, size, offset)
+        else:
+            data += part
+    assert len(data) == exchange.body.size_bytes
+    return data
 
 
 @contextmanager
