@@ -49,9 +49,10 @@ class SpoolWriter:
         self._failed = RateLimitedEvent(log, "access_log_write_failed")
         self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[tuple[float, Callable[[], Lines]]] = []
+        self._gathered: list[tuple[int, float, Callable[[], Lines]]] = []
         self._gathered_lines = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None  # of the segments that are due
         self._writing: asyncio.Future[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
@@ -63,17 +64,18 @@ class SpoolWriter:
         if self._gathered_lines + lines > GATHERED_LINES_MAX:
             self._drop(lines, "the disk is slow")
             return
-        self._gathered.append((ended_s, make_lines))
+        self._gathered.append((lines, ended_s, make_lines))
         self._gathered_lines += lines
         if self._gathered_lines >= FLUSH_LINES:
             self.flush()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(FLUSH_INTERVAL_S, self._on_time)
+        elif self._flushing is None:
+            self._flushing = self._loop.call_later(FLUSH_INTERVAL_S, self.flush)
 
     def flush(self) -> None:
         """Begins to write the lines that have gathered, unless a write is running."""
         if self._writing is not None:
-            return
+            return  # ``_written`` calls it again
+        self._cancel_timers()
         pieces = self._format()
         if pieces or self._files.is_open:
             self._writing = self._loop.run_in_executor(self._executor, self._write, pieces)
@@ -83,9 +85,7 @@ class SpoolWriter:
         """Writes the rest and completes all files."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timers()
         pieces = self._format()
         if pieces or self._files.is_open:
             await self._loop.run_in_executor(self._executor, self._write, pieces)
@@ -99,16 +99,23 @@ class SpoolWriter:
             self._thread = ThreadPoolExecutor(1, "access-log")
         return self._thread
 
-    def _on_time(self) -> None:
-        self._timer = None
-        self.flush()
+    def _cancel_timers(self) -> None:
+        for timer in (self._flushing, self._closing):
+            if timer is not None:
+                timer.cancel()
+        self._flushing = self._closing = None
 
     def _format(self) -> _Pieces:
         gathered, self._gathered, self._gathered_lines = self._gathered, [], 0
         lines: dict[tuple[SpoolTarget, int], list[str]] = {}
-        for ended_s, make_lines in gathered:
+        for number, ended_s, make_lines in gathered:
             hour = int(ended_s // HOUR_S)
-            for target, line in make_lines():
+            try:
+                batch = make_lines()
+            except Exception as exc:  # noqa: BLE001 - a defect in one line loses no other line
+                self._report_failure(number, None, repr(exc), "fault")
+                continue
+            for target, line in batch:
                 lines.setdefault((target, hour), []).append(line)
         return {key: ("\n".join(texts) + "\n").encode("ascii") for key, texts in lines.items()}
 
@@ -125,15 +132,20 @@ class SpoolWriter:
 
     def _written(self, writing: asyncio.Future[None]) -> None:
         self._writing = None
-        if self._timer is None and not writing.cancelled():
-            pause_s = FLUSH_INTERVAL_S if self._gathered else self._files.seconds_to_close()
-            if pause_s is not None:
-                self._timer = self._loop.call_later(pause_s, self._on_time)
-        if not writing.cancelled() and (failure := writing.exception()) is not None:
+        if writing.cancelled():
+            return
+        if (failure := writing.exception()) is not None:
             self._report_failure(0, None, repr(failure))
+        self._cancel_timers()
+        if self._gathered:
+            self._flushing = self._loop.call_later(FLUSH_INTERVAL_S, self.flush)
+        elif (pause_s := self._files.seconds_to_close()) is not None:
+            self._closing = self._loop.call_later(pause_s, self.flush)
 
-    def _report_failure(self, lines: int, distribution: str | None, error: str) -> None:
-        self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, "disk", lines)
+    def _report_failure(
+        self, lines: int, distribution: str | None, error: str, label: str = "disk"
+    ) -> None:
+        self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, label, lines)
         self._failed.emit(self._loop.time(), distribution=distribution, lines=lines, error=error)
 
     def _drop(self, lines: int, reason: str) -> None:

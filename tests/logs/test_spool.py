@@ -1,0 +1,171 @@
+"""A worker's spool: whole lines, one file for each log and hour, bounded memory, full disks."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from streamedge.logs import spool as spool_module
+from streamedge.logs.spool import Lines, SpoolWriter
+from streamedge.logs.spool_names import LogFormat, SegmentName, SpoolTarget, parse_segment
+from streamedge.ops.log import open_log
+from streamedge.ops.metrics import Counter, Counts
+from tests.support.patience import PATIENCE_S
+from tests.support.process.edge_process import pause
+
+WEB = SpoolTarget("EWEB", LogFormat.WEB, 300.0)
+OTHER = SpoolTarget("OTHER", LogFormat.WEB, 300.0)
+SHORT = SpoolTarget("ESHORT", LogFormat.WEB, 1.0)
+ENDED_S = 439_000 * 3600.0
+
+
+@asynccontextmanager
+async def open_spool(folder: Path, counts: Counts) -> AsyncIterator[SpoolWriter]:
+    log = open_log(str(folder.with_suffix(".log")), "worker-0")
+    spool = SpoolWriter(folder, "worker-0", log, counts)
+    yield spool
+    await spool.close()
+    await asyncio.to_thread(log.close)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "segments"
+    path.mkdir()
+    return path
+
+
+def lines(*texts: str, target: SpoolTarget = WEB) -> Callable[[], Lines]:
+    return lambda: [(target, text) for text in texts]
+
+
+def segments(folder: Path) -> dict[SegmentName, str]:
+    """The texts of all segments, by name."""
+    names = {path: parse_segment(path.name) for path in folder.iterdir()}
+    return {name: path.read_text() for path, name in names.items() if name is not None}
+
+
+async def await_true(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_true():
+            await asyncio.to_thread(pause)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether the writer of the only segment has not completed it."""
+    (path,) = folder.glob("E*")
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+async def test_lines_are_in_the_file_of_their_distribution_and_hour(folder: Path) -> None:
+    async with open_spool(folder, Counts()) as spool:
+        spool.add(2, ENDED_S, lines("a", "b"))
+        spool.add(1, ENDED_S + 3599.9, lines("c"))
+        spool.add(1, ENDED_S + 3600, lines("d"))
+        spool.add(1, ENDED_S, lines("e", target=OTHER))
+    found = {(name.distribution, name.hour): text for name, text in segments(folder).items()}
+    assert found == {
+        ("EWEB", 439_000): "a\nb\nc\n",
+        ("EWEB", 439_001): "d\n",
+        ("OTHER", 439_000): "e\n",
+    }
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.iterdir())
+
+
+async def test_lines_are_written_soon_and_the_file_stays_locked(folder: Path) -> None:
+    async with open_spool(folder, Counts()) as spool:
+        spool.add(1, ENDED_S, lines("a"))
+        await await_true(lambda: list(segments(folder).values()) == ["a\n"])
+        assert is_locked(folder)
+        spool.add(1, ENDED_S, lines("b"))
+        await await_true(lambda: list(segments(folder).values()) == ["a\nb\n"])
+    assert not is_locked(folder)
+
+
+async def test_file_is_complete_when_its_interval_is_over(folder: Path) -> None:
+    async with open_spool(folder, Counts()) as spool:
+        spool.add(1, ENDED_S, lines("a", target=SHORT))
+        await await_true(lambda: bool(segments(folder)))
+        await await_true(lambda: not is_locked(folder))
+
+
+async def test_large_file_is_complete_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 4)
+    async with open_spool(folder, Counts()) as spool:
+        spool.add(2, ENDED_S, lines("a", "b"))
+        await await_true(lambda: bool(segments(folder)))
+        await await_true(lambda: not is_locked(folder))
+
+
+async def test_lines_beyond_the_memory_are_dropped_and_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "GATHERED_LINES_MAX", 3)
+    counts = Counts()
+    async with open_spool(folder, counts) as spool:
+        spool.add(2, ENDED_S, lines("a", "b"))
+        spool.add(2, ENDED_S, lines("c", "d"))
+        spool.add(1, ENDED_S, lines("e"))
+    assert list(segments(folder).values()) == ["a\nb\ne\n"]
+    assert counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "memory") == 2
+
+
+async def test_full_disk_drops_whole_lines_and_leaves_no_part_of_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counts()
+    write, is_full = os.write, False
+
+    def write_some(fd: int, data: bytes) -> int:
+        return write(fd, data[:3] if is_full else data)
+
+    async with open_spool(folder, counts) as spool:
+        spool.add(1, ENDED_S, lines("first"))
+        await await_true(lambda: bool(segments(folder)))
+        monkeypatch.setattr(os, "write", write_some)
+        is_full = True
+        spool.add(2, ENDED_S, lines("second", "third"))
+        await await_true(lambda: counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "disk") == 2)
+        is_full = False
+        spool.add(1, ENDED_S, lines("fourth"))
+    assert list(segments(folder).values()) == ["first\nfourth\n"]
+
+
+async def test_folder_that_is_gone_drops_lines_and_later_ones_are_written(folder: Path) -> None:
+    counts = Counts()
+    folder.rmdir()
+    async with open_spool(folder, counts) as spool:
+        spool.add(1, ENDED_S, lines("lost"))
+        await await_true(lambda: counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "disk") == 1)
+        folder.mkdir()
+        spool.add(1, ENDED_S, lines("kept"))
+    assert list(segments(folder).values()) == ["kept\n"]
+
+
+async def test_fault_in_a_line_loses_no_other_line(folder: Path) -> None:
+    counts = Counts()
+
+    def faulty() -> Lines:
+        raise ValueError("no line")
+
+    async with open_spool(folder, counts) as spool:
+        spool.add(1, ENDED_S, lines("a"))
+        spool.add(1, ENDED_S, faulty)
+        spool.add(1, ENDED_S, lines("b"))
+    assert list(segments(folder).values()) == ["a\nb\n"]
+    assert counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "fault") == 1
