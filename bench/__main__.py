@@ -38,6 +38,7 @@ from bench.http import (
     http_requests,
     https_requests,
     idle_connections,
+    logged_hits,
     requests,
     signed_hits,
 )
@@ -169,6 +170,11 @@ BENCHMARKS = {
         "As http-hits, with two edges: URLs with a custom policy, signed with RSA of 2048 bits, and"
         " unsigned ones. The decision is timed separately, in one process: a cached signature and a"
         " rule of countries.",
+    ),
+    "logged-hits": Benchmark(
+        logged_hits.logged_hits,
+        "As http-hits, with two edges: one has an access log of 33 fields, delivered each 5 s into a"
+        " folder.",
     ),
     "cold-seek": Benchmark(
         cold_http.seek,

@@ -76,8 +76,8 @@ async def test_lines_are_in_the_file_of_their_distribution_and_hour(folder: Path
         spool.add(1, ENDED_S + 3599.9, lines("c"))
         spool.add(1, ENDED_S + 3600, lines("d"))
         spool.add(1, ENDED_S, lines("e", target=OTHER))
-    found = {(name.distribution, name.hour): text for name, text in segments(folder).items()}
-    assert found == {
+    texts = {(name.distribution, name.hour): text for name, text in segments(folder).items()}
+    assert texts == {
         ("EWEB", 439_000): "a\nb\nc\n",
         ("EWEB", 439_001): "d\n",
         ("OTHER", 439_000): "e\n",
