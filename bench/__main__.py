@@ -173,8 +173,8 @@ BENCHMARKS = {
     ),
     "logged-hits": Benchmark(
         logged_hits.logged_hits,
-        "As http-hits, with two edges: one has an access log of 33 fields, delivered each 5 s into a"
-        " folder.",
+        "As http-hits, with two edges: one has an access log of 33 fields, which it delivers into a"
+        " folder every 5 s.",
     ),
     "cold-seek": Benchmark(
         cold_http.seek,

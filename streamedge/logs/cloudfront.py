@@ -52,11 +52,15 @@ FIELDS: Final = (
 HEAD: Final = f"#Version: 1.0\n#Fields: {' '.join(FIELDS)}\n"
 """The first two lines of a file."""
 
-LINE: Final = "%s\t%s\t%d\t%s\t%s\t%03d\t%s\t%s\t%s\t%s\t%d\t%.3f\t%s\t%s\t%s\t%s\t%d\t%.3f\t%s\t%s"
+LINE: Final = "\t".join(["%s"] * 20)
 """A line without its end, of: ``clock``, location, bytes sent, address, ``RequestText.target``,
-status, ``RequestText.sender``, result, request id, ``RequestText.host``, bytes received, seconds,
-``RequestText.forwarded_for``, ``tls_text``, result of the response, ``RequestText.version``, port,
-seconds to the first byte, detailed result, ``content_text``."""
+status, ``RequestText.sender``, result, request id, ``RequestText.host``, bytes received,
+``seconds_text``, ``RequestText.forwarded_for``, ``tls_text``, result of the response,
+``RequestText.version``, port, ``seconds_text`` to the first byte, detailed result,
+``content_text``."""
+
+NO_STATUS: Final = "000"
+"""The status where the viewer left before an answer."""
 
 NO_TLS: Final = "-\t-"
 
@@ -190,6 +194,11 @@ def content_text(
     return f"{escape_or_absent(content_type)}\t{_number(length)}\t{_number(start)}\t{_number(end)}"
 
 
+def seconds_text(seconds: float) -> str:
+    """time-taken and time-to-first-byte, in thousandths."""
+    return f"{seconds:.3f}"
+
+
 @lru_cache(maxsize=64)
 def clock(ended_s: int) -> str:
     """date and time, UTC, of seconds since 1970."""
@@ -219,19 +228,19 @@ def encode(record: WebRecord) -> str:
         record.sent_bytes,
         escape(record.address),
         request.target,
-        record.status,
+        record.status or NO_STATUS,
         request.sender,
         record.result,
         escape(record.request_id),
         request.host,
         record.received_bytes,
-        record.duration_ms / 1000,
+        seconds_text(record.duration_ms / 1000),
         request.forwarded_for,
         tls_text(record.tls_protocol, record.tls_cipher),
         record.response_result,
         request.version,
         record.port,
-        record.first_byte_ms / 1000,
+        seconds_text(record.first_byte_ms / 1000),
         record.detailed,
         content_text(
             record.content_type, record.content_length, record.range_start, record.range_end

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from streamedge.delivery.http.fast_path.remembered import RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.response.cloudfront_log import (
     HIT,
     Content,
@@ -17,8 +16,8 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of,
     web_record,
 )
-from streamedge.logs.cloudfront import LINE, clock, content_text
-from streamedge.logs.escaping import unescape
+from streamedge.logs.cloudfront import LINE, NO_STATUS, clock, content_text, seconds_text
+from streamedge.logs.escaping import ABSENT, unescape
 from streamedge.logs.spool import Lines
 
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
@@ -31,8 +30,12 @@ def cloudfront_hit_lines(
     duration_s: float,
     cut: str | None,
 ) -> Lines:
-    """The lines of hits whose distributions have a log."""
+    """The lines of hits whose distributions have a log.
+
+    The content type of a plain hit is that of the object as it is now.
+    """
     now, location = clock(int(ended_s)), web_log.location
+    seconds, at_once = seconds_text(duration_s), seconds_text(0.0)
     lines = []
     for hit in hits:
         remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
@@ -46,8 +49,12 @@ def cloudfront_hit_lines(
             continue
         if response is None:
             results = HIT if cut is None else cut_hit(cut)
-            content = _content(remembered, status, start, end)
-            if byte_range is not None:
+            target = remembered.target
+            content_type = ABSENT if target is None else target.content_type
+            if byte_range is None:
+                content = f"{content_type}\t{end - start}\t-\t-"
+            else:
+                content = f"{content_type}\t{end - start}\t{start}\t{end - 1}"
                 first, last = byte_range
                 received_bytes += _RANGE_LINE_BYTES + len(first) + len(last)
         else:
@@ -59,33 +66,24 @@ def cloudfront_hit_lines(
             sent_bytes,
             viewer.address,
             text.target,
-            status if sent_bytes or cut is None else 0,
+            status if sent_bytes or cut is None else NO_STATUS,
             text.sender,
             results.final,
             request_id.decode(),
             text.host,
             received_bytes,
-            duration_s,
+            seconds,
             text.forwarded_for,
             viewer.tls,
             results.response,
             text.version,
             viewer.port,
-            0.0,
+            at_once,
             results.detailed,
             content,
         )
         lines.append((rules.target, line))
     return lines
-
-
-def _content(remembered: RememberedRequest[Any, Any], status: int, start: int, end: int) -> str:
-    """The fields of a plain hit's body; the type is that of the object as it is now."""
-    target = remembered.target
-    content_type = "-" if target is None else target.content_type
-    if status == 206:
-        return f"{content_type}\t{end - start}\t{start}\t{end - 1}"
-    return f"{content_type}\t{end - start}\t-\t-"
 
 
 def _realtime_line(
