@@ -192,6 +192,7 @@ def web_server(
             _unknown_country if countries is None else countries.country,
             log_rules(config),
         ),
+        logs_responses=config.edge.log_responses,
     )
     return WebServer(
         site,
@@ -220,6 +221,7 @@ def replace_web(
         memory_bytes=limits.request_memory,
         alt_svc=config.listen.alt_svc,
         log_rules=log_rules(config),
+        logs_responses=config.edge.log_responses,
     )
     server.limit(
         limits.tls_handshake,

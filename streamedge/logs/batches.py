@@ -41,7 +41,7 @@ BATCH_BYTES: Final = 32 << 20
 """Lines that are delivered before the interval is over."""
 
 GRACE_S: Final = 2.0  # for segments of other workers whose interval ends at the same time
-COMPRESSION_LEVEL: Final = 6
+COMPRESSION_LEVEL: Final = 1  # half the time of 6, and a tenth more bytes
 _COPY_BYTES: Final = 1 << 20
 _SEGMENTS, _BATCHES, _FILES = "segments", "batches", "files"
 _REMOVED_PREFIX = ".removed-"

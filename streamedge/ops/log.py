@@ -51,6 +51,7 @@ class Log:
         "_dropped_in_metric",
         "_gathered",
         "_gathering",
+        "_is_off",
         "_lines",
         "_loop",
         "_output",
@@ -65,6 +66,7 @@ class Log:
 
     def __init__(self, output: LogOutput, process: str, buffer_bytes: int = BUFFER_BYTES) -> None:
         self._output = output
+        self._is_off = output.is_off
         self.process = process
         self._buffer_bytes = buffer_bytes
         self._lines: list[str | Callable[[], Sequence[str]]] = []
@@ -95,6 +97,8 @@ class Log:
 
         Long strings and lists are cut. May be called in any thread.
         """
+        if self._is_off:
+            return
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
         for name, value in fields.items():
             if isinstance(value, str):
@@ -126,6 +130,8 @@ class Log:
         self._gather(make_lines, count)
 
     def _gather(self, lines: str | Callable[[], Sequence[str]], count: int) -> None:
+        if self._is_off:
+            return
         is_first = not self._lines
         self._lines.append(lines)
         self._gathered += count
@@ -242,7 +248,9 @@ def _encoded(lines: Sequence[str]) -> bytes:
 
 
 def open_log(target: str | LogTarget, process: str, buffer_bytes: int = BUFFER_BYTES) -> Log:
-    """Opens a log to ``stdout``, ``stderr`` or a file, to which it appends. Raises OSError.
+    """Opens a log to ``stdout``, ``stderr``, nowhere (``off``) or a file, to which it appends.
+
+    Raises OSError.
 
     Processes that write to the same target share a ``LogTarget``.
     """

@@ -33,6 +33,8 @@ _REOPENS, _LINE_INCOMPLETE = range(2)  # shared_words in shared memory
 _WORDS = 2
 
 STANDARD_STREAMS = {"stdout": 1, "stderr": 2}
+OFF = "off"
+"""The target that no line goes to."""
 
 
 class LogTarget:
@@ -74,6 +76,11 @@ class LogOutput:
         self._is_locked = False
 
     @property
+    def is_off(self) -> bool:
+        """Whether lines go nowhere, so that they need not be made."""
+        return self._target == OFF
+
+    @property
     def must_reopen(self) -> bool:
         """Whether the file must be reopened before the next write."""
         return self._reopens != self._shared_words[_REOPENS]
@@ -81,7 +88,7 @@ class LogOutput:
     def reopen(self) -> None:
         """Opens the file again. On an OSError, lines still go to the previous file."""
         self._reopens = self._shared_words[_REOPENS]
-        if self._target not in STANDARD_STREAMS:
+        if self._target not in STANDARD_STREAMS and not self.is_off:
             before, self._open_target = self._open_target, _open(self._target)
             before.close()
 
@@ -141,6 +148,8 @@ class _OpenTarget(NamedTuple):
 
 def _open(target: str) -> _OpenTarget:
     try:
+        if target == OFF:
+            return _OpenTarget(len, lambda: None)
         if target in STANDARD_STREAMS:
             return _open_stream(STANDARD_STREAMS[target])
         return _open_file(target)

@@ -426,3 +426,22 @@ def test_lines_whose_formatting_fails_are_discarded(pipe: tuple[int, int]) -> No
     log.event("next")
     log.flush()
     assert [line["event"] for line in lines(pipe[0])] == ["next"]
+
+
+def test_log_that_is_off_makes_no_line_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = LogTarget("off")
+    log = open_log(target, "worker-1")
+    log.event("fill_failed")
+    log.line("{}")
+    log.lines(1, lambda: pytest.fail("a line was made"))
+    target.request_reopen()
+    log.flush()
+    log.finish()
+    assert (log.dropped, log.unwritten_bytes) == (0, 0)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+    log.close()
+    target.close()

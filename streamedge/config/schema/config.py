@@ -127,10 +127,15 @@ class EdgeConfig(Section):
     workers: Annotated[int, RESTART] = Field(
         default=0, description="Worker processes; 0 is one for each CPU.", ge=0, le=256
     )
-    log: Annotated[Literal["stdout", "stderr"] | LocalPath, RESTART] = Field(
+    log: Annotated[Literal["stdout", "stderr", "off"] | LocalPath, RESTART] = Field(
         default="stdout",
         union_mode="left_to_right",
-        description="Where log lines go: stdout, stderr or a file's path.",
+        description="Where log lines go: stdout, stderr or a file's path; off: nowhere.",
+    )
+    log_responses: bool = Field(
+        default=True,
+        description="Whether the log has a line for each HTTP response; access logs of"
+        " distributions do not depend on it.",
     )
     drain: DurationS = Field(
         default=7200.0,

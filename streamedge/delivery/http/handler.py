@@ -141,7 +141,9 @@ class HttpHandler:
         alt_svc: str = "",
         nearest: NearestEdges | None = None,
         web_log: WebLog | None = None,
+        logs_responses: bool = True,
     ) -> None:
+        self._logs_responses = logs_responses
         self.new_request_id = RequestIds().next
         self.web_log = WebLog(edge_name) if web_log is None else web_log
         self._nearest = nearest
@@ -209,9 +211,11 @@ class HttpHandler:
         memory_bytes: int,
         alt_svc: str = "",
         log_rules: Mapping[str, LogRules] = NO_LOGS,
+        logs_responses: bool = True,
     ) -> None:
         """Uses this config from the next request on; requests with a route keep the old one."""
         self.web_log.rules = log_rules
+        self._logs_responses = logs_responses
         traffic = self.traffic
         self._dispatcher = Dispatcher(
             self.edge_name, distributions, self.authorizer, url_bytes, traffic, self._nearest
@@ -602,28 +606,29 @@ class HttpHandler:
             self.viewers.add(request, response.distribution or "", sent_bytes)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
-        headers = request.headers
-        self._log.line(
-            response_line(
-                now_s=now_s,
-                process=self._log.process,
-                client=request.client,
-                method=request.method,
-                host=request.host,
-                path=request.path,
-                range_field=headers.get("range"),
-                status=response.message.status,
-                sent_bytes=sent_bytes,
-                result=response.result.value,
-                distribution=response.distribution,
-                duration_s=duration_s,
-                http_version=request.http_version,
-                agent=headers.get("user-agent"),
-                request_id=request.request_id,
-                viewer=request.viewer,
-                reason=cut or response.reason,
+        if self._logs_responses:
+            headers = request.headers
+            self._log.line(
+                response_line(
+                    now_s=now_s,
+                    process=self._log.process,
+                    client=request.client,
+                    method=request.method,
+                    host=request.host,
+                    path=request.path,
+                    range_field=headers.get("range"),
+                    status=response.message.status,
+                    sent_bytes=sent_bytes,
+                    result=response.result.value,
+                    distribution=response.distribution,
+                    duration_s=duration_s,
+                    http_version=request.http_version,
+                    agent=headers.get("user-agent"),
+                    request_id=request.request_id,
+                    viewer=request.viewer,
+                    reason=cut or response.reason,
+                )
             )
-        )
         if self.web_log.rules:
             self.web_log.finished(
                 request,
@@ -661,7 +666,8 @@ class HttpHandler:
         if self.viewers is not None:
             self.viewers.add_hits(hits)
         log, now_s = self._log, time.time()
-        log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
+        if self._logs_responses:
+            log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
         web_log = self.web_log
         if web_log.rules and web_log.spool is not None:
             lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)
