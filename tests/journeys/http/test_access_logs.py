@@ -89,7 +89,7 @@ def test_access_log_does_not_depend_on_the_lines_of_responses_in_the_log(tmp_pat
     assert {decode(line).request_id for line in lines} == ids
 
 
-def test_cookies_are_logged_where_they_are_wanted_and_signatures_never(tmp_path: Path) -> None:
+def test_cookies_are_logged_where_the_log_has_them_and_signatures_never(tmp_path: Path) -> None:
     with run_edge(
         tmp_path / "edge",
         origins_toml(tmp_path),
