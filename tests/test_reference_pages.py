@@ -39,6 +39,10 @@ from streamedge.delivery.object_names import NAME_BYTES_MAX
 from streamedge.delivery.rtmp.playlist import ITEMS_MAX
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
 from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
+from streamedge.media.containers.cutting import AUDIO_SEGMENT_MS, VIDEO_SEGMENT_MS
+from streamedge.media.containers.helper import STREAMS_MAX as CONTAINER_STREAMS_MAX
+from streamedge.media.containers.medium import KEYFRAME_SEGMENTS
+from streamedge.media.containers.segment import SEGMENT_BYTES_MAX, TAGS_MAX
 from streamedge.media.mp4.moov import TRACKS_MAX
 from streamedge.media.mp4.sample_table import SAMPLES_MAX
 from streamedge.ops.log import FIELD_CHARACTERS_MAX, FIELD_ITEMS_MAX
@@ -296,6 +300,7 @@ def test_page_lists_the_statuses_that_the_edge_generates() -> None:
 
 # Limits
 
+KEYFRAME_SEARCH_S = KEYFRAME_SEGMENTS * VIDEO_SEGMENT_MS // 1000
 LIMITS = {
     "Name of an object": f"{NAME_BYTES_MAX:,} bytes",
     "Head of a request": f"{HEAD_BYTES_MAX:,} bytes",
@@ -325,6 +330,11 @@ LIMITS = {
     "Wrong signatures of one RTMP client": f"{WRONG_SIGNATURES_MAX}",
     "Samples of an MP4": f"{SAMPLES_MAX / 1e6:g} million",
     "Tracks of an MP4": f"{TRACKS_MAX}",
+    "Segment of a Matroska, WebM, MPEG-TS or ADTS file": f"{SEGMENT_BYTES_MAX >> 20} MiB and "
+    f"{TAGS_MAX:,} frames in {VIDEO_SEGMENT_MS // 1000} s, "
+    f"without video {AUDIO_SEGMENT_MS // 1000} s",
+    "Streams of such a file": f"{CONTAINER_STREAMS_MAX}",
+    "Search for a keyframe before a time in such a file": f"{KEYFRAME_SEARCH_S // 60} minutes",
     "Signatures that a worker remembers": f"{SIGNATURES_MAX:,}",
     "Text in a log line": f"{FIELD_CHARACTERS_MAX:,} characters",
     "List in a log line": f"{FIELD_ITEMS_MAX} items",

@@ -499,7 +499,9 @@ def restrict(memory_bytes: int) -> None:
         resource.RLIMIT_AS: memory_bytes,
     }
     for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
+        _soft, hard = resource.getrlimit(limit)
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (most, most))
     filter_calls()
 
 
