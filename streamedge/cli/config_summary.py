@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from streamedge.config.describe import field_notation
+from streamedge.config.describe import field_notation, origin_place
 from streamedge.config.managed import MANAGED, POLICY_TABLES, display_name, find
 from streamedge.config.schema.config import (
     AccessConfig,
@@ -46,7 +46,7 @@ def summary(config: Config) -> Iterator[Table]:
 
     origins = _table("Origins", "Name", "Type", "Location", "Signed")
     for name, origin in config.origins.items():
-        origins.add_row(name, origin.type, *_place(origin))
+        origins.add_row(name, origin.type, origin_place(origin), _signed(origin))
     yield origins
 
     if config.fleet.engine or config.fleet.tiers:
@@ -187,17 +187,13 @@ def _settings(policy: Section) -> str:
     return ", ".join(settings)
 
 
-def _place(origin: AnyOriginConfig) -> tuple[str, str]:
-    """The origin's location and how its requests are signed, without passwords."""
-    if isinstance(origin, DirectoryOriginConfig):
-        return str(origin.path / origin.prefix), ""
-    if isinstance(origin, HttpOriginConfig):
-        return f"{without_password(origin.url)}/{origin.prefix}".rstrip("/"), ""
-    server = origin.endpoint or f"AWS {origin.region}"
-    signed = "no" if origin.anonymous else "AWS credential chain"
+def _signed(origin: AnyOriginConfig) -> str:
+    """How the origin's requests are signed."""
+    if isinstance(origin, DirectoryOriginConfig | HttpOriginConfig):
+        return ""
     if origin.access_key_id:
-        signed = "key in the config"
-    return f"{origin.bucket}/{origin.prefix} at {server}", signed
+        return "key in the config"
+    return "no" if origin.anonymous else "AWS credential chain"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -23,6 +23,8 @@ from streamedge.config.schema.config import (
     BehaviorConfig,
     BehaviorRules,
     Config,
+    DirectoryOriginConfig,
+    HttpOriginConfig,
     Section,
     Shape,
 )
@@ -50,6 +52,7 @@ from streamedge.config.schema.units import (
     parse_network,
     parse_path,
     parse_size_bytes,
+    without_password,
 )
 from streamedge.config.schema.values import RESTART
 
@@ -234,6 +237,15 @@ def expected(field: FieldInfo, *, is_entry: bool = False) -> str:
         text += f" ({words.bounds})"
     examples = ", ".join(map(_quoted, field.examples or ())) or words.example
     return f"{text}, such as {examples}" if examples else text
+
+
+def origin_place(origin: AnyOriginConfig) -> str:
+    """An origin's location in words, without passwords."""
+    if isinstance(origin, DirectoryOriginConfig):
+        return str(origin.path / origin.prefix)
+    if isinstance(origin, HttpOriginConfig):
+        return f"{without_password(origin.url)}/{origin.prefix}".rstrip("/")
+    return f"{origin.bucket}/{origin.prefix} at {origin.endpoint or f'AWS {origin.region}'}"
 
 
 def _words(annotation: object, metadata: tuple[object, ...]) -> Notation:

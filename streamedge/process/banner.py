@@ -30,6 +30,8 @@ def print_banner(config: Config) -> None:
 def _lines(config: Config) -> Iterator[str]:
     yield f"[bold green]StreamEdge[/] {config.edge.name} is up"
     client, admin = _admin_client(config)
+    if client == "curl":
+        yield f"  page     {admin}/"
     yield f"  health   {client} {admin}/healthz"
     yield f"  metrics  {client} {admin}/metrics"
     for distribution in config.distributions:

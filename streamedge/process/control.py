@@ -32,8 +32,11 @@ from streamedge.admin.cloudfront import cloudfront_routes
 from streamedge.admin.fleet import fleet_routes
 from streamedge.admin.health import check_health
 from streamedge.admin.invalidations import invalidation_routes
+from streamedge.admin.inventory import inventory_routes
 from streamedge.admin.jobs import Jobs, job_routes
 from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
+from streamedge.admin.log_lines import log_routes
+from streamedge.admin.page import page_routes
 from streamedge.admin.reload import reload_routes
 from streamedge.admin.status import LiveStatus, status_routes
 from streamedge.admin.upgrade import upgrade_routes
@@ -169,6 +172,9 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         access,
         write_queue,
         [
+            *page_routes(),
+            *inventory_routes(lambda: effective.config, lambda: effective.from_file),
+            *log_routes(config.edge.log, lambda: monitoring.status.is_closed),
             *status_routes(monitoring.status),
             *viewers_routes(viewers, log),
             *job_routes(jobs),

@@ -1,0 +1,1 @@
+"""The operators' page: HTML, styles and ES modules, which ``admin.page`` serves."""
