@@ -60,11 +60,15 @@ class LogFile:
 
     def open_at_end(self, before_bytes: int) -> None:
         """Begins ``before_bytes`` before the file's end, at the next whole line. Raises OSError."""
-        status = os.stat(self._path)
-        self._identity = status.st_dev, status.st_ino
-        self._offset = max(0, status.st_size - before_bytes)
-        if self._offset:
-            self._rest = b"\0"  # makes the first, cut line no JSON
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            self._identity = status.st_dev, status.st_ino
+            self._offset = max(0, status.st_size - before_bytes)
+            if self._offset and os.pread(descriptor, 1, self._offset - 1) != b"\n":
+                self._rest = b"\0"  # makes the first, cut line no JSON
+        finally:
+            os.close(descriptor)
 
     def read(self) -> list[bytes]:
         """The whole lines that were added; none where there is no file now."""
