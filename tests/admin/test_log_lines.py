@@ -125,8 +125,8 @@ async def test_stream_begins_with_the_newest_lines(shared: SharedState, tmp_path
         sent.append(message)
 
     scope: Scope = {"type": "http", "method": "GET", "path": "/log/stream", "headers": []}
-    scope |= {"query_string": b"event=a", "http_version": "1.1", "scheme": "http"}
-    scope |= {"client": ("127.0.0.1", 50_000), "server": ("127.0.0.1", 9090)}
+    scope.update({"query_string": b"event=a", "http_version": "1.1", "scheme": "http"})
+    scope.update({"client": ("127.0.0.1", 50_000), "server": ("127.0.0.1", 9090)})
     await asyncio.wait_for(app(scope, never, keep), PATIENCE_S)
     assert sent[0]["status"] == 200
     assert (
