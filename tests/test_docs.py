@@ -360,7 +360,7 @@ def test_commands_in_documents_exist(document: Path) -> None:
             name = f"{name} {word}"
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert name != "streamedge" or words[1].startswith(("-", "[")), line
-        assert options <= command_reference.option_names(COMMANDS[name]), line
+        assert options <= command_option_names(COMMANDS[name]), line
 
 
 def test_readme_is_short_and_names_the_first_commands() -> None:

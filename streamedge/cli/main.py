@@ -20,7 +20,9 @@ import typer
 from streamedge.cli.admin_options import AdminOptions, admin_of
 from streamedge.cli.cache.commands import cache_app
 from streamedge.cli.cache.warm import warm
+from streamedge.cli.config_commands import config_app
 from streamedge.cli.fleet.commands import fleet_app
+from streamedge.cli.init import init
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_CONFIG_INVALID,
@@ -473,6 +475,13 @@ def discard(
 
 
 app.add_typer(fleet_app, name="fleet")
+app.add_typer(config_app, name="config", help="Show a config, compare two, and explain keys.")
+app.command(
+    epilog="Examples: [bold]streamedge init --origin media[/bold];"
+    " [bold]streamedge init --origin s3://films --region eu-central-1 --http :80 --rtmp :1935"
+    " --output /etc/streamedge/config.toml[/bold]. The file has no mistakes: it is checked before"
+    " it is written. Next: [bold]streamedge serve[/bold]."
+)(init)
 app.add_typer(
     cache_app, name="cache", help="List, show, purge, pin, verify and export what is cached."
 )
@@ -481,6 +490,23 @@ app.command(
     " [bold]streamedge warm --sitemap https://www.example.com/sitemap.xml --host www.example.com"
     " --rate 50[/bold]. Exit code 3 if some failed; Ctrl-C cancels it."
 )(warm)
+
+
+@app.command(
+    epilog="Examples: [bold]streamedge completion bash > /etc/bash_completion.d/streamedge[/bold];"
+    ' [bold]streamedge completion zsh > "${fpath[1]}/_streamedge"[/bold];'
+    " [bold]streamedge completion fish > ~/.config/fish/completions/streamedge.fish[/bold]."
+)
+def completion(
+    context: typer.Context,
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], typer.Argument(metavar="bash|zsh|fish", help="The shell.")
+    ],
+) -> None:
+    """Print the completion script of a shell."""
+    from streamedge.cli.completion import script  # noqa: PLC0415
+
+    typer.echo(script(shell, context.find_root().command), nl=False)
 
 
 def main() -> None:

@@ -109,6 +109,6 @@ def show(items: object, tables: Iterable[Table], *, as_json: bool, ending: str =
 def _advice_when_missing(path: Path) -> str:
     return (
         f"No config file at {path.absolute()}.\n"
-        "Name yours with --config FILE, or create one there. This one serves the folder media over"
-        f" HTTP and RTMP:\n\n{SMALLEST_CONFIG}"
+        "Name yours with --config FILE, or make one: streamedge init. This one serves the folder"
+        f" media over HTTP and RTMP:\n\n{SMALLEST_CONFIG}"
     )

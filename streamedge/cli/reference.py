@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from typer.main import get_command
 
+from streamedge.cli.command_tree import command_tree
 from streamedge.cli.main import app
 
 BEGIN = "<!-- command reference: begin -->"
@@ -31,22 +32,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
     A group precedes its commands.
     """
-    yield from _commands("streamedge", get_command(app))
-
-
-def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:
-    yield words, command
-    for name, subcommand in getattr(command, "commands", {}).items():
-        yield from _commands(f"{words} {name}", subcommand)
-
-
-def option_names(command: Any) -> set[str]:
-    """All names of a command's options, such as ``--config`` and ``-c``."""
-    names = {"--help"}
-    for parameter in command.params:
-        if parameter.param_type_name == "option":
-            names.update(parameter.opts)
-    return names
+    yield from command_tree(get_command(app))
 
 
 def _section(words: str, command: Any) -> str:

@@ -8,6 +8,7 @@ names, numbers, sizes, durations and addresses are quoted.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -29,9 +30,11 @@ from streamedge.config.errors.schema_location import (
     locate,
     value_at,
 )
-from streamedge.config.errors.toml_lines import Key, key_lines, line_of
+from streamedge.config.errors.toml_lines import Key
+from streamedge.config.include import Documents, read_all
 from streamedge.config.schema.config import Config, Section
 from streamedge.config.schema.units import QUOTE_LIMIT_CHARACTERS, kind_of, name_type
+from streamedge.config.secrets import SecretSources
 from streamedge.errors import ConfigError
 
 CONFIG_LIMIT_BYTES = 1 << 20
@@ -47,10 +50,11 @@ def load(path: Path) -> Config:
 
     Raises ConfigError with every mistake, each ``FILE:LINE: KEY: what is wrong`` on one line.
     """
-    text = _read(path)
-    document = _parse(path, text)
+    documents = read_all(path, _read, _parse)
+    document = documents.document
     folder = path.absolute().parent
     mistakes = [
+        *SecretSources(folder, os.environ).resolve(document),
         *cross_mistakes(document),
         *path_mistakes(document, folder),
         *cipher_mistakes(document),
@@ -62,8 +66,8 @@ def load(path: Path) -> Config:
         checked = {mistake.key for mistake in mistakes}  # in words that fit better
         schema = (one for one in _schema_mistakes(exc, document) if one.key not in checked)
         mistakes = [*schema, *mistakes]
-    if config is None or mistakes:
-        raise ConfigError(_problems(path, text, mistakes))
+    if config is None or mistakes or documents.mistakes:
+        raise ConfigError(_problems(documents, mistakes))
     return with_absolute_paths(config, folder)
 
 
@@ -101,13 +105,11 @@ def _parse(path: Path, text: str) -> dict[str, object]:
         raise ConfigError((f"{path}:1: a number has far too many digits",)) from exc
 
 
-def _problems(path: Path, text: str, mistakes: list[Mistake]) -> tuple[str, ...]:
-    lines = key_lines(text)
-    located = [(line_of(lines, mistake.key), mistake) for mistake in mistakes]
-    located.sort(key=lambda item: item[0])
-    return tuple(
-        f"{path}:{line}: {_dotted(mistake.key)}: {mistake.text}" for line, mistake in located
-    )
+def _problems(documents: Documents, mistakes: list[Mistake]) -> tuple[str, ...]:
+    located = [(documents.place_of(mistake.key), mistake) for mistake in mistakes]
+    located += documents.mistakes
+    located.sort(key=lambda item: documents.order_of(item[0]))
+    return tuple(f"{place}: {_dotted(mistake.key)}: {mistake.text}" for place, mistake in located)
 
 
 def _schema_mistakes(exc: ValidationError, document: dict[str, object]) -> Iterator[Mistake]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from streamedge.config.describe import (
     default,
@@ -33,6 +34,32 @@ def keys() -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def entries() -> Iterator[dict[str, str]]:
+    """Every key with its type, default, limits, whether a reload applies it, and its meaning."""
+    for _header, name, section in sections():
+        yield from _entries(name, section)
+
+
+def _entries(name: str, section: type[Section]) -> Iterator[dict[str, str]]:
+    restart = restart_keys(section)
+    for key, field in sorted(
+        section.model_fields.items(),
+        key=lambda item: (item[0] != "type", not item[1].is_required()),
+    ):
+        examples = ", ".join(f"`{example}`" for example in field.examples or ())
+        meaning = field.description or ""
+        if examples:
+            meaning = f"{meaning} Such as {examples}."
+        yield {
+            "key": f"{name}.{key}",
+            "type": field_notation(field).noun,
+            "default": _standard(section, key),
+            "limits": limits(field),
+            "reload": "restart" if key in restart else "live",
+            "meaning": meaning,
+        }
+
+
 def _table(header: str, name: str, section: type[Section]) -> str:
     rows = [
         f"## `{header}`",
@@ -40,20 +67,9 @@ def _table(header: str, name: str, section: type[Section]) -> str:
         "| Key | Type | Default | Limits | Reload | Meaning |",
         "|---|---|---|---|---|---|",
     ]
-    fields = section.model_fields.items()
-    restart = restart_keys(section)
-    for key, field in sorted(
-        fields, key=lambda item: (item[0] != "type", not item[1].is_required())
-    ):
-        examples = ", ".join(f"`{example}`" for example in field.examples or ())
-        meaning = field.description
-        if examples:
-            meaning = f"{meaning} Such as {examples}."
-        standard = _standard(section, key)
-        applies = "restart" if key in restart else "live"
-        noun = field_notation(field).noun
-        cells = (f"`{name}.{key}`", noun, standard, limits(field), applies, meaning)
-        rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    for entry in _entries(name, section):
+        cells = {**entry, "key": f"`{entry['key']}`"}.values()
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
 

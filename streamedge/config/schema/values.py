@@ -68,6 +68,14 @@ class NeedsRestart:
 RESTART = NeedsRestart()
 
 
+@dataclass(frozen=True, slots=True)
+class HoldsSecret:
+    """Marks a text that may hold a secret, and so may be kept elsewhere (``config.secrets``)."""
+
+
+HOLDS_SECRET = HoldsSecret()
+
+
 Name = Annotated[
     str,
     Text(pattern=r"^[A-Za-z0-9_-]{1,64}$"),
@@ -82,6 +90,7 @@ EngineUrl = Annotated[
     str,
     Text(pattern=r"^$|^rediss?://[^?#\s]+$", max_length=2048),
     Shape("redis:// or rediss://, at most 2048 characters, no query"),
+    HOLDS_SECRET,
 ]
 HostPattern = Annotated[
     str,

@@ -1,0 +1,207 @@
+"""``streamedge init``: writes a commented config file, from options or from questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streamedge.cli.output import DEFAULT_CONFIG, EXIT_CONFIG_INVALID, EXIT_EDGE_REFUSED
+from streamedge.config.load import load
+from streamedge.errors import ConfigError
+
+HTTP = ("127.0.0.1:8080",)
+RTMP = ("127.0.0.1:1935",)
+ALL_HOSTS = ("*",)
+
+_HEAD = """\
+# The config of a StreamEdge edge. `streamedge check` finds mistakes, `streamedge reload` applies
+# changes to the running edge, `streamedge config reference WORD` explains keys.
+# Keys with a # in front have their default value.
+
+# Further files, for example one for each distribution:
+# include = ["conf.d/*.toml"]
+
+[edge]
+# The name of this edge, in the header field Via and in logs.
+# name = "local"
+# The cache: objects are evicted when it is larger than cache_size.
+cache = {cache}
+cache_size = {cache_size}
+# One worker process for each processor.
+# workers = 0
+# Where the log goes: stdout, stderr or a file.
+# log = "stdout"
+
+[listen]
+# Addresses; ":8080" is port 8080 of every IPv4 address.
+http = {http}
+rtmp = {rtmp}
+# Health, metrics and the operators' calls. Keep it to this machine, or set up [admin].
+admin = {admin}
+"""
+
+_DISTRIBUTIONS = """
+# What viewers get. Hosts that no distribution names get the one whose aliases has "*".
+[[distributions]]
+id = "EWEB"
+type = "web"
+origin = "main"
+aliases = {aliases}
+# How long objects are cached if the origin does not say.
+# default_ttl = "24h"
+
+[[distributions]]
+id = "ESTREAM"
+type = "rtmp"
+origin = "main"
+# rtmp://HOST/vod/mp4:film.mp4 plays film.mp4 of the origin.
+application = ["vod"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the config file is made of. ``origin``: a folder, s3://BUCKET, or a URL."""
+
+    origin: str
+    http: Sequence[str] = HTTP
+    rtmp: Sequence[str] = RTMP
+    admin: str = "127.0.0.1:9090"
+    cache: str = "var/cache"
+    cache_size: str = "20GiB"
+    aliases: Sequence[str] = ALL_HOSTS
+    region: str = ""
+
+
+def config_text(answers: Answers) -> str:
+    """The config file."""
+    values = {
+        name: json.dumps(value if isinstance(value, str) else list(value))
+        for name, value in {
+            "cache": answers.cache,
+            "cache_size": answers.cache_size,
+            "http": answers.http,
+            "rtmp": answers.rtmp,
+            "admin": answers.admin,
+            "aliases": answers.aliases,
+        }.items()
+    }
+    head = _HEAD.format(**values)
+    return head + _origin(answers) + _DISTRIBUTIONS.format(**values)
+
+
+def _origin(answers: Answers) -> str:
+    begin = "\n# Where objects come from.\n[origins.main]\n"
+    origin = answers.origin
+    if origin.startswith("s3://"):
+        bucket, _, prefix = origin.removeprefix("s3://").partition("/")
+        region = answers.region or "us-east-1"
+        lines = [
+            'type = "s3"',
+            f"bucket = {json.dumps(bucket)}",
+            f"region = {json.dumps(region)}",
+            *([f"prefix = {json.dumps(prefix.rstrip('/') + '/')}"] if prefix else []),
+            "# Without keys the AWS credential chain is used (environment, ~/.aws, instance role).",
+            '# access_key_id = "AKIA…"',
+            '# secret_access_key = { file = "/etc/streamedge/secret" }',
+        ]
+    elif origin.startswith(("http://", "https://")):
+        lines = ['type = "http"', f"url = {json.dumps(origin)}"]
+    else:
+        lines = [
+            "# A folder of this machine; s3 and http are the other types.",
+            'type = "directory"',
+            f"path = {json.dumps(origin)}",
+        ]
+    return begin + "\n".join(lines) + "\n"
+
+
+def init(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
+    ] = DEFAULT_CONFIG,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="A folder, s3://BUCKET/PREFIX, or a URL of a web server."
+        ),
+    ] = None,
+    http: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Serve HTTP there; repeatable.")
+    ] = None,
+    rtmp: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Serve RTMP there; repeatable.")
+    ] = None,
+    admin: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The admin address.")
+    ] = "127.0.0.1:9090",
+    alias: Annotated[
+        list[str] | None, typer.Option(metavar="HOST", help="A host name; default: all.")
+    ] = None,
+    cache: Annotated[str, typer.Option(metavar="FOLDER", help="The cache.")] = "var/cache",
+    cache_size: Annotated[str, typer.Option(metavar="SIZE", help="Its size.")] = "20GiB",
+    region: Annotated[str, typer.Option(metavar="REGION", help="Of an S3 bucket.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented config file, from the options or from questions."""
+    is_stdout = str(output) == "-"
+    if not is_stdout and output.exists() and not force:
+        typer.echo(f"streamedge: {output} exists already; --force replaces it", err=True)
+        raise typer.Exit(EXIT_EDGE_REFUSED)
+    if origin is None:
+        origin = _ask("Where are the objects: a folder, s3://BUCKET, or a URL?", "media")
+        if http is None:
+            http = [_ask("Address for HTTP?", "127.0.0.1:8080")]
+        if rtmp is None:
+            rtmp = [_ask("Address for RTMP?", "127.0.0.1:1935")]
+    answers = Answers(
+        origin,
+        http or HTTP,
+        rtmp or RTMP,
+        admin,
+        cache,
+        cache_size,
+        alias or ALL_HOSTS,
+        region,
+    )
+    text = config_text(answers)
+    folder = Path.cwd() if is_stdout else output.absolute().parent
+    if problems := mistakes(text, folder):
+        for problem in problems:
+            typer.echo(f"streamedge: {problem}", err=True)
+        raise typer.Exit(EXIT_CONFIG_INVALID)
+    if is_stdout:
+        typer.echo(text, nl=False)
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text)
+    typer.echo(f"{output} is written. Next: streamedge serve --config {output}")
+
+
+def mistakes(text: str, folder: Path) -> list[str]:
+    """What ``streamedge check`` would say about the file in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".toml", prefix=".streamedge-") as new:
+        new.write(text)
+        new.flush()
+        try:
+            load(Path(new.name))
+        except ConfigError as exc:
+            return [problem.replace(f"{new.name}:", "line ") for problem in exc.problems]
+    return []
+
+
+def _ask(question: str, default: str) -> str:
+    """The answer on a terminal; elsewhere the default."""
+    if not sys.stdin.isatty():
+        typer.echo("streamedge: give --origin; there is no terminal for questions", err=True)
+        raise typer.Exit(EXIT_CONFIG_INVALID)
+    answer: str = typer.prompt(question, default=default, err=True)
+    return answer

@@ -1,0 +1,81 @@
+"""``streamedge init`` writes files that ``check`` accepts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from streamedge.cli.init import Answers, config_text, mistakes
+from streamedge.cli.main import app
+from streamedge.config.load import load
+from streamedge.config.schema.config import S3OriginConfig
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "media").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("origin", ["media", "s3://films", "s3://films/a/b", "https://a.example"])
+def test_file_has_no_mistakes(folder: Path, origin: str) -> None:
+    result = CliRunner().invoke(app, ["init", "--origin", origin])
+    assert result.exit_code == 0, result.output
+    checked = CliRunner().invoke(app, ["check"])
+    assert checked.exit_code == 0, checked.output
+    assert "config.toml" in os.listdir(folder)
+    assert not list(folder.glob(".streamedge-*"))
+
+
+def test_options_are_in_the_file(folder: Path) -> None:
+    options = ["--origin", "s3://films/a", "--region", "eu-central-1", "--http", ":8081"]
+    options += ["--http", "[::1]:8081", "--alias", "cdn.example.com", "--cache-size", "1GiB"]
+    assert CliRunner().invoke(app, ["init", *options]).exit_code == 0
+    config = load(folder / "config.toml")
+    origin = config.origins["main"]
+    assert isinstance(origin, S3OriginConfig)
+    assert (origin.bucket, origin.prefix, origin.region) == ("films", "a/", "eu-central-1")
+    assert config.listen.http == (("0.0.0.0", 8081), ("::1", 8081))
+    assert config.distributions[0].aliases == ("cdn.example.com",)
+    assert config.edge.cache_size == 1 << 30
+
+
+def test_existing_file_is_replaced_only_on_request(folder: Path) -> None:
+    (folder / "config.toml").write_text("mine")
+    refused = CliRunner().invoke(app, ["init", "--origin", "media"])
+    assert (refused.exit_code, (folder / "config.toml").read_text()) == (1, "mine")
+    assert "--force" in refused.output
+    assert CliRunner().invoke(app, ["init", "--origin", "media", "--force"]).exit_code == 0
+
+
+def test_mistake_in_an_option_writes_nothing(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["init", "--origin", "media", "--http", "nonsense"])
+    assert result.exit_code == 2
+    assert "listen.http" in result.output
+    assert not (folder / "config.toml").exists()
+
+
+def test_without_options_and_terminal_it_says_what_to_give(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["init"])
+    assert result.exit_code == 2
+    assert "--origin" in result.output
+
+
+def test_commented_keys_exist(folder: Path) -> None:
+    """A key that the file shows in a comment is one of the schema, with its default value."""
+    lines = config_text(Answers("media")).splitlines()
+    text = "\n".join(
+        line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
+        for line in lines
+    )
+    assert "name = " in text
+    assert mistakes(text, folder) == []
+
+
+def test_file_goes_to_standard_output(folder: Path) -> None:
+    result = CliRunner().invoke(app, ["init", "--origin", "media", "-o", "-"])
+    assert result.output == config_text(Answers("media"))
