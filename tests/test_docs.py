@@ -22,6 +22,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules, initial_age_s, lifetime
 from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error
 from streamedge.cache.rfc9111.storing import is_storable
 from streamedge.cli import reference as command_reference
+from streamedge.cli.command_tree import option_names
 from streamedge.cli.fleet.certificates import make_certificate
 from streamedge.config.load import load
 from streamedge.config.schema.config import WebDistributionConfig
@@ -360,7 +361,7 @@ def test_commands_in_documents_exist(document: Path) -> None:
             name = f"{name} {word}"
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert name != "streamedge" or words[1].startswith(("-", "[")), line
-        assert options <= command_option_names(COMMANDS[name]), line
+        assert options <= option_names(COMMANDS[name]), line
 
 
 def test_readme_is_short_and_names_the_first_commands() -> None:
