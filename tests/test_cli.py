@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from streamedge.cli.main import app
 from streamedge.cli.output import SMALLEST_CONFIG
 from streamedge.config.load import load
+from tests.support.certificate_authority import CertificateAuthority
 from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +77,27 @@ url = "https://user:{SECRET}@example.org/films"
 def test_check_omits_limits_with_their_default(config: Path) -> None:
     assert config.exists()
     assert "limits." not in runner.invoke(app, ["check"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_useless"),
+    [
+        ("rtmp = []", True),
+        ('rtmp = []\nrtmps = ["127.0.0.1:1936"]', True),
+        ("", False),
+        ('rtmp = []\nmixed = ["127.0.0.1:1936"]', False),
+    ],
+)
+def test_check_warns_of_rtmpe_without_an_address(
+    config: Path, tmp_path: Path, listen: str, is_useless: bool
+) -> None:
+    pair = CertificateAuthority(tmp_path).issue("localhost")
+    text = SMALLEST_CONFIG + f"[listen]\nrtmpe = true\n{listen}\n"
+    files = f'certificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
+    config.write_text(text + f"[[certificates]]\n{files}")
+    result = runner.invoke(app, ["check"])
+    assert result.exit_code == 0, result.output
+    assert ("Warning: listen.rtmpe has no effect" in result.stdout) is is_useless
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

@@ -30,6 +30,7 @@ def mixed_server(
     rules = AcceptRules(
         config.listen.proxies,
         waiting_max=config.limits.http_connections,
+        per_address_max=_undecided_per_address(config),
         descriptors_end=descriptors_end,
     )
     routes = {
@@ -41,3 +42,14 @@ def mixed_server(
     if config.listen.rtmpe:
         routes[DetectedProtocol.RTMPE] = rtmp.route
     return MixedServer(routes, context, rules, log, counts, handshake_s=config.limits.tls_handshake)
+
+
+def limit_mixed(server: MixedServer, config: Config) -> None:
+    """Replaces the limits of a running server."""
+    server.limit(config.limits.tls_handshake, _undecided_per_address(config))
+
+
+def _undecided_per_address(config: Config) -> int:
+    """How many connections of one address may be without a server: the larger of both limits."""
+    limits = config.limits
+    return max(limits.http_connections_per_address, limits.rtmp_connections_per_address)

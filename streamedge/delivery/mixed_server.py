@@ -10,6 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, Route
 from streamedge.delivery.net.listening import ListeningSockets
@@ -37,7 +38,7 @@ class MixedServer:
         *,
         handshake_s: float,
     ) -> None:
-        self.handshake_s = handshake_s
+        self._handshake_s = handshake_s
         self._acceptor = Acceptor("mixed", rules, log, counts)
         media: dict[DetectedProtocol, Route] = {
             protocol: route
@@ -72,6 +73,11 @@ class MixedServer:
         if len(self._sockets):
             self._sweep_connections()
 
+    def limit(self, handshake_s: float, per_address_max: int) -> None:
+        """Sets the limits of connections that no server has yet."""
+        self._handshake_s = handshake_s
+        self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
+
     @property
     def is_busy(self) -> bool:
         """Whether there are connections that no server has yet."""
@@ -96,6 +102,6 @@ class MixedServer:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         for detector in (self._mixed, self._rtmps):
-            detector.sweep(now_s, self.handshake_s)
+            detector.sweep(now_s, self._handshake_s)
         self._acceptor.sweep(now_s)
         self._sweep = loop.call_later(SWEEP_INTERVAL_S, self._sweep_connections)

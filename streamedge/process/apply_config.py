@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase
+from streamedge.build.mixed import limit_mixed
 from streamedge.build.origins_and_web import (
     bind_origins,
     replace_web,
@@ -125,7 +126,7 @@ class ConfigApplier:
         replace_web(components.web, config, web)
         replace_rtmp(components.rtmp, config, rtmp)
         if components.mixed is not None:
-            components.mixed.handshake_s = config.limits.tls_handshake
+            limit_mixed(components.mixed, config)
         components.peers.replace(config, bindings)
         removed = [one for name, one in before.items() if name not in unchanged]
         for binding in removed:

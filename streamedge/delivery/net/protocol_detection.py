@@ -72,7 +72,8 @@ class ProtocolDetector:
 
     ``routes``: the protocols that are served. ``context``: of TLS, None without a certificate.
     ``waiting_max``: connections that have not decided, and TLS handshakes, each. A wrong first byte
-    is counted, and logged at a limited rate.
+    is counted, and logged at a limited rate; a connection without a first byte is counted.
+    ``acceptor`` counts a connection until a server has it, TLS handshake included.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class ProtocolDetector:
         self._counts = counts
         self._unknown = RateLimitedEvent(log, "protocol_unknown")
         self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
+        self._too_many = RateLimitedEvent(log, "connections_refused")
         self.tls: TlsAcceptor | None = None
         if context is not None:
             self.tls = TlsAcceptor(
@@ -114,6 +116,7 @@ class ProtocolDetector:
         """Closes connections that have sent too little for too long."""
         for connection in list(self.waiting):
             if now_s - connection.began_s > handshake_s:
+                self._counts.add(Counter.ERRORS, "first_byte")
                 connection.abort()
         for handshake in list(self.handshakes):
             if now_s - handshake.began_s > handshake_s:
@@ -132,6 +135,16 @@ class ProtocolDetector:
         if route is None and protocol is DetectedProtocol.RTMPT:
             return self.routes.get(DetectedProtocol.HTTP)
         return route
+
+    def refuse_waiting(self, peer: Peer) -> None:
+        """Counts a connection beyond those that may wait for their first byte."""
+        self._counts.add(Counter.ERRORS, "first_byte")
+        self._too_many.emit(
+            self.loop.time(),
+            protocol="mixed",
+            client=str(peer),
+            reason="too many connections wait for their first byte",
+        )
 
     def refuse(self, peer: Peer, protocol: DetectedProtocol, first_byte: int) -> None:
         """Counts a connection that no route serves."""
@@ -179,6 +192,7 @@ class DetectingConnection(asyncio.Protocol):
         waiting = self._detector.waiting
         waiting.add(self)
         if len(waiting) > self._detector.waiting_max:
+            self._detector.refuse_waiting(self._peer)
             self.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -218,8 +232,16 @@ class DetectingConnection(asyncio.Protocol):
             server_protocol = route.acceptor.hand_over(
                 transport, self._peer, detector.loop.time(), route.connect, route.reject_response
             )
+            if server_protocol is not None:
+                self._release_slot()  # the server's acceptor counts the connection
         if server_protocol is not None and received and not transport.is_closing():
             server_protocol.data_received(received)
+
+    def _release_slot(self) -> None:
+        if isinstance(self._transport, TlsConnection):
+            self._transport.release_slot()
+        else:
+            self._on_close()
 
 
 def _nothing() -> None:

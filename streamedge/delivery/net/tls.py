@@ -157,6 +157,11 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self._acceptor.failed(str(self._peer), reason)
             self._raw.abort()
 
+    def release_slot(self) -> None:
+        """Another server counts the connection from now on, no longer the one that accepted it."""
+        on_close, self._on_close = self._on_close, _nothing
+        on_close()
+
     # Called by the viewer's protocol.
 
     @property
@@ -318,3 +323,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         ):  # raised while the peer's has not arrived; it is not needed
             self._ssl.unwrap()
         self._flush()
+
+
+def _nothing() -> None:
+    """Releases a slot that was released before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from streamedge.delivery.net.protocol_detection import (
 )
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
+from tests.support.certificate_authority import CertificateAuthority
 from tests.support.event_loop import until
 from tests.support.patience import PATIENCE_S
 
@@ -81,7 +83,14 @@ class Recorder(asyncio.Protocol):
 class Ports:
     """A mixed address without TLS whose servers record what they receive."""
 
-    def __init__(self, folder: Path, waiting_max: int, per_address_max: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        waiting_max: int,
+        per_address_max: int,
+        undecided_per_address_max: int,
+        context: ssl.SSLContext | None,
+    ) -> None:
         self.counts = Counts()
         self.received = {
             DetectedProtocol.RTMP: bytearray(),
@@ -99,10 +108,11 @@ class Ports:
 
             return Route(self.acceptors[kind], connect, b"full")
 
+        undecided = AcceptRules(per_address_max=undecided_per_address_max)
         self.detector = ProtocolDetector(
-            Acceptor("mixed", AcceptRules(), log, self.counts),
+            Acceptor("mixed", undecided, log, self.counts),
             {kind: route(kind) for kind in self.received},
-            None,
+            context,
             log,
             self.counts,
             waiting_max=waiting_max,
@@ -111,14 +121,22 @@ class Ports:
 
     @property
     def unknown(self) -> int:
-        return self.counts.gathered(Counter.ERRORS, "protocol_unknown")
+        return self.errors("protocol_unknown")
+
+    def errors(self, kind: str) -> int:
+        return self.counts.gathered(Counter.ERRORS, kind)
 
 
 @asynccontextmanager
 async def ports(
-    folder: Path, *, waiting_max: int = 8, per_address_max: int = 0
+    folder: Path,
+    *,
+    waiting_max: int = 8,
+    per_address_max: int = 0,
+    undecided_per_address_max: int = 0,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Ports]:
-    running = Ports(folder, waiting_max, per_address_max)
+    running = Ports(folder, waiting_max, per_address_max, undecided_per_address_max, context)
     factory = running.detector.acceptor.protocol_factory(running.detector.connect, is_proxied=False)
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     running.port = server.sockets[0].getsockname()[1]
@@ -172,6 +190,7 @@ async def test_silent_connections_are_closed_after_their_time(tmp_path: Path) ->
         running.detector.sweep(waiting.began_s + 11.0, handshake_s=10.0)
         await until_closed(reader)
         assert not running.detector.waiting
+        assert running.errors("first_byte") == 1
         writer.close()
 
 
@@ -182,6 +201,7 @@ async def test_client_that_leaves_before_its_first_byte_is_forgotten(tmp_path: P
         writer.close()
         await until(lambda: not running.detector.waiting)
         assert running.unknown == 0
+        assert running.errors("first_byte") == 0  # port checks send nothing
 
 
 async def test_waiting_connections_are_limited(tmp_path: Path) -> None:
@@ -190,6 +210,7 @@ async def test_waiting_connections_are_limited(tmp_path: Path) -> None:
         await until(lambda: len(running.detector.waiting) == 2)
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         await until_closed(reader)
+        assert running.errors("first_byte") == 1
         for _reader, one in clients:
             one.close()
         writer.close()
@@ -210,3 +231,53 @@ async def test_connections_of_an_address_count_at_their_server(tmp_path: Path) -
         await until(lambda: not running.acceptors[DetectedProtocol.RTMP].stats())
         for one in (writer, other[1]):
             one.close()
+
+
+async def test_undecided_connections_of_an_address_are_limited(tmp_path: Path) -> None:
+    async with ports(tmp_path, undecided_per_address_max=2) as running:
+        acceptor = running.detector.acceptor
+        clients = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(2)]
+        await until(lambda: len(running.detector.waiting) == 2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        await until_closed(reader)
+        writer.close()
+        assert running.errors("mixed_connections_per_address") == 1
+        # One with a server is no longer counted here, nor is one that has left or was refused.
+        clients[0][1].write(b"\x03")
+        await until(lambda: acceptor.stats() == {"127.0.0.1": 1})
+        clients[1][1].close()
+        await until(lambda: not acceptor.stats())
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"\0")
+        await until_closed(reader)
+        await until(lambda: not acceptor.stats())
+        assert running.received[DetectedProtocol.RTMP] == b"\x03"
+        for each in (writer, clients[0][1]):
+            each.close()
+
+
+async def test_tls_handshakes_of_an_address_are_limited(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    pair = authority.issue("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    async with ports(tmp_path, undecided_per_address_max=2, context=context) as running:
+        acceptor = running.detector.acceptor
+        _reader, handshaking = await asyncio.open_connection("127.0.0.1", running.port)
+        handshaking.write(b"\x16\x03\x01")
+        await until(lambda: len(running.detector.handshakes) == 1)
+        # Inside of TLS it is undecided once more, until its first byte.
+        _reader, secure = await asyncio.open_connection(
+            "localhost", running.port, ssl=authority.client()
+        )
+        await until(lambda: len(running.detector.waiting) == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        await until_closed(reader)
+        writer.close()
+        secure.write(b"\x03")
+        await until(lambda: acceptor.stats() == {"127.0.0.1": 1})
+        handshaking.close()
+        await until(lambda: not acceptor.stats())
+        assert running.received[DetectedProtocol.RTMP] == b"\x03"
+        secure.close()
+        await until(lambda: not running.detector.handshakes)
