@@ -118,7 +118,10 @@ def spool_state(root: Path) -> SpoolState:
         name = parse_batch(path.name)
         if name is None:
             continue
-        segments = list(_named(path.iterdir()))
+        try:
+            segments = list(_named(path.iterdir()))
+        except FileNotFoundError:  # its delivery has just removed it
+            continue
         if not segments:  # its maker was killed
             path.rmdir()
             continue

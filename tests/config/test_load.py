@@ -158,6 +158,7 @@ def test_aliases_are_compared_without_case(write: Write) -> None:
 S3 = '[origins.bucket]\ntype = "s3"\nbucket = "videos"\n'
 FOLDER = '[origins.samples]\ntype = "directory"\npath = "media"\n'
 WEB = '[[distributions]]\ntype = "web"\norigin = "samples"\n'
+LOG = 'expected "stdout" or "stderr" or "off" or a path'
 RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
 
 
@@ -194,13 +195,22 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ("[edge]\nworkers = 257", "2: edge.workers: expected a whole number (0 to 256), found 257"),
         ("[edge]\nname = 3", "2: edge.name: expected a string (1 to 64 letters, "),
         ('[edge]\nname = "a b"', "2: edge.name: expected a string (1 to 64 letters, "),
-        ("[edge]\nlog = 3", '2: edge.log: expected "stdout" or "stderr" or a path, found 3'),
+        (
+            "[edge]\nlog = 3",
+            '2: edge.log: expected "stdout" or "stderr" or "off" or a path, found 3',
+        ),
         (
             '[edge]\ncache = ""',
             '2: edge.cache: expected a path such as "var/cache", found one that',
         ),
-        ("[edge]\nlog = [3]", '2: edge.log: expected "stdout" or "stderr" or a path, found a list'),
-        ("edge.log.a = 3", '1: edge.log: expected "stdout" or "stderr" or a path, found a table'),
+        (
+            "[edge]\nlog = [3]",
+            '2: edge.log: expected "stdout" or "stderr" or "off" or a path, found a list',
+        ),
+        (
+            "edge.log.a = 3",
+            '1: edge.log: expected "stdout" or "stderr" or "off" or a path, found a table',
+        ),
         (S3 + "anonymous = 1", "4: origins.bucket.anonymous: expected true or false, found 1"),
         ("edge = 1", "1: edge: expected a table, [edge], found a number"),
         ("[[edge]]", "1: edge: expected a table, [edge], found a list"),
@@ -283,6 +293,31 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         (
             '[[distributions]]\ntype = "web"\nid = "E"\norigin = "samples"',
             '4: distributions[0].origin: no origin has the name "samples"; known under [origins]: ',
+        ),
+        (
+            FOLDER + WEB + 'id = "E"\nlog = { origin = "sample" }',
+            '8: distributions[0].log.origin: no origin has the name "sample"; did you mean'
+            ' "samples"?',
+        ),
+        (
+            FOLDER
+            + '[origins.site]\ntype = "http"\nurl = "http://a"\n'
+            + RTMP
+            + 'id = "E"\nlog = { origin = "site" }',
+            '11: distributions[0].log.origin: "site" is no folder and no bucket: a log needs an'
+            ' origin of type "directory" or "s3"',
+        ),
+        (
+            FOLDER + WEB + 'id = "E"\nlog = { origin = "samples", prefix = "/a" }',
+            "8: distributions[0].log.prefix: expected a string (at most 256 letters,",
+        ),
+        (
+            FOLDER + WEB + 'id = "E"\nlog = { origin = "samples", interval = "2h" }',
+            "8: distributions[0].log.interval: expected a duration (1s to 1h)",
+        ),
+        (
+            FOLDER + RTMP + 'id = "E"\nlog = { origin = "samples", cookies = true }',
+            "8: distributions[0].log.cookies: unknown key",
         ),
         (
             FOLDER + WEB + 'id = "E"\n' + RTMP + 'id = "E"',

@@ -432,6 +432,11 @@ async def test_upgraded_connection_carries_bytes_both_ways(cache_root: Path) -> 
                 await sending
         await edge.origin.until(lambda: edge.origin.connections_open == 0)
         await until(lambda: descriptors() <= open_before)
+        await until(lambda: bool(edge.lines()))
+        (line,) = edge.lines()
+        assert (line["status"], line["cache"], line["path"]) == (101, "Miss", "/socket")
+        assert line["bytes"] >= 3 << 20
+        assert line["request_id"] == head.fields["x-amz-cf-id"]
 
 
 async def test_origin_that_ends_an_upgraded_connection_ends_the_viewers(cache_root: Path) -> None:

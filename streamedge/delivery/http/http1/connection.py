@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork, is_trusted
 from streamedge.cache.pass_through import RunningPass
+from streamedge.cache.reader import CacheResult
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
@@ -39,12 +40,12 @@ from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
 from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
-from streamedge.delivery.http.request.dispatch import Outcome
+from streamedge.delivery.http.request.dispatch import Dispatched, Outcome
 from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT, VIEWER_STALLED
-from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.http.viewer import Viewer, viewer_of
@@ -655,9 +656,16 @@ class Http1Connection(asyncio.Protocol):
             origin.close()
             self.transport.abort()
             return
-        exchange.interim(101, upgraded.fields)
+        outcome, request_id = exchange.outcome, exchange.request.request_id
+        fields = [*upgraded.fields]
+        if request_id:
+            fields.append(("x-amz-cf-id", request_id))
+        head = ResponseHead(HTTPStatus.SWITCHING_PROTOCOLS, fields)
+        distribution = outcome.route.distribution.id if isinstance(outcome, Dispatched) else None
+        exchange.interim(head.status, fields)
         self._parser.become(Cause.UPGRADE_ACCEPTED)
-        self._responder.begin_tunnel(exchange)
+        response = Response(ResponseMessage(head), None, CacheResult.MISS, distribution)
+        self._responder.begin_tunnel(exchange, response)
         self._tunnel = ViewerDuplex(self.transport, self._control, self._responder.send_bytes)
         if self._unparsed:
             self._tunnel.received(self._unparsed.take())

@@ -233,16 +233,27 @@ class Responder:
         """Sends the head of a 1xx response, or of a refusal."""
         self.sender.push(head)
 
-    def begin_tunnel(self, exchange: Http1Exchange) -> None:
-        """From now on only the bytes of a tunnel are sent; ``send_bytes`` sends them."""
+    def begin_tunnel(self, exchange: Http1Exchange, response: Response) -> None:
+        """From now on only the bytes of a tunnel are sent; ``send_bytes`` sends them.
+
+        ``response``: the 101, which is logged when the tunnel ends, however it ends.
+        """
         exchange.become(ExchangeState.SENDING)
+        request = exchange.request
+        first_byte_s = self._loop.time() - request.started_s
+
+        def finished(sent_bytes: int, duration_s: float, _cut: str | None) -> None:
+            self._handler.finished(
+                request, response, self._viewer, first_byte_s, sent_bytes, duration_s, None
+            )
+
         self.in_flight = ResponseInFlight(
             exchange,
             None,
-            lambda _sent_bytes, _duration_s, _cut: None,
+            finished,
             request=exchange.request,
             address=exchange.request.address,
-            distribution=None,
+            distribution=response.distribution,
             started_s=exchange.request.started_s,
             started_bytes=self.sender.sent_bytes,
             closes=True,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypedDict
 
@@ -152,6 +153,8 @@ class WebLog:
             first_byte_s=first_byte_s,
             request_id=request.request_id,
         )
+        if record.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            record = record._replace(protocol="wss" if request.secure else "ws")
         self.spool.add(1, ended_s, partial(self._line, rules, request, record, ended_s))
 
     def _line(
