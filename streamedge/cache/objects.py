@@ -19,14 +19,14 @@ from typing import Any
 from streamedge.cache.bounded_map import BoundedMap
 from streamedge.cache.fill import FillState
 from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
-from streamedge.cache.hit_for_miss import HitForMiss
-from streamedge.cache.in_flight import InFlight
 from streamedge.cache.invalidated import InvalidationChecker
+from streamedge.cache.lookup.hit_for_miss import HitForMiss
+from streamedge.cache.lookup.in_flight import InFlight
+from streamedge.cache.lookup.outcome import Outcome, Passed, Stored, Unavailable
 from streamedge.cache.object_files import CLOSE_DELAY_S
 from streamedge.cache.open_object import Failure, OpenObject
 from streamedge.cache.origin_pace import Paces
 from streamedge.cache.origin_requests import CacheRequest, object_request
-from streamedge.cache.outcome import Outcome, Passed, Stored, Unavailable
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules

@@ -1,108 +1,54 @@
 """HTTP entry point of the cache: returns a stored response or passes the origin's through.
 
-It looks up the stored response (``selection``), reuses it (RFC 9111 §4.2), validates it (§4.3), or
-fetches and stores a new one (§3). ``Cache.open`` sends its requests through here too, so HTTP and
-objects follow the same steps. The pure modules of ``rfc9111`` make the decision of each step.
+It selects the stored response (``lookup.selection``), reuses it (RFC 9111 §4.2), validates it
+(§4.3), or requests and stores a new one (§3, ``lookup.fetch``). ``Cache.open`` sends its requests
+through here too, so HTTP and objects follow the same steps. The pure modules of ``rfc9111`` make
+the decision of each step.
 
 One request at a time fetches a key from the origin; the others wait for its head and read along
 (waiting list). A response that only one request may use is passed through to it, and the key is
-marked hit-for-miss (``hit_for_miss``): its requests then do not wait for each other, and
-``pass_through`` may send them without a task. No request waits for more than ``ROUNDS_MAX`` others.
+marked hit-for-miss: its requests then do not wait for each other, and ``lookup.pass_through`` may
+send them without a task. No request waits for more than ``ROUNDS_MAX`` others.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from dataclasses import replace
 from typing import Protocol
 
-from streamedge.cache.fill_plan import backoff_s
-from streamedge.cache.hit_for_miss import HitForMiss
-from streamedge.cache.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
+from streamedge.cache.lookup.fetch import FetchingVersions, fetch
+from streamedge.cache.lookup.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
+from streamedge.cache.lookup.outcome import Outcome, Passed, Stored, Unavailable
+from streamedge.cache.lookup.pass_through import RunningPass
+from streamedge.cache.lookup.reuse_decision import decide, is_refused
+from streamedge.cache.lookup.selection import Selected, select
 from streamedge.cache.open_object import OpenObject
-from streamedge.cache.origin_requests import (
-    CacheRequest,
-    build_origin_request,
-    confirms_record,
-    contradicts_record,
-    freshen_record,
-    may_pass,
-    may_store,
-    record_and_body,
-    without_range,
-)
-from streamedge.cache.outcome import Outcome, Passed, Stored, Unavailable
-from streamedge.cache.pass_through import RunningPass, mark_hit_for_miss
+from streamedge.cache.origin_requests import CacheRequest
 from streamedge.cache.reader import CacheResult, Reader
-from streamedge.cache.reuse_decision import decide, is_refused, may_serve_stale
 from streamedge.cache.rfc9111.reuse import Reuse
-from streamedge.cache.rfc9111.storing import withheld_fields
-from streamedge.cache.rfc9111.vary import parse_vary
-from streamedge.cache.selection import (
-    Selected,
-    VaryingVersions,
-    save_vary,
-    select,
-    select_variant,
-)
-from streamedge.cache.storage.extent import EXTENT_BYTES
-from streamedge.cache.storage.inline_body import INLINE_BYTES_MAX
-from streamedge.cache.storage.records import (
-    Asset,
-    InvalidationTarget,
-    Record,
-    SentAt,
-    stored_fields,
-)
+from streamedge.cache.storage.records import Asset, InvalidationTarget, Record
 from streamedge.control.invalidation_index import Verdict
-from streamedge.control.position import older_of
-from streamedge.errors import CacheFullError, OriginError, OriginFailure
-from streamedge.origin import (
-    OriginHead,
-    OriginRequest,
-    OriginResponse,
-    Upstream,
-    Version,
-)
-from streamedge.origin.answers import fold_fields
-from streamedge.origin.objects import ResponseRead, object_error
-from streamedge.origin.peer.client import PeerResponse
-from streamedge.origin.peer.tier import TieredObject, TieredUpstream
+from streamedge.errors import OriginError
+from streamedge.origin import OriginHead, Version
+from streamedge.origin.objects import object_error
 from streamedge.spans import Span
 
-SMALL_BODY_WAIT_S = 0.02  # for the rest of a small body; after that it is stored as it comes
 LOCK_TICK_S = 0.005
 LOCK_WAIT_S = 5.0  # for another worker's lookup; after that, a worker sends its own request
 
 _USABLE = frozenset({Reuse.FRESH, Reuse.STALE, Reuse.STALE_WHILE_REVALIDATE})
 
 
-class Versions(VaryingVersions, Protocol):
+class Versions(FetchingVersions, Protocol):
     """The parts of the cache used here: its store, its open versions, and its lookups in flight."""
 
-    retries: int
     in_flight: InFlight
-    hit_for_miss: HitForMiss
-
-    def activate(self, asset: Asset, record: Record) -> OpenObject: ...
-
-    def store_small(self, asset: Asset, record: Record, body: bytes) -> OpenObject | None: ...
-
-    def open_unlisted(self, asset: Asset, record: Record) -> OpenObject: ...
-
-    def drop(self, open_object: OpenObject) -> None: ...
 
     def forget(self, open_object: OpenObject) -> None: ...
 
-    def remember(self, asset: Asset, record: Record) -> bool: ...
-
-    def refuse_older(self, *keys: str) -> None: ...
-
     def refuse_written(self, *keys: str) -> asyncio.Future[None] | None: ...
-
-    def sent_now(self) -> SentAt: ...
 
     def track_task(self, task: asyncio.Task[None]) -> None: ...
 
@@ -328,7 +274,8 @@ class ResponseCache:
         if selected.record is None:
             lookup.lookups_ended = selected.lookups_ended
         try:
-            await self._fetch(
+            await fetch(
+                self._cache,
                 lookup,
                 request,
                 selected.asset,
@@ -376,11 +323,11 @@ class ResponseCache:
                 if decide(self._cache, request, asset, present, time.time()) is Reuse.FRESH:
                     # Another worker has fetched it in the meantime.
                     lookup.cache_status = CacheStatus(hit=True)
-                    self._resolve(lookup, self._cache.activate(asset, present))
+                    lookup.resolve(self._cache.activate(asset, present))
                     return
             elif record is not None and is_refused(self._cache, asset, record):
                 record = None  # refused while it waited for the lock
-            await self._fetch(lookup, request, asset, record)
+            await fetch(self._cache, lookup, request, asset, record)
         finally:
             if has_lock:
                 store.changes.lookup_ended(asset.key)
@@ -400,223 +347,6 @@ class ResponseCache:
                 break
         return False
 
-    async def _fetch(
-        self,
-        lookup: Lookup,
-        request: CacheRequest,
-        asset: Asset,
-        record: Record | None,
-        *,
-        is_passed: bool = False,
-        running: RunningPass | None = None,
-    ) -> None:
-        origin_request = build_origin_request(request, record, is_passed=is_passed)
-        lookup.sent_at = sent_at = self._cache.sent_now() if running is None else running.sent_at
-        try:
-            response = await self._send(request.upstream, origin_request, running)
-            if response.status == 416 and (request.is_object or request.suffix_bytes):
-                response.close()  # the size decides, for other ranges too
-                method = "HEAD" if request.is_object else origin_request.method
-                origin_request = replace(
-                    origin_request, method=method, fields=without_range(origin_request.fields)
-                )
-                response = await self._send(request.upstream, origin_request)
-            if isinstance(response, PeerResponse):
-                # The other edge may have requested it earlier than now.
-                position = older_of(sent_at.position, response.as_of)
-                if self._is_refused_as_of(position, asset, record, response):
-                    response.close()
-                    response = await _without_tier(request.upstream, origin_request)
-                else:
-                    lookup.sent_at = sent_at = sent_at._replace(position=position)
-        except OriginError as exc:
-            if record is None or not may_serve_stale(self._cache, request, asset, record):
-                raise
-            lookup.cache_status.detail = exc.failure.value
-            lookup.cache_status.served_stale = True
-            self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
-            return
-        try:
-            is_handled = await self._handle_response(
-                lookup, request, asset, record, origin_request, response, sent_at
-            )
-        except BaseException:
-            response.close()
-            raise
-        if is_handled:
-            return
-        response.close()
-        if is_passed and record is None:
-            raise OriginError(
-                OriginFailure.UNAVAILABLE,
-                f"{asset.origin_name} {asset.name!a}: unexpected status {response.status}",
-            )
-        await self._fetch(lookup, request, asset, None, is_passed=True)
-
-    def _is_refused_as_of(
-        self, position: int, asset: Asset, record: Record | None, response: OriginResponse
-    ) -> bool:
-        """Whether an invalidation forbids a response as of ``position``; ``record``: what it may
-        confirm."""
-        fields = fold_fields(response.fields)
-        stored = fields if record is None else {**record.head.headers, **fields}
-        now = self._cache.sent_now()
-        as_of = Record(
-            asset.key,
-            OriginHead(Version("", 0), "", stored),
-            now.time_s,
-            sent_change=now.change,
-            position=position,
-        )
-        checker = self._cache.invalidation_checker
-        return checker.invalidated(asset, as_of).verdict is Verdict.REFUSED
-
-    async def _send(
-        self,
-        upstream: Upstream,
-        origin_request: OriginRequest,
-        running: RunningPass | None = None,
-    ) -> OriginResponse:
-        """Sends a request that is safe to repeat, and retries it after temporary failures.
-
-        ``running``: the first attempt, if it was sent already.
-        """
-        attempt = 0
-        while True:
-            try:
-                if running is not None and not attempt:
-                    return await running.wait()
-                return await upstream.send(origin_request)
-            except OriginError as exc:
-                if not exc.retryable or attempt == self._cache.retries:
-                    raise
-                await asyncio.sleep(backoff_s(attempt, random.random()))
-            attempt += 1
-
-    async def _handle_response(
-        self,
-        lookup: Lookup,
-        request: CacheRequest,
-        asset: Asset,
-        record: Record | None,
-        origin_request: OriginRequest,
-        response: OriginResponse,
-        sent_at: SentAt,
-    ) -> bool:
-        """Acts on the origin's response: refreshes, stores, serves stale, or passes it through.
-
-        False when the response does not answer the viewer's own request (a validation, a range).
-        """
-        status, fields = response.status, fold_fields(response.fields)
-        lookup.cache_status.status = status
-        now_s = time.time()
-        if record is not None and confirms_record(record, origin_request, status, fields):
-            response.close()
-            open_object = self._cache.activate(
-                asset, freshen_record(record, fields, sent_at, now_s)
-            )
-            self._cache.remember(asset, open_object.record)
-            lookup.withheld = withheld_fields(stored_fields(open_object.record.head) | fields)
-            self._resolve(lookup, open_object, unchanged=True)
-            return True
-        if (
-            status >= 500
-            and record is not None
-            and may_serve_stale(self._cache, request, asset, record)
-        ):
-            response.close()
-            lookup.cache_status.served_stale = True
-            self._resolve(lookup, self._cache.activate(asset, record), unchanged=True)
-            return True
-        is_stale = isinstance(response, PeerResponse) and response.answer.is_stale
-        # Here a stale response of another edge would count as fresh.
-        storable = not is_stale and may_store(request, origin_request, status, fields)
-        if storable or (request.needs_version and status in (200, 206)):
-            record_and_read = record_and_body(
-                asset, origin_request, response, fields, sent_at, now_s
-            )
-            if record_and_read is not None:
-                new_record, read = record_and_read
-                body = await _small_body(new_record, read) if storable else None
-                stored = self._store(request, new_record, read, body, is_shared=storable)
-                if stored is not None:
-                    lookup.withheld = withheld_fields(fields)
-                    lookup.cache_status.stored = lookup.is_shared = storable
-                    if not storable and not is_stale:
-                        self._cache.hit_for_miss.begin(asset.key, now_s)
-                    self._resolve(lookup, stored)
-                    return True
-        if record is not None and contradicts_record(record, origin_request, status, fields):
-            self._cache.refuse_older(asset.key)
-        if not may_pass(request, origin_request, status, fields):
-            return False
-        if request.is_object and status >= 400 and response.size_bytes == 0:
-            response.close()
-            lookup.refusal = status, response.fields
-            return True
-        if not is_stale:
-            mark_hit_for_miss(self._cache, asset, origin_request, status, lookup.lookups_ended)
-        lookup.response = response
-        return True
-
-    def _store(
-        self,
-        request: CacheRequest,
-        record: Record,
-        read: ResponseRead | None,
-        body: bytes | None,
-        *,
-        is_shared: bool,
-    ) -> OpenObject | None:
-        """Begins to store a response under the key of its variant. Only this request can
-        read it unless it is ``is_shared``. ``body``: all of it, if it is small and was received.
-
-        None: neither disk nor memory has space, so the response has to be passed through.
-        """
-        base, varies_by = request.asset, parse_vary(record.head.headers)
-        if is_shared:
-            save_vary(self._cache, base.key, varies_by)
-        asset = select_variant(base, varies_by, request.selected_by) if varies_by else base
-        record = record if record.key == asset.key else replace(record, key=asset.key)
-        if body is not None:
-            small_object = self._cache.store_small(asset, record, body)
-            if small_object is not None:
-                if read is not None:
-                    read.close_now()
-                self._cache.hit_for_miss.end(base.key)
-                return small_object
-        open_version = self._cache.activate if is_shared else self._cache.open_unlisted
-        open_object = open_version(asset, record)
-        if read is not None:
-            try:
-                if not open_object.files.is_complete(read.span.start):
-                    open_object.extent_to_fill(read.span.start // EXTENT_BYTES)
-            except CacheFullError:
-                self._cache.drop(open_object)
-                return None
-            if open_object.files.ready_end(read.span.start, read.span.end) == read.span.end:
-                read.close_now()  # all of this version is cached already
-            else:
-                is_tiered = isinstance(asset.origin, TieredObject)
-                open_object.adopt(read, read.trailers, ends_with_extent=is_tiered)
-        if is_shared:
-            self._cache.hit_for_miss.end(base.key)
-            if record.head.version.has_ended:
-                self._cache.remember(asset, record)
-        return open_object
-
-    def _resolve(self, lookup: Lookup, open_object: OpenObject, *, unchanged: bool = False) -> None:
-        lookup.open_object = open_object
-        lookup.unchanged = unchanged
-        open_object.enter(lookup)
-
-
-async def _without_tier(upstream: Upstream, origin_request: OriginRequest) -> OriginResponse:
-    """The origin's own response, in place of an older one of another edge."""
-    if isinstance(upstream, TieredUpstream):
-        return await upstream.send_past_tier(origin_request)
-    return await upstream.send(origin_request)
-
 
 def _in_background(request: CacheRequest) -> CacheRequest:
     """The validation after a stale response was sent (RFC 5861 §3).
@@ -626,11 +356,3 @@ def _in_background(request: CacheRequest) -> CacheRequest:
     return replace(
         request, origin_request=replace(request.origin_request, method="GET", interim=None)
     )
-
-
-async def _small_body(record: Record, read: ResponseRead | None) -> bytes | None:
-    """The whole body of a small response that arrives at once; None: it is stored as it comes."""
-    size_bytes = record.head.version.size_bytes
-    if read is None or not 0 < size_bytes <= INLINE_BYTES_MAX or read.span.size != size_bytes:
-        return None
-    return await read.buffered(SMALL_BODY_WAIT_S)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from streamedge.cache.lookup.outcome import Outcome, Stored
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
-from streamedge.cache.outcome import Outcome, Stored
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules

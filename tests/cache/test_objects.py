@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.cache import responses as responses_module
+from streamedge.cache.lookup import fetch as fetch_module
 from streamedge.cache.objects import TOUCH_INTERVAL_S, VERSION_ONLY, Cache
 from streamedge.cache.open_object import FILLS_MAX
 from streamedge.cache.reader import CacheResult
@@ -357,7 +357,7 @@ async def open_failure(worker: Cache, location: Location) -> OriginFailure | Non
 async def test_open_is_retried_within_the_budget(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses_module, "backoff_s", lambda _attempt, _jitter: 0.0)
+    monkeypatch.setattr(fetch_module, "backoff_s", lambda _attempt, _jitter: 0.0)
     worker = location.worker(retries=2)
     location.server.script(Reply(status=503), times=2)
     assert await fetch(worker, location.asset(), FIRST) == FILM.read(FIRST)

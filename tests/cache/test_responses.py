@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from streamedge.cache.lookup.outcome import Passed, Stored, Unavailable
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE
-from streamedge.cache.outcome import Passed, Stored, Unavailable
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.vary import variant_key
 from streamedge.cache.storage.extent import Extent

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache import objects as objects_module
+from streamedge.cache.lookup.outcome import Passed
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
-from streamedge.cache.outcome import Passed
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.storage.eviction import Evictor, scan
 from streamedge.cache.storage.extent import CHUNK_BYTES

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from streamedge.access.client_address import IpNetwork
 from streamedge.access.geo import CountryDatabase
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
-from streamedge.cache.in_flight import CacheStatus
+from streamedge.cache.lookup.in_flight import CacheStatus
+from streamedge.cache.lookup.outcome import Passed, Stored
+from streamedge.cache.lookup.pass_through import RunningPass, begin_pass, pass_at_once
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
-from streamedge.cache.outcome import Passed, Stored
-from streamedge.cache.pass_through import RunningPass, begin_pass, pass_at_once
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.unsafe_methods import invalidated_targets

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from streamedge.access.client_address import IpNetwork
-from streamedge.cache.pass_through import RunningPass
+from streamedge.cache.lookup.pass_through import RunningPass
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath

@@ -17,10 +17,10 @@ from http import HTTPStatus
 from typing import Any
 
 from streamedge.access.client_address import IpNetwork
+from streamedge.cache.lookup.outcome import Passed, Stored
+from streamedge.cache.lookup.pass_through import RunningPass
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import CacheRequest
-from streamedge.cache.outcome import Passed, Stored
-from streamedge.cache.pass_through import RunningPass
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from streamedge.cache.outcome import Stored
+from streamedge.cache.lookup.outcome import Stored
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.extent import EXTENT_BYTES
 from streamedge.control.position import UNKNOWN, position_at

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from streamedge.cache.lookup.outcome import Outcome, Passed, Stored
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
-from streamedge.cache.outcome import Outcome, Passed, Stored
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset
 from streamedge.origin import OriginRequest

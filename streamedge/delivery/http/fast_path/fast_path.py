@@ -19,13 +19,13 @@ from http import HTTPStatus
 from typing import Generic, TypeVar
 
 from streamedge.access.admission import OPEN_TO_ALL
-from streamedge.cache.in_flight import CacheStatus
+from streamedge.cache.lookup.in_flight import CacheStatus
+from streamedge.cache.lookup.selection import key_of_variant
 from streamedge.cache.objects import Cache
 from streamedge.cache.open_object import OpenObject
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
-from streamedge.cache.selection import key_of_variant
 from streamedge.cache.storage.records import (
     NO_TARGET,
     InvalidationTarget,

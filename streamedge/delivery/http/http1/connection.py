@@ -21,7 +21,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork, is_trusted
-from streamedge.cache.pass_through import RunningPass
+from streamedge.cache.lookup.pass_through import RunningPass
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections

@@ -12,7 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
-from streamedge.cache.outcome import Stored
+from streamedge.cache.lookup.outcome import Stored
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance, served_head
 from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind

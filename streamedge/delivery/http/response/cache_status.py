@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from streamedge.cache.in_flight import CacheStatus
+from streamedge.cache.lookup.in_flight import CacheStatus
 from streamedge.cache.reader import CacheResult
 
 

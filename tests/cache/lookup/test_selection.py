@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.cache.outcome import Stored
+from streamedge.cache.lookup.outcome import Stored
+from streamedge.cache.lookup.selection import key_of_variant, select
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.vary import variant_key
-from streamedge.cache.selection import key_of_variant, select
 from streamedge.spans import Span
 from tests.support.event_loop import until
 from tests.support.http.film import BYTES, FRESH, STALE, body_of, put, request

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from streamedge.cache.hit_for_miss import HitForMiss
-from streamedge.cache.in_flight import CacheStatus
+from streamedge.cache.lookup.hit_for_miss import HitForMiss
+from streamedge.cache.lookup.in_flight import CacheStatus
+from streamedge.cache.lookup.outcome import Passed
 from streamedge.cache.origin_requests import (
     CacheRequest,
     build_origin_request,
     may_pass,
     may_store,
 )
-from streamedge.cache.outcome import Passed
 from streamedge.cache.storage.records import Asset, SentAt
 from streamedge.cache.storage.store import Store
 from streamedge.origin import (

@@ -74,6 +74,12 @@ class Lookup:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def resolve(self, open_object: OpenObject, *, unchanged: bool = False) -> None:
+        """Sets the version to read. ``unchanged``: the origin has confirmed it, or has failed."""
+        self.open_object = open_object
+        self.unchanged = unchanged
+        open_object.enter(self)
+
     def claim_response(self) -> OriginResponse:
         """The response, for one request: the caller closes it.
 

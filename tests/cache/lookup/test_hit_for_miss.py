@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.cache.hit_for_miss import HIT_FOR_MISS_KEYS_MAX, HIT_FOR_MISS_S, HitForMiss
+from streamedge.cache.lookup.hit_for_miss import HIT_FOR_MISS_KEYS_MAX, HIT_FOR_MISS_S, HitForMiss
 
 NOW_S = 1_700_000_000.0
 

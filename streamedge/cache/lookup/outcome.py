@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from streamedge.cache.in_flight import CacheStatus
+from streamedge.cache.lookup.in_flight import CacheStatus
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.origin import OriginResponse
 

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
+from streamedge.cache.lookup.in_flight import ROUNDS_MAX, CacheStatus, InFlight, Lookup
+from streamedge.cache.lookup.outcome import Passed, Stored
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest, object_request
-from streamedge.cache.outcome import Passed, Stored
 from streamedge.cache.reader import Reader
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from streamedge.cache.bounded_map import BoundedMap
+from streamedge.cache.lookup.reuse_decision import Versions, is_refused
 from streamedge.cache.origin_requests import CacheRequest
-from streamedge.cache.reuse_decision import Versions, is_refused
 from streamedge.cache.rfc9111.vary import variant_key
 from streamedge.cache.storage.records import Asset, Record
 from streamedge.cache.storage.store import Store

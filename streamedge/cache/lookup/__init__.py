@@ -1,0 +1,1 @@
+"""The lookup of a response: what is stored, who waits, what the origin sends."""
