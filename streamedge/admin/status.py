@@ -33,6 +33,7 @@ from streamedge.ops.samples import FIELDS, distribution_rates, gauges, rates
 
 SAMPLE_INTERVAL_S = 1.0
 MINUTE_S = 60
+RECENT_S = 5  # RTMP media are sent in bursts, so the rates of one second would jump
 STREAMS_MAX = 16
 EVENT_BYTES_MAX = 64 << 10
 SILENCE_S = 5.0  # after it, a stream sends the last document again
@@ -120,7 +121,7 @@ class LiveStatus:
             "ready": health.is_ready,
             "workers": health.workers,
             "problems": health.problems,
-            "rates": _rounded(self._rates(-2)),
+            "rates": _rounded(self._rates(-1 - RECENT_S)),
             "minute": _rounded(minute),
             "hit_ratio": hit_ratios(minute),
             "viewers": {
@@ -172,6 +173,7 @@ class LiveStatus:
         """Rates from a reading of the last minute, by index, to the newest one."""
         if len(self._readings) < 2:
             return None
+        first = max(first, -len(self._readings))
         (before_s, before), (after_s, after) = self._readings[first], self._readings[-1]
         return rates(before, after, max(0.001, after_s - before_s))
 

@@ -10,6 +10,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -90,14 +91,47 @@ class _UnixConnection(HTTPConnection):
 
 def call(admin: Admin, method: str, path: str, body: object = None) -> dict[str, Any]:
     """Sends ``body`` as JSON and returns the JSON response. Raises AdminError."""
-    data = None if body is None else json.dumps(body).encode()
-    fields = {} if data is None else dict(_JSON)
+    with session(admin) as fields:
+        return call_with(admin, fields, method, path, body)
+
+
+@contextmanager
+def session(admin: Admin) -> Iterator[Mapping[str, str]]:
+    """The header fields that prove who calls; a user is logged in until the end of the block.
+
+    Raises AdminError.
+    """
+    if admin.token and not admin.user:
+        yield {"Authorization": f"Bearer {admin.token}"}
+        return
+    if not admin.user:
+        yield {}
+        return
+    login = json.dumps({"user": admin.user, "password": admin.password}).encode()
+    _, response = _call_or_error(admin, "POST", "/login", login, _JSON)
+    cookies = SimpleCookie(response.headers.get("Set-Cookie", ""))
+    fields = {"Cookie": "; ".join(f"{name}={one.value}" for name, one in cookies.items())}
     try:
-        if admin.user:
-            return _call_as_user(admin, method, path, data, fields)
-        if admin.token:
-            fields["Authorization"] = f"Bearer {admin.token}"
-        return _call_once(admin, method, path, data, fields)[0]
+        yield fields
+    finally:
+        _call_or_error(admin, "POST", "/logout", b"", fields)
+
+
+def call_with(
+    admin: Admin, fields: Mapping[str, str], method: str, path: str, body: object = None
+) -> dict[str, Any]:
+    """As ``call``, with the fields of a ``session``."""
+    data = None if body is None else json.dumps(body).encode()
+    fields = dict(fields) if data is None else {**_JSON, **fields}
+    return _call_or_error(admin, method, path, data, fields)[0]
+
+
+def _call_or_error(
+    admin: Admin, method: str, path: str, data: bytes | None, fields: Mapping[str, str]
+) -> tuple[dict[str, Any], HTTPResponse]:
+    """Calls, and raises AdminError for any failure."""
+    try:
+        return _call_once(admin, method, path, data, fields)
     except ssl.SSLError as exc:
         reason = getattr(exc, "verify_message", "") or exc.reason or str(exc)
         raise AdminError(
@@ -110,20 +144,6 @@ def call(admin: Admin, method: str, path: str, body: object = None) -> dict[str,
         raise AdminError(
             f"no edge answers on its admin address {admin} ({exc}); start it with: streamedge serve"
         ) from exc
-
-
-def _call_as_user(
-    admin: Admin, method: str, path: str, data: bytes | None, fields: dict[str, str]
-) -> dict[str, Any]:
-    """Logs in, calls, and logs out."""
-    login = json.dumps({"user": admin.user, "password": admin.password}).encode()
-    _, response = _call_once(admin, "POST", "/login", login, _JSON)
-    cookies = SimpleCookie(response.headers.get("Set-Cookie", ""))
-    session = {"Cookie": "; ".join(f"{name}={one.value}" for name, one in cookies.items())}
-    try:
-        return _call_once(admin, method, path, data, fields | session)[0]
-    finally:
-        _call_once(admin, "POST", "/logout", b"", session)
 
 
 def _call_once(

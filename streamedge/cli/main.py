@@ -23,6 +23,7 @@ from streamedge.cli.cache.warm import warm
 from streamedge.cli.config_commands import config_app
 from streamedge.cli.fleet.commands import fleet_app
 from streamedge.cli.init import init
+from streamedge.cli.operators.commands import monitoring, status, top, viewers_app
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_CONFIG_INVALID,
@@ -476,6 +477,20 @@ def discard(
     typer.echo(f"Write {serial} is deleted.")
 
 
+app.command(
+    epilog="Example: [bold]streamedge status[/bold]; in a script [bold]streamedge status --check"
+    " --json[/bold]. GET /status on the admin address has the same."
+)(status)
+app.command(
+    epilog="Example: [bold]streamedge top --interval 5[/bold]. Ctrl-C ends it. Where the output is"
+    " no terminal, the updates follow each other. NO_COLOR=1 in the environment turns colours off."
+)(top)
+app.add_typer(viewers_app, name="viewers")
+app.command(
+    epilog="Example: [bold]streamedge monitoring rules > streamedge.rules.yml[/bold]. The alerts"
+    " are those of [bold]streamedge status[/bold]; the job of Prometheus has to have the name"
+    " streamedge. [bold]streamedge monitoring dashboard[/bold] is for Grafana's import."
+)(monitoring)
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(config_app, name="config", help="Show a config, compare two, and explain keys.")
 app.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from streamedge.coordination.viewer_rows import ENDS_MAX, ROWS_MAX, ViewerRows, WorkerReport
 from streamedge.delivery.http.server import WebServer
@@ -13,7 +13,7 @@ from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.viewers import ViewerRow
 
 REPORT_INTERVAL_S = 1.0
-RATE_INTERVAL_S = 0.5  # a rate is measured over at least this time
+RATE_REPORTS = 5  # a rate is measured over so many: RTMP media are sent in bursts
 
 
 class ViewerReporter:
@@ -87,21 +87,20 @@ class ViewerReporter:
 
 
 class Rates:
-    """Bytes a second of viewers, between two reports; at first since the viewer came."""
+    """Bytes a second of viewers over the last reports; at first since the viewer came."""
 
     def __init__(self) -> None:
-        self._measured: dict[str, tuple[float, int, float]] = {}  # by id: time, bytes and rate
+        self._past: dict[str, list[tuple[float, int]]] = {}  # by id: times and bytes
 
-    def update(self, rows: list[ViewerRow], now_s: float) -> Mapping[str, float]:
-        """The rates of all rows, by id."""
-        measured: dict[str, tuple[float, int, float]] = {}
+    def update(self, rows: Sequence[ViewerRow], now_s: float) -> Mapping[str, float]:
+        """The rates of all rows, by id. Rows that are missing now are forgotten."""
+        past: dict[str, list[tuple[float, int]]] = {}
+        rates: dict[str, float] = {}
         for row in rows:
-            since_s, sent_bytes, rate = self._measured.get(
-                row.id, (now_s - max(row.age_s, 1.0), 0, 0.0)
-            )
-            if now_s - since_s >= RATE_INTERVAL_S:
-                rate = max(0, row.sent_bytes - sent_bytes) / (now_s - since_s)
-                since_s, sent_bytes = now_s, row.sent_bytes
-            measured[row.id] = since_s, sent_bytes, rate
-        self._measured = measured
-        return {identifier: round(rate, 1) for identifier, (_s, _bytes, rate) in measured.items()}
+            before = self._past.get(row.id) or [(now_s - max(row.age_s, 1.0), 0)]
+            since_s, sent_bytes = before[0]
+            rise = max(0, row.sent_bytes - sent_bytes)
+            rates[row.id] = round(rise / max(now_s - since_s, 0.001), 1)
+            past[row.id] = [*before, (now_s, row.sent_bytes)][-RATE_REPORTS:]
+        self._past = past
+        return rates
