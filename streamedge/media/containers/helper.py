@@ -63,6 +63,7 @@ from streamedge.media.mp4.codecs import (
 )
 
 COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
+BACK_MAX_MS = 5_000  # decoding times that go back further end the medium
 SEEK_EARLIER_MS = 10_000  # when a seek ended too late
 STREAMS_MAX = 64
 PRIMED_MAX = 10_000  # packets read until each track has shown its first one
@@ -319,40 +320,54 @@ class Source:
     def _samples(
         self, packets: Iterator[AnyPacket], start_ms: int | None, *, knows_start: bool
     ) -> Iterator[Sample]:
-        """The samples of packets. ``knows_start``: they begin at the file's start.
+        """The samples of packets. ``knows_start``: they begin at the file's start."""
+        latest_ms: dict[int, int] = {}
+        for packet in self._with_decode_times(packets, knows_start=knows_start):
+            track = self._tracks[packet.stream_index]
+            if self._goes_back(packet, track, start_ms, latest_ms):
+                return
+            sample = _sample(packet, track, start_ms, latest_ms)
+            if sample is not None:
+                yield sample
+
+    def _with_decode_times(
+        self, packets: Iterator[AnyPacket], *, knows_start: bool
+    ) -> Iterator[AnyPacket]:
+        """Packets that have data and a decoding time.
 
         Matroska has presentation times only. libavformat computes decoding times, and does not
         know those of the first frames: at the start they are made up, elsewhere the frames are
         left out.
         """
-        latest_ms: dict[int, int] = {}
         waiting: dict[int, list[AnyPacket]] = {}
+        begun: set[int] = set()  # tracks with a decoding time
         for packet in packets:
             if packet.size == 0:
                 continue
-            track = self._tracks[packet.stream_index]
+            index = packet.stream_index
             if packet.dts is None:
-                if track.index in latest_ms:
+                if index in begun:
                     packet.dts = packet.pts
-                elif packet.pts is not None and knows_start:
-                    waiting.setdefault(track.index, []).append(packet)
-                    continue
                 else:
+                    if packet.pts is not None and knows_start:
+                        waiting.setdefault(index, []).append(packet)
                     continue
-            before = waiting.pop(track.index, [])
-            if before:
-                _set_decode_times(before, packet.dts, track)
-            for one in (*before, packet):
-                sample = _sample(one, track, start_ms, latest_ms)
-                if sample is not None:
-                    yield sample
+            begun.add(index)
+            before = waiting.pop(index, [])
+            _set_decode_times(before, packet.dts, self._tracks[index])
+            yield from (*before, packet)
         for index, before in waiting.items():
-            track = self._tracks[index]
             _set_decode_times(before, None, self._tracks[index])
-            for one in before:
-                sample = _sample(one, track, start_ms, latest_ms)
-                if sample is not None:
-                    yield sample
+            yield from before
+
+    @staticmethod
+    def _goes_back(
+        packet: AnyPacket, track: Track, start_ms: int | None, latest_ms: dict[int, int]
+    ) -> bool:
+        """Whether the file's clock begins again, so that times do not say where a frame belongs."""
+        if start_ms is None or packet.dts is None or track.index not in latest_ms:
+            return False
+        return track.milliseconds(packet.dts) - start_ms < latest_ms[track.index] - BACK_MAX_MS
 
     def _tag(self, sample: Sample) -> SegmentTag:
         codec = self._tracks[sample.track].codec
@@ -369,6 +384,8 @@ class Source:
 
 def _set_decode_times(packets: list[AnyPacket], first_dts: int | None, track: Track) -> None:
     """Sets the decoding times of frames before the first one that has one (None: none has)."""
+    if not packets:
+        return
     pts = [packet.pts for packet in packets if packet.pts is not None]
     first = min(pts) if first_dts is None else first_dts
     times = decode_times(pts, first, packets[0].duration or track.frame_ticks)

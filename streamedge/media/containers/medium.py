@@ -49,7 +49,7 @@ from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
 POSITIONS_PER_SEGMENT = 1 << 32
-SEGMENTS_REMEMBERED = 64  # tables of one title
+TAGS_REMEMBERED = 1 << 14  # in the tables of one title: some minutes, or one segment with more
 KEYFRAME_SEGMENTS = 150  # searched before a time for a keyframe
 BEYOND_END_MS = 10_000  # … and a quarter of the duration: searched for the real end
 TITLE_BYTES = 256 << 10  # the memory of a title with its tables, usually
@@ -121,6 +121,7 @@ class SegmentedTitle:
         self._file = file
         self._chosen = chosen
         self._segments: OrderedDict[int, Segment] = OrderedDict()
+        self._tags = 0  # of the segments, and one for each segment
         self._loads: dict[int, asyncio.Task[Segment]] = {}
 
     def segment(self, number: int) -> Segment | None:
@@ -189,9 +190,11 @@ class SegmentedTitle:
         del self._loads[number]
         if task.cancelled() or task.exception() is not None:  # marks it as retrieved
             return
-        self._segments[number] = task.result()
-        while len(self._segments) > SEGMENTS_REMEMBERED:
-            self._segments.popitem(last=False)
+        segment = self._segments[number] = task.result()
+        self._tags += segment.table.count + 1
+        while self._tags > TAGS_REMEMBERED and len(self._segments) > 1:
+            _number, oldest = self._segments.popitem(last=False)
+            self._tags -= oldest.table.count + 1
 
 
 class SegmentedMedium:

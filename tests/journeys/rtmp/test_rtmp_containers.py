@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.event_loop import until
 from tests.support.media.container_samples import CLASSIC, ENHANCED, container_file, expected
 from tests.support.origins.scripted_origin import ScriptedOrigin
 from tests.support.process.edge_process import EdgeProcess, run_edge
@@ -227,6 +230,38 @@ async def test_helper_that_breaks_off_takes_no_worker_down(tmp_path: Path) -> No
             ("film.mkv", "memory"), ("film.ts", "time"), ("song.aac", "crash"),
         ]  # fmt: skip
         assert await asyncio.to_thread(edge.worker_pids) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_helpers_end_with_their_worker(tmp_path: Path, number: signal.Signals) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "film.mkv").write_bytes(container_file("film.mkv"))
+    origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+    with run_edge(tmp_path / "edge", origins, limits=LIMITS) as edge:
+        (worker,) = await asyncio.to_thread(edge.worker_pids)
+        async with open_client(edge.rtmp_port) as client:
+            client.play("film.mkv")
+            await client.until(lambda m: any(frame.is_keyframe for frame in frames([m])))
+            helpers = _children(worker)
+            assert len(helpers) == 1
+            assert b"streamedge.media.containers.helper" in _command(helpers[0])
+            os.kill(worker, number)
+        await until(lambda: b"streamedge.media.containers.helper" not in _command(helpers[0]))
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that the threads of a process have started."""
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(word) for each in lists for word in each.split()]
+
+
+def _command(pid: int) -> bytes:
+    """A process's command line; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 async def _refusal(client: RtmpClient, name: str) -> dict[str, Any]:

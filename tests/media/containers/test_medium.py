@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_media import Demuxed, demux
 
 START = Position(0, 0)
+SMALL_PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d494844520000000100000001080000000037"
+    "6ef9240000000a4944415478016360000000020001737501180000000049454e44ae426082"
+)
 TOLERANCE_MS = 1
 
 
@@ -302,4 +307,42 @@ async def test_tracks_that_cannot_be_played_are_named(cache_root: Path) -> None:
         assert len(flv_packets(await play(medium)).video) == SECONDS * 25
         medium.close()
         assert reports == [("vp8", ("a track that cannot be played: vorbis",))]
+        await titles.close()
+
+
+async def test_joined_recordings_play_up_to_the_second_one(cache_root: Path) -> None:
+    # The clock of an MPEG-TS begins again where two files were joined.
+    data = container_file("film.ts")
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.ts", data + data)
+        titles = titles_of(cache)
+        medium = await titles.open(asset(origin, "film.ts"))
+        played = demux(await play(medium)).packets
+        for kind, packets in expected("film.ts").packets.items():
+            received = [packet.digest for packet in played[kind]]
+            assert received[: len(packets) - 1] == [packet.digest for packet in packets[:-1]]
+            assert played[kind][-1].dts_ms < (SECONDS + 1) * 1000
+        medium.close()
+        await titles.close()
+
+
+async def test_subtitles_fonts_and_covers_are_left_out(cache_root: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "film.mkv", tmp_path / "more.mkv"
+    source.write_bytes(container_file("film.mkv"))
+    (tmp_path / "text.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
+    (tmp_path / "font.ttf").write_bytes(bytes(5000))
+    (tmp_path / "cover.png").write_bytes(SMALL_PNG)
+    command: list[str | Path] = [
+        "ffmpeg", "-v", "error", "-i", source, "-i", tmp_path / "text.srt",
+        "-map", "1", "-map", "0", "-c", "copy", "-attach", tmp_path / "font.ttf", "-metadata:s:t:0",
+        "mimetype=application/x-truetype-font", "-attach", tmp_path / "cover.png",
+        "-metadata:s:t:1", "mimetype=image/png", target,
+    ]  # fmt: skip
+    await asyncio.to_thread(lambda: subprocess.run(command, check=True))
+    async with edge_of(cache_root) as (server, cache, origin):
+        server.put("film.mkv", target.read_bytes())
+        titles = titles_of(cache)
+        medium = await titles.open(asset(origin, "film.mkv"))
+        assert_equal_packets(demux(await play(medium)), expected("film.mkv"))
+        medium.close()
         await titles.close()
