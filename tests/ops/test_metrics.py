@@ -9,12 +9,16 @@ import pytest
 
 from streamedge.ops.metrics import (
     LABEL_CHARACTERS_MAX,
+    LABEL_PAIRS_MAX,
     LABELS_MAX,
     OTHER,
     Counter,
     Counts,
     Gauge,
+    Histogram,
     SharedMetrics,
+    State,
+    pair,
 )
 
 
@@ -125,7 +129,90 @@ def test_limit_of_labels_holds_over_restarts(shared: SharedMetrics) -> None:
     assert len(exposed(shared)) == LABELS_MAX + 1
 
 
+def test_counter_with_two_labels(shared: SharedMetrics) -> None:
+    counts = Counts()
+    counts.publish_in(shared.part(0))
+    counts.add(Counter.DISTRIBUTION_RESPONSES, pair("E\t1", "Hit"), 3)
+    counts.flush()
+    name = 'streamedge_distribution_responses_total{cache="Hit",distribution="E 1"}'
+    assert exposed(shared)[name] == 3
+
+
+def test_pairs_of_labels_are_limited_and_keep_the_second(shared: SharedMetrics) -> None:
+    counts = Counts()
+    counts.publish_in(shared.part(0))
+    for number in range(2 * LABEL_PAIRS_MAX):
+        counts.add(Counter.DISTRIBUTION_RESPONSES, pair(f"E{number}", "Hit"))
+        counts.histogram(Histogram.FIRST_BYTE, pair(f"E{number}", "Hit")).observe(0.1)
+    counts.flush()
+    labels = f'cache="Hit",distribution="{OTHER}"'
+    rows = exposed(shared)
+    assert rows[f"streamedge_distribution_responses_total{{{labels}}}"] == LABEL_PAIRS_MAX
+    assert rows[f"streamedge_first_byte_seconds_count{{{labels}}}"] == LABEL_PAIRS_MAX
+
+
+def test_counter_without_a_count_is_zero(shared: SharedMetrics) -> None:
+    counts = Counts()
+    counts.publish_in(shared.part(0))
+    counts.tally(Counter.ERRORS, "cache_full")
+    counts.flush()
+    assert exposed(shared)['streamedge_errors_total{kind="cache_full"}'] == 0
+
+
+def test_histogram_sums_processes_and_lives(shared: SharedMetrics) -> None:
+    label = pair("EWEB", "Miss")
+    for process in (0, 1, 1):
+        counts = Counts()
+        counts.publish_in(shared.part(process))
+        tally = counts.histogram(Histogram.FIRST_BYTE, label)
+        for value in (0.001, 0.002, 3.0, 60.0):
+            tally.observe(value)
+        counts.flush()
+        counts.flush()
+    rows = exposed(shared)
+    by_bound = {
+        name.partition('le="')[2].partition('"')[0]: value
+        for name, value in rows.items()
+        if name.startswith("streamedge_first_byte_seconds_bucket")
+    }
+    assert by_bound["0.001"] == 3
+    assert by_bound["0.0025"] == 6
+    assert by_bound["2.5"] == 6
+    assert by_bound["5.0" if "5.0" in by_bound else "5"] == 9
+    assert by_bound["+Inf"] == 12
+    (count,) = [value for name, value in rows.items() if "seconds_count" in name]
+    (total,) = [value for name, value in rows.items() if "seconds_sum" in name]
+    assert count == 12
+    assert total == pytest.approx(3 * 63.003)
+
+
+def test_worst_state_of_all_processes_counts_until_the_process_ends(
+    shared: SharedMetrics,
+) -> None:
+    for process, value in enumerate((0, 2)):
+        counts = Counts()
+        counts.publish_in(shared.part(process))
+        counts.set_state(State.ORIGIN, "main", value)
+        counts.set_state(State.BREAKER, pair("both", "main"), 1 - process)
+        counts.flush()
+    rows = exposed(shared)
+    assert rows['streamedge_origin_state{origin="main"}'] == 2
+    assert rows['streamedge_origin_breaker{group="both",origin="main"}'] == 1
+    shared.forget_gauges(1)
+    assert exposed(shared)['streamedge_origin_state{origin="main"}'] == 0
+
+
+def test_states_of_removed_origins_are_dropped(shared: SharedMetrics) -> None:
+    counts = Counts()
+    counts.publish_in(shared.part(0))
+    counts.set_state(State.ORIGIN, "old", 2)
+    counts.set_state(State.ORIGIN, "new", 0)
+    counts.retain_states(State.ORIGIN, {"new"}.__contains__)
+    counts.flush()
+    assert shared.values().states == {State.ORIGIN.metric: {"new": 0}}
+
+
 def test_metric_names_are_unique() -> None:
-    names = [each.metric for each in (*Counter, *Gauge)]
+    names = [each.metric for each in (*Counter, *Gauge, *State, *Histogram)]
     assert len(names) == len(set(names))
     assert all(name.startswith("streamedge_") for name in names)

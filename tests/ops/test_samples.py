@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from streamedge.ops.metrics import Counter, Gauge, MetricValues
-from streamedge.ops.samples import FIELDS, gauges, rates
+from streamedge.ops.metrics import Counter, Gauge, MetricValues, pair
+from streamedge.ops.samples import FIELDS, distribution_rates, gauges, rates
 
 
 def reading(**counters: dict[str, int]) -> MetricValues:
@@ -39,3 +39,21 @@ def test_gauge_without_a_value_is_zero() -> None:
 
 def test_fields_of_a_sample_have_unique_names() -> None:
     assert len(FIELDS) == len(set(FIELDS))
+
+
+def test_rates_of_distributions_are_sorted_by_use() -> None:
+    before = reading(DISTRIBUTION_RESPONSES={pair("EOLD", "Hit"): 5, pair("EWEB", "Hit"): 10})
+    after = reading(
+        DISTRIBUTION_RESPONSES={
+            pair("EOLD", "Hit"): 5,
+            pair("EWEB", "Hit"): 30,
+            pair("EWEB", "RefreshHit"): 2,
+            pair("EWEB", "Miss"): 8,
+        },
+        DISTRIBUTION_BYTES={pair("EWEB", "Hit"): 1000, pair("EWEB", "Miss"): 500},
+        DISTRIBUTION_PLAYS={pair("ESTREAM", "Miss"): 4},
+    )
+    assert distribution_rates(before, after, 2.0) == {
+        "EWEB": {"requests": 15.0, "hits": 11.0, "bytes": 750.0, "hit_bytes": 500.0, "plays": 0.0},
+        "ESTREAM": {"requests": 0.0, "hits": 0.0, "bytes": 0.0, "hit_bytes": 0.0, "plays": 2.0},
+    }
