@@ -33,6 +33,8 @@ command -v gst-launch-1.0 >/dev/null || missing+=(gstreamer1.0-tools)
 compgen -G "/usr/lib/*/gstreamer-1.0/libgstrtmp2.so" >/dev/null || missing+=(gstreamer1.0-plugins-bad)
 compgen -G "/usr/lib/*/gio/modules/libgiognutls.so" >/dev/null || missing+=(glib-networking)
 command -v systemd-analyze >/dev/null || missing+=(systemd)
+command -v lintian >/dev/null || missing+=(lintian)
+command -v man >/dev/null || missing+=(man-db)
 command -v setpriv >/dev/null || missing+=(util-linux)
 
 if [ "${#missing[@]}" -gt 0 ]; then
