@@ -23,8 +23,11 @@ export async function call(method, path, body, signal) {
     if (error.name === "AbortError") throw error;
     throw new CallError(0, "the edge does not answer");
   }
-  const document_ = await response.json().catch(() => null);
-  if (response.ok) return document_;
+  const document_ = await response.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return null;
+  });
+  if (response.ok && document_ !== null) return document_;
   if (response.status === 401 && path !== "/login") document.dispatchEvent(new Event("login"));
   const reason = document_ && typeof document_.error === "string" ? document_.error : `status ${response.status}`;
   throw new CallError(response.status, reason, document_);
