@@ -152,6 +152,26 @@ def test_invalidation_by_the_form_makes_the_next_request_a_miss(
         assert opened.problems == []
 
 
+def test_origin_that_stops_raises_an_alert(browser: Browser, tmp_path: Path) -> None:
+    with counting_origin({"film.bin": 1 << 20}) as origin:
+        lines = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        with run_edge(tmp_path, lines) as edge:
+            opened = open_page(browser, admin_url(edge))
+            page = opened.page
+            opened.show("overview")
+            expect(page.locator("#edge-state")).to_have_text("All is well")
+            origin.is_failing = True
+            for number in range(40):
+                with contextlib.suppress(urllib.error.HTTPError):
+                    urllib.request.urlopen(edge.http(f"{number}"), timeout=PATIENCE_S).close()
+            alerts = page.get_by_role("status", name="Alerts")
+            expect(alerts).to_contain_text("Requests to an origin fail.")
+            expect(page.locator("#edge-state")).to_have_text(re.compile("alert"))
+            opened.show("origins")
+            expect(page.locator("tbody tr")).to_contain_text("down")
+            assert opened.problems == []
+
+
 def test_half_filled_object_is_drawn_pinned_and_purged(browser: Browser, tmp_path: Path) -> None:
     with counting_origin({"half.bin": 8 << 20}) as origin:
         lines = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
