@@ -36,7 +36,7 @@ from streamedge.delivery.http.http2.responder import ROUND_BYTES
 from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX
-from streamedge.delivery.rtmp.playlist import ITEMS_MAX
+from streamedge.delivery.rtmp.playback.playlist import ITEMS_MAX
 from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX
 from streamedge.delivery.rtmp.streams import WRONG_SIGNATURES_MAX
 from streamedge.media.containers.cutting import AUDIO_SEGMENT_MS, VIDEO_SEGMENT_MS
@@ -164,11 +164,14 @@ def _emitters(trees: list[ast.Module]) -> dict[str, Emitter]:
 
 
 def _logged() -> dict[str, Event]:
-    """All events that the code logs, with the fields of each."""
+    """All events that the code logs, with the fields of each.
+
+    A package is a folder such as delivery/rtmp with its subfolders.
+    """
     events: dict[str, Event] = defaultdict(Event)
     packages: dict[str, list[Path]] = defaultdict(list)
     for path in MODULES:
-        packages[str(path.parent)].append(path)
+        packages["/".join(path.parent.relative_to(ROOT).parts[:3])].append(path)
     for paths in packages.values():
         emitters = _emitters([MODULES[path] for path in paths])
         for call in (call for path in paths for call in _calls(MODULES[path])):

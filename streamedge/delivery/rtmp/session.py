@@ -1,15 +1,14 @@
 """One RTMP client: its socket, its engine and its players.
 
 A session owns its connection: all output, responses and media alike, goes through one sender, in
-order. The engine parses and responds, players decide what is sent. The session passes events to
-them and writes the log lines.
+order. The engine parses and responds, players (``plays``) decide what is sent, ``session_log``
+writes the log lines. The session passes events to them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import traceback
 from collections.abc import Callable, Coroutine
 from itertools import count
 
@@ -22,14 +21,14 @@ from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.rtmp.aggregates import FFMPEG_FLASH_VERSION, takes_aggregates
 from streamedge.delivery.rtmp.bandwidth.calls import BandwidthCalls
 from streamedge.delivery.rtmp.context import ServerContext
-from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, Pace
-from streamedge.delivery.rtmp.player import INTERNAL_ERROR, Player, PlayState
+from streamedge.delivery.rtmp.playback.player import Player
+from streamedge.delivery.rtmp.plays import Plays
 from streamedge.delivery.rtmp.protocol import events
 from streamedge.delivery.rtmp.protocol.connection import WINDOW_SIZE_BYTES, ServerConnection
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
-from streamedge.delivery.rtmp.protocol.messages import StatusLevel
+from streamedge.delivery.rtmp.session_log import SessionLog
 from streamedge.delivery.rtmp.stream_access import Client, Rejection, redact_name
-from streamedge.delivery.rtmp.stream_names import known_extension, split_query
+from streamedge.delivery.rtmp.stream_length import LengthCalls
 from streamedge.delivery.rtmp.streams import (
     Admission,
     RefusalError,
@@ -37,10 +36,8 @@ from streamedge.delivery.rtmp.streams import (
     tc_url_host,
 )
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR, ViewerRow, cut
-from streamedge.logs.stream_log import ClientLog, ConnectedClient, PlayedStream
 from streamedge.media.medium import Medium
-from streamedge.ops.metrics import Counter, Gauge, pair
-from streamedge.ops.rate_limited import LineBudget
+from streamedge.ops.metrics import Counter, pair
 from streamedge.spans import Span
 
 PIECE_CHUNKS = 16  # read at one time, and never more than one command: half a millisecond at most
@@ -48,11 +45,6 @@ HANDSHAKE_RANDOM_BYTES = 1528
 CHUNKS_PER_S_MAX = 25_000  # of a client; the fastest downloads send 5,000 acknowledgements
 QUEUED_BYTES_MAX = 512 * 1024  # responses that a client does not read, before it is dropped
 CLOSE_TIMEOUT_S = 1.0  # to send the rest to a client that an operator has ended
-FIRST_RESULTS_MAX = 64  # cache results of getStreamLength that wait for a play
-LENGTH_CALLS_MAX = 4  # concurrent getStreamLength calls
-LINES_BURST, LINES_PER_S = 200, 10  # log lines of a client, besides connect and disconnect
-LOGGED_CHARACTERS_MAX = 1024  # of a name that the client chose
-TRACE_LINES_MAX = 8  # the innermost lines, in the log line of an internal error
 
 _serial = count(1)
 
@@ -93,23 +85,17 @@ class RtmpSession(asyncio.Protocol):
         self._is_waiting_to_read = False  # has received more than one piece
         self._chunks_before = 0  # at the last sweep
         self._bytes_counted = 0
-        self._lines = LineBudget(LINES_BURST, LINES_PER_S, loop.time())
-        self._first_results: dict[str, CacheResult] = {}  # by object, of getStreamLength calls
+        self._log = SessionLog(context.log, context.stream_log, self._id, self._client, loop.time())
         self._admission: Admission | None = None
         self._client_codecs: frozenset[str] = frozenset()
         self._can_reconnect = False
-        self._buffers_ms: dict[int, int] = {}
-        self._left_out: dict[int, frozenset[int]] = {}  # message types, by stream
-        self._players: dict[int, Player] = {}  # by stream
-        # Players that have not begun to run: their tasks, and the players that must end before.
-        self._waiting: dict[Player, tuple[asyncio.Task[None], Player | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._length_calls = 0
         self._bandwidth = BandwidthCalls(self.engine)
         self._signature_failures = SignatureFailureLimit()
         self._drain_waiter: asyncio.Future[None] | None = None
         self._end_reason: str | None = None
-        self._client_log: ClientLog | None = None
+        self._plays = Plays(self, context)
+        self._lengths = LengthCalls(self)
 
     # asyncio.Protocol
 
@@ -173,15 +159,7 @@ class RtmpSession(asyncio.Protocol):
         for task in self._tasks:
             task.cancel()
         self._count_bytes()
-        self._log_line(
-            "disconnect",
-            bytes=self._sender.sent_bytes,
-            seconds=round(self._loop.time() - self._started_s, 3),
-            lines_left_out=self._lines.suppressed or None,
-            reason=reason,
-        )
-        if self._client_log is not None:
-            self._client_log.add_disconnect(self._sender.sent_bytes)
+        self._log.disconnected(self.sent_bytes, self._loop.time() - self._started_s, reason)
         self._transport = None
 
     # ``player.PlayerContext``
@@ -231,7 +209,7 @@ class RtmpSession(asyncio.Protocol):
 
     def cache_result(self, medium: Medium) -> CacheResult:
         """The cache result of the viewer's first open, which getStreamLength may have made."""
-        return self._first_results.pop(medium.name, medium.result)
+        return self._lengths.first_result(medium)
 
     def count_play(self, result: str) -> None:
         if self._admission is not None:
@@ -239,22 +217,7 @@ class RtmpSession(asyncio.Protocol):
             self.counts.add(Counter.DISTRIBUTION_PLAYS, label)
 
     def log_event(self, event: str, player: Player, **fields: object) -> None:
-        if not self._lines.allows(self._loop.time()):
-            return
-        medium = player.medium
-        redacted = redact_name(player.name)
-        self._log_line(
-            event,
-            stream=redacted.text[:LOGGED_CHARACTERS_MAX],
-            key=redacted.key_id or None,
-            object=medium.name if medium is not None else None,
-            **fields,
-        )
-        if self._client_log is not None and medium is not None:
-            extension = known_extension(medium.name)
-            name = medium.name[: -len(extension) - 1] if extension else medium.name
-            stream = PlayedStream(name, split_query(player.name)[1], extension)
-            self._client_log.add_play(event, player, stream, self.sent_bytes)
+        self._log.play_event(event, player, self.sent_bytes, self._loop.time(), **fields)
 
     # Called by the server
 
@@ -299,11 +262,8 @@ class RtmpSession(asyncio.Protocol):
     def fail(self, exc: BaseException) -> None:
         """Ends the connection after an internal error: logs it and sends the viewer a status."""
         self.counts.add(Counter.ERRORS, "rtmp_internal")
-        where = traceback.format_exception(exc)[-TRACE_LINES_MAX:]
-        self._log_line("fault", error=repr(exc), trace="".join(where))
-        for stream_id, player in self._players.items():
-            if player.state is not PlayState.CLOSED:
-                self.engine.stream_status(stream_id, StatusLevel.ERROR, *INTERNAL_ERROR)
+        self._log.fault(exc)
+        self._plays.announce_failure()
         self.push()
         self._end(f"internal error: {exc!r}")
 
@@ -316,7 +276,7 @@ class RtmpSession(asyncio.Protocol):
         admission = self._admission
         if admission is None or self._transport is None:
             return None
-        players = [one for one in self._players.values() if one.state is not PlayState.CLOSED]
+        players = self._plays.open()
         player = players[-1] if players else None
         return ViewerRow(
             id=self._id,
@@ -355,7 +315,7 @@ class RtmpSession(asyncio.Protocol):
         tc_url = self._context.streams.tc_url_after(admission)
         self.engine.request_reconnect(self._context.traffic().avoid_reason, tc_url)
         self.push()
-        self._log_line("reconnect_requested", edge=tc_url_host(tc_url) or None)
+        self._log.line("reconnect_requested", edge=tc_url_host(tc_url) or None)
 
     def abort(self) -> None:
         """Closes the connection without flushing."""
@@ -365,10 +325,7 @@ class RtmpSession(asyncio.Protocol):
     @property
     def plays(self) -> int:
         """The number of plays that are opening, playing or paused."""
-        return sum(
-            player.state in {PlayState.OPENING, PlayState.PLAYING, PlayState.PAUSED}
-            for player in self._players.values()
-        )
+        return self._plays.running
 
     # Events
 
@@ -376,28 +333,16 @@ class RtmpSession(asyncio.Protocol):
         match event:
             case events.Connect():
                 self._connect(event)
-            case events.Play() | events.Play2():
-                self._play(event)
-            case events.Seek() | events.Pause():
-                self._control(event)
-            case events.CloseStream(stream_id, is_stop):
-                self._close_stream(stream_id, is_stop=is_stop)
-            case events.DeleteStream(stream_id):
-                self._close_stream(stream_id)
-                self._left_out.pop(stream_id, None)
-            case events.Receive(stream_id, left_out):
-                self._leave_out(stream_id, left_out)
-            case events.BufferLength(stream_id, buffer_ms):
-                self._buffer(stream_id, buffer_ms)
             case events.GetStreamLength():
-                self._get_length(event)
+                self._lengths.handle(event)
             case events.Ignored(name):
-                if self._lines.allows(self._loop.time()):
-                    self._log_line("ignored", command=name[:LOGGED_CHARACTERS_MAX])
+                self._log.ignored_command(name, self._loop.time())
             case events.CheckBandwidth() | events.CallResult():
                 self._bandwidth.handle(event, self._loop.time())
             case events.CreateStream() | events.Acknowledged():
                 pass
+            case _:
+                self._plays.handle(event)
 
     def _connect(self, event: events.Connect) -> None:
         admission: Admission | Rejection
@@ -424,6 +369,7 @@ class RtmpSession(asyncio.Protocol):
             self._end(f"redirected to {tc_url_host(elsewhere)}")
             return
         self._admission = admission
+        self._log.distribution = admission.distribution.id
         self._client_codecs = event.playable_codecs
         self._can_reconnect = event.can_reconnect
         # FFmpeg handles Data.Start as a separate data stream, and logs a warning each time.
@@ -433,19 +379,8 @@ class RtmpSession(asyncio.Protocol):
             event.flash_version,
             has_object_encoding="objectEncoding" in event.object,
         )
-        self._log_line(
-            "connect",
-            transport=self._transport_name,
-            application=admission.match.application,
-            agent=event.flash_version,
-            tc_url=redact_name(event.tc_url).text,
-            page=redact_name(event.page_url).text or None,
-        )
-        client = ConnectedClient(
-            self.address, event.tc_url, event.swf_url, event.page_url, event.flash_version
-        )
-        self._client_log = self._context.stream_log.connected(
-            admission.distribution.id, client, self._sender.sent_bytes
+        self._log.connected(
+            event, admission, self.address, self._transport_name, self._sender.sent_bytes
         )
         for deferred in self.engine.accept_connect(event.transaction):
             self._handle(deferred)
@@ -455,123 +390,12 @@ class RtmpSession(asyncio.Protocol):
         if self._admission is None:
             raise RefusalError("NetStream.Failed", "Not connected.", "connect")
         self._admission = self._context.streams.recheck(self._admission)
+        self._log.distribution = self._admission.distribution.id
         return self._admission
-
-    def _play(self, event: events.Play | events.Play2) -> None:
-        player = self._players.get(event.stream_id)
-        if isinstance(event, events.Play) and event.reset:
-            self._close_plays(event.stream_id)
-            player = None
-        if player is not None and player.state is not PlayState.CLOSED:
-            _request(player, event)
-            return
-        pace = Pace(
-            ahead_max_ms=int(self._limits.ahead_s * 1000),
-            rate_bytes=self._limits.rate_bytes,
-            buffer_ms=self._buffers_ms.get(event.stream_id, BUFFER_DEFAULT_MS),
-        )
-        left_out = self._left_out.get(event.stream_id, frozenset())
-        player = Player(self, event.stream_id, pace, left_out)
-        if not _request(player, event):
-            return
-        before = self._players.get(event.stream_id)  # closed, and about to end
-        self._players[event.stream_id] = player
-        self._waiting[player] = self.spawn(self._perform(player, before)), before
-
-    async def _perform(self, player: Player, before: Player | None) -> None:
-        """Runs a player once the one before it on its stream has ended."""
-        if before is not None:
-            await before.closed.wait()
-        del self._waiting[player]
-        self.counts.gauges[Gauge.VIEWERS] += 1
-        try:
-            await player.run()
-        finally:
-            self.counts.gauges[Gauge.VIEWERS] -= 1
-            if self._players.get(player.stream_id) is player:
-                del self._players[player.stream_id]
-            self._context.ended.set()
-
-    def _control(self, event: events.Seek | events.Pause) -> None:
-        player = self._players.get(event.stream_id)
-        if player is None or player.state in {PlayState.CLOSED, PlayState.WAITING}:
-            code = "NetStream.Seek.Failed" if isinstance(event, events.Seek) else "NetStream.Failed"
-            self.engine.stream_status(
-                event.stream_id, StatusLevel.ERROR, code, "Nothing is playing on this stream."
-            )
-        elif isinstance(event, events.Seek):
-            player.seek(event)
-        else:
-            player.pause(event)
-
-    def _close_stream(self, stream_id: int, *, is_stop: bool = False) -> None:
-        if not is_stop:
-            self._buffers_ms.pop(stream_id, None)
-        self._close_plays(stream_id, is_stop=is_stop)
-
-    def _close_plays(self, stream_id: int, *, is_stop: bool = False) -> None:
-        """Closes the player of a stream; one that has not begun to run leaves at once."""
-        player = self._players.get(stream_id)
-        if player is None:
-            return
-        player.close(is_stop=is_stop)
-        waiting = self._waiting.pop(player, None)
-        if waiting is None:
-            return
-        task, before = waiting
-        task.cancel()
-        player.log_unplayed("closed")
-        if before is None:
-            del self._players[stream_id]
-        else:
-            self._players[stream_id] = before
-
-    def _buffer(self, stream_id: int, buffer_ms: int) -> None:
-        if not 0 < stream_id <= self._limits.streams_max:
-            return  # librtmp and GStreamer announce 300 ms for stream 0, which is no stream
-        self._buffers_ms[stream_id] = buffer_ms
-        player = self._players.get(stream_id)
-        if player is not None:
-            player.buffer(buffer_ms)
-
-    def _leave_out(self, stream_id: int, left_out: frozenset[int]) -> None:
-        self._left_out[stream_id] = left_out
-        player = self._players.get(stream_id)
-        if player is not None:
-            player.leave_out(left_out)
-
-    def _get_length(self, event: events.GetStreamLength) -> None:
-        if self._length_calls >= LENGTH_CALLS_MAX:
-            self.engine.call_error(
-                event.transaction,
-                f"More than {LENGTH_CALLS_MAX} calls at one time.",
-            )
-            return
-        self._length_calls += 1
-        self.spawn(self._respond_with_length(event))
-
-    async def _respond_with_length(self, event: events.GetStreamLength) -> None:
-        try:
-            medium = await self.open_medium(event.name)
-        except RefusalError as exc:
-            self.engine.call_error(event.transaction, str(exc), code=exc.code)
-        else:
-            self.engine.call_result(event.transaction, medium.head.duration_ms / 1000)
-            if (
-                medium.result is not CacheResult.HIT
-                and len(self._first_results) < FIRST_RESULTS_MAX
-            ):
-                self._first_results[medium.name] = medium.result
-            medium.close()
-        finally:
-            self._length_calls -= 1
-        self.push()
-        self.after_refusal()
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the plays that the predicate matches."""
-        for player in self._players.values():
-            player.revoke(is_revoked)
+        self._plays.revoke(is_revoked)
 
     # The connection's end
 
@@ -591,8 +415,7 @@ class RtmpSession(asyncio.Protocol):
         """Closes the connection once all output is sent."""
         if self._end_reason is None:
             self._end_reason = reason
-        for player in self._players.values():
-            player.close()
+        self._plays.close()
         if self._transport is not None and self._sender.idle:
             self._transport.close()
 
@@ -616,16 +439,6 @@ class RtmpSession(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _log_line(self, event: str, **fields: object) -> None:
-        distribution = self._admission.distribution.id if self._admission is not None else None
-        self._context.log.event(
-            f"rtmp_{event}",
-            client=self._client,
-            session=self._id,
-            distribution=distribution,
-            **fields,
-        )
-
 
 def _object_of(player: Player | None) -> str:
     """The object that a player plays; before it is open, the name that the client sent."""
@@ -633,8 +446,3 @@ def _object_of(player: Player | None) -> str:
         return ""
     medium = player.medium
     return redact_name(player.name).text if medium is None else medium.name
-
-
-def _request(player: Player, event: events.Play | events.Play2) -> bool:
-    """Changes the player's playlist; returns whether that was possible."""
-    return player.play(event) if isinstance(event, events.Play) else player.play2(event)

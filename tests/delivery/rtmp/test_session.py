@@ -9,17 +9,13 @@ from typing import Any
 import pytest
 
 from streamedge.delivery.rtmp import server as rtmp_server
-from streamedge.delivery.rtmp.playlist import ITEMS_MAX
+from streamedge.delivery.rtmp.playback.player import Player
+from streamedge.delivery.rtmp.playback.playlist import ITEMS_MAX
 from streamedge.delivery.rtmp.protocol import amf0, messages
 from streamedge.delivery.rtmp.protocol.chunks import MessageType, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
-from streamedge.delivery.rtmp.session import (
-    CHUNKS_PER_S_MAX,
-    LINES_BURST,
-    LOGGED_CHARACTERS_MAX,
-    PIECE_CHUNKS,
-    RtmpSession,
-)
+from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX, PIECE_CHUNKS, RtmpSession
+from streamedge.delivery.rtmp.session_log import LINES_BURST, LOGGED_CHARACTERS_MAX
 from streamedge.ops.metrics import Counter, Gauge
 from tests.support.event_loop import until
 from tests.support.patience import PATIENCE_S
@@ -258,7 +254,7 @@ async def test_stopping_edge_waits_for_plays_to_end(cache_root: Path) -> None:
 # Internal errors
 
 
-@pytest.mark.parametrize("where", ["open_medium", "_control", "sweep", "revoke"])
+@pytest.mark.parametrize("where", ["open_medium", "seek", "sweep", "revoke"])
 async def test_internal_error_ends_only_its_own_connection(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -268,7 +264,7 @@ async def test_internal_error_ends_only_its_own_connection(
         async def fails_later(self: RtmpSession, name: str) -> None:
             raise ZeroDivisionError(name)
 
-        def fails(self: RtmpSession, *arguments: object) -> None:
+        def fails(self: object, *arguments: object) -> None:
             raise ZeroDivisionError(where)
 
         async with open_client(edge.port) as client, open_client(edge.port) as other:
@@ -279,8 +275,8 @@ async def test_internal_error_ends_only_its_own_connection(
                 if where != "open_medium":
                     await client.until_named(START)
                     (session,) = (each for each in edge.sessions if each.plays)
-                    if where == "_control":
-                        patch.setattr(session, "_control", fails.__get__(session))
+                    if where == "seek":
+                        patch.setattr(Player, "seek", fails)
                         client.seek(1000)
                     else:
                         session.guard(fails.__get__(session))

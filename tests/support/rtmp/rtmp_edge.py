@@ -121,7 +121,9 @@ def _player_tasks() -> list[asyncio.Task[Any]]:
     return [
         task
         for task in asyncio.all_tasks()
-        if getattr(task.get_coro(), "__qualname__", "").startswith(("RtmpSession", "Switcher"))
+        if getattr(task.get_coro(), "__qualname__", "").startswith(
+            ("Plays.", "LengthCalls.", "Switcher.")
+        )
     ]
 
 

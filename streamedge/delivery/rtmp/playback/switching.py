@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.rtmp.announcements import Announcements
-from streamedge.delivery.rtmp.player_context import PlayerContext
-from streamedge.delivery.rtmp.playlist import FAILED, Item, Playlist, Switch
+from streamedge.delivery.rtmp.playback.announcements import Announcements
+from streamedge.delivery.rtmp.playback.player_context import PlayerContext
+from streamedge.delivery.rtmp.playback.playlist import FAILED, Item, Playlist, Switch
+from streamedge.delivery.rtmp.playback.pump import Pump
+from streamedge.delivery.rtmp.playback.splice import FAST_SWITCH_AHEAD_MS, splice_position
 from streamedge.delivery.rtmp.protocol.events import Offset
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
-from streamedge.delivery.rtmp.pump import Pump
-from streamedge.delivery.rtmp.splice import FAST_SWITCH_AHEAD_MS, splice_position
 from streamedge.delivery.rtmp.streams import RefusalError, refusal_of
 from streamedge.errors import CacheFullError, MediaError, OriginError
 from streamedge.media.medium import Medium, Position

@@ -14,7 +14,7 @@ from streamedge.ops.metrics import Counts
 from streamedge.spans import Span
 
 if TYPE_CHECKING:
-    from streamedge.delivery.rtmp.player import Player
+    from streamedge.delivery.rtmp.playback.player import Player
 
 
 class PlayerContext(Protocol):

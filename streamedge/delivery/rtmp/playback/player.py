@@ -25,16 +25,16 @@ from enum import Enum
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.records import Provenance
-from streamedge.delivery.rtmp import item_times
-from streamedge.delivery.rtmp.announcements import Announcements
-from streamedge.delivery.rtmp.pacing import Pace
-from streamedge.delivery.rtmp.player_context import PlayerContext
-from streamedge.delivery.rtmp.playlist import Item, Playlist, Refusal, Replaced, Switch
+from streamedge.delivery.rtmp.playback import item_times
+from streamedge.delivery.rtmp.playback.announcements import Announcements
+from streamedge.delivery.rtmp.playback.pacing import Pace
+from streamedge.delivery.rtmp.playback.player_context import PlayerContext
+from streamedge.delivery.rtmp.playback.playlist import Item, Playlist, Refusal, Replaced, Switch
+from streamedge.delivery.rtmp.playback.pump import PLAIN_TAGS_MAX, Pump, StopReason
+from streamedge.delivery.rtmp.playback.switching import PLAY_FAILURES, Splice, Switcher
 from streamedge.delivery.rtmp.protocol.events import Pause, Play, Play2, Seek, Start
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
-from streamedge.delivery.rtmp.pump import PLAIN_TAGS_MAX, Pump, StopReason
 from streamedge.delivery.rtmp.streams import RefusalError, refusal_of
-from streamedge.delivery.rtmp.switching import PLAY_FAILURES, Splice, Switcher
 from streamedge.media.medium import End, Medium, NeedData, Position, Run, Skip
 from streamedge.ops.metrics import Counter
 

@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/splice.py: the search for a keyframe."""
+"""streamedge/delivery/rtmp/playback/splice.py: the search for a keyframe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.delivery.rtmp.splice import SEARCH_MAX_MS, first_keyframe
+from streamedge.delivery.rtmp.playback.splice import SEARCH_MAX_MS, first_keyframe
 from streamedge.media.medium import Medium, MediumHead, Position
 
 LOCATES_MAX = 80  # each may read the file

@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/player.py: one play, with a fake context and medium."""
+"""streamedge/delivery/rtmp/playback/player.py: one play, with a fake context and medium."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import InvalidationTarget, Provenance
-from streamedge.delivery.rtmp.pacing import Pace
-from streamedge.delivery.rtmp.player import Player, PlayState
+from streamedge.delivery.rtmp.playback.pacing import Pace
+from streamedge.delivery.rtmp.playback.player import Player, PlayState
 from streamedge.delivery.rtmp.protocol import amf0, messages
 from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection

@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/pacing.py: when media are due, with a clock of the test's own."""
+"""streamedge/delivery/rtmp/playback/pacing.py: when media are due, with the test's own clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.delivery.rtmp.pacing import BUFFER_DEFAULT_MS, BUFFER_MIN_MS, Pace
+from streamedge.delivery.rtmp.playback.pacing import BUFFER_DEFAULT_MS, BUFFER_MIN_MS, Pace
 
 START_S = 1000.0
 HOUR_MS = 3_600_000

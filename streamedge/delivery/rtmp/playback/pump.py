@@ -11,8 +11,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from streamedge.cache.reader import Reader
-from streamedge.delivery.rtmp.pacing import Pace
-from streamedge.delivery.rtmp.player_context import PlayerContext
+from streamedge.delivery.rtmp.playback.pacing import Pace
+from streamedge.delivery.rtmp.playback.player_context import PlayerContext
 from streamedge.delivery.rtmp.protocol import messages
 from streamedge.delivery.rtmp.protocol.chunks import MessageType
 from streamedge.delivery.rtmp.protocol.connection import OUT_CHUNK_SIZE_BYTES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.delivery.rtmp.playlist import Item
+from streamedge.delivery.rtmp.playback.playlist import Item
 from streamedge.media.medium import MediumHead
 
 LAST_FRAME_MS = 40  # how long the last frame is shown if the duration of its medium does not say

@@ -1,4 +1,4 @@
-"""streamedge/delivery/rtmp/playlist.py against a model: a list of names and a cursor."""
+"""streamedge/delivery/rtmp/playback/playlist.py against a model: a list of names and a cursor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streamedge.delivery.rtmp.playlist import (
+from streamedge.delivery.rtmp.playback.playlist import (
     FAILED,
     ITEMS_MAX,
     Added,
