@@ -535,7 +535,7 @@ class ServerConnection:
                 "fourCcList": ["*"],
                 "videoFourCcInfoMap": {"*": _CAN_FORWARD},
                 "audioFourCcInfoMap": {"*": _CAN_FORWARD},
-                "capsEx": float(events.CAN_RECONNECT),
+                "capsEx": float(events.CAN_RECONNECT | events.CAN_PLAY_MULTITRACK),
             }
         return properties
 

@@ -245,6 +245,7 @@ def test_enhanced_client_gets_the_forwarded_codecs() -> None:
     assert result[2]["fourCcList"] == ["*"]
     assert result[2]["videoFourCcInfoMap"] == {"*": 4.0}
     assert result[2]["audioFourCcInfoMap"] == {"*": 4.0}
+    assert result[2]["capsEx"] == 3.0  # reconnect and multitrack
 
 
 def test_rejected_connect_gets_an_error() -> None:
