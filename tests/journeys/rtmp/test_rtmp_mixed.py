@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import ssl
+import socket
+import urllib.request
 from functools import partial
 from operator import eq
 from pathlib import Path
@@ -91,12 +92,32 @@ async def test_silent_connections_of_an_address_are_limited_and_counted(tmp_path
                 f'"{kind}"',
             )
         assert (await fetch(mixed, "/a.txt")).status == 200
+        # The limit is live.
+        config = edge.folder / "config.toml"
+        config.write_text(config.read_text().replace("per_address = 2", "per_address = 3"))
+        url = f"http://127.0.0.1:{edge.admin_port}/reload"
+        await asyncio.to_thread(urllib.request.urlopen, url, data=b"", timeout=PATIENCE_S)
+        silent = [await asyncio.open_connection("127.0.0.1", mixed) for _ in range(3)]
+        await asyncio.to_thread(
+            edge.await_metric, "streamedge_errors_total", partial(eq, 7.0), '"first_byte"'
+        )
+        for _, writer in silent:
+            writer.close()
 
 
-def serial_of(port: int) -> int:
-    """The serial number of the certificate that an address shows."""
-    text = ssl.get_server_certificate(("localhost", port), timeout=PATIENCE_S)
-    return x509.load_pem_x509_certificate(text.encode()).serial_number
+def names_of(port: int, authority: CertificateAuthority, server_name: str) -> tuple[int, list[str]]:
+    """The serial number and the names of the certificate that an address shows for a name."""
+    context = authority.client()
+    context.check_hostname = False
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection,
+        context.wrap_socket(connection, server_hostname=server_name) as secure,
+    ):
+        shown = secure.getpeercert(binary_form=True)
+    assert shown is not None
+    certificate = x509.load_der_x509_certificate(shown)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return certificate.serial_number, names.get_values_for_type(x509.DNSName)
 
 
 async def test_renewed_certificate_is_shown_and_plays_go_on(tmp_path: Path) -> None:
@@ -104,17 +125,22 @@ async def test_renewed_certificate_is_shown_and_plays_go_on(tmp_path: Path) -> N
     films.mkdir()
     (films / "low.mp4").write_bytes(rendition("low"))
     authority = CertificateAuthority(tmp_path)
-    pair = authority.issue("localhost")
+    pair, other = authority.issue("localhost"), authority.issue("two.example")
     mixed, rtmps = free_ports(2)
     with run_edge(
         tmp_path / "edge",
-        f'[origins.main]\ntype = "directory"\npath = "{films}"\n',
+        f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+        f'[[certificates]]\ncertificate = "{other.certificate}"\nkey = "{other.key}"\n',
         listen=f'mixed = ["127.0.0.1:{mixed}"]\nrtmps = ["127.0.0.1:{rtmps}"]',
         certificate=pair,
         workers=2,
     ) as edge:
-        before = {await asyncio.to_thread(serial_of, port) for port in (mixed, rtmps)}
-        assert len(before) == 1
+        before = {}
+        for port in (mixed, rtmps):
+            for name in ("localhost", "two.example"):
+                serial, names = await asyncio.to_thread(names_of, port, authority, name)
+                assert names == [name]
+                before[name] = serial
         # At the pace of the film, so that it lasts beyond the renewal.
         plays = [
             asyncio.create_task(
@@ -127,8 +153,12 @@ async def test_renewed_certificate_is_shown_and_plays_go_on(tmp_path: Path) -> N
         edge.process.send_signal(signal.SIGHUP)
         async with asyncio.timeout(PATIENCE_S):
             for port in (mixed, rtmps):
-                while before & {await asyncio.to_thread(serial_of, port)}:
+                while (await asyncio.to_thread(names_of, port, authority, "localhost"))[
+                    0
+                ] == before["localhost"]:
                     await asyncio.to_thread(pause)
+                two, _ = await asyncio.to_thread(names_of, port, authority, "two.example")
+                assert two == before["two.example"]
         for result in await asyncio.gather(*plays):
             assert result.code == 0, result.stderr
             assert len(packets(result.output)["video"]) == SECONDS * 25
