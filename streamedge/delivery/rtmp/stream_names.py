@@ -27,7 +27,26 @@ from urllib.parse import unquote
 from streamedge.delivery.object_names import object_name
 
 _KNOWN_EXTENSIONS = frozenset(
-    {"mp4", "m4v", "m4a", "mov", "f4v", "f4a", "flv", "mp3", "3gp", "3g2", "qt"}
+    [
+        "mp4",
+        "m4v",
+        "m4a",
+        "mov",
+        "f4v",
+        "f4a",
+        "flv",
+        "mp3",
+        "3gp",
+        "3g2",
+        "qt",
+        "mkv",
+        "mka",
+        "webm",
+        "ts",
+        "m2ts",
+        "mts",
+        "aac",
+    ]
 )
 # The extensions that a name with this prefix may lack; the name without one is tried too.
 _EXTENSIONS = {

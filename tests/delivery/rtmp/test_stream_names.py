@@ -23,6 +23,7 @@ from streamedge.delivery.rtmp.stream_names import (
     usual_prefix,
 )
 
+MEDIA_EXTENSIONS = ("mp4", "mov", "flv", "mp3", "mkv", "mka", "webm", "ts", "m2ts", "mts", "aac")
 CONFIGURED = ("cfx/st", "vod", "vod/extra")
 HOST = "rtmp://edge.example:1935"
 
@@ -195,6 +196,7 @@ def objects(name: str, folder: str = "") -> list[str]:
         ("mp3:song", "", ["song.mp3", "song"]),
         ("mp3:song.mp3", "", ["song.mp3"]),
         ("FILM.MP4", "", ["FILM.MP4"]),
+        *((f"film.{each}", "", [f"film.{each}"]) for each in MEDIA_EXTENSIONS),
         ("/film.mp4", "dir", ["dir/film.mp4"]),
         ("film%20one.mp4?a=b", "", ["film one.mp4"]),
         ("%C3%A9t%C3%A9.flv", "", ["été.flv"]),
@@ -214,6 +216,8 @@ def test_name_means_its_candidate_objects(name: str, folder: str, choice: list[s
         ("film.flv", "flv", "flv"),
         ("song.mp3", "mp3", "mp3"),
         ("film.3gp", "3gp", ""),
+        ("film.mkv", "mkv", ""),
+        ("film.TS", "ts", ""),
         ("film", "", ""),
         ("dir.mp4/film", "", ""),
         ("version.2", "", ""),

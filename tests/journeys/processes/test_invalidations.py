@@ -20,7 +20,7 @@ from tests.support.http.http_viewer import TruncatedError, Viewer, open_viewer
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
-from tests.support.rtmp.rtmp_client import VIDEO, RtmpClient, open_client, samples
+from tests.support.rtmp.rtmp_client import VIDEO, RtmpClient, message_name, open_client, samples
 from tests.support.rtmp.rtmp_media import tags_flv
 
 WORKERS = 2
@@ -154,7 +154,8 @@ async def test_revoke_ends_plays(edge: EdgeProcess) -> None:
         await asyncio.to_thread(invalidate_json, edge, "EWEB", "/*", "--revoke", "--wait")
         await frame_bytes(client)  # an invalidation of another distribution: the play continues
         await asyncio.to_thread(invalidate_json, edge, "ESTREAM", "/film.flv", "--revoke", "--wait")
-        await client.until_named("NetStream.Play.Failed")
+        received = await client.until_named("NetStream.Play.Failed")
+        assert message_name(received[-2]) == "NetStream.Play.UnpublishNotify"
         assert not client.lost
         (line,) = await asyncio.to_thread(edge.await_log, "rtmp_stop")
         assert line["reason"] == "NetStream.Play.Failed: revoked"

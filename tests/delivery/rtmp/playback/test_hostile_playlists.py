@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streamedge.delivery.rtmp.playlist import ITEMS_MAX
+from streamedge.delivery.rtmp.playback.playlist import ITEMS_MAX
 from streamedge.delivery.rtmp.protocol.events import Transition
 from streamedge.ops.metrics import Counter
 from tests.support.rtmp.rtmp_client import RtmpClient, message_name, open_client, samples
