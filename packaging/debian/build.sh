@@ -39,7 +39,6 @@ ln -s python3 bin/python
 find . -name __pycache__ -type d -prune -exec rm -rf {} +
 find . -name 'direct_url.json' -delete
 find lib -type f -exec chmod a-x {} +
-find lib -type f -name '*.so*' -exec strip --strip-unneeded {} + 2>/dev/null || true
 find lib -type d -empty -delete
 
 install -d "$root/usr/bin" "$root/usr/share/man/man1" "$root/etc/streamedge"

@@ -37,7 +37,7 @@ def make_media(folder: Path) -> None:
 def upgrade(edge: EdgeProcess, count: int = 1) -> None:
     """Sends SIGUSR2 and waits until the new program serves."""
     edge.process.send_signal(signal.SIGUSR2)
-    edge.await_log("upgraded", count, timeout_s=120)
+    edge.await_log("upgraded", count, timeout_s=4 * PATIENCE_S)
 
 
 async def test_upgrade_cuts_no_play_and_no_request(tmp_path: Path) -> None:
