@@ -434,14 +434,9 @@ class SharedMetrics:
 
 def fold_totals(parts: Iterable[SharedBuffer]) -> SharedBuffer:
     """A part with the sums of the counters of processes that have ended. Raises OSError."""
-    totals: _Totals = {}
-    for part in parts:
-        for metric, labels in _read(part)[0].items():
-            into = totals.setdefault(metric, {})
-            for label, amount in labels.items():
-                into[label] = into.get(label, 0) + amount
+    counters = _sums(map(_read, parts)).counters
     folded = SharedBuffer("streamedge-metrics")
-    folded.write(json.dumps([totals, {}]).encode())
+    folded.write(json.dumps(MetricValues(counters, {}, {})).encode())
     return folded
 
 
