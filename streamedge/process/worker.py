@@ -41,7 +41,7 @@ from streamedge.ops.metrics import Counter, Counts
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
 from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
-from streamedge.process.upgrade.all_modules import import_all
+from streamedge.process.upgrade.all_modules import import_all_of_workers
 from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
@@ -506,9 +506,11 @@ def _import_media_modules() -> None:
     import_module("streamedge.process.apply_config")
 
 
-async def _import_all() -> None:
-    """Imports all modules, so that none is read from the files of another version later."""
-    await asyncio.to_thread(import_all)
+async def _import_all(log: Log) -> None:
+    """Imports what is missing, so that none is read from the files of another version later."""
+    began_s = time.monotonic()
+    await asyncio.to_thread(import_all_of_workers)
+    log.event("modules_imported", seconds=round(time.monotonic() - began_s, 3))
     await asyncio.Future()  # a service runs until it is stopped
 
 
@@ -536,7 +538,7 @@ def _start_housekeeping(
         if change is not None:
             log_countries_change(change, log)
 
-    services.start("imports", _import_all)
+    services.start("imports", lambda: _import_all(log))
     services.start_periodic("metrics", HOUSEKEEPING_INTERVAL_S, flush_metrics)
     if certificates is not None:
         loaded = certificates

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from streamedge.process.handover import (
     trial_request,
 )
 from streamedge.process.upgrade.all_modules import module_names
+from tests.support.patience import PATIENCE_S
 
 numbers = st.integers(0, 1 << 20)
 tuples = st.lists(numbers, max_size=4).map(tuple)
@@ -135,3 +138,16 @@ def test_all_modules_of_processes_are_imported_before_an_upgrade_replaces_files(
     assert "streamedge.process.control" in names
     assert "streamedge.shared_log.redis.engine" in names
     assert not any(name.startswith("streamedge.cli") for name in names)
+
+
+def test_workers_import_no_library_of_the_control_process() -> None:
+    code = (
+        "import sys; from streamedge.process.upgrade.all_modules import import_all_of_workers;"
+        "import streamedge.process.worker; import_all_of_workers();"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    imported = set(done.stdout.split())
+    assert "numpy" in imported
+    assert imported.isdisjoint({"starlette", "uvicorn", "botocore", "redis", "rich"})

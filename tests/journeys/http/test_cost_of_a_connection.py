@@ -65,6 +65,7 @@ def pss_bytes(pid: int) -> int:
 async def test_new_connection_costs_few_system_calls(tmp_path: Path, origins: str) -> None:
     with run_edge(tmp_path / "edge", origins) as edge:
         (worker,) = await asyncio.to_thread(edge.worker_pids)
+        await asyncio.to_thread(edge.await_log, "modules_imported")
 
         async def get(cache: str) -> None:
             async with open_viewer(edge.http_port) as viewer:
@@ -89,6 +90,7 @@ def test_idle_connection_takes_few_bytes(tmp_path: Path, origins: str) -> None:
     request = b"GET /a.txt HTTP/1.1\r\nHost: edge.test\r\n\r\n"
     with run_edge(tmp_path / "edge", origins) as edge, ExitStack() as stack:
         (worker,) = edge.worker_pids()
+        edge.await_log("modules_imported")
 
         def open_idle(count: int) -> None:
             for _ in range(count):

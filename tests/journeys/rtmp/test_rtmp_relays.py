@@ -63,7 +63,7 @@ def test_nginx_relays_every_frame(edge: EdgeProcess, tmp_path: Path) -> None:
         def is_whole() -> bool:
             try:
                 received = flv_packets(relay.recording)
-            except (OSError, av.error.FFmpegError):
+            except (OSError, ValueError, av.error.FFmpegError):
                 return False  # nginx is still writing it
             return {kind: len(one) for kind, one in received.items()} == counts
 
