@@ -1,31 +1,26 @@
-"""The HTTP request handler of a worker: from a request to a response and its log line.
+"""The HTTP request handler of a worker: from a request to a response.
 
-The steps are: route and authorize, check method and protocol, ask the cache or the origin, build
-the response. Other modules have the rules of each step; the connection sends the response.
+The steps are: route and authorize, check method and protocol, look up in the cache or go to the
+origin (``forwarding``), build the response. Other modules have the rules of each step; the
+connection sends the response, ``response_log`` logs it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 from streamedge.access.client_address import IpNetwork
 from streamedge.access.geo import CountryDatabase
 from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
-from streamedge.cache.lookup.in_flight import CacheStatus
 from streamedge.cache.lookup.outcome import Passed, Stored
 from streamedge.cache.lookup.pass_through import RunningPass, begin_pass, pass_at_once
 from streamedge.cache.objects import Cache
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.responses import ResponseCache
-from streamedge.cache.rfc9111.unsafe_methods import invalidated_targets
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.compression.compressor import Compressor
@@ -39,60 +34,33 @@ from streamedge.delivery.http.compression.negotiation import (
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines
-from streamedge.delivery.http.fast_path.remembered import (
-    Hit,
-    RememberedRequest,
-    SentHit,
-    hit_log_lines,
-)
-from streamedge.delivery.http.fast_path.request_memo import (
-    ByteRange,
-    BytesMemo,
-    FieldsMemo,
-    RawFields,
-)
+from streamedge.delivery.http.fast_path.remembered import RememberedRequest
+from streamedge.delivery.http.fast_path.request_memo import BytesMemo, FieldsMemo, RawFields
+from streamedge.delivery.http.forwarding import Forwarder, Upgraded
 from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads
-from streamedge.delivery.http.policy.behaviors import SAFE_METHODS, ErrorPage
-from streamedge.delivery.http.policy.response_headers import Field
+from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import Authorizer
-from streamedge.delivery.http.request.body_buffer import BodyBuffer
 from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Outcome
 from streamedge.delivery.http.request.first_read import first_read
-from streamedge.delivery.http.request.request import (
-    WebRequest,
-    error_page_request,
-    request_url,
-)
+from streamedge.delivery.http.request.request import WebRequest, error_page_request, request_url
 from streamedge.delivery.http.request.request_ids import RequestIds
 from streamedge.delivery.http.request.routing import (
     RequestTarget,
     Route,
     WebDistribution,
     build_cache_request,
-    build_origin_request,
-    forwarded_trailers,
     nearest_from_bytes,
     route_in,
-    target_key_parts,
     wants_upgrade,
 )
-from streamedge.delivery.http.response.access_log import response_line
-from streamedge.delivery.http.response.build import (
-    Representation,
-    Response,
-    ResponseBuilder,
-    passed_fields,
-)
+from streamedge.delivery.http.response.build import Representation, Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.cloudfront_log import NO_LOGS, LogRules, WebLog
 from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.ranges import RANGES_MAX
-from streamedge.delivery.http.response.tallies import DistributionTallies
-from streamedge.delivery.http.s3_calls import call_bucket, require_known_call
-from streamedge.delivery.http.seen_viewers import SeenViewers
-from streamedge.delivery.http.viewer import Viewer
+from streamedge.delivery.http.response_log import ResponseLog
+from streamedge.delivery.http.s3_calls import require_known_call
 from streamedge.delivery.http.writes import Writes
 from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import Traffic
@@ -101,22 +69,14 @@ from streamedge.fleet.nearest import with_edge_label
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import Fields, OriginHead, OriginResponse
+from streamedge.origin import Fields, OriginHead
 from streamedge.origin.answers import fold_fields
-from streamedge.origin.writing import Write, WriteRefusedError
+from streamedge.origin.writing import WriteRefusedError
 from streamedge.write_back.queue import WriteQueue
-from streamedge.write_back.rows import WriteQueueError
 
 REQUEST_BODY_BYTES = 50 << 30
 URL_BYTES = 8192
 REQUEST_MEMORY_BYTES = 32 << 20
-
-
-class Upgraded(NamedTuple):
-    """The origin has switched protocols; ``fields`` go with the 101 response."""
-
-    fields: list[Field]
-    response: OriginResponse
 
 
 class HttpHandler:
@@ -143,7 +103,6 @@ class HttpHandler:
         web_log: WebLog | None = None,
         logs_responses: bool = True,
     ) -> None:
-        self._logs_responses = logs_responses
         self.new_request_id = RequestIds().next
         self.web_log = WebLog(edge_name) if web_log is None else web_log
         self._nearest = nearest
@@ -160,10 +119,17 @@ class HttpHandler:
         self._compressor = Compressor(cache)
         self._write_queue = write_queue
         self._writes = Writes(self.responses, write_queue, request_body_bytes)
-        self._body_buffer = BodyBuffer()
         self._builder = ResponseBuilder(edge_name, ranges_max, alt_svc)
-        self._log = log
+        self._forwarder = Forwarder(
+            edge_name, self.responses, self._writes, self._builder, write_queue
+        )
         self._counts = counts
+        self.response_log = ResponseLog(log, counts, self.web_log, logs_responses=logs_responses)
+        # What a connection calls at the end of a response, without a call between.
+        self.finished = self.response_log.finished
+        self.hits_finished = self.response_log.hits_finished
+        self.hit_finished = self.response_log.hit_finished
+        self.refused_connection = self.response_log.refused_connection
         self.fast_paths: dict[tuple[bool, bool], FastPath[bytes, bytes, bytes]] = {
             (secure, forwarded): FastPath(
                 cache,
@@ -194,12 +160,6 @@ class HttpHandler:
             for forwarded in (False, True)
         }
         self.batch = HitBatch(self.hits_finished)
-        self.viewers: SeenViewers | None = None  # while an operator looks at them
-        self._tallies = {
-            result.value: DistributionTallies(counts, result) for result in CacheResult
-        }
-        self._sent = counts.tally(Counter.SENT_BYTES, "http")
-        self._statuses = functools.cache(lambda status: counts.tally(Counter.STATUSES, str(status)))
 
     def replace(
         self,
@@ -215,13 +175,14 @@ class HttpHandler:
     ) -> None:
         """Uses this config from the next request on; requests with a route keep the old one."""
         self.web_log.rules = log_rules
-        self._logs_responses = logs_responses
+        self.response_log.logs_responses = logs_responses
         traffic = self.traffic
         self._dispatcher = Dispatcher(
             self.edge_name, distributions, self.authorizer, url_bytes, traffic, self._nearest
         )
         self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
         self._builder = ResponseBuilder(self.edge_name, ranges_max, alt_svc)
+        self._forwarder.replace(self._writes, self._builder)
         self._memory.limit(memory_bytes)
         self._replace_builder()
 
@@ -324,7 +285,7 @@ class HttpHandler:
         if outcome.lookup.is_prepared or self._is_for_cache(route, request):
             return await self._serve(outcome, request, exchange.interim)
         try:
-            return await self._forward(
+            return await self._forwarder.forward(
                 route, request, exchange.body(), exchange.interim, exchange.trailers
             )
         except ConnectionResetError as exc:  # the viewer left before its request had ended
@@ -496,242 +457,6 @@ class HttpHandler:
         elif isinstance(outcome, Passed):
             outcome.response.close()
         return None
-
-    async def _forward(
-        self,
-        route: Route,
-        request: WebRequest,
-        body: AsyncIterator[bytes] | None,
-        interim: Callable[[int, Fields], None],
-        trailers: Callable[[], Fields] = list,
-    ) -> Response | Upgraded:
-        """The origin's response to a request that bypasses the cache.
-
-        ``trailers`` is called when the body has ended.
-        """
-        try:
-            if route.is_bucket:
-                write_response = await call_bucket(route, request, self._write_queue)
-                return self._builder.written(route, request, write_response)
-            if self._writes.needs(route, request):
-                write_response = await self._writes.write(route, request, body)
-                return self._builder.written(route, request, write_response)
-        except (OriginError, WriteQueueError) as exc:
-            return self._builder.failed(route, request, exc)
-        if not route.rule.binding.is_site:
-            return self._builder.preflight(route, request)
-        to_origin = build_origin_request(route, request, self.edge_name)
-        try:
-            if body is not None and "expect" not in request.headers:
-                body = await self._body_buffer.buffer(body)
-            body = self._writes.bounded(request, body)
-            response = await route.rule.binding.upstream.send(
-                replace(
-                    to_origin,
-                    body=body,
-                    interim=interim,
-                    trailers=lambda: forwarded_trailers(route, request, trailers()),
-                )
-            )
-        except WriteRefusedError as exc:
-            return self._builder.written(route, request, exc.response)
-        except OriginError as exc:
-            self._invalidate_after_unknown_outcome(route, request)
-            return self._builder.failed(route, request, exc)
-        except BaseException:
-            self._invalidate_after_unknown_outcome(route, request)
-            raise
-        shared = self._invalidate_after_write(
-            route, request, response.status, fold_fields(response.fields)
-        )
-        if shared:
-            await asyncio.gather(*shared)
-        status = cache_status(
-            self.edge_name, CacheStatus(forwarded="method", status=response.status)
-        )
-        if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
-            fields = list(passed_fields(response.fields))
-            fields += [("connection", "upgrade"), ("upgrade", request.headers["upgrade"])]
-            return Upgraded(fields, response)
-        return self._builder.passed(route, request, response, status)
-
-    def _invalidate_after_unknown_outcome(self, route: Route, request: WebRequest) -> None:
-        """Invalidates after an unsafe method that may have changed something, or still may."""
-        if request.method in SAFE_METHODS:
-            return
-        invalidate = partial(self._invalidate_after_write, route, request, HTTPStatus.OK, {})
-        invalidate()
-        writer = route.rule.binding.writer
-        if writer is not None:
-            lingers_s = writer.lingers_s(Write(request.method, route.name))
-            asyncio.get_running_loop().call_later(lingers_s, invalidate)
-
-    def _invalidate_after_write(
-        self, route: Route, request: WebRequest, status: int, fields: Mapping[str, str]
-    ) -> list[asyncio.Future[None]]:
-        """Invalidates stored responses after a successful unsafe method (RFC 9111 §4.4).
-
-        In a fleet the futures end when the other edges will do so, too.
-        """
-        shared: list[asyncio.Future[None]] = []
-        target = request.path.decode("latin-1") + (f"?{route.query}" if route.query else "")
-        for changed in invalidated_targets(request.method, status, request.host, target, fields):
-            keys = route.rule.binding.write_keys(*target_key_parts(route, changed))
-            future = self.responses.refuse_written(*keys)
-            if future is not None:
-                shared.append(future)
-        return shared
-
-    # Logs and metrics
-
-    def finished(
-        self,
-        request: WebRequest,
-        response: Response,
-        viewer: Viewer,
-        first_byte_s: float,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None:
-        """Logs and counts a response; ``cut`` is the reason why it ended early, or None.
-
-        ``first_byte_s``: from the request to the response's first byte.
-        """
-        now_s, distribution = time.time(), response.distribution or ""
-        message, result = response.message, response.result
-        self._count(message.status, result, sent_bytes, response.error, distribution)
-        self._tallies[result.value][distribution].first_byte.observe(first_byte_s)
-        if self.viewers is not None:
-            self.viewers.add(request, response.distribution or "", sent_bytes)
-        if cut is not None:
-            self._counts.add(Counter.ERRORS, "response_cut")
-        if self._logs_responses:
-            headers = request.headers
-            self._log.line(
-                response_line(
-                    now_s=now_s,
-                    process=self._log.process,
-                    client=request.client,
-                    method=request.method,
-                    host=request.host,
-                    path=request.path,
-                    range_field=headers.get("range"),
-                    status=response.message.status,
-                    sent_bytes=sent_bytes,
-                    result=response.result.value,
-                    distribution=response.distribution,
-                    duration_s=duration_s,
-                    http_version=request.http_version,
-                    agent=headers.get("user-agent"),
-                    request_id=request.request_id,
-                    viewer=request.viewer,
-                    reason=cut or response.reason,
-                )
-            )
-        if self.web_log.rules:
-            self.web_log.finished(
-                request,
-                response,
-                viewer,
-                ended_s=now_s,
-                sent_bytes=sent_bytes,
-                duration_s=duration_s,
-                first_byte_s=first_byte_s,
-                cut=cut,
-            )
-
-    def hits_finished(
-        self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
-    ) -> None:
-        """Logs and counts responses of the fast path."""
-        statuses, hit_tallies = self._statuses, self._tallies["Hit"]
-        sent_bytes = 0
-        for remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
-            statuses(status).amount += 1
-            sent_bytes += sent
-            if response is None:
-                tallies = hit_tallies[remembered.distribution]
-            else:
-                tallies = self._tallies[response.result.value][remembered.distribution]
-                if response.error:
-                    self._counts.add(Counter.ERRORS, response.error)
-            tallies.total.amount += 1
-            tallies.responses.amount += 1
-            tallies.sent_bytes.amount += sent
-            tallies.first_byte.buckets[0] += 1  # its head was sent at once
-        self._sent.amount += sent_bytes
-        if cut is not None:
-            self._counts.add(Counter.ERRORS, "response_cut")
-        if self.viewers is not None:
-            self.viewers.add_hits(hits)
-        log, now_s = self._log, time.time()
-        if self._logs_responses:
-            log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
-        web_log = self.web_log
-        if web_log.rules and web_log.spool is not None:
-            lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)
-            web_log.spool.add(len(hits), now_s, lines)
-
-    def hit_finished(
-        self,
-        remembered: RememberedRequest[Any, Any],
-        byte_range: ByteRange | None,
-        hit: Hit[Any],
-        viewer: Viewer,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None:
-        """Logs and counts a hit that was not sent at once."""
-        status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
-        sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
-        self.hits_finished([sent], duration_s, cut)
-
-    def refused_connection(
-        self,
-        client: str,
-        status: HTTPStatus,
-        request: WebRequest | None = None,
-        request_id: str = "",
-    ) -> None:
-        """Logs and counts an error response to bytes that are no request.
-
-        ``request``: the one in whose body they are, if any. ``request_id``: of the response.
-        """
-        self._count(status.value, CacheResult.ERROR, 0)
-        target: dict[str, str] = {}
-        if request is not None:
-            path = request.path.decode("latin-1")
-            target = {"method": request.method, "host": request.host, "path": path}
-        self._log.event(
-            "response",
-            client=client,
-            **target,
-            status=status.value,
-            bytes=0,
-            cache=CacheResult.ERROR.value,
-            request_id=request_id or None,
-            reason=status.phrase,
-        )
-
-    def _count(
-        self,
-        status: int,
-        result: CacheResult,
-        sent_bytes: int,
-        error: str = "",
-        distribution: str = "",
-    ) -> None:
-        self._sent.amount += sent_bytes
-        tallies = self._tallies[result.value][distribution]
-        tallies.total.amount += 1
-        tallies.responses.amount += 1
-        tallies.sent_bytes.amount += sent_bytes
-        self._statuses(status).amount += 1
-        if error:
-            self._counts.add(Counter.ERRORS, error)
 
 
 def _encoding(route: Route, request: WebRequest) -> ContentCoding | None:

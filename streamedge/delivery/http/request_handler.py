@@ -13,7 +13,7 @@ from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
 from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
-from streamedge.delivery.http.handler import Upgraded
+from streamedge.delivery.http.forwarding import Upgraded
 from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response

@@ -156,15 +156,15 @@ class WebServer:
 
         Takes some milliseconds with thousands of connections. ``forget_viewers`` ends it.
         """
-        viewers = self.handler.viewers
+        viewers = self.handler.response_log.viewers
         if viewers is None:
-            viewers = self.handler.viewers = SeenViewers()
+            viewers = self.handler.response_log.viewers = SeenViewers()
         running = (response for one in self._connections.open for response in one.running())
         return viewers.rows(running, now_s)
 
     def take_skipped(self) -> int:
         """How many responses were not examined since the last call."""
-        viewers = self.handler.viewers
+        viewers = self.handler.response_log.viewers
         if viewers is None:
             return 0
         skipped, viewers.skipped = viewers.skipped, 0
@@ -172,11 +172,11 @@ class WebServer:
 
     def forget_viewers(self) -> None:
         """Ends noting viewers."""
-        self.handler.viewers = None
+        self.handler.response_log.viewers = None
 
     def end_viewer(self, identifier: str) -> int:
         """Ends the responses and connections of a viewer; returns of how many connections."""
-        viewers = self.handler.viewers
+        viewers = self.handler.response_log.viewers
         match = None if viewers is None else viewers.find(identifier)
         if match is None:
             return 0

@@ -27,7 +27,7 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
-from streamedge.delivery.http.handler import Upgraded
+from streamedge.delivery.http.forwarding import Upgraded
 from streamedge.delivery.http.http1.encoding import encode_head, with_close_line
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser

@@ -18,7 +18,8 @@ from streamedge.access.client_address import IpNetwork, is_trusted
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import SentHit
-from streamedge.delivery.http.handler import HttpHandler, Upgraded
+from streamedge.delivery.http.forwarding import Upgraded
+from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http2.encoding import RequestHead, decode_request, encode_head
 from streamedge.delivery.http.http2.engine import (
     DataReceived,

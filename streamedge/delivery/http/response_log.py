@@ -1,0 +1,198 @@
+"""Logs and counts responses: those of the general path, hits, and refused connections."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from streamedge.cache.reader import CacheResult
+from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines
+from streamedge.delivery.http.fast_path.remembered import (
+    Hit,
+    RememberedRequest,
+    SentHit,
+    hit_log_lines,
+)
+from streamedge.delivery.http.fast_path.request_memo import ByteRange
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.response.access_log import response_line
+from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.cloudfront_log import WebLog
+from streamedge.delivery.http.response.tallies import DistributionTallies
+from streamedge.delivery.http.seen_viewers import SeenViewers
+from streamedge.delivery.http.viewer import Viewer
+from streamedge.ops.log import Log
+from streamedge.ops.metrics import Counter, Counts
+
+
+class ResponseLog:
+    """The log lines, access logs and metrics of a worker's responses.
+
+    ``logs_responses``: whether each response has a log line. ``viewers``: what operators see of the
+    viewers, while one looks.
+    """
+
+    def __init__(self, log: Log, counts: Counts, web_log: WebLog, *, logs_responses: bool) -> None:
+        self.logs_responses = logs_responses
+        self.viewers: SeenViewers | None = None
+        self._log = log
+        self._counts = counts
+        self._web_log = web_log
+        self._tallies = {
+            result.value: DistributionTallies(counts, result) for result in CacheResult
+        }
+        self._sent = counts.tally(Counter.SENT_BYTES, "http")
+        self._statuses = functools.cache(lambda status: counts.tally(Counter.STATUSES, str(status)))
+
+    def finished(
+        self,
+        request: WebRequest,
+        response: Response,
+        viewer: Viewer,
+        first_byte_s: float,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        """Logs and counts a response; ``cut`` is the reason why it ended early, or None.
+
+        ``first_byte_s``: from the request to the response's first byte.
+        """
+        now_s, distribution = time.time(), response.distribution or ""
+        message, result = response.message, response.result
+        self._count(message.status, result, sent_bytes, response.error, distribution)
+        self._tallies[result.value][distribution].first_byte.observe(first_byte_s)
+        if self.viewers is not None:
+            self.viewers.add(request, response.distribution or "", sent_bytes)
+        if cut is not None:
+            self._counts.add(Counter.ERRORS, "response_cut")
+        if self.logs_responses:
+            headers = request.headers
+            self._log.line(
+                response_line(
+                    now_s=now_s,
+                    process=self._log.process,
+                    client=request.client,
+                    method=request.method,
+                    host=request.host,
+                    path=request.path,
+                    range_field=headers.get("range"),
+                    status=response.message.status,
+                    sent_bytes=sent_bytes,
+                    result=response.result.value,
+                    distribution=response.distribution,
+                    duration_s=duration_s,
+                    http_version=request.http_version,
+                    agent=headers.get("user-agent"),
+                    request_id=request.request_id,
+                    viewer=request.viewer,
+                    reason=cut or response.reason,
+                )
+            )
+        if self._web_log.rules:
+            self._web_log.finished(
+                request,
+                response,
+                viewer,
+                ended_s=now_s,
+                sent_bytes=sent_bytes,
+                duration_s=duration_s,
+                first_byte_s=first_byte_s,
+                cut=cut,
+            )
+
+    def hits_finished(
+        self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
+    ) -> None:
+        """Logs and counts responses of the fast path."""
+        statuses, hit_tallies = self._statuses, self._tallies["Hit"]
+        sent_bytes = 0
+        for remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
+            statuses(status).amount += 1
+            sent_bytes += sent
+            if response is None:
+                tallies = hit_tallies[remembered.distribution]
+            else:
+                tallies = self._tallies[response.result.value][remembered.distribution]
+                if response.error:
+                    self._counts.add(Counter.ERRORS, response.error)
+            tallies.total.amount += 1
+            tallies.responses.amount += 1
+            tallies.sent_bytes.amount += sent
+            tallies.first_byte.buckets[0] += 1  # its head was sent at once
+        self._sent.amount += sent_bytes
+        if cut is not None:
+            self._counts.add(Counter.ERRORS, "response_cut")
+        if self.viewers is not None:
+            self.viewers.add_hits(hits)
+        log, now_s = self._log, time.time()
+        if self.logs_responses:
+            log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
+        web_log = self._web_log
+        if web_log.rules and web_log.spool is not None:
+            lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)
+            web_log.spool.add(len(hits), now_s, lines)
+
+    def hit_finished(
+        self,
+        remembered: RememberedRequest[Any, Any],
+        byte_range: ByteRange | None,
+        hit: Hit[Any],
+        viewer: Viewer,
+        response: Response | None,
+        sent_bytes: int,
+        duration_s: float,
+        cut: str | None,
+    ) -> None:
+        """Logs and counts a hit that was not sent at once."""
+        status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
+        sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
+        self.hits_finished([sent], duration_s, cut)
+
+    def refused_connection(
+        self,
+        client: str,
+        status: HTTPStatus,
+        request: WebRequest | None = None,
+        request_id: str = "",
+    ) -> None:
+        """Logs and counts an error response to bytes that are no request.
+
+        ``request``: the one in whose body they are, if any. ``request_id``: of the response.
+        """
+        self._count(status.value, CacheResult.ERROR, 0)
+        target: dict[str, str] = {}
+        if request is not None:
+            path = request.path.decode("latin-1")
+            target = {"method": request.method, "host": request.host, "path": path}
+        self._log.event(
+            "response",
+            client=client,
+            **target,
+            status=status.value,
+            bytes=0,
+            cache=CacheResult.ERROR.value,
+            request_id=request_id or None,
+            reason=status.phrase,
+        )
+
+    def _count(
+        self,
+        status: int,
+        result: CacheResult,
+        sent_bytes: int,
+        error: str = "",
+        distribution: str = "",
+    ) -> None:
+        self._sent.amount += sent_bytes
+        tallies = self._tallies[result.value][distribution]
+        tallies.total.amount += 1
+        tallies.responses.amount += 1
+        tallies.sent_bytes.amount += sent_bytes
+        self._statuses(status).amount += 1
+        if error:
+            self._counts.add(Counter.ERRORS, error)
