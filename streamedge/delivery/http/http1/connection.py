@@ -3,7 +3,7 @@
 ``RequestParser`` parses the received bytes, ``Responder`` sends responses, one at a time and in
 order; this module decides what happens with a request between the two. A request that the fast
 path can answer is answered in the loop iteration in which it came (``batch``), without a task. All
-others become an ``Http1Exchange`` that the handler answers in a task of its own.
+others become an ``Http1Exchange`` that the handler answers; ``Pipeline`` keeps them in order.
 
 Bytes behind a request that waits for an earlier response are not parsed before that response is
 complete. So a peer that sends requests faster than it gets responses fills no queue.
@@ -12,30 +12,23 @@ complete. So a peer that sends requests faster than it gets responses fills no q
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import replace
-from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork, is_trusted
-from streamedge.cache.lookup.pass_through import RunningPass
 from streamedge.cache.reader import CacheResult
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.forwarding import Upgraded
-from streamedge.delivery.http.http1.encoding import encode_head, with_close_line
+from streamedge.delivery.http.http1.encoding import with_close_line
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
-from streamedge.delivery.http.http1.responder import (
-    Remembered,
-    Responder,
-    ResponseInFlight,
-)
+from streamedge.delivery.http.http1.pipeline import Pipeline
+from streamedge.delivery.http.http1.responder import Remembered, Responder, ResponseInFlight
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
 from streamedge.delivery.http.read_control import ReadControl
@@ -101,9 +94,9 @@ class Http1Connection(asyncio.Protocol):
 
     __slots__ = (
         "_batch",
+        "_begin",
         "_connections",
         "_control",
-        "_current",
         "_fast_path",
         "_handler",
         "_has_ended",
@@ -115,11 +108,11 @@ class Http1Connection(asyncio.Protocol):
         "_on_close",
         "_pace",
         "_parser",
+        "_pipeline",
         "_proxies",
         "_queue",
         "_quiet_since_s",
         "_receiving",
-        "_refusal",
         "_responder",
         "_secure",
         "_serves",
@@ -136,6 +129,7 @@ class Http1Connection(asyncio.Protocol):
     _control: ReadControl
     _unparsed: UnparsedBytes
     _responder: Responder
+    _pipeline: Pipeline
     _viewer: Viewer
 
     def __init__(
@@ -162,9 +156,7 @@ class Http1Connection(asyncio.Protocol):
         self._is_waiting = False  # whether they wait for another request's response
         self._receiving: Http1Exchange | None = None  # whose request has not ended
         self._pace: BodyPace | None = None  # of its body
-        self._current: Http1Exchange | None = None  # whose response is next, or being sent
-        self._queue: list[Http1Exchange] = []  # behind it
-        self._refusal: HTTPStatus | None = None  # of the input, sent behind the due responses
+        self._queue: list[Http1Exchange] = []  # behind the current one, of the pipeline
         self._tunnel: ViewerDuplex | None = None
         self._quiet_since_s = 0.0
         self._is_draining = False
@@ -179,7 +171,7 @@ class Http1Connection(asyncio.Protocol):
             self._is_waiting,
             self._control.is_paused,
             self._parser.header_bytes,
-            self._current is not None,
+            self._responder.current is not None,
             self._has_ended,
             self._responder.sender.blocked_since_s,
             self._quiet_since_s,
@@ -205,6 +197,16 @@ class Http1Connection(asyncio.Protocol):
             self._parse_piece,
             self._may_parse,
         )
+        self._pipeline = Pipeline(
+            self,
+            self._handler,
+            self._connections,
+            self._responder,
+            self._control,
+            self._viewer,
+            self._queue,
+        )
+        self._begin = self._pipeline.begin
         self._secure = isinstance(transport, TlsConnection)
         if is_trusted(self.peer.address, self._handler.proxies):
             self._proxies = self._handler.proxies
@@ -221,9 +223,7 @@ class Http1Connection(asyncio.Protocol):
         self._parser.become(Cause.CONNECTION_LOST)
         self._unparsed.take()
         self._responder.finish(VIEWER_LEFT, complete=False)
-        for exchange in (self._current, *self._queue):
-            if exchange is not None:
-                exchange.cut()
+        self._pipeline.cut()
         if self._tunnel is not None:
             self._tunnel.received(b"")
         self._responder.sender.close()
@@ -286,7 +286,7 @@ class Http1Connection(asyncio.Protocol):
         if blocked_since_s is not None:
             if now_s - blocked_since_s > stall_s:
                 self._responder.abort(VIEWER_STALLED)
-        elif self._current is None and self._responder.in_flight is None and not self._is_waiting:
+        elif not self._responder.is_busy and not self._is_waiting:
             if now_s - self._quiet_since_s > idle_s:
                 self.transport.close()
         elif self._pace is not None:
@@ -322,7 +322,7 @@ class Http1Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether no response is due or in flight, so that one may be sent at once."""
-        return self._current is None and not self._is_waiting and self._responder.is_idle
+        return not self._is_waiting and self._responder.is_idle
 
     @property
     def _owes_body(self) -> bool:
@@ -335,7 +335,7 @@ class Http1Connection(asyncio.Protocol):
         )
 
     @property
-    def _ends_behind_next(self) -> bool:
+    def ends_behind_next(self) -> bool:
         """Whether the connection ends behind the next response."""
         is_last = self._has_ended and not self._queue and not self._unparsed
         return self._is_draining or is_last
@@ -566,12 +566,8 @@ class Http1Connection(asyncio.Protocol):
 
     def input_refused(self, status: HTTPStatus) -> None:
         """Sends the error response when earlier responses are complete."""
-        self._refusal = status
         exchange, self._receiving = self._receiving, None
-        if exchange is not None and not exchange.is_over:
-            self._abort_request(exchange, status)
-        elif self._current is None and self._responder.in_flight is None:
-            self._send_refusal(status)
+        self._pipeline.refuse(status, exchange)
 
     # --- handling ---------------------------------------------------------------------------
 
@@ -584,72 +580,12 @@ class Http1Connection(asyncio.Protocol):
         send = self._responder.send_interim
         return Http1Exchange(request, outcome, self._control, raw_trailers, send)
 
-    def _begin(self, exchange: Http1Exchange) -> None:
-        """Handles an exchange now, or behind the responses that are due before it."""
-        if self._current is not None or self._responder.in_flight is not None:
-            self._control.pause()
-            self._queue.append(exchange)
-        else:
-            self._handle(exchange)
+    def became_quiet(self) -> None:
+        """Counts the time until an idle connection is closed from now on."""
+        self._quiet_since_s = self.loop.time()
 
-    def _handle(self, exchange: Http1Exchange) -> None:
-        self._current = exchange
-        exchange.become(ExchangeState.HANDLING)
-        running = self._handler.begin_pass(exchange)
-        if running is None:
-            self._connections.start(self._run(exchange), "request")
-        else:
-            self._connections.passing += 1
-            running.when_answered(partial(self._pass_answered, exchange, running))
-
-    def _pass_answered(self, exchange: Http1Exchange, running: RunningPass) -> None:
-        """Sends the origin's response if it is complete; else a task waits for the rest of it."""
-        self._connections.passing -= 1
-        try:
-            response = self._handler.pass_at_once(exchange, running)
-            if response is None:
-                self._connections.start(self._run(exchange, running), "request")
-            elif response.stream is not None or exchange.state is ExchangeState.CUT:
-                self._connections.start(self._deliver(exchange, response), "request")
-            else:
-                closes = not exchange.keep_alive or self._ends_behind_next
-                self._responder.send_whole(exchange, response, closes=closes)
-        except Exception as cause:  # noqa: BLE001 - the caller is the origin's connection
-            self.abort_with(cause)
-
-    async def _run(self, exchange: Http1Exchange, running: RunningPass | None = None) -> None:
-        """Has the handler answer an exchange, and sends the response."""
-        try:
-            if running is None:
-                response = await self._handler.respond(exchange)
-            else:
-                response = await self._handler.finish_pass(exchange, running)
-        except asyncio.CancelledError:
-            raise  # the edge is stopping and has closed the connection
-        except BaseException:
-            self._send_failure(exchange)
-            raise
-        await self._deliver(exchange, response)
-
-    async def _deliver(self, exchange: Http1Exchange, response: Response | Upgraded) -> None:
-        """Sends the handler's response, or closes it if it is of no use any more."""
-        if exchange.has_unread_body and "expect" in exchange.request.headers:
-            exchange.keep_alive = False  # the viewer may or may not send the body now
-        if isinstance(response, Upgraded):
-            await self._switch_protocols(exchange, response)
-        elif exchange.is_refused:
-            await response.close()  # its error response is sent and logged
-        elif exchange.state is ExchangeState.CUT:
-            await response.close()
-            duration_s = self.loop.time() - exchange.request.started_s
-            self._handler.finished(
-                exchange.request, response, self._viewer, duration_s, 0, duration_s, VIEWER_LEFT
-            )
-        else:
-            closes = not exchange.keep_alive or self._ends_behind_next
-            await self._responder.send(exchange, response, closes=closes)
-
-    async def _switch_protocols(self, exchange: Http1Exchange, upgraded: Upgraded) -> None:
+    async def switch_protocols(self, exchange: Http1Exchange, upgraded: Upgraded) -> None:
+        """Sends the 101, and then the bytes of both sides until one ends."""
         early, origin = upgraded.response.upgrade()
         is_left = exchange.state is ExchangeState.CUT or self._has_ended
         if is_left or self._parser.state is not Input.WAITING:
@@ -681,8 +617,8 @@ class Http1Connection(asyncio.Protocol):
                 exchange.become(ExchangeState.COMPLETE)
             else:
                 exchange.cut()
-            if self._current is exchange:
-                self._current = None
+            if self._responder.current is exchange:
+                self._responder.current = None
         if not complete:
             return
         if response.closes:
@@ -700,59 +636,14 @@ class Http1Connection(asyncio.Protocol):
         self._close_if_ended()
 
     def _begin_next(self) -> None:
-        """Handles the next request of the queue; with an empty one, what ends the connection."""
-        if self._queue:
-            exchange = self._queue.pop(0)
-            if exchange.is_refused and self._refusal is not None:
-                self._send_refusal(self._refusal, exchange.request)
-            else:
-                # It may have waited for earlier responses.
-                exchange.request = replace(
-                    exchange.request, started_s=self.loop.time(), received_at_s=time.time()
-                )
-                self._handle(exchange)
-        elif self._refusal is not None:
-            self._send_refusal(self._refusal)
-        elif self._is_draining and self._receiving is None:
+        """Handles the next request; if there is none, reads on or ends the connection."""
+        if self._pipeline.begin_next():
+            return
+        if self._is_draining and self._receiving is None:
             self.transport.close()
         else:
             # Not earlier: requests of a peer that does not read would be queued without limit.
             self._control.resume()
-
-    # --- refusals ---------------------------------------------------------------------------
-
-    def _abort_request(self, exchange: Http1Exchange, status: HTTPStatus) -> None:
-        """Aborts a request in its body, so that no origin takes it for complete."""
-        if exchange.state is ExchangeState.SENDING:
-            self._responder.abort(status.phrase)
-            return
-        exchange.refuse()
-        if self._current is exchange:  # otherwise ``_begin_next`` sends the refusal
-            self._current = None
-            self._send_refusal(status, exchange.request)
-
-    def _send_refusal(self, status: HTTPStatus, request: WebRequest | None = None) -> None:
-        if self.transport.is_closing():
-            return
-        request_id = self._handler.new_request_id().decode()
-        head = ResponseHead(status, [("content-length", "0")])
-        self._responder.send_interim(encode_head(head, closes=True, request_id=request_id))
-        # If we closed now, bytes that the peer still sends would make the kernel reset the
-        # connection, and the peer would lose the response (RFC 9112 §9.6). The sweep closes it.
-        with contextlib.suppress(OSError):  # the peer has left; the loop reports it next
-            self.transport.write_eof()
-        self._control.resume()
-        self._quiet_since_s = self.loop.time()
-        self._handler.refused_connection(self.client, status, request, request_id)
-
-    def _send_failure(self, exchange: Http1Exchange) -> None:
-        """Answers 500 to a request that a defect of ours prevents from being answered."""
-        if exchange.state is not ExchangeState.HANDLING or self.transport.is_closing():
-            self.transport.abort()
-            return
-        exchange.cut()
-        self._current = None
-        self._send_refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _note_pending(remembered: Remembered, pending_keys: set[str]) -> None:

@@ -104,7 +104,16 @@ class Responder:
     completely or not.
     """
 
-    __slots__ = ("_ended", "_handler", "_loop", "_transport", "_viewer", "in_flight", "sender")
+    __slots__ = (
+        "_ended",
+        "_handler",
+        "_loop",
+        "_transport",
+        "_viewer",
+        "current",
+        "in_flight",
+        "sender",
+    )
 
     def __init__(
         self,
@@ -115,6 +124,7 @@ class Responder:
         ended: Callable[[ResponseInFlight, bool], None],
     ) -> None:
         self.sender = Sender(transport, loop, self._drained, self._failed)
+        self.current: Http1Exchange | None = None  # whose response is next, or being sent
         self.in_flight: ResponseInFlight | None = None
         self._transport = transport
         self._loop = loop
@@ -124,8 +134,13 @@ class Responder:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is in flight, so that a response may be sent at once."""
-        return self.in_flight is None and self.sender.idle
+        """Whether no response is due or in flight, so that one may be sent at once."""
+        return self.current is None and self.in_flight is None and self.sender.idle
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a response is due or in flight; bytes of the last one may wait otherwise."""
+        return self.current is not None or self.in_flight is not None
 
     def send_hit(
         self,
