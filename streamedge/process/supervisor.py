@@ -28,7 +28,7 @@ from streamedge.process.child import Child
 from streamedge.process.handover import Handover, Trial, execute
 from streamedge.process.notify import ServiceManager
 from streamedge.process.upgrade.transition import Phase, Transition
-from streamedge.process.worker import DRAIN_S
+from streamedge.process.worker_end import DRAIN_S
 
 LOG_RETRY_S = 0.05  # while the reader of the log is slow
 CHECK_INTERVAL_S = 1.0

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from streamedge.process.descriptors import descriptor_limit, open_descriptors, s
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
 from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
 from streamedge.process.upgrade.all_modules import import_all_of_workers
+from streamedge.process.worker_end import Server, drain, on_signals, retire, wait_for_any
 from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
@@ -57,9 +57,7 @@ if TYPE_CHECKING:
     from streamedge.process.worker_writes import WorkerWrites
 
 HOUSEKEEPING_INTERVAL_S = 1.0
-DRAIN_S = 30.0
 EDGE_NAMES_INTERVAL_S = 1.0  # in which workers notice that edges have joined the fleet
-RETIRED_POLL_S = 0.5
 CONTROL_BUSY_TIMEOUT_S = 1.0
 CONTROL_PATIENCE_S = 1.0  # for the database at a start, if the API has no resources
 CONTROL_POLL_S = 0.25  # there is no notification when the database can be read again
@@ -101,7 +99,7 @@ async def _serve(context: WorkerContext, log: Log) -> None:
     counts = _counts(context)
     report_unhandled(loop, log, counts)
     report_libraries(loop, log)
-    stopping, aborting, retiring = _on_signals(loop, context.lifeline)
+    stopping, aborting, retiring = on_signals(loop, context.lifeline)
     folder = context.shared.config_versions.config.edge.cache
     # The event loop never waits for a lock of the database; threads may.
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
@@ -203,7 +201,7 @@ async def _serve_viewers(
     _announce_up(context, cache.store, log)
     _start_housekeeping(services, context, cache.store, log, counts)
     servers = (web, rtmp, mixed, peers)
-    await _wait_for_any(stopping, retiring)
+    await wait_for_any(stopping, retiring)
     is_replaced = not stopping.is_set()
     await services.stop("config")
     if is_replaced:
@@ -211,7 +209,7 @@ async def _serve_viewers(
         await services.stop("replicator", "abandoned_writes")
         log.event("worker_retiring", pid=os.getpid())
         shared.wakeups.subscribe(context.number, apply_new)
-        await _retire(servers, applier.config.edge.drain, stopping)
+        await retire(servers, applier.config.edge.drain, stopping)
     await _stop_serving(
         context, traffic, servers, None if is_replaced else writes, apply_new, aborting, log
     )
@@ -415,58 +413,10 @@ def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:
     )
 
 
-def _on_signals(
-    loop: asyncio.AbstractEventLoop, lifeline: int
-) -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
-    """Events for stopping, aborting and retiring.
-
-    The first SIGTERM or the supervisor's end stops the worker, a second SIGTERM aborts that.
-    SIGUSR2 retires it: after an upgrade other workers accept.
-    """
-    stopping, aborting, retiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    def terminate() -> None:
-        if stopping.is_set():
-            aborting.set()
-        stopping.set()
-
-    def on_supervisor_end() -> None:
-        loop.remove_reader(lifeline)  # it stays readable from now on
-        stopping.set()
-
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    loop.add_signal_handler(signal.SIGUSR2, retiring.set)
-    loop.add_reader(lifeline, on_supervisor_end)
-    return stopping, aborting, retiring
-
-
-async def _wait_for_any(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
-
-
-async def _retire(
-    servers: Sequence[WebServer | RtmpServer | MixedServer | WorkerPeers],
-    timeout_s: float,
-    stopping: asyncio.Event,
-) -> None:
-    """Lets other processes accept, and waits until viewers have left, ``timeout_s`` at most."""
-    for server in servers:
-        server.retire()
-    until_s = time.monotonic() + timeout_s
-    while time.monotonic() < until_s and any(server.is_busy for server in servers):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETIRED_POLL_S):
-                await stopping.wait()
-                return
-
-
 async def _stop_serving(
     context: WorkerContext,
     traffic: WorkerTraffic,
-    servers: Sequence[WebServer | RtmpServer | MixedServer | WorkerPeers],
+    servers: Sequence[Server],
     writes: WorkerWrites | None,
     apply_new: Callable[[], object],
     aborting: asyncio.Event,
@@ -478,27 +428,8 @@ async def _stop_serving(
     shared.wakeups.notify_at(shared.wakeups.control)
     shared.wakeups.subscribe(context.number, apply_new)
     log.event("worker_draining")
-    await _drain(traffic, servers if writes is None else (*servers, writes), aborting)
+    await drain(traffic, servers if writes is None else (*servers, writes), aborting)
     shared.wakeups.unsubscribe(context.number)
-
-
-async def _drain(
-    traffic: WorkerTraffic,
-    servers: Sequence[WebServer | RtmpServer | MixedServer | WorkerPeers | WorkerWrites],
-    aborting: asyncio.Event,
-) -> None:
-    """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""
-    traffic.stop()
-    abort = asyncio.create_task(aborting.wait())
-    drain = asyncio.ensure_future(asyncio.gather(*(one.drain(DRAIN_S) for one in servers)))
-    await asyncio.wait((drain, abort), return_when=asyncio.FIRST_COMPLETED)
-    abort.cancel()
-    if not drain.done():
-        drain.cancel()
-        await asyncio.gather(drain, return_exceptions=True)
-        await asyncio.gather(*(one.drain(0.0) for one in servers))
-    else:
-        await drain
 
 
 def _import_media_modules() -> None:
