@@ -282,11 +282,20 @@ async def test_write_queue_has_one_leader_through_an_upgrade(tmp_path: Path) -> 
                     assert (await viewer.receive()).status in {200, 201}
                 await asyncio.to_thread(await_file, tmp_path / "media" / f"{number}.txt", text)
             # The lock has gone on to a new worker, perhaps by way of another old one.
-            retired_s = edge.log("worker_retiring")[0]["time"]
-            assert edge.log("replicator_started")[-1]["time"] >= retired_s
+            retiring = await asyncio.to_thread(edge.await_log, "worker_retiring")
+            await asyncio.to_thread(await_leader, edge, retiring[0]["time"])
             assert edge.log("replicator_failed") == []
             name = "streamedge_replications_total"
             assert await asyncio.to_thread(edge.await_metric, name, lambda value: value >= 4) == 4
+
+
+def await_leader(edge: EdgeProcess, after_s: float) -> None:
+    """Waits until a worker has begun to replicate after a time."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while edge.log("replicator_started")[-1]["time"] < after_s:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("no worker replicates")
+        pause()
 
 
 def await_file(path: Path, text: bytes) -> None:
