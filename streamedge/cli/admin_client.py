@@ -126,12 +126,35 @@ def call_with(
     return _call_or_error(admin, method, path, data, fields)[0]
 
 
+def events(admin: Admin, path: str) -> Iterator[dict[str, Any]]:
+    """The data of server-sent events, JSON objects, until the edge ends. Raises AdminError."""
+    with session(admin) as fields, _errors_of(admin):
+        connection = admin.connect()
+        try:
+            connection.request("GET", path, None, dict(fields))
+            response = connection.getresponse()
+            if response.status >= 300:
+                raise _error_of(response, response.read(RESPONSE_MAX_BYTES))
+            while line := response.readline(RESPONSE_MAX_BYTES):
+                if line.startswith(b"data: "):
+                    yield json.loads(line[len(b"data: ") :])
+        finally:
+            connection.close()
+
+
 def _call_or_error(
     admin: Admin, method: str, path: str, data: bytes | None, fields: Mapping[str, str]
 ) -> tuple[dict[str, Any], HTTPResponse]:
     """Calls, and raises AdminError for any failure."""
-    try:
+    with _errors_of(admin):
         return _call_once(admin, method, path, data, fields)
+
+
+@contextmanager
+def _errors_of(admin: Admin) -> Iterator[None]:
+    """Raises AdminError for each failure to call the admin address."""
+    try:
+        yield
     except ssl.SSLError as exc:
         reason = getattr(exc, "verify_message", "") or exc.reason or str(exc)
         raise AdminError(

@@ -24,6 +24,7 @@ from streamedge.cli.config_commands import config_app
 from streamedge.cli.fleet.commands import fleet_app
 from streamedge.cli.init import init
 from streamedge.cli.operators.commands import monitoring, status, top, viewers_app
+from streamedge.cli.operators.log import log
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_CONFIG_INVALID,
@@ -499,6 +500,11 @@ app.command(
     " --output /etc/streamedge/config.toml[/bold]. The file has no mistakes: it is checked before"
     " it is written. Next: [bold]streamedge serve[/bold]."
 )(init)
+app.command(
+    epilog="Examples: [bold]streamedge log --event response[/bold];"
+    " [bold]streamedge log --match 192.0.2.7 --json | jq .path[/bold]. It reads edge.log, which"
+    " must be a file."
+)(log)
 app.add_typer(
     cache_app, name="cache", help="List, show, purge, pin, verify and export what is cached."
 )

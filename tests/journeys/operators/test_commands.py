@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +79,23 @@ def test_viewers_are_listed_and_ended(edge: EdgeProcess) -> None:
         finally:
             curl.kill()
     assert command(edge, "viewers", "end", "1-1").returncode == 1
+
+
+def test_log_is_followed_until_ctrl_c(edge: EdgeProcess) -> None:
+    config = str(edge.folder / "config.toml")
+    program = [sys.executable, "-m", "streamedge", "log", "--match", "missing.txt", "-c", config]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, bufsize=1) as following:
+        try:
+            assert following.stdout is not None
+            with pytest.raises(urllib.error.HTTPError):
+                urllib.request.urlopen(edge.http("missing.txt"), timeout=PATIENCE_S)
+            line = following.stdout.readline()
+            assert " response " in line
+            assert 'path="/missing.txt"' in line
+            following.send_signal(signal.SIGINT)
+            assert following.wait(PATIENCE_S) == 0
+        finally:
+            following.kill()
 
 
 def test_edge_that_does_not_run_is_exit_code_1(tmp_path: Path) -> None:
