@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -27,8 +28,9 @@ class HttpConnection:
         self._writer.write(data)
 
     def send_end(self) -> None:
-        """Sends no more; the connection can still receive."""
-        self._writer.write_eof()
+        """Sends no more; the connection can still receive, unless the server has closed it."""
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
 
     async def receive(self) -> tuple[int, bytes]:
         """The status and the body of the next response."""

@@ -59,6 +59,7 @@ mutations = st.builds(
     st.sampled_from([0, 0, 1, 2, 40]),
     st.sampled_from(PIECES) | st.binary(max_size=4),
 )
+NEXT = b"abc"  # what the next client sends
 ENDS = ("abort", "end of input", "stop", "sweep")
 
 
@@ -93,7 +94,7 @@ async def feed(running: Tunnels, data: bytes, places: list[float], end: str) -> 
     if end != "stop":
         async with open_connection(running.ports[0]) as client:
             session = await client.open()
-            assert await client.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+            assert await client.request(f"/send/{session}/0", NEXT) == (200, b"\1" + NEXT)
     for server in running.servers:
         server.sweep(now_s + WAIT_S + 1)
     await until(lambda: all(server.stats()[1] == 0 for server in running.servers))
@@ -101,7 +102,8 @@ async def feed(running: Tunnels, data: bytes, places: list[float], end: str) -> 
         server.sweep(now_s + 2 * SILENCE_S + 10)
         assert server.stats() == (0, 0)
     assert all(session.lost for session in running.sessions)
-    assert all(len(session.received) <= len(data) for session in running.sessions)
+    received_max = max(len(data), len(NEXT))
+    assert all(len(session.received) <= received_max for session in running.sessions)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -115,6 +117,7 @@ async def feed(running: Tunnels, data: bytes, places: list[float], end: str) -> 
 @example([(CORPUS[6], [])] * 40, [0.5], "abort")
 @example([(CORPUS[2], []), (CORPUS[10], []), (CORPUS[4], [])], [0.1, 0.2], "stop")
 @example([(CORPUS[0], [])] * 9, [], "end of input")
+@example([(CORPUS[12], [Mutation(0.0, 40, b"/")])], [], "abort")
 def test_any_bytes_in_any_pieces_do_no_harm(
     requests: list[tuple[bytes, list[Mutation]]], places: list[float], end: str
 ) -> None:
