@@ -25,7 +25,7 @@ from streamedge.delivery.rtmp.tunnel.exchange import Exchange
 from streamedge.delivery.rtmp.tunnel.response_body import ResponseBody, is_copied
 from streamedge.delivery.rtmp.tunnel.rules import Kind, Order, Poll, RequestOrder, TunnelRequest
 
-HOLD_S = 0.5  # an idle without data
+HOLD_S = 1.0  # an idle without data
 WAIT_S = 5.0  # for an earlier request
 WAITING_BYTES_MAX = 256 << 10  # in the bodies of requests that wait for an earlier one
 SILENCE_S = 30.0  # a client that vanished sends no close
