@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.machine import pinned
+from tests.support.process.ports import free_ports
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 20.0
@@ -84,10 +85,9 @@ def pick(results: Mapping[str, T | Failure], read: Callable[[T], float | str]) -
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback that was free a moment ago, and that no client will get."""
+    (port,) = free_ports(1)
+    return port
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from streamedge.config.schema.config import (
     [
         (EdgeConfig, "workers", "expected a whole number (0 to 256)"),
         (EdgeConfig, "cache", 'expected a path, such as "var/cache"'),
-        (EdgeConfig, "log", 'expected "stdout" or "stderr" or a path'),
+        (EdgeConfig, "log", 'expected "stdout" or "stderr" or "off" or a path'),
         (LimitsConfig, "moov", 'expected a size (1KiB to 1GiB), such as "20GiB"'),
         (LimitsConfig, "http_idle", 'expected a duration (above 0s), such as "90s"'),
         (S3OriginConfig, "anonymous", "expected true or false"),

@@ -64,7 +64,7 @@ def test_files_are_in_their_places(package: Path) -> None:
     ):
         assert path in files
     assert files["./etc/streamedge/config.toml"].startswith("-rw-r-----")
-    assert not [path for path in files if "/pip" in path or path.endswith(".pyc")]
+    assert not [path for path in files if "/pip/" in path or path.endswith(".pyc")]
 
 
 def test_installed_command_has_the_paths_of_the_installation(package: Path, tmp_path: Path) -> None:

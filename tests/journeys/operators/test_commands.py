@@ -83,8 +83,24 @@ def test_viewers_are_listed_and_ended(edge: EdgeProcess) -> None:
 
 def test_log_is_followed_until_ctrl_c(edge: EdgeProcess) -> None:
     config = str(edge.folder / "config.toml")
-    program = [sys.executable, "-m", "streamedge", "log", "--match", "missing.txt", "-c", config]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, bufsize=1) as following:
+    # A shell that has started the tests in the background has made their programs ignore Ctrl-C.
+    program = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "streamedge",
+        "log",
+        "--match",
+        "missing.txt",
+        "-c",
+        config,
+    ]
+    with subprocess.Popen(
+        program,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as following:
         try:
             assert following.stdout is not None
             with pytest.raises(urllib.error.HTTPError):
