@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from statistics import median
 
+from bench.loads.load import run_program
 from bench.loads.rtmp_client import BUFFER_MS, play_whole
 from bench.machine import SERVER_CORE
 from bench.options import Options
@@ -19,7 +21,16 @@ from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.origin import origin
 from bench.servers.peers import APPLICATION, RTMP, nginx_rtmp
 from bench.servers.sendfile_floor import FLOOR, sendfile_floor
-from bench.servers.server import LOOPBACK, Failure, Server, Start, free_port, measure_each, pick
+from bench.servers.server import (
+    LOOPBACK,
+    Failure,
+    Server,
+    Start,
+    Value,
+    free_port,
+    measure_each,
+    pick,
+)
 from bench.servers.titles import MOOV_FIRST, Titles, titles
 
 NAME = f"mp4:{MOOV_FIRST}"
@@ -29,6 +40,9 @@ SETTLE_S = 4.0
 MARGIN_S = 60
 """A viewer starts at least this long plus the run before the title's end."""
 COST_VIEWERS = 200
+STARTS = 5
+START_LIMIT_S = 30.0
+START_MORE_MAX_S = 0.3
 KIB = 1024
 PLAIN = "StreamEdge, plain RTMP"
 
@@ -83,6 +97,14 @@ def tunnel_cost(options: Options) -> list[Figure]:
         {STREAMEDGE: lambda: _warm_edge(films, listen)},
         lambda server: _watch_tunnels(server, port, options.seconds),
     )
+    starts: dict[str, float | Failure] = {}
+    for name, url in (
+        (PLAIN, f"rtmp://{LOOPBACK}:{port}"),
+        (STREAMEDGE, f"rtmpt://{LOOPBACK}:{port}"),
+    ):
+        starts |= measure_each(
+            {name: lambda: _warm_edge(films, listen)}, partial(_first_frame_s, url=url)
+        )
     both: dict[str, rtmpe_viewers.Result | Failure] = {**plain, **tunnels}
     per_gb = pick(both, lambda result: result.server_cpu_s / (result.bytes / 1e9))
     return [
@@ -96,7 +118,32 @@ def tunnel_cost(options: Options) -> list[Figure]:
             Target(3.0),
         ),
         Figure("lost viewers", "", pick(both, lambda result: result.broken), Target(0)),
+        Figure("FFmpeg's first frame", "s", pick(starts, float)),
+        Figure(
+            "FFmpeg's first frame, later than over plain RTMP",
+            "s",
+            _later(pick(starts, float)),
+            Target(START_MORE_MAX_S),
+        ),
     ]
+
+
+def _first_frame_s(server: Server, url: str) -> float:
+    """Seconds until FFmpeg has decoded a frame; the median of some runs."""
+    probe = ["-analyzeduration", "100000", "-probesize", "100000"]
+    stream = f"{url}/{APPLICATION}/{NAME}"
+    command = ["ffmpeg", "-v", "error", *probe, "-i", stream, "-frames:v", "1", "-f", "null", "-"]
+    runs = [
+        run_program(command, server_pid=server.pid, limit_s=START_LIMIT_S) for _ in range(STARTS)
+    ]
+    return median(run.seconds for run in runs)
+
+
+def _later(starts: Mapping[str, Value]) -> dict[str, Value]:
+    ours, plain = starts.get(STREAMEDGE), starts.get(PLAIN)
+    if not isinstance(ours, float) or not isinstance(plain, float):
+        return {}
+    return {STREAMEDGE: ours - plain}
 
 
 def _watch_tunnels(server: Server, port: int, seconds: float) -> rtmpt_viewers.Result:
