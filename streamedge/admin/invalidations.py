@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamedge.admin.request_body import json_object, read_body
 from streamedge.control.invalidations import ItemError, with_root_object
 from streamedge.control.log import (
     ITEMS_MAX,
@@ -85,7 +85,7 @@ def invalidation_routes(
         return row, position
 
     async def invalidate(request: Request) -> Response:
-        body = _parse(await _body(request))
+        body = _parse(await read_body(request, BODY_BYTES_MAX))
         began_s = 0.0 if completion is None else completion.now_s()
         root_object = root_object_of(body.distribution)
         try:
@@ -117,23 +117,9 @@ def invalidation_routes(
     ]
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_BYTES_MAX:
-            raise HTTPException(413, f"the body is longer than {BODY_BYTES_MAX} bytes")
-    return body
-
-
 def _parse(body: bytes) -> _InvalidationRequest:
     """Parses a body. Raises HTTPException 400 with the reason."""
-    try:
-        members = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise HTTPException(400, "the body is not JSON") from exc
-    if not isinstance(members, dict):
-        raise HTTPException(400, "the body is not a JSON object")
+    members = json_object(body)
     if unknown := members.keys() - _MEMBERS:
         raise HTTPException(400, f"{min(unknown)!a} is not a member of an invalidation")
     items = (*_texts(members, "items"), *(f"#{tag}" for tag in _texts(members, "tags")))

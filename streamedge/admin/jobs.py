@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamedge.admin.request_body import json_object, read_body
 from streamedge.errors import StreamEdgeError
 from streamedge.ops.log import Log
 
@@ -186,7 +186,9 @@ def job_routes(jobs: Jobs) -> list[Route]:
         return job
 
     async def start(request: Request) -> Response:
-        return JSONResponse(job_members(jobs.start(await _members(request))), 201)
+        return JSONResponse(
+            job_members(jobs.start(json_object(await read_body(request, BODY_BYTES_MAX)))), 201
+        )
 
     async def list_jobs(_request: Request) -> Response:
         return JSONResponse({"jobs": [job_members(job) for job in jobs.jobs]})
@@ -222,22 +224,6 @@ def job_members(job: Job) -> dict[str, object]:
         "problems": list(job.problems),
         "problems_left_off": job.failed - len(job.problems),
     }
-
-
-async def _members(request: Request) -> Mapping[str, Any]:
-    """The members of a request's JSON object. Raises HTTPException 400 and 413."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_BYTES_MAX:
-            raise HTTPException(413, f"the body is longer than {BODY_BYTES_MAX >> 20} MiB")
-    try:
-        members = json.loads(bytes(body))
-    except (ValueError, RecursionError) as exc:
-        raise HTTPException(400, "the body is not JSON") from exc
-    if not isinstance(members, dict):
-        raise HTTPException(400, "the body is not a JSON object")
-    return members
 
 
 def number_member(members: Mapping[str, Any], name: str, default: float, maximum: float) -> float:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Set
 
 from streamedge.cache.storage.extent import EXTENT_BYTES, Extent, Ready, quick_ready
 from streamedge.cache.storage.inline_body import InlineBody
-from streamedge.cache.storage.records import Asset, Record, version_digest
-from streamedge.cache.storage.store import Store
+from streamedge.cache.storage.records import Asset, Record
+from streamedge.cache.storage.store import Store, extent_identity
 from streamedge.errors import CacheFullError
 from streamedge.ops.metrics import Counts, Gauge
 from streamedge.spans import Span
@@ -270,9 +270,4 @@ class ObjectFiles:
             self._counts.gauges[Gauge.OPEN_EXTENTS] -= 1
 
     def _identity(self, index: int) -> tuple[bytes, int]:
-        """The digest that names an extent's file, and the size of its body."""
-        version = self.record.head.version
-        body_bytes = EXTENT_BYTES
-        if version.is_measured:
-            body_bytes = min(EXTENT_BYTES, version.size_bytes - index * EXTENT_BYTES)
-        return version_digest(self._asset.key, version, index), body_bytes
+        return extent_identity(self._asset.key, self.record.head.version, index)

@@ -442,7 +442,6 @@ async def _import_all(log: Log) -> None:
     began_s = time.monotonic()
     await asyncio.to_thread(import_all_of_workers)
     log.event("modules_imported", seconds=round(time.monotonic() - began_s, 3))
-    await asyncio.Future()  # a service runs until it is stopped
 
 
 def note_folder(context: WorkerContext, store: Store) -> None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from streamedge.admin.access.control import COOKIE, AccessControl, Caller, TooManyTriesError
 from streamedge.admin.access.middleware import CALLER
 from streamedge.admin.access.rules import LOGIN_PATH, LOGOUT_PATH, NO_USERS, SESSION_PATH
+from streamedge.admin.request_body import read_body
 
 BODY_BYTES_MAX = 16 << 10
 WRONG = "the name or the password is wrong"
@@ -31,7 +32,7 @@ def login_routes(access: AccessControl, edge_name: str) -> list[Route]:
     async def log_in(request: Request) -> Response:
         if not access.has_users:
             raise HTTPException(409, "no users are declared under [admin]: no login is needed")
-        user, password = _credentials(await _body(request))
+        user, password = _credentials(await read_body(request, BODY_BYTES_MAX))
         client = request.client.host if request.client else ""
         try:
             identifier = await access.log_in(client, user, password)
@@ -70,15 +71,6 @@ def login_routes(access: AccessControl, edge_name: str) -> list[Route]:
         Route(LOGOUT_PATH, log_out, methods=["POST"]),
         Route(SESSION_PATH, show_session),
     ]
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > BODY_BYTES_MAX:
-            raise HTTPException(413, f"the body is longer than {BODY_BYTES_MAX} bytes")
-    return body
 
 
 def _credentials(body: bytes) -> tuple[str, str]:

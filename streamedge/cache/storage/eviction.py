@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
-from streamedge.cache.storage.extent import is_open_elsewhere, mark_evicted
+from streamedge.cache.storage.extent import is_open_elsewhere, unlink_extent
 from streamedge.cache.storage.folder import Usage
 
 HIGH_WATER = 0.96  # of the limit: eviction begins above this
@@ -28,7 +28,7 @@ CLOSING_S = 5.0  # within this time, workers close evicted files that have no re
 REMOVED_MAX = 512  # removed files that are kept open, one descriptor each
 FREE_BYTES_MIN = 64 * 1024 * 1024  # kept free on the cache's disk, for other programs
 FRUITLESS_PAUSES_S = (0.25, 1.0, 5.0, 30.0)  # after passes that could not remove enough
-_BLOCK_BYTES = 512  # what st_blocks counts
+BLOCK_BYTES = 512  # what st_blocks counts
 
 
 class CachedFile(NamedTuple):
@@ -88,7 +88,7 @@ def scan(root: Path, failures: dict[str, str] | None = None) -> Iterator[CachedF
                 if not stat.S_ISREG(status.st_mode):
                     failures[file.path] = "is not a file of the cache"
                     continue
-                size = status.st_blocks * _BLOCK_BYTES
+                size = status.st_blocks * BLOCK_BYTES
                 yield CachedFile(status.st_atime_ns, size, file.path, kind)
 
 
@@ -176,7 +176,7 @@ class Evictor:
                 os.close(removed.fd)
                 continue
             self._removed.append(removed)
-            size_bytes = os.fstat(removed.fd).st_blocks * _BLOCK_BYTES
+            size_bytes = os.fstat(removed.fd).st_blocks * BLOCK_BYTES
             if now_s - removed.since_s < CLOSING_S:
                 closing_bytes += size_bytes
             else:
@@ -211,22 +211,15 @@ class Evictor:
 
     def _remove(self, file: CachedFile) -> bool:
         """Removes a file; whether it existed. Raises OSError if it cannot be removed."""
-        try:
-            if file.kind != "extents":
+        if file.kind != "extents":
+            try:
                 os.unlink(file.path)
-                return True
-            fd = os.open(file.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+            except FileNotFoundError:
+                return False
+            return True
+        fd = unlink_extent(file.path)
+        if fd is None:
             return False
-        try:
-            os.unlink(file.path)
-            mark_evicted(fd)
-        except FileNotFoundError:
-            os.close(fd)
-            return False
-        except BaseException:
-            os.close(fd)
-            raise
         self._removed.append(_Removed(fd, self._clock()))
         if len(self._removed) > REMOVED_MAX:
             os.close(self._removed.popleft().fd)

@@ -334,6 +334,32 @@ def is_chunk_sound(fd: int, chunk: int, entry: ChunkEntry) -> bool:
     return len(data) == entry.valid_bytes and zlib.crc32(data) == entry.crc
 
 
+def has_header(fd: int, body_bytes: int, digest: bytes) -> bool:
+    """Whether the file ``fd`` begins with the header of the extent. Raises OSError."""
+    return check_header(os.pread(fd, _FIXED.size, 0), body_bytes, digest)
+
+
+def unlink_extent(path: str) -> int | None:
+    """Unlinks an extent and marks it, so that workers close it; returns its open file.
+
+    None if it is missing. Raises OSError.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        os.unlink(path)
+        mark_evicted(fd)
+    except FileNotFoundError:
+        os.close(fd)
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def is_open_elsewhere(fd: int) -> bool:
     """Whether a worker has the extent in the file ``fd`` open."""
     return locks.holder(fd, _OPEN_MARK) is not None

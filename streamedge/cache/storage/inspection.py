@@ -15,25 +15,25 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+from streamedge.cache.storage.eviction import BLOCK_BYTES
 from streamedge.cache.storage.extent import (
     CHUNK_BYTES,
     EXTENT_BYTES,
     ChunkEntry,
-    check_header,
     chunks_being_filled,
+    has_header,
     read_chunk_table,
 )
 from streamedge.cache.storage.folder import read_era
 from streamedge.cache.storage.pins import is_digest, pinned
-from streamedge.cache.storage.records import Record, decode_record_line, version_digest
+from streamedge.cache.storage.records import Record, decode_record_line
+from streamedge.cache.storage.store import extent_identity
 from streamedge.control.invalidations import matches_pieces
 from streamedge.keys import split_key
 from streamedge.origin import UNKNOWN_BYTES
 
 OBJECTS_MAX = 1000  # in one page
 PAGE_S = 0.25  # a page ends after this time, with fewer objects
-_BLOCK_BYTES = 512  # what st_blocks counts
-_HEADER_READ_BYTES = 64
 _READ_BYTES = 96 * 1024  # of a record's file: all of it but very long header fields
 
 
@@ -232,7 +232,7 @@ class CacheInspector:
     ) -> CachedObject:
         version = record.head.version
         size_bytes = version.size_bytes if version.size_bytes != UNKNOWN_BYTES else None
-        disk_bytes = status.st_blocks * _BLOCK_BYTES
+        disk_bytes = status.st_blocks * BLOCK_BYTES
         ranges: tuple[CachedRange, ...] = ()
         if record.is_marker:
             parts = parts._replace(kind=ObjectKind.VARIANTS)
@@ -264,10 +264,7 @@ def extent_files(root: Path, record: Record) -> Iterator[tuple[int, Path, int, b
     version = record.head.version
     index = 0
     while index * EXTENT_BYTES < max(1, version.size_bytes):
-        body_bytes = EXTENT_BYTES
-        if version.is_measured:
-            body_bytes = min(EXTENT_BYTES, version.size_bytes - index * EXTENT_BYTES)
-        digest = version_digest(record.key, version, index)
+        digest, body_bytes = extent_identity(record.key, version, index)
         path = root / "extents" / digest.hex()[:2] / digest.hex()
         if not version.is_measured and not path.exists():
             return
@@ -284,8 +281,8 @@ def _extent_ranges(
     except OSError:
         return 0, []
     try:
-        disk_bytes = os.fstat(fd).st_blocks * _BLOCK_BYTES
-        if not check_header(os.pread(fd, _HEADER_READ_BYTES, 0), body_bytes, digest):
+        disk_bytes = os.fstat(fd).st_blocks * BLOCK_BYTES
+        if not has_header(fd, body_bytes, digest):
             return disk_bytes, []
         table = read_chunk_table(fd, body_bytes)
         filling = [

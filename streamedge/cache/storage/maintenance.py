@@ -17,16 +17,14 @@ from streamedge.cache.rfc9111.vary import vary_slot_key
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.extent import (
     ChunkEntry,
-    check_header,
     chunks_being_filled,
+    has_header,
     is_chunk_sound,
-    mark_evicted,
     read_chunk_table,
+    unlink_extent,
 )
 from streamedge.cache.storage.inspection import CachedObject, extent_files
 from streamedge.cache.storage.records import Record, is_body_sound
-
-_HEADER_READ_BYTES = 64
 
 
 class Verification(NamedTuple):
@@ -87,7 +85,7 @@ def _verify_extent(path: Path, body_bytes: int, digest: bytes) -> Verification:
     except FileNotFoundError:
         return Verification()
     try:
-        is_sound = check_header(os.pread(fd, _HEADER_READ_BYTES, 0), body_bytes, digest)
+        is_sound = has_header(fd, body_bytes, digest)
         checked_bytes = 0
         for chunk, entry in enumerate(read_chunk_table(fd, body_bytes)):
             checked_bytes += entry.valid_bytes
@@ -110,13 +108,6 @@ def _has_changed(fd: int, body_bytes: int, chunk: int, entry: ChunkEntry) -> boo
 
 def _remove_extent(path: Path) -> None:
     """Removes an extent for all workers. Raises OSError."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        mark_evicted(fd)
-    finally:
+    fd = unlink_extent(str(path))
+    if fd is not None:
         os.close(fd)

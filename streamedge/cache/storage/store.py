@@ -28,7 +28,7 @@ from streamedge.cache.storage.extent import (
     EXTENT_BYTES,
     HEADER_BYTES,
     Extent,
-    check_header,
+    has_header,
     mark_evicted,
     new_header,
     written_header_bytes,
@@ -43,10 +43,17 @@ from streamedge.cache.storage.folder import (
 )
 from streamedge.cache.storage.inline_body import InlineBody
 from streamedge.cache.storage.locks import try_lock, unlock
-from streamedge.cache.storage.records import Record, asset_digest, decode_record, encode_record
+from streamedge.cache.storage.records import (
+    Record,
+    asset_digest,
+    decode_record,
+    encode_record,
+    version_digest,
+)
 from streamedge.errors import CacheFullError
 from streamedge.memo import cache_short_texts
 from streamedge.ops.log import Log
+from streamedge.origin import Version
 from streamedge.spans import Span
 
 MEMORY_EXTENTS_MAX = 8
@@ -171,10 +178,7 @@ class Store:
                 self._note_failure("open extent", exc)
             return None
         try:
-            header = os.pread(fd, 64, 0)
-            sound = os.fstat(fd).st_size >= HEADER_BYTES and check_header(
-                header, body_bytes, digest
-            )
+            sound = os.fstat(fd).st_size >= HEADER_BYTES and has_header(fd, body_bytes, digest)
             if sound:
                 extent = Extent(fd, path, body_bytes, self.era)
                 if not extent.is_cut():
@@ -459,6 +463,14 @@ class Store:
         if not self._is_disk_failing:
             self._is_disk_failing = True
             self._log.event("disk_write_failed", action=action, error=str(exc))
+
+
+def extent_identity(key: str, version: Version, index: int) -> tuple[bytes, int]:
+    """The digest that names an extent's file, and the size of its body."""
+    body_bytes = EXTENT_BYTES
+    if version.is_measured:
+        body_bytes = min(EXTENT_BYTES, version.size_bytes - index * EXTENT_BYTES)
+    return version_digest(key, version, index), body_bytes
 
 
 def _unlink_if_same(path: str, fd: int) -> None:

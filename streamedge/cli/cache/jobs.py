@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamedge.cli.admin_client import Admin, call
+from streamedge.cli.admin_client import Admin, call_with, session
 from streamedge.cli.output import EXIT_EDGE_REFUSED, EXIT_PARTLY_DONE
 
 POLL_S = 0.3
@@ -24,9 +24,24 @@ def run_job(admin: Admin, request: Mapping[str, Any]) -> dict[str, Any]:
 
     Its progress is on stderr if that is a terminal.
     """
-    job = call(admin, "POST", "/jobs", request)
-    path = f"/jobs/{job['id']}"
-    progress = Progress(
+    with session(admin) as fields:
+        job = call_with(admin, fields, "POST", "/jobs", request)
+        path = f"/jobs/{job['id']}"
+        try:
+            with _progress() as progress:
+                task = progress.add_task(job["kind"], total=job["total"], size="")
+                while job["state"] == "running":
+                    time.sleep(POLL_S)
+                    job = call_with(admin, fields, "GET", path)
+                    size = decimal(job["bytes"])
+                    progress.update(task, total=job["total"], completed=job["done"], size=size)
+        except KeyboardInterrupt:
+            return call_with(admin, fields, "DELETE", path)
+        return job
+
+
+def _progress() -> Progress:
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -35,17 +50,6 @@ def run_job(admin: Admin, request: Mapping[str, Any]) -> dict[str, Any]:
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
-    try:
-        with progress:
-            task = progress.add_task(job["kind"], total=job["total"], size="")
-            while job["state"] == "running":
-                time.sleep(POLL_S)
-                job = call(admin, "GET", path)
-                size = decimal(job["bytes"])
-                progress.update(task, total=job["total"], completed=job["done"], size=size)
-    except KeyboardInterrupt:
-        return call(admin, "DELETE", path)
-    return job
 
 
 def job_summary(job: Mapping[str, Any]) -> str:

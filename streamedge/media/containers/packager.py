@@ -10,8 +10,6 @@ be sent: it holds two seconds of media.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.storage.records import Asset, version_parts
@@ -19,11 +17,10 @@ from streamedge.errors import MediaError, OriginError, OriginFailure
 from streamedge.keys import join_key
 from streamedge.media.containers.process import HelperPool, HelperRequest, SourceFile
 from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin.whole_objects import read_whole
 from streamedge.spans import Span
 
 SEGMENT_EDITION = 1  # part of each key: raise it when the bytes of a head or segment change
-
-_PIECE_BYTES = 256 << 10
 
 
 class ContainerFile:
@@ -118,38 +115,7 @@ class _PartOrigin:
             return None  # the key has the version, so the cached object is current
         data = await self._file.make(self._request)
         head = self._file.part_head(self._part, len(data))
-        if if_match is not None and if_match != head.version:
-            raise OriginError(OriginFailure.CHANGED, f"{name}: packaged in another size")
-        if span is not None and span.start >= len(data):
-            raise OriginError(OriginFailure.RANGE_OUTSIDE, f"{name}: ends before {span}")
-        return _PartRead(head, data)
+        return read_whole(name, head, data, span, if_match, "packaged in another size")
 
     async def close(self) -> None:
         """Does nothing: no resource is held between reads."""
-
-
-class _PartRead:
-    """A read of a part from memory."""
-
-    def __init__(self, head: OriginHead, data: bytes) -> None:
-        self._head = head
-        self._data = data
-
-    @property
-    def head(self) -> OriginHead:
-        return self._head
-
-    @property
-    def span(self) -> Span:
-        return Span(0, len(self._data))
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        for piece in self.span.split(_PIECE_BYTES):
-            yield self._data[piece.start : piece.end]
-
-    async def buffered(self, within_s: float) -> bytes | None:
-        """As ``BufferedBody.buffered``."""
-        return self._data
-
-    async def close(self) -> None:
-        """Does nothing: no resource is held."""

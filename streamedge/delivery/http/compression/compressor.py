@@ -14,7 +14,6 @@ it waits for an origin. Viewers of the identity object are served meanwhile, as 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from streamedge.cache.objects import Cache
 from streamedge.cache.reader import Reader
@@ -22,13 +21,13 @@ from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.storage.records import Asset, version_parts
 from streamedge.delivery.http.compression.encoders import edition, start_encoder
 from streamedge.delivery.http.compression.negotiation import ContentCoding, encoded_etag
-from streamedge.errors import OriginError, OriginFailure
+from streamedge.errors import OriginError
 from streamedge.keys import join_key
 from streamedge.origin import OriginHead, OriginRead, Version
+from streamedge.origin.whole_objects import PIECE_BYTES, read_whole
 from streamedge.spans import Span
 
 COMPRESSIONS_MAX = 2  # concurrent, per worker: they need CPU time, and memory for their windows
-PIECE_BYTES = 256 * 1024  # copied in one step on the event loop, where viewers wait
 
 
 def encoded_key(key: str, version: Version, encoding: ContentCoding) -> str:
@@ -90,11 +89,7 @@ class CompressedOrigin:
             return None  # the key has the version, so the cached object is current
         compressed = await self._compressed_bytes()
         head = self._compressed_head(compressed)
-        if if_match is not None and if_match != head.version:
-            raise OriginError(OriginFailure.CHANGED, f"{name}: compressed again")
-        if span is not None and span.start >= len(compressed):
-            raise OriginError(OriginFailure.RANGE_OUTSIDE, f"{name}: ends before {span}")
-        return _CompressedRead(head, compressed)
+        return read_whole(name, head, compressed, span, if_match, "compressed again")
 
     async def close(self) -> None:
         """Does nothing: no resource is held between reads."""
@@ -134,30 +129,3 @@ async def _wait_for_whole(source: Reader) -> None:
     at = 0
     while (at := source.ready_end(at, source.size_bytes)) < source.size_bytes:
         await source.wait(Span(at, source.size_bytes), eager=True)
-
-
-class _CompressedRead:
-    """A read of a compressed object from memory."""
-
-    def __init__(self, head: OriginHead, data: bytes) -> None:
-        self._head = head
-        self._data = data
-
-    @property
-    def head(self) -> OriginHead:
-        return self._head
-
-    @property
-    def span(self) -> Span:
-        return Span(0, len(self._data))
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        for piece in self.span.split(PIECE_BYTES):
-            yield self._data[piece.start : piece.end]
-
-    async def buffered(self, within_s: float) -> bytes | None:
-        """As ``BufferedBody.buffered``."""
-        return self._data
-
-    async def close(self) -> None:
-        """Does nothing: no resource is held."""
