@@ -3,21 +3,22 @@
 #
 # The package has a virtual environment in /opt/streamedge with all Python packages, so it is for the
 # Debian release whose Python builds it. PIP_OPTIONS are further options of pip, for example
-# "--no-index --find-links DIR" to build without a network.
+# "--no-index --find-links DIR" to build without a network. PYTHON, which has StreamEdge's packages,
+# writes the man page and the completions; by default the package's own does.
 set -euo pipefail
 
 output=$(realpath "${1:?usage: build.sh OUTPUT_FOLDER}")
 source=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
-python=${PYTHON:-python3}
 read -ra pip_options <<<"${PIP_OPTIONS:-}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
+python=${PYTHON:-$root/opt/streamedge/bin/python3}
 umask 022
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$source/pyproject.toml")
 architecture=$(dpkg --print-architecture)
-minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
+minor=$(/usr/bin/python3 -c 'import sys; print(sys.version_info.minor)')
 
 # The virtual environment, with paths as they are after the installation.
 mkdir -p "$root/opt"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from streamedge.errors import OriginError
 from streamedge.logs.batches import (
@@ -32,9 +32,30 @@ from streamedge.origin.spooling import in_thread
 from streamedge.origin.writing import WritableOrigin, Write
 
 CHECK_INTERVAL_S = 1.0
-RETRY_S = (1.0, 60.0)  # after a failed delivery: first and longest pause
+RETRY_FIRST_S = 1.0  # after a failed delivery
+RETRY_MAX_S = 60.0
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
+_DOUBLINGS_MAX = 16
 _PIECE_BYTES = 256 << 10
+
+
+def retry_pause_s(failures: int) -> float:
+    """How long an origin waits after ``failures`` failed deliveries in a row (from 1).
+
+    Doubled each time, from RETRY_FIRST_S up to RETRY_MAX_S.
+    """
+    return min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(failures - 1, _DOUBLINGS_MAX))
+
+
+class Clock(NamedTuple):
+    """The time, and how to wait. ``time_s``: since 1970; ``monotonic_s``: never goes back."""
+
+    time_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+SYSTEM_CLOCK: Final = Clock()
 
 
 class Destination(NamedTuple):
@@ -59,8 +80,10 @@ class LogDelivery:
         limit_bytes: Callable[[], int],
         log: Log,
         counts: Counts,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._root = root
+        self._clock = clock
         self._current = destinations
         self._destinations: dict[str, Destination] = {}
         self._limit_bytes = limit_bytes
@@ -71,20 +94,25 @@ class LogDelivery:
         self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
         self._unknown = RateLimitedEvent(log, "access_log_without_origin", FAILURES_INTERVAL_S)
         self._in_use: set[BatchName] = set()
-        self._pauses_s: dict[str, float] = {}
+        self._running: set[str] = set()  # origins
+        self._failures: dict[str, int] = {}  # in a row, by origin
         self._waits_until_s: dict[str, float] = {}
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether ``run`` is sending files now."""
+        return bool(self._running)
 
     async def run(self) -> None:
         """Delivers until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            running: set[str] = set()  # origins
             while True:
                 by_origin = await self._check(is_last=False)
-                for origin in by_origin.keys() - running:
-                    running.add(origin)
+                for origin in by_origin.keys() - self._running:
+                    self._running.add(origin)
                     task = tasks.create_task(self._deliver_all(origin, by_origin[origin]))
-                    task.add_done_callback(partial(_discard, running, origin))
-                await asyncio.sleep(CHECK_INTERVAL_S)
+                    task.add_done_callback(partial(_discard, self._running, origin))
+                await self._clock.sleep(CHECK_INTERVAL_S)
 
     async def finish(self, timeout_s: float) -> None:
         """Delivers all that the workers have written, within ``timeout_s``; they have ended.
@@ -105,20 +133,20 @@ class LogDelivery:
         """Makes batches and keeps the limit; returns those that can be sent now, by origin."""
         self._destinations.update(self._current())
         try:
-            state = await in_thread(partial(self._maintain, time.time(), is_last=is_last))
+            state = await in_thread(partial(self._maintain, self._clock.time_s(), is_last=is_last))
         except OSError as exc:
-            self._spool_failed.emit(time.monotonic(), error=str(exc))
+            self._spool_failed.emit(self._clock.monotonic_s(), error=str(exc))
             return {}
         gauges = self._counts.gauges
         gauges[Gauge.ACCESS_LOG_SPOOL_BYTES] = state.size_bytes
-        lag_s = int(time.time()) - state.batches[0].due_s if state.batches else 0
+        lag_s = int(self._clock.time_s()) - state.batches[0].due_s if state.batches else 0
         gauges[Gauge.ACCESS_LOG_LAG_S] = max(0, lag_s)
         by_origin: dict[str, list[tuple[Batch, Destination]]] = {}
         for batch in state.batches:
             destination = self._destinations.get(batch.name.distribution)
             if destination is None:
-                self._unknown.emit(time.monotonic(), distribution=batch.name.distribution)
-            elif time.monotonic() >= self._waits_until_s.get(destination.name, 0.0):
+                self._unknown.emit(self._clock.monotonic_s(), distribution=batch.name.distribution)
+            elif self._clock.monotonic_s() >= self._waits_until_s.get(destination.name, 0.0):
                 by_origin.setdefault(destination.name, []).append((batch, destination))
         return by_origin
 
@@ -131,7 +159,7 @@ class LogDelivery:
             for distribution, lines in dropped.items():
                 self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, "spool", lines)
                 self._dropped.emit(
-                    time.monotonic(),
+                    self._clock.monotonic_s(),
                     distribution=distribution,
                     lines=lines,
                     reason="limits.log_spool is reached",
@@ -142,12 +170,10 @@ class LogDelivery:
     async def _deliver_all(self, origin: str, batches: list[tuple[Batch, Destination]]) -> None:
         for batch, destination in batches:
             if not await self._deliver(batch, destination):
-                least_s, most_s = RETRY_S
-                pause_s = min(most_s, 2 * self._pauses_s.get(origin, least_s / 2))
-                self._pauses_s[origin] = pause_s
-                self._waits_until_s[origin] = time.monotonic() + pause_s
+                failures = self._failures[origin] = self._failures.get(origin, 0) + 1
+                self._waits_until_s[origin] = self._clock.monotonic_s() + retry_pause_s(failures)
                 return
-            self._pauses_s.pop(origin, None)
+            self._failures.pop(origin, None)
 
     async def _deliver(self, batch: Batch, destination: Destination) -> bool:
         """Sends one batch and removes it; whether the origin has it."""
@@ -162,7 +188,10 @@ class LogDelivery:
                 return True  # it was dropped, because the spool is full
             self._counts.add(Counter.ACCESS_LOG_FILES, "failed")
             self._failed.emit(
-                time.monotonic(), origin=destination.name, file=name, error=str(exc) or repr(exc)
+                self._clock.monotonic_s(),
+                origin=destination.name,
+                file=name,
+                error=str(exc) or repr(exc),
             )
             return False
         finally:

@@ -98,7 +98,8 @@ async def await_true(is_true: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_module, "CHECK_INTERVAL_S", 0.01)
-    monkeypatch.setattr(delivery_module, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(delivery_module, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(delivery_module, "RETRY_MAX_S", 0.05)
 
 
 async def test_file_is_sent_again_under_its_name_until_the_origin_has_it(tmp_path: Path) -> None:

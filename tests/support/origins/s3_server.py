@@ -53,12 +53,44 @@ PORTS = (
 )
 
 
+class S3Process:
+    """The server's process, which can be stopped and started again on its folder and ports."""
+
+    def __init__(self, folder: Path) -> None:
+        credentials = folder / "s3.json"
+        credentials.write_text(json.dumps(_identities()))
+        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.endpoint = f"http://127.0.0.1:{ports['-s3.port']}"
+        self._folder = folder
+        self._command = [
+            *(_find_weed(), "-logtostderr"),
+            *_server_flags(str(folder), credentials, ports),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, cwd=self._folder
+            )
+        _wait_until_ready(self._process, self.endpoint, log)
+
+    def stop(self) -> None:
+        """Kills it: on SIGTERM it takes ten seconds to save what it can also do without."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE_S)
+
+
 @dataclass(frozen=True, slots=True)
 class S3Server:
     """A running server. ``endpoint`` is its URL; the keys may do everything."""
 
     endpoint: str
     client: Any  # boto3 makes its clients' methods at run time
+    process: S3Process
     region: str = "us-east-1"
     access_key_id: str = ACCESS_KEY_ID
     secret_access_key: str = SECRET_ACCESS_KEY
@@ -106,23 +138,16 @@ def run_s3_server() -> Iterator[S3Server]:
     Raises RuntimeError, with the end of the server's log, when it is not up in PATIENCE_S.
     """
     with tempfile.TemporaryDirectory(prefix="streamedge-s3-") as folder:
-        credentials = Path(folder, "s3.json")
-        credentials.write_text(json.dumps(_identities()))
-        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        log = Path(folder, "log")
-        command = [_find_weed(), "-logtostderr", *_server_flags(folder, credentials, ports)]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        process = S3Process(Path(folder))
         try:
-            endpoint = f"http://127.0.0.1:{ports['-s3.port']}"
-            _wait_until_ready(process, endpoint, log)
-            client = _client(endpoint)
+            process.start()
+            client = _client(process.endpoint)
             try:
-                yield S3Server(endpoint, client)
+                yield S3Server(process.endpoint, client, process)
             finally:
                 client.close()
         finally:
-            _stop(process)
+            process.stop()
 
 
 def _identities() -> dict[str, object]:
@@ -187,9 +212,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: str, log: Path
             time.sleep(START_POLL_S)
     end = log.read_text(errors="replace")[-4000:]
     raise RuntimeError(f"the S3 server did not come up:\n{end}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    # On SIGTERM it takes ten seconds to save data that is not needed here.
-    process.kill()
-    process.wait(PATIENCE_S)
