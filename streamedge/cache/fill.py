@@ -532,17 +532,18 @@ class Fill:
     def _move_to_memory(self, index: int, within: int, exc: OSError) -> None:
         """Continues in memory after a failed write at offset ``within`` of an extent.
 
-        Raises CacheFullError if memory is full too; the extent's locks are released then.
+        Raises CacheFullError if memory is full too, or the disk fails again. ``_claims`` has all
+        locks at any time, so ``release`` ends them whatever fails here.
         """
-        disk, chunks = self._claims.pop(index)
-        disk.unlock(chunks)
+        disk, chunks = self._claims[index]
         memory = self._owner.extent_write_failed(index, disk, exc)
         within_chunk = within % CHUNK_BYTES
         try:
             if within_chunk:  # chunks are valid from their start on
                 memory.write(within - within_chunk, disk.read(within - within_chunk, within_chunk))
-        except OSError as memory_error:
-            raise CacheFullError(f"cannot store: {memory_error}") from memory_error
+            disk.unlock(chunks)
+        except OSError as failure:
+            raise CacheFullError(f"cannot store: {failure}") from failure
         self._claims[index] = memory, memory.lock(chunks)
 
     def _missing_runs(self, span: Span) -> list[tuple[int, Span]]:

@@ -526,6 +526,32 @@ async def test_cache_without_a_writable_folder_still_serves(
         assert location.server.body_bytes_sent == 2 * size_bytes
 
 
+async def test_failed_unlock_of_a_full_disk_leaves_no_chunk_locked(
+    location: Location, full_disk: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may need memory to release a part of a lock."""
+    worker = location.worker(retries=0)
+    real, failures = Extent.unlock, [OSError(errno.ENOLCK, "No locks available")]
+
+    def unlock(extent: Extent, chunks: Span) -> None:
+        if extent.path and chunks.size and failures:
+            raise failures.pop()
+        real(extent, chunks)
+
+    reader = uncached_reader(worker, location.asset())
+    monkeypatch.setattr(Extent, "unlock", unlock)
+    with pytest.raises(CacheFullError, match="No locks available"):
+        await reader.read(ALL)
+    await fills_ended(worker)
+    assert failures == []
+    extent = location.extent(FILM.size_bytes)
+    assert extent is not None
+    assert extent.lock(Span(0, extent.chunks)) == Span(0, extent.chunks)
+    extent.close()
+    assert await reader.read(ALL) == FILM.read(ALL)  # in memory
+    reader.close()
+
+
 class StubPieces:
     """A response in pieces that end at ``cuts``."""
 
