@@ -219,6 +219,7 @@ class Reader:
 
     def close(self) -> None:
         """Leaves the version; harmless when called twice."""
+        self._waiter = None  # it refers to the response that refers to this reader
         self.open_object.leave(self)
 
 

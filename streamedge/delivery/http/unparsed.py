@@ -71,6 +71,11 @@ class UnparsedBytes:
         data, self._data = self._data, b""
         return data
 
+    def close(self) -> None:
+        """Drops all bytes and the owner's functions: the transport is closed."""
+        self._data = b""
+        self._parse, self._may_parse = _drop, _never
+
     def _parse_piece(self) -> bool:
         """Parses one piece; returns whether another can follow."""
         if self._data and not self._transport.is_closing() and self._may_parse():
@@ -88,3 +93,11 @@ class UnparsedBytes:
         else:
             self._control.hold()
         return False
+
+
+def _drop(_data: bytes) -> None:
+    """Parses nothing."""
+
+
+def _never() -> bool:
+    return False

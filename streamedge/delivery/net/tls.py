@@ -88,7 +88,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._ssl = acceptor.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._phase = _Phase.HANDSHAKE
         self._raw: asyncio.Transport = None  # type: ignore[assignment]  # from connection_made on
-        self._protocol: asyncio.Protocol = self
+        self._protocol = _NO_PROTOCOL
         self._has_received = False
         self._writable: Callable[[], None] | None = None
         self.is_blocked = False
@@ -124,27 +124,26 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
             self._linger.cancel()
         self._on_close()
         self._writable = None
-        if self._protocol is not self:
-            self._protocol.connection_lost(exc)
+        protocol, self._protocol = self._protocol, _NO_PROTOCOL
+        if protocol is not _NO_PROTOCOL:
+            protocol.connection_lost(exc)
         elif self._has_received or exc is not None:
             self.fail_handshake("the client left")
         else:  # port checks send nothing
             self._acceptor.handshakes.discard(self)
         self._phase = _Phase.LOST
         self.is_blocked = False
-        # The SSL object has 20 KB, and refers to what refers to this object: without this, only
-        # the garbage collector could free it.
+        # The SSL object has 20 KB, and refers to what refers to this object. Without this and the
+        # new ``_protocol``, only the garbage collector could free it and the viewer's protocol.
         del self._ssl, self._incoming, self._outgoing
 
     def pause_writing(self) -> None:
         self.is_blocked = True
-        if self._protocol is not self:
-            self._protocol.pause_writing()
+        self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
         self.is_blocked = False
-        if self._protocol is not self:
-            self._protocol.resume_writing()
+        self._protocol.resume_writing()
         self._call_writable()
 
     # Called by the server.
@@ -323,6 +322,10 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         ):  # raised while the peer's has not arrived; it is not needed
             self._ssl.unwrap()
         self._flush()
+
+
+_NO_PROTOCOL = asyncio.Protocol()
+"""Before the handshake has ended, and after the connection is lost; its methods do nothing."""
 
 
 def _nothing() -> None:

@@ -198,7 +198,7 @@ class Http2Connection(asyncio.Protocol):
         if self._phase is Phase.LOST:
             return
         self._become(Cause.CONNECTION_LOST)
-        self._unparsed.take()
+        self._unparsed.close()
         for exchange in list(self._exchanges.values()):
             exchange.cut()
         self._responder.close()

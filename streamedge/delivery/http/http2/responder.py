@@ -551,12 +551,17 @@ class Http2Responder:
             self._finish(sending, cut)
 
     def close(self) -> None:
-        """Ends all responses: the connection is lost. Nothing more is written."""
+        """Ends all responses: the connection is lost. Nothing more is written.
+
+        Drops the owner's functions, which would keep the connection until the next garbage
+        collection.
+        """
         self._is_closed = True
         if self._next_quantum is not None:
             self._next_quantum.cancel()
             self._next_quantum = None
         self.finish_all(VIEWER_LEFT)
+        self._process, self._ended, self._written = _has_nothing, _ignore, _nothing
 
     def _finish(self, sending: ResponseInFlight, cut: str | None) -> None:
         """Ends a response in flight. ``cut``: why it ends early, or None."""
@@ -579,3 +584,16 @@ class Http2Responder:
         if not self._has_ended(sending):
             self._engine.reset(sending.stream_id, ErrorCode.INTERNAL_ERROR)
             self._finish(sending, cut)
+
+
+# In place of the owner's functions, when the connection is lost.
+
+
+def _has_nothing() -> bool:
+    return False
+
+
+def _ignore(_exchange: Http2Exchange | None) -> None: ...
+
+
+def _nothing() -> None: ...

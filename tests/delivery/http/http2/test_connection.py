@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from streamedge.delivery.http.http2.engine import ErrorCode
+from streamedge.delivery.http.http2.connection import Http2Connection
+from streamedge.delivery.http.http2.engine import Engine, ErrorCode
+from streamedge.delivery.net.tls import TlsConnection
 from streamedge.spans import Span
 from tests.support.event_loop import until
+from tests.support.garbage import count_of, no_garbage_collection
 from tests.support.http.http2_edge import HOST, http2_connections, open_http2, serve_http2
 from tests.support.http.http2_viewer import (
     INITIAL_WINDOW_SIZE,
@@ -367,3 +370,20 @@ async def test_failed_origin_resets_the_stream(cache_root: Path) -> None:
         with pytest.raises(StreamResetError):
             await viewer.receive(stream)
         assert (await viewer.get("/small")).body == SMALL
+
+
+@pytest.mark.parametrize("path", ["/small", "/film"])
+async def test_lost_connection_is_freed_without_garbage_collection(
+    cache_root: Path, path: str
+) -> None:
+    """Reference circles would keep its TLS and HTTP/2 state until a collection of all objects."""
+    with no_garbage_collection():
+        async with serve_http2(cache_root) as served:
+            put(served[0])
+            async with open_http2(served) as viewer:
+                await viewer.get("/small")
+                await viewer.receive_head(await viewer.send_request(path))
+                assert count_of(Http2Connection) == 1
+            await until(lambda: not served[0].server.connections)
+            await until(lambda: count_of(Engine) == 0)
+            await until(lambda: count_of(Http2Connection) + count_of(TlsConnection) == 0)
