@@ -4,7 +4,8 @@
     DELETE /viewers/ID   ends the session, or the responses of the HTTP viewer
 
 Workers collect rows only while an operator looks. So the first call waits for their first reports,
-and HTTP viewers between two requests appear from then on.
+and HTTP viewers between two requests appear from then on. Workers from before an upgrade report,
+too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -20,7 +21,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamedge.coordination.shared_state import WorkerStatus
 from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.delivery.viewers import ViewerRow
@@ -41,46 +41,53 @@ _ID = re.compile(r"[0-9a-z-]{1,64}")
 
 
 class LiveViewers:
-    """What the control process uses of the workers' rows. ``subscribe`` before any call."""
+    """What the control process uses of the workers' rows. ``subscribe`` before any call.
 
-    def __init__(self, shared_rows: ViewerRows, worker_status: WorkerStatus) -> None:
-        self._shared_rows = shared_rows
-        self._worker_status = worker_status
+    ``previous_rows``: of workers from before an upgrade.
+    """
+
+    def __init__(self, rows: ViewerRows, previous_rows: ViewerRows | None = None) -> None:
+        self._previous_rows = previous_rows
+        self._all_rows = [rows] if previous_rows is None else [rows, previous_rows]
         self._written = ChangeEvent()
 
     def subscribe(self) -> None:
-        self._shared_rows.subscribe_control(self._written.notify)
+        for rows in self._all_rows:
+            rows.subscribe_control(self._written.notify)
 
     def close(self) -> None:
-        self._shared_rows.unsubscribe_control()
+        for rows in self._all_rows:
+            rows.unsubscribe_control()
 
     def watch(self) -> None:
         """Makes workers report for some seconds."""
-        self._shared_rows.watch()
+        for rows in self._all_rows:
+            rows.watch()
 
     def http_count(self) -> int | None:
         """The number of HTTP viewers, some twice; None while they are not collected."""
-        counts = [self._shared_rows.http_count(worker) for worker in self._reporting()]
+        counts = [rows.http_count(worker) for rows, worker in self._reporting()]
         return sum(counts) if counts else None
 
     async def document(self) -> dict[str, Any]:
         """All rows, and how many viewers there are. Waits for all running workers' reports."""
         self.watch()
         await self._written.wait_for(
-            lambda: set(self._up()) <= set(self._reporting()), REPORT_TIMEOUT_S
+            lambda: set(self._running()) <= set(self._reporting()), REPORT_TIMEOUT_S
         )
         return await asyncio.to_thread(self._document)
 
     def _document(self) -> dict[str, Any]:
         rows: dict[str, dict[str, Any]] = {}
         rtmp = http = skipped = left_off = 0
-        for worker in self._reporting():
-            report = self._shared_rows.report(worker)
+        for shared_rows, worker in self._reporting():
+            report = shared_rows.report(worker)
             rtmp, http = rtmp + report.rtmp, http + report.http
             skipped += report.skipped
             left_off += report.rtmp + report.http - len(report.rows)
             for values in report.rows:
-                row = dict(zip(ROW_FIELDS, values, strict=True)) | {"workers": [worker]}
+                row = dict(zip(ROW_FIELDS, values, strict=True))
+                row |= {"workers": [worker], "retiring": shared_rows is self._previous_rows}
                 same = rows.get(row["id"])
                 if same is not None:
                     http -= 1
@@ -98,21 +105,28 @@ class LiveViewers:
     async def end(self, identifier: str) -> int:
         """Ends a viewer; returns how many connections of it there were."""
         self.watch()
-        number = self._shared_rows.request_end(identifier)
+        numbers = {rows: rows.request_end(identifier) for rows in self._all_rows}
 
         def results() -> list[int | None]:
-            return [self._shared_rows.ended(worker, number) for worker in self._up()]
+            return [rows.ended(worker, numbers[rows]) for rows, worker in self._running()]
 
         await self._written.wait_for(lambda: None not in results(), END_TIMEOUT_S)
         return sum(result or 0 for result in results())
 
-    def _up(self) -> list[int]:
-        status = self._worker_status
-        return [worker for worker in status.workers if status.is_up(worker)]
+    def _workers(self) -> Iterator[tuple[ViewerRows, int]]:
+        for rows in self._all_rows:
+            for worker in rows.workers:
+                yield rows, worker
 
-    def _reporting(self) -> list[int]:
-        age_s = self._shared_rows.report_age_s
-        return [one for one in self._worker_status.workers if age_s(one) < REPORT_AGE_MAX_S]
+    def _running(self) -> list[tuple[ViewerRows, int]]:
+        return [(rows, worker) for rows, worker in self._workers() if rows.reports(worker)]
+
+    def _reporting(self) -> list[tuple[ViewerRows, int]]:
+        return [
+            (rows, worker)
+            for rows, worker in self._workers()
+            if rows.report_age_s(worker) < REPORT_AGE_MAX_S
+        ]
 
 
 def viewers_routes(viewers: LiveViewers, log: Log) -> list[Route]:
@@ -151,12 +165,20 @@ class Selection:
     """The rows that a query of ``GET /viewers`` selects. Raises HTTPException 400."""
 
     def __init__(self, query: Mapping[str, str]) -> None:
-        unknown = query.keys() - {"kind", "distribution", "state", "match", "sort", "limit"}
+        unknown = query.keys() - {
+            *("kind", "distribution", "state", "retiring"),
+            *("match", "sort", "limit"),
+        }
         if unknown:
             raise HTTPException(400, f"{min(unknown)[:100]!a} is no parameter of this call")
-        self._equal = {
+        self._equal: dict[str, object] = {
             name: query[name] for name in ("kind", "distribution", "state") if name in query
         }
+        retiring = query.get("retiring")
+        if retiring not in {None, "true", "false"}:
+            raise HTTPException(400, 'retiring is "true" or "false"')
+        if retiring is not None:
+            self._equal["retiring"] = retiring == "true"
         self._match = query.get("match", "")[:MATCH_CHARACTERS_MAX].lower()
         sort = query.get("sort", "-rate")
         self._sort, self._descends = sort.removeprefix("-"), sort.startswith("-")
@@ -198,6 +220,7 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     row["age_s"] = max(one["age_s"], other["age_s"])
     row["idle_s"] = min(one["idle_s"], other["idle_s"])
     row["workers"] = [*one["workers"], *other["workers"]]
+    row["retiring"] = one["retiring"] and other["retiring"]
     row["client"] = ""
     if other["state"] == "sending":
         row["state"] = other["state"]

@@ -83,6 +83,7 @@ def _history_memory() -> SharedWords:
 class SharedState:
     """What all processes of an edge share. Created before they are forked.
 
+    ``previous_viewer_rows``: of workers from before an upgrade; None without one.
     ``has_write_queue``: a behavior wrote back at start. ``fleet`` and
     ``live_edges``: None in a fleet of one. ``history_memory``: of an ``ops.history.History``, which
     only the control process writes.
@@ -99,6 +100,7 @@ class SharedState:
     has_write_queue: bool = False
     fleet: FleetStatus | None = None
     live_edges: SharedLiveEdges | None = None
+    previous_viewer_rows: ViewerRows | None = None
     history_memory: SharedWords = field(default_factory=_history_memory)
     started_s: float = field(default_factory=time.time)
 

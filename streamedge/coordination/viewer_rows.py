@@ -3,27 +3,31 @@
 Nothing is collected before an operator looks: ``watch`` sets a time until which workers report, and
 wakes them. Then each writes its rows once a second, and wakes the control process. A worker also
 ends the viewers that the control process names, and writes how many it has ended.
+
+Workers from before an upgrade have rows of their own, whose memory is handed over
+(``process.handover``), until the last of them has ended.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from streamedge.ops.shared_buffer import SharedBuffer
+from streamedge.ops.shared_words import SharedWords
 from streamedge.ops.wakeup import Wakeup
 
 ROWS_MAX = 4096  # of one worker
 WATCH_S = 5.0  # after the last look
 ENDS_MAX = 64  # requests to end a viewer that are remembered
-_WORD_BYTES = 8
-# Words in shared memory. From _WORKERS on there are two for each worker: the time of its report,
-# and how many HTTP viewers it has.
+# Words in shared memory. From _WORKERS on there are _WORKER_WORDS for each worker: the time of its
+# newest report, how many HTTP viewers it has, and whether it reports when an operator looks.
 _WATCHED_UNTIL_MS, _ENDS, _WORKERS = range(3)
+_REPORTED_MS, _HTTP, _REPORTS, _WORKER_WORDS = range(4)
+_COMMON, _OWN = 5, 7  # descriptors of all workers together, and of each one
 
 
 class WorkerReport(NamedTuple):
@@ -47,14 +51,52 @@ class ViewerRows:
     """Created before the processes are forked."""
 
     def __init__(self, workers: int) -> None:
-        self._words = memoryview(mmap.mmap(-1, (_WORKERS + 2 * workers) * _WORD_BYTES)).cast("Q")
+        self._shared = SharedWords("streamedge-viewers", _WORKERS + _WORKER_WORDS * workers)
+        self._words = self._shared.words
         self._reports = [SharedBuffer("streamedge-viewers") for _ in range(workers)]
         self._ends = SharedBuffer("streamedge-ended-viewers")
         self._ended = [SharedBuffer("streamedge-ended-viewers") for _ in range(workers)]
         self._wakeups = [Wakeup() for _ in range(workers)]
         self._control = Wakeup()
 
+    @classmethod
+    def adopt(cls, descriptors: Sequence[int]) -> ViewerRows:
+        """The rows of workers that run already, in a program that has got the descriptors.
+
+        Raises OSError, ValueError.
+        """
+        words, control, *ends = descriptors[:_COMMON]
+        own = [
+            descriptors[first : first + _OWN] for first in range(_COMMON, len(descriptors), _OWN)
+        ]
+        rows = cls.__new__(cls)
+        rows._shared = SharedWords.adopt(words)
+        rows._words = rows._shared.words
+        rows._control = Wakeup(control)
+        rows._ends = SharedBuffer.adopt(ends)
+        rows._wakeups = [Wakeup(wakeup) for wakeup, *_buffers in own]
+        rows._reports = [SharedBuffer.adopt(each[1:4]) for each in own]
+        rows._ended = [SharedBuffer.adopt(each[4:]) for each in own]
+        return rows
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What ``adopt`` needs."""
+        common = (self._shared.descriptor, self._control.descriptor, *self._ends.descriptors)
+        own = zip(self._wakeups, self._reports, self._ended, strict=True)
+        return common + tuple(
+            descriptor
+            for wakeup, report, ended in own
+            for descriptor in (wakeup.descriptor, *report.descriptors, *ended.descriptors)
+        )
+
+    @property
+    def workers(self) -> range:
+        """The numbers of all workers."""
+        return range(len(self._wakeups))
+
     def close(self) -> None:
+        self._shared.close()
         for buffer in (*self._reports, self._ends, *self._ended):
             buffer.close()
         for wakeup in (*self._wakeups, self._control):
@@ -76,12 +118,16 @@ class ViewerRows:
 
     def report_age_s(self, worker: int) -> float:
         """Seconds since a worker's newest report; infinite before the first one."""
-        reported_ms = self._words[_WORKERS + 2 * worker]
+        reported_ms = self._words[self._word(worker, _REPORTED_MS)]
         return time.monotonic() - reported_ms / 1000 if reported_ms else math.inf
 
     def http_count(self, worker: int) -> int:
         """The number of HTTP viewers in a worker's newest report."""
-        return self._words[_WORKERS + 2 * worker + 1]
+        return self._words[self._word(worker, _HTTP)]
+
+    def reports(self, worker: int) -> bool:
+        """Whether a worker runs and reports its viewers when an operator looks."""
+        return bool(self._words[self._word(worker, _REPORTS)])
 
     def request_end(self, identifier: str) -> int:
         """Requests that each worker ends the viewer; returns the request's number. OSError."""
@@ -116,15 +162,17 @@ class ViewerRows:
         """Makes the running event loop call ``callback`` when an operator begins to look, or
         requests that a viewer is ended."""
         self._wakeups[worker].subscribe(callback)
+        self._words[self._word(worker, _REPORTS)] = 1
 
     def unsubscribe(self, worker: int) -> None:
         self._wakeups[worker].unsubscribe()
+        self.forget(worker)
 
     def publish(self, worker: int, report: WorkerReport) -> None:
         """Writes a worker's report. Raises OSError."""
         self._reports[worker].write(json.dumps(report, separators=(",", ":")).encode())
-        self._words[_WORKERS + 2 * worker + 1] = report.http
-        self._words[_WORKERS + 2 * worker] = int(report.time_s * 1000)
+        self._words[self._word(worker, _HTTP)] = report.http
+        self._words[self._word(worker, _REPORTED_MS)] = int(report.time_s * 1000)
         self._control.notify()
 
     @property
@@ -140,6 +188,16 @@ class ViewerRows:
         """Writes how many viewers the worker has ended, by request. Raises OSError."""
         self._ended[worker].write(json.dumps(results).encode())
         self._control.notify()
+
+    def forget(self, worker: int) -> None:
+        """Removes the rows of a worker that has ended. The supervisor does it for a killed one."""
+        for word in (_REPORTS, _REPORTED_MS, _HTTP):
+            self._words[self._word(worker, word)] = 0
+        self._control.notify()
+
+    @staticmethod
+    def _word(worker: int, word: int) -> int:
+        return _WORKERS + _WORKER_WORDS * worker + word
 
     def _end_requests(self) -> list[list[Any]]:
         text = self._ends.read()

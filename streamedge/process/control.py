@@ -155,7 +155,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         edge,
         None if fleet is None else fleet.completion.is_completed,
     )
-    viewers = LiveViewers(shared.viewer_rows, shared.worker_status)
+    viewers = LiveViewers(shared.viewer_rows, shared.previous_viewer_rows)
     viewers.subscribe()
     monitoring = Monitoring(shared, lambda: effective.config, fleet, viewers, log)
     monitoring.start(services)

@@ -25,10 +25,11 @@ from streamedge.config.schema.config import Config
 from streamedge.errors import StreamEdgeError
 from streamedge.process.child import Child
 
-FORMAT = 1  # of the documents; a program with another one must be restarted
+FORMAT = 2  # of the documents; a program with another one must be restarted
 HANDOVER_VARIABLE = "STREAMEDGE_HANDOVER"
 TRIAL_VARIABLE = "STREAMEDGE_TRIAL"
 REASON_CHARACTERS_MAX = 2000
+_LISTS = ("admin", "heartbeat_names", "wakeups", "live_edges", "upgrade_status", "viewers")
 
 
 class HandoverError(StreamEdgeError):
@@ -85,6 +86,7 @@ class Handover:
     live_edges: tuple[int, ...]
     upgrade_status: tuple[int, ...]
     history: int
+    viewers: tuple[int, ...]
     started_s: float
     config: int
 
@@ -103,6 +105,7 @@ class Handover:
             yield from part
         yield from self.live_edges
         yield from self.upgrade_status
+        yield from self.viewers
 
     def encode(self) -> bytes:
         return json.dumps({"format": FORMAT, **asdict(self)}).encode()
@@ -121,7 +124,7 @@ def decode_handover(text: bytes) -> Handover:
         document["children"] = tuple(HandedChild(**each) for each in document["children"])
         for name in ("metrics", "past_metrics", "tunnels"):
             document[name] = tuple(map(tuple, document[name]))
-        for name in ("admin", "heartbeat_names", "wakeups", "live_edges", "upgrade_status"):
+        for name in _LISTS:
             document[name] = tuple(document[name])
         return Handover(**document)
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -341,7 +341,12 @@ def _make_shared(
     if previous is None:
         return shared
     history = SharedWords.adopt(previous.handover.history)
-    return replace(shared, history_memory=history, started_s=previous.handover.started_s)
+    return replace(
+        shared,
+        history_memory=history,
+        started_s=previous.handover.started_s,
+        previous_viewer_rows=previous.viewer_rows,
+    )
 
 
 class _Processes:
@@ -452,6 +457,7 @@ class _Processes:
             live_edges=() if shared.live_edges is None else shared.live_edges.descriptors,
             upgrade_status=shared.upgrade.descriptors,
             history=shared.history_memory.descriptor,
+            viewers=shared.viewer_rows.descriptors,
             started_s=shared.started_s,
             config=config,
         )

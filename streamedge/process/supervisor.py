@@ -212,19 +212,22 @@ class Supervisor:
 
     def record_end(self, child: Child, status: int, *, restart: bool) -> None:
         """Records and logs that a child has ended."""
-        pid, code = child.pid, os.waitstatus_to_exitcode(status)
+        pid, code, shared = child.pid, os.waitstatus_to_exitcode(status), self._shared
         is_previous = child not in self._children
         end = child.record_end(status, restart=restart and not is_previous)
         own_parts = len(self._children) + 1  # and one for the totals of earlier processes
         try:
-            self._shared.metrics.forget_gauges(child.index + own_parts * is_previous)
+            shared.metrics.forget_gauges(child.index + own_parts * is_previous)
         except OSError as exc:
             self._log.event("metrics_not_written", error=str(exc))
         if child.is_worker and not is_previous:
             self._worker_status.mark_down(child.index)
-            self._shared.wakeups.notify_at(self._shared.wakeups.control)
+            shared.wakeups.notify_at(shared.wakeups.control)
+        rows = shared.previous_viewer_rows if is_previous else shared.viewer_rows
+        if child.is_worker and rows is not None:
+            rows.forget(child.index)
         if restart and not is_previous:
-            self._shared.heartbeats.count_end(child.index, end)
+            shared.heartbeats.count_end(child.index, end)
         if code or (restart and not is_previous):
             self._log.event(
                 "process_ended",

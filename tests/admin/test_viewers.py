@@ -12,7 +12,7 @@ import pytest
 
 from streamedge.admin.viewers import ROW_FIELDS, LiveViewers, viewers_routes
 from streamedge.coordination.shared_state import SharedState
-from streamedge.coordination.viewer_rows import ROWS_MAX, WorkerReport
+from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
 from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
@@ -40,21 +40,33 @@ ROW: dict[str, Any] = {
 
 
 class Edge:
-    """The shared state of two workers, which are up, and the control process."""
+    """The shared state of two workers, which run, and the control process.
+
+    ``previous``: the rows of a worker from before an upgrade, which does not run yet. ``woken``:
+    set when an operator begins to look, or ends a viewer; by worker.
+    """
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
-        self.viewers = LiveViewers(shared.viewer_rows, shared.worker_status)
+        self.previous = ViewerRows(1)
+        self.viewers = LiveViewers(shared.viewer_rows, self.previous)
         self.log = shared.open_log("control")
+        self.woken = [asyncio.Event() for _worker in range(2)]
+        for worker, woken in enumerate(self.woken):
+            shared.viewer_rows.subscribe(worker, woken.set)
+        self.viewers.subscribe()
+
+    def close(self) -> None:
+        self.viewers.close()
         for worker in range(2):
-            shared.worker_status.mark_up(worker)
+            self.shared.viewer_rows.unsubscribe(worker)
+        self.previous.close()
+        self.log.finish()
+        close_shared(self.shared)
 
     def report(self, worker: int, *rows: dict[str, Any]) -> None:
         """Publishes rows as a worker."""
-        values = [[row[field] for field in ROW_FIELDS] for row in rows]
-        rtmp = sum(row["kind"] == "rtmp" for row in rows)
-        report = WorkerReport(time.monotonic(), rtmp, len(rows) - rtmp, 0, values)
-        self.shared.viewer_rows.publish(worker, report)
+        self.shared.viewer_rows.publish(worker, report_of(*rows))
 
     async def call(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
         routes = viewers_routes(self.viewers, self.log)
@@ -72,14 +84,18 @@ class Edge:
         return [row["id"] for row in await self.rows(query)]
 
 
+def report_of(*rows: dict[str, Any]) -> WorkerReport:
+    """A worker's report with these rows."""
+    values = [[row[field] for field in ROW_FIELDS] for row in rows]
+    rtmp = sum(row["kind"] == "rtmp" for row in rows)
+    return WorkerReport(time.monotonic(), rtmp, len(rows) - rtmp, 0, values)
+
+
 @pytest.fixture(name="edge")
 async def _edge() -> AsyncIterator[Edge]:
     edge = Edge(make_shared(2))
-    edge.viewers.subscribe()
     yield edge
-    edge.viewers.close()
-    edge.log.finish()
-    close_shared(edge.shared)
+    edge.close()
 
 
 async def test_http_viewer_of_two_workers_is_one_row(edge: Edge) -> None:
@@ -95,23 +111,64 @@ async def test_http_viewer_of_two_workers_is_one_row(edge: Edge) -> None:
 
 async def test_call_waits_for_the_reports_of_running_workers(edge: Edge) -> None:
     pending = asyncio.ensure_future(edge.ids())
-    woken = asyncio.Event()
-    edge.shared.viewer_rows.subscribe(0, woken.set)
-    await woken.wait()
+    await edge.woken[0].wait()
     assert edge.shared.viewer_rows.is_watched
     edge.report(0, ROW)
     edge.report(1)
     assert await pending == ["h1"]
-    edge.shared.viewer_rows.unsubscribe(0)
 
 
 async def test_rows_of_a_worker_that_has_stopped_are_not_shown(edge: Edge) -> None:
     edge.report(1, ROW)
-    edge.shared.worker_status.mark_down(0)
-    old = WorkerReport(time.monotonic() - 60, 0, 1, 0, [[ROW[field] for field in ROW_FIELDS]])
-    edge.shared.viewer_rows.publish(0, old)
+    edge.report(0, ROW | {"id": "h2"})
+    edge.shared.viewer_rows.forget(0)
     _status, document = await edge.call("GET", "/viewers")
-    assert document["http"] == 1
+    assert (document["http"], await edge.ids()) == (1, ["h1"])
+
+
+async def test_old_report_of_a_worker_is_not_shown(edge: Edge) -> None:
+    edge.report(1, ROW)
+    edge.shared.viewer_rows.unsubscribe(0)
+    old = report_of(ROW | {"id": "h2"})._replace(time_s=time.monotonic() - 60)
+    edge.shared.viewer_rows.publish(0, old)
+    assert await edge.ids() == ["h1"]
+
+
+async def test_viewers_of_workers_from_before_an_upgrade_are_listed(edge: Edge) -> None:
+    play = ROW | {"id": "1-1", "kind": "rtmp", "rate": 500.0}
+    watched = asyncio.Event()
+    edge.previous.subscribe(0, watched.set)
+    edge.report(0, ROW)
+    edge.report(1)
+    pending = asyncio.ensure_future(edge.rows())
+    await watched.wait()  # its report is awaited, too
+    edge.previous.publish(0, report_of(play, ROW | {"requests": 5}, ROW | {"id": "h2"}))
+    rows = {row["id"]: row for row in await pending}
+    assert {identifier: row["retiring"] for identifier, row in rows.items()} == {
+        "1-1": True,
+        "h1": False,  # a worker of after the upgrade serves it, too
+        "h2": True,
+    }
+    assert rows["h1"]["requests"] == 6
+    assert await edge.ids("?retiring=true") == ["1-1", "h2"]
+    assert await edge.ids("?retiring=false") == ["h1"]
+    assert edge.viewers.http_count() == 3
+    edge.previous.unsubscribe(0)  # it has ended
+    assert await edge.ids() == ["h1"]
+
+
+async def test_viewer_of_a_worker_from_before_an_upgrade_is_ended(edge: Edge) -> None:
+    named = asyncio.Event()
+    edge.previous.subscribe(0, named.set)
+    pending = asyncio.ensure_future(edge.call("DELETE", "/viewers/1-1"))
+    await named.wait()
+    ((number, identifier),) = edge.previous.end_requests_after(0)
+    assert identifier == "1-1"
+    edge.previous.publish_ended(0, {number: 1})
+    for worker in range(2):
+        edge.shared.viewer_rows.publish_ended(worker, {1: 0})
+    assert await pending == (200, {"id": "1-1", "connections": 1})
+    edge.previous.unsubscribe(0)
 
 
 async def test_rows_are_filtered_and_sorted(edge: Edge) -> None:
@@ -150,28 +207,22 @@ async def test_markup_of_a_viewer_is_text(edge: Edge) -> None:
 async def test_end_is_requested_from_all_workers(edge: Edge) -> None:
     shared_rows = edge.shared.viewer_rows
     pending = asyncio.ensure_future(edge.call("DELETE", "/viewers/h1"))
-    woken = asyncio.Event()
-    shared_rows.subscribe(1, woken.set)
-    await woken.wait()
+    await edge.woken[1].wait()
     ((number, identifier),) = shared_rows.end_requests_after(0)
     assert identifier == "h1"
     shared_rows.publish_ended(0, {number: 0})
     shared_rows.publish_ended(1, {number: 2})
     assert await pending == (200, {"id": "h1", "connections": 2})
-    shared_rows.unsubscribe(1)
 
 
 async def test_end_of_a_viewer_that_no_worker_has_is_404(edge: Edge) -> None:
     pending = asyncio.ensure_future(edge.call("DELETE", "/viewers/h1"))
-    woken = asyncio.Event()
-    edge.shared.viewer_rows.subscribe(0, woken.set)
-    await woken.wait()
+    await edge.woken[0].wait()
     for worker in range(2):
         edge.shared.viewer_rows.publish_ended(worker, {1: 0})
     status, document = await pending
     assert status == 404
     assert "no viewer has the id 'h1' now" in document["error"]
-    edge.shared.viewer_rows.unsubscribe(0)
 
 
 async def test_text_that_is_no_id_is_404_without_a_request_to_workers(edge: Edge) -> None:
@@ -180,6 +231,8 @@ async def test_text_that_is_no_id_is_404_without_a_request_to_workers(edge: Edge
     assert edge.shared.viewer_rows.end_requests == 0
 
 
-@pytest.mark.parametrize("query", ["sort=agent", "limit=0", "limit=x", "limit=1e3", "page=2"])
+@pytest.mark.parametrize(
+    "query", ["sort=agent", "limit=0", "limit=x", "limit=1e3", "page=2", "retiring=1"]
+)
 async def test_unusable_query_is_400(edge: Edge, query: str) -> None:
     assert (await edge.call("GET", f"/viewers?{query}"))[0] == 400

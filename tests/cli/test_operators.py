@@ -62,6 +62,7 @@ ROW: dict[str, Any] = {
     "distribution": "ESTREAM",
     "object": "film.mp4",
     "state": "playing",
+    "retiring": False,
     "position_s": 3725.9,
     "rate": 125_000.0,
     "sent_bytes": 4_000_000,
@@ -99,6 +100,12 @@ def test_status_of_a_quiet_edge_has_no_empty_tables() -> None:
     assert "Alerts" not in text
     assert "Certificates" not in text
     assert "0 requests/s" in text
+
+
+def test_viewers_of_workers_from_before_an_upgrade_are_marked() -> None:
+    document = VIEWERS | {"rows": [ROW, ROW | {"retiring": True}]}
+    text = printed(*viewers_tables(document))
+    assert (text.count("playing"), text.count("playing, retiring worker")) == (2, 1)
 
 
 def test_viewers_have_no_markup_and_no_control_characters() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import time
@@ -45,6 +46,42 @@ def test_control_process_reads_the_report_of_a_worker(shared: ViewerRows) -> Non
     assert shared.http_count(1) == 3
     assert shared.report_age_s(1) < math.inf
     assert shared.report_age_s(0) == math.inf
+
+
+def test_program_that_replaces_another_adopts_the_rows(shared: ViewerRows) -> None:
+    adopted = ViewerRows.adopt([os.dup(one) for one in shared.descriptors])
+    assert adopted.workers == range(2)
+    adopted.watch()
+    assert shared.is_watched
+    report = WorkerReport(time.monotonic(), 0, 2, 0, [["h1", "http"]])
+    shared.publish(1, report)
+    assert (adopted.report(0), adopted.report(1)) == ((0.0, 0, 0, 0, ()), report)
+    assert adopted.http_count(1) == 2
+    number = adopted.request_end("h1")
+    assert shared.end_requests_after(0) == [(number, "h1")]
+    shared.publish_ended(1, {number: 1})
+    assert (adopted.ended(0, number), adopted.ended(1, number)) == (None, 1)
+    adopted.close()
+
+
+async def test_worker_reports_from_its_subscription_to_its_end(shared: ViewerRows) -> None:
+    assert not shared.reports(1)
+    shared.subscribe(1, lambda: None)
+    assert (shared.reports(0), shared.reports(1)) == (False, True)
+    shared.publish(1, WorkerReport(time.monotonic(), 0, 2, 0, []))
+    written = asyncio.Event()
+    shared.subscribe_control(written.set)
+    await written.wait()
+    written.clear()
+    shared.forget(1)  # as the supervisor does when the worker was killed
+    await written.wait()
+    assert not shared.reports(1)
+    assert (shared.http_count(1), shared.report_age_s(1)) == (0, math.inf)
+    shared.subscribe(1, lambda: None)  # its successor
+    assert shared.reports(1)
+    shared.unsubscribe(1)
+    assert not shared.reports(1)
+    shared.unsubscribe_control()
 
 
 def test_worker_gets_each_request_once(shared: ViewerRows) -> None:

@@ -91,6 +91,12 @@ def viewers(
         str,
         typer.Option(metavar="TEXT", help="Only those with this text in address, object, agent, …"),
     ] = "",
+    retiring: Annotated[
+        bool,
+        typer.Option(
+            "--retiring", help="Only those that workers from before an upgrade still serve."
+        ),
+    ] = False,
     sort: Annotated[
         str,
         typer.Option(
@@ -113,6 +119,7 @@ def viewers(
     from streamedge.cli.operators.viewers import viewers_summary, viewers_tables  # noqa: PLC0415
 
     query = {"sort": sort, "limit": str(limit), "kind": kind or "", "match": match}
+    query["retiring"] = "true" if retiring else ""
     query = {name: value for name, value in query.items() if value}
     admin = admin_of(context, config)
     with exit_on_admin_error():

@@ -29,7 +29,7 @@ def viewers_tables(document: Mapping[str, Any]) -> Iterator[Table]:
             row["protocol"],
             f"{row['address']}{country}",
             printable(f"{row['distribution']} {row['object']}"),
-            row["state"],
+            f"{row['state']}, retiring worker" if row["retiring"] else row["state"],
             "" if row["position_s"] is None else duration(row["position_s"]),
             rate(row["rate"]),
             decimal(row["sent_bytes"]),

@@ -22,7 +22,7 @@ export function viewers(main, page) {
     onsort: () => reading.now(),
     columns: [
       { label: "Object", isHead: true, kind: "long", sort: "object", text: (row) => text(row.object || row.site) },
-      { label: "State", isLive: true, node: (row) => badge(row.state, STATES[row.state] || "plain") },
+      { label: "State", isLive: true, node: state },
       { label: "Address", sort: "address", text: (row) => (row.country ? `${row.address} (${row.country})` : row.address) },
       { label: "Over", text: (row) => row.protocol },
       { label: "Distribution", text: (row) => text(row.distribution) },
@@ -34,6 +34,11 @@ export function viewers(main, page) {
       ...(page.isOperator ? [{ label: "", kind: "actions", node: endButton }] : []),
     ],
   });
+
+  function state(row) {
+    const own = badge(row.state, STATES[row.state] || "plain");
+    return row.retiring ? h("span", {}, own, " ", badge("retiring worker", "plain")) : own;
+  }
 
   function endButton(row) {
     return h(

@@ -23,6 +23,7 @@ from enum import Enum, auto
 from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.upgrade_status import UpgradeState
+from streamedge.coordination.viewer_rows import ViewerRows
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import fold_totals
 from streamedge.ops.shared_buffer import SharedBuffer
@@ -68,6 +69,7 @@ class Previous:
             sockets.setdefault(place, []).append(held)
         tunnels = {slot: bytes.fromhex(address) for slot, address in handover.tunnels}
         self.handed = Handed(sockets, tunnels)
+        self.viewer_rows = ViewerRows.adopt(handover.viewers)
         past = [SharedBuffer.adopt(part) for part in handover.past_metrics]
         self.metrics = [
             fold_totals(past),
