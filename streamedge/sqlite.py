@@ -9,7 +9,7 @@ file is left alone.
 
 All methods block, and may be called from any thread, one at a time. A transaction is on disk when
 it returns (WAL, synchronous=FULL), so kill -9 and a power failure at any moment lose nothing that
-was answered.
+was answered. One that is not synced is on disk after ``sync``: what it wrote can be spread before.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Database:
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._is_synced = True
+        self._is_folder_synced = False  # since the file was connected
         self._file = (0, 0)  # the device and inode of the file that is connected
 
     @contextmanager
@@ -74,6 +75,23 @@ class Database:
         """
         with self._transaction("BEGIN IMMEDIATE", synced=synced) as connection:
             yield connection
+
+    def sync(self) -> None:
+        """Returns when all transactions so far are on disk, those without ``synced`` included.
+
+        Other threads may use the database meanwhile.
+        """
+        with self._named_errors():
+            with self._lock:  # commits are in the WAL, or a checkpoint has synced them
+                self._connected()
+                descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                folder, self._is_folder_synced = not self._is_folder_synced, True
+            try:
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)  # SQLite holds its locks on the other files
+            if folder:
+                self._sync_folder()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -110,6 +128,14 @@ class Database:
             except BaseException as exc:
                 self._end_transaction(connection, exc)
                 raise
+
+    def _sync_folder(self) -> None:
+        """The name of the WAL is on disk, too."""
+        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _end_transaction(self, connection: sqlite3.Connection, cause: BaseException) -> None:
         """Rolls a transaction back; after an error of the file the next use connects again."""
@@ -148,7 +174,7 @@ class Database:
         with suppress(FileExistsError):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             os.close(os.open(self.path, flags, FILE_MODE))
-        self._file = _identity(self.path)
+        self._file, self._is_folder_synced = _identity(self.path), False
         connection = sqlite3.connect(
             self.path,
             timeout=self._busy_timeout_s,

@@ -73,16 +73,22 @@ def invalidation_routes(
         return roots[distribution]
 
     def append(requested: _InvalidationRequest, root_object: str) -> tuple[Row, int]:
+        announced = 0
+
+        def announce(position: int) -> None:
+            nonlocal announced
+            announced = position
+            invalidation_feed.publish(position)
+
         row = log.invalidate(
             requested.distribution,
             with_root_object(requested.items, root_object),
             soft=requested.soft,
             revoke=requested.revoke,
             caller_reference=requested.caller_reference,
+            announce=announce,
         )
-        position = log.position()
-        invalidation_feed.publish(position)
-        return row, position
+        return row, announced
 
     async def invalidate(request: Request) -> Response:
         body = _parse(await read_body(request, BODY_BYTES_MAX))
@@ -99,10 +105,9 @@ def invalidation_routes(
             done = await completion.wait(row.epoch, FLEET_TIMEOUT_S, began_s)
             members["applied"], members["edges"] = done.is_completed, done.edge_ms
         elif body.wait:
-            await change_event.wait_for(
+            members["applied"] = await change_event.wait_for(
                 lambda: invalidation_feed.have_applied(position), APPLIED_TIMEOUT_S
             )
-            members["applied"] = invalidation_feed.have_applied(position)
         return JSONResponse(members, 201)
 
     async def list_rows(request: Request) -> Response:

@@ -28,7 +28,7 @@ from streamedge.control.invalidation_index import (
     Verdict,
 )
 from streamedge.control.invalidations import tags_of
-from streamedge.control.position import UNKNOWN
+from streamedge.control.position import UNKNOWN, log_of, position_at
 
 REFUSED = Validity(Verdict.REFUSED)
 UNCONFIRMED = Validity(Verdict.STALE, -inf)
@@ -39,12 +39,14 @@ edge no longer hears from its fleet: validate before use."""
 class AppliedInvalidations(NamedTuple):
     """The position up to which a worker has read the control log, and the revocations to carry out.
 
-    ``is_current``: False if the log could not be read.
+    ``is_current``: False if the log could not be read. ``configuration``: the position of the
+    newest row that announced a new config.
     """
 
     position: int
     revocations: list[Revocation]
     is_current: bool
+    configuration: int = UNKNOWN
 
 
 class InvalidationChecker:
@@ -102,7 +104,12 @@ class InvalidationChecker:
         if index.position != before:
             # This worker at least then checks its open versions.
             self._store.changes.announce_invalidation()
-        return AppliedInvalidations(index.position, index.take_revocations(), is_current=is_current)
+        return AppliedInvalidations(
+            index.position,
+            index.take_revocations(),
+            is_current=is_current,
+            configuration=position_at(log_of(index.position), index.configuration_epoch),
+        )
 
     def check_record(self, asset: Asset, record: Record) -> Validity:
         """Whether a stored record may still be used."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from streamedge.control.database import ControlDatabase, ControlError
-from streamedge.control.fleet_entries import count_unpublished
-from streamedge.fleet.entries import decode_entry
+from streamedge.control.fleet_entries import count_unpublished, unpublished
+from streamedge.fleet.entries import Entry, decode_entry
 from streamedge.fleet.members import Member, Role, member_of
 from streamedge.fleet.position import START
 
@@ -22,6 +22,8 @@ _MEMBER_ENTRIES_QUERY = (
     "SELECT position, applied_s, entry FROM fleet_entries"
     " WHERE kind = 'member' AND position IS NOT NULL ORDER BY position"
 )
+_MEMBERS_QUERY = "SELECT name, body, first_position FROM fleet_members ORDER BY name"
+WAITING_READ = 8  # entries, on an event loop: the longest ones take a millisecond each
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +83,48 @@ def members_before(
     return MembersBefore(result, changed_s)
 
 
-def has_waiting_entries(database: ControlDatabase) -> bool:
-    """Whether entries of this edge wait to be published; True where that cannot be read."""
+def few_waiting_entries(database: ControlDatabase) -> Sequence[Entry] | None:
+    """The entries of this edge that wait to be published, if these are few; None: more wait, or
+    the database cannot be read."""
     try:
         with database.read() as connection:
-            return count_unpublished(connection) > 0
+            waiting = unpublished(connection, WAITING_READ + 1)
     except ControlError:
-        return True
+        return None
+    return waiting if len(waiting) <= WAITING_READ else None
 
 
-def fleet_view(connection: sqlite3.Connection) -> FleetView:
+class MembersReader:
+    """Reads the members again and again; parses them only when they have changed."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str, int]] = []
+        self._members: dict[str, Member] = {}
+
+    def read(self, connection: sqlite3.Connection) -> Mapping[str, Member]:
+        """The members by name, within a transaction; rows that cannot be read are left out."""
+        rows = connection.execute(_MEMBERS_QUERY).fetchall()
+        if rows != self._rows:
+            self._rows, self._members = rows, _members_of(rows)
+        return self._members
+
+
+def fleet_view(connection: sqlite3.Connection, reader: MembersReader | None = None) -> FleetView:
     """The view now, within a transaction."""
     state = connection.execute("SELECT position, line, is_engine_up FROM fleet_state").fetchone()
     if state is None:
         return FleetView(unpublished=count_unpublished(connection))
     position, line, is_engine_up = state
-    return FleetView(
-        position, line, members(connection), count_unpublished(connection), bool(is_engine_up)
-    )
+    here = members(connection) if reader is None else reader.read(connection)
+    return FleetView(position, line, here, count_unpublished(connection), bool(is_engine_up))
 
 
 def members(connection: sqlite3.Connection) -> dict[str, Member]:
     """The members by name; rows that cannot be read are left out."""
-    rows = connection.execute("SELECT name, body, first_position FROM fleet_members ORDER BY name")
+    return _members_of(connection.execute(_MEMBERS_QUERY).fetchall())
+
+
+def _members_of(rows: Iterable[tuple[str, str, int]]) -> dict[str, Member]:
     result: dict[str, Member] = {}
     for name, body, first_position in rows:
         try:

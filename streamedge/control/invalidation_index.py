@@ -208,6 +208,8 @@ class InvalidationIndex:
     def _clear(self) -> None:
         self.position = UNKNOWN
         """The position up to which the log has been read."""
+        self.configuration_epoch = 0
+        """Of the newest row that announced a new config."""
         self._scopes: dict[str, _Scope] = {}
         self._everywhere = _Cutoffs()  # affects all distributions
         self._items: OrderedDict[tuple[str, Item], None] = OrderedDict()  # the oldest first
@@ -253,7 +255,9 @@ class InvalidationIndex:
             self._clear()
         self._has_read, self._is_behind = True, False
         for row in new.rows:
-            if row.kind is not RowKind.CONFIGURATION:
+            if row.kind is RowKind.CONFIGURATION:
+                self.configuration_epoch = row.epoch
+            else:
                 self._add(row, new.position, is_first=is_first)
         self.position = new.position
 

@@ -142,8 +142,13 @@ class ControlLog:
         soft: bool = False,
         revoke: bool = False,
         caller_reference: str = "",
+        announce: Callable[[int], None] = lambda _position: None,
     ) -> Row:
         """Adds an invalidation; returns the earlier row if it had the same caller reference.
+
+        ``announce`` is called with the position of the log when other processes can read the row:
+        it puts the row into effect while the disk is synced, so that nothing waits for the disk but
+        the caller. The row is on disk when this returns.
 
         Raises ItemError for an invalid item, CallerReferenceError if the reference belongs to
         another invalidation.
@@ -151,23 +156,38 @@ class ControlLog:
         for item in items:
             parse_item(item)
         body = {"items": list(items), "soft": soft, "revoke": revoke}
-        with self._database.transaction() as connection:
-            if caller_reference:
-                earlier = _with_reference(connection, scope, caller_reference)
-                if earlier is not None:
-                    if {name: earlier.body.get(name) for name in body} != body:
-                        raise CallerReferenceError(
-                            f"the caller reference {caller_reference!a} belongs to"
-                            f" the invalidation {earlier.id}, which has other items or options"
-                        )
-                    return earlier
-            if not self._edge:
-                row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, new_row_id())
-                return self._insert(connection, replace(row, caller_reference=caller_reference))
-            entry = self._entry(connection, scope, body, caller_reference)
-            row = self._insert(connection, _row_of(entry, entry.created_s))
-            add_entry(connection, entry, epoch=row.epoch, has_row=True, applied_s=entry.created_s)
-            return row
+        with self._database.transaction(synced=False) as connection:
+            row = self._invalidate(connection, scope, body, caller_reference)
+            position = control_head(connection)
+        try:
+            announce(position)
+        finally:
+            self._database.sync()
+        return row
+
+    def _invalidate(
+        self,
+        connection: sqlite3.Connection,
+        scope: str,
+        body: Mapping[str, Any],
+        caller_reference: str,
+    ) -> Row:
+        if caller_reference:
+            earlier = _with_reference(connection, scope, caller_reference)
+            if earlier is not None:
+                if {name: earlier.body.get(name) for name in body} != body:
+                    raise CallerReferenceError(
+                        f"the caller reference {caller_reference!a} belongs to"
+                        f" the invalidation {earlier.id}, which has other items or options"
+                    )
+                return earlier
+        if not self._edge:
+            row = Row(0, RowKind.INVALIDATION, scope, self._clock(), body, new_row_id())
+            return self._insert(connection, replace(row, caller_reference=caller_reference))
+        entry = self._entry(connection, scope, body, caller_reference)
+        row = self._insert(connection, _row_of(entry, entry.created_s))
+        add_entry(connection, entry, epoch=row.epoch, has_row=True, applied_s=entry.created_s)
+        return row
 
     def add_from_fleet(self, connection: sqlite3.Connection, entry: Entry) -> int:
         """Adds the row of an INVALIDATION entry of the shared log; returns its epoch.

@@ -19,8 +19,8 @@ from typing import Any
 
 from streamedge.control import fleet_entries, pending_writes
 from streamedge.control.database import ControlDatabase
-from streamedge.control.fleet_view import FleetView, fleet_view, members
-from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind
+from streamedge.control.fleet_view import FleetView, MembersReader, fleet_view, members
+from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind, control_head
 from streamedge.control.resources import ResourceStore, decode_resource, encode_resource
 from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
 from streamedge.fleet.history import AppliedEntry, to_republish
@@ -58,6 +58,18 @@ class ReplicaState:
 
 
 @dataclass(frozen=True, slots=True)
+class AppliedEntries:
+    """What the application of entries left, as of its transaction.
+
+    ``local_position``: of the newest row of the control log.
+    """
+
+    state: ReplicaState
+    local_position: int
+    view: FleetView
+
+
+@dataclass(frozen=True, slots=True)
 class Documents:
     """Resources by "KIND/ID" as JSON, and members by name: their order, and their body as JSON."""
 
@@ -88,6 +100,7 @@ class Replica:
         self._clock = clock
         self._log = ControlLog(database, items_kept=items_kept, clock=clock)
         self._resources = ResourceStore(database)
+        self._members = MembersReader()
 
     # What is here
 
@@ -98,7 +111,7 @@ class Replica:
 
     def view(self) -> FleetView:
         with self.database.read() as connection:
-            return fleet_view(connection)
+            return fleet_view(connection, self._members)
 
     def local_position(self) -> int:
         """The position of the newest row of the control log."""
@@ -233,20 +246,20 @@ class Replica:
         self._on_written(pending_writes.SIGNAL_KEY)
         return is_replaced
 
-    def apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
-        """Applies one or more entries that follow the applied position; returns the new state.
+    def apply(self, entries: Sequence[PlacedEntry]) -> AppliedEntries:
+        """Applies one or more entries that follow the applied position.
 
         Not synced to the disk: after a power failure the entries, and with them the position, are
         read again from the shared log, and what was cached before is validated anyway.
         """
         written: set[str] = set()
-        state = self._apply(entries, written)
+        applied = self._apply(entries, written)
         if any(entry is not None and entry.kind in _OF_PENDING for _p, _id, entry in entries):
             # Once more: a worker may have read the origin before the rows were committed.
             self._on_written(pending_writes.SIGNAL_KEY, *written)
-        return state
+        return applied
 
-    def _apply(self, entries: Sequence[PlacedEntry], written: set[str]) -> ReplicaState:
+    def _apply(self, entries: Sequence[PlacedEntry], written: set[str]) -> AppliedEntries:
         with self.database.transaction(synced=False) as connection:
             state = replica_state(connection)
             if state is None or entries[0].position <= state.position:
@@ -293,7 +306,11 @@ class Replica:
                 connection.execute(
                     "UPDATE fleet_state SET pruned_position = ?, pruned_epoch = ?", pruned
                 )
-            return replica_state(connection) or state
+            return AppliedEntries(
+                replica_state(connection) or state,
+                control_head(connection),
+                fleet_view(connection, self._members),
+            )
 
     def rewind(self, position: int, entry_id: str, line: int) -> int:
         """Goes back to the last entry that the shared log still has; returns how many it has lost.

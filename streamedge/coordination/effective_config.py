@@ -38,6 +38,23 @@ class EffectiveConfig:
         self.from_file = self.config = config_versions.config
         self.not_applied: Sequence[Problem] = ()  # resources that cannot be part of ``config``
 
+    def is_current(self, configuration: int) -> bool:
+        """Whether ``refresh`` has nothing to read. Does not block.
+
+        ``configuration``: the position of the newest row of the control log that announced a new
+        config, as it was read from the log.
+        """
+        return (
+            self.fault is None
+            and self.announced_generation == self.generation
+            and configuration == self.position
+        )
+
+    @property
+    def announced_generation(self) -> int:
+        """The generation of the config file that ``refresh`` reads."""
+        return self._config_versions.generation
+
     def refresh(self) -> bool:
         """Reads what has changed since the last refresh; returns whether anything has.
 

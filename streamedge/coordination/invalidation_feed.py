@@ -47,8 +47,11 @@ class InvalidationFeed:
         self._worker_status = worker_status
         self._change_event = change_event
 
-    def publish(self, position: int) -> None:
+    def publish(self, position: int, *, wakes_control: bool = True) -> None:
         """Puts all rows up to ``position`` into effect; normally returns at once.
+
+        ``wakes_control``: not only the workers are woken. The control process is woken anyway when
+        they have applied the rows.
 
         If the cache folder cannot be used, it waits until every worker that is up has read the
         log, and raises ControlError if one does not.
@@ -56,7 +59,7 @@ class InvalidationFeed:
         self._head.refresh()
         is_shared = self._head.publish(position)
         self._changes.announce_invalidation()
-        self._wakeups.notify()
+        self._wakeups.notify(control=wakes_control)
         if not is_shared and not self.wait_applied(position):
             raise ControlError(
                 f"the change is stored, but not all workers have applied it: {self._folder} cannot"

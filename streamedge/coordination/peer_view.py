@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping
 
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.control.database import ControlDatabase, ControlError
-from streamedge.control.fleet_view import FleetView, MembersBefore, fleet_view, members_before
+from streamedge.control.fleet_view import (
+    FleetView,
+    MembersBefore,
+    MembersReader,
+    fleet_view,
+    members_before,
+)
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.fleet.members import Member
@@ -42,6 +48,7 @@ class WorkerFleetView:
         self._changes = changes
         self._clock = clock
         self._view = FleetView()
+        self._members = MembersReader()
         self._before = MembersBefore({}, 0.0)
         self._refreshed: list[asyncio.Event] = []
         self._apply: Callable[[], object] = self.refresh
@@ -63,9 +70,11 @@ class WorkerFleetView:
         """Reads members and waiting entries again; what cannot be read stays as it is."""
         try:
             with self._database.read() as connection:
-                self._view = fleet_view(connection)
-                since_s = self._clock() - PREVIOUS_OWNERS_S
-                self._before = members_before(connection, self._view.members, since_s)
+                before = self._view.members
+                self._view = fleet_view(connection, self._members)
+                if self._view.members is not before or self._before.changed_s:
+                    since_s = self._clock() - PREVIOUS_OWNERS_S
+                    self._before = members_before(connection, self._view.members, since_s)
         except ControlError:
             return  # the next wake-up reads them; the index says that it is behind
         for event in self._refreshed:

@@ -31,9 +31,11 @@ class Wakeups:
         """The number of the control process."""
         return len(self._by_number) - 1
 
-    def notify(self) -> None:
-        """Wakes all processes."""
-        for wakeup in (*self._by_number, *self._earlier):
+    def notify(self, *, control: bool = True) -> None:
+        """Wakes all processes; the control process first, or not at all."""
+        if control:
+            self._by_number[-1].notify()
+        for wakeup in (*self._by_number[:-1], *self._earlier):
             wakeup.notify()
 
     def descriptors(self) -> list[int]:

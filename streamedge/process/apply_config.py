@@ -199,16 +199,19 @@ async def watch_config(
 ) -> None:
     """Applies new configs and invalidations, as worker ``number``, until cancelled.
 
-    ``apply_new`` reads the control log. It is called first, at once when the worker is woken, so
-    an invalidation does not wait for a config. Its position is noted in the worker status after the
-    config is applied. A failure ends nothing: the read or the config is retried until it succeeds.
+    ``apply_new`` reads the control log, at once when the worker is woken, so an invalidation does
+    not wait for a config. Its position is noted in the worker status after the config is applied. A
+    failure ends nothing: the read or the config is retried until it succeeds.
     """
     woken = asyncio.Event()
     woken.set()  # there may have been changes while the process started
+    newest: AppliedInvalidations | None = None  # since the last round
 
     def wake() -> None:
+        nonlocal newest
+        newest = None
         woken.set()
-        apply_new()
+        newest = apply_new()
 
     shared.wakeups.subscribe(number, wake)
     try:
@@ -217,8 +220,9 @@ async def watch_config(
             retry_s: float | None = RETRY_S
             position = None
             try:
-                applied = apply_new()
-                await asyncio.to_thread(effective.refresh)
+                applied, newest = newest or apply_new(), None
+                if not effective.is_current(applied.configuration):
+                    await asyncio.to_thread(effective.refresh)
                 if applied.is_current and effective.fault is None:
                     retry_s, position = None, applied.position
                 if effective.config is not applier.config:

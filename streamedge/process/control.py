@@ -52,6 +52,7 @@ from streamedge.config.schema.units import format_address, to_connect_to, withou
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
+from streamedge.control.position import UNKNOWN
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
@@ -424,9 +425,15 @@ class ConfigWatch:
         self._head = head
         self._log = log
         self._retry: asyncio.TimerHandle | None = None
+        self._seen: tuple[int, int] | None = None
 
     def refresh(self) -> None:
-        """Reads changes of the config."""
+        """Reads changes of the config, if any were announced."""
+        self._head.refresh()
+        announced = self._effective.announced_generation, self._head.position
+        if announced == self._seen and self._retry is None and announced[1] != UNKNOWN:
+            return
+        self._seen = announced
         self.close()
         try:
             self._refresh()

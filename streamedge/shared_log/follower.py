@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from streamedge.control.replica import Documents, Replica, ReplicaState
+from streamedge.control.replica import AppliedEntries, Documents, Replica, ReplicaState
 from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
 from streamedge.fleet.history import (
     History,
@@ -52,7 +52,7 @@ class Follower:
         replica: Replica,
         log: Log,
         copy_aside: Callable[[], str],
-        put_into_effect: Callable[[], None] = lambda: None,
+        put_into_effect: Callable[[AppliedEntries], None] = lambda _applied: None,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -110,9 +110,9 @@ class Follower:
 
     def _apply(self, entries: Sequence[PlacedEntry]) -> ReplicaState:
         """One call in a thread, so that entries take effect without a change of threads between."""
-        state = self._replica.apply(entries)
-        self._put_into_effect()
-        return state
+        applied = self._replica.apply(entries)
+        self._put_into_effect(applied)
+        return applied.state
 
     async def _compare(self, state: ReplicaState) -> History:
         bounds = await self._engine.bounds()

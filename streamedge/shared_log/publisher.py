@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,12 +48,14 @@ class Publisher:
         if any(one.entry is not None and one.entry.kind is EntryKind.LINE for one in entries):
             self.forget()
 
-    async def step(self, line: int, applied: int) -> int:
+    async def step(self, line: int, applied: int, waiting: Sequence[Entry] | None = None) -> int:
         """Appends waiting entries to a line; returns how many. Raises EngineError, ControlError.
 
-        ``applied``: the position up to which this edge has followed.
+        ``applied``: the position up to which this edge has followed. ``waiting``: all entries that
+        wait; None: they are read in a thread.
         """
-        waiting = await asyncio.to_thread(self._replica.unpublished, BATCH_ENTRIES)
+        if waiting is None:
+            waiting = await asyncio.to_thread(self._replica.unpublished, BATCH_ENTRIES)
         now_s = self._monotonic()
         ids = {entry.id for entry in waiting}
         self._appended = {

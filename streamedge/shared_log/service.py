@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from streamedge.control.database import ControlError
 from streamedge.control.fleet_view import FleetView
-from streamedge.control.replica import Replica
+from streamedge.control.replica import AppliedEntries, Replica
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
 from streamedge.fleet.members import Member, Role
@@ -37,8 +37,8 @@ class FleetService:
     """Follows and publishes for the edge described by ``member``.
 
     ``publish_rows(local_position)`` puts rows of the control log into effect in all workers; it
-    blocks, and is called in a thread. ``copy_aside``: see ``Follower``. ``has_waiting()``: whether
-    entries may wait to be published; it does not block.
+    blocks, and is called in a thread. ``copy_aside``: see ``Follower``. ``few_waiting()``: the
+    entries that wait to be published, or None if these must be read in a thread; it does not block.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FleetService:
         publish_rows: Callable[[int], None],
         copy_aside: Callable[[], str],
         log: Log,
-        has_waiting: Callable[[], bool] = lambda: True,
+        few_waiting: Callable[[], Sequence[Entry] | None] = lambda: None,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -73,12 +73,12 @@ class FleetService:
         self.view = FleetView()
         """As of the last batch."""
         self._follower = Follower(
-            engine, replica, log, copy_aside, self._put_into_effect, clock=clock
+            engine, replica, log, copy_aside, self._put_applied_into_effect, clock=clock
         )
         self._in_effect = (0, FleetView())
         self._publisher = Publisher(engine, replica, log, monotonic=monotonic)
         self._publish_rows = publish_rows
-        self._has_waiting = has_waiting
+        self._few_waiting = few_waiting
         self._log = log
         self._clock = clock
         self._monotonic = monotonic
@@ -172,8 +172,9 @@ class FleetService:
             self._unpublished.clear()
             count = 0
             try:
-                if self._has_waiting():
-                    count = await self._publisher.step(self.line, self._follower.position)
+                few = self._few_waiting()
+                if few is None or few:
+                    count = await self._publisher.step(self.line, self._follower.position, few)
             except (EngineError, ControlError):
                 failures += 1  # the follower logs the engine's state
                 await asyncio.sleep(_pause_s(failures))
@@ -231,7 +232,8 @@ class FleetService:
             if applied.is_replaced:
                 await asyncio.to_thread(self._put_into_effect)
             self._note_applied()
-            self._unpublished.set()
+            if self.view.unpublished:
+                self._unpublished.set()
             self.change_event.notify()
 
     def _note_caught_up(self) -> None:
@@ -245,6 +247,11 @@ class FleetService:
         local_position = self.replica.local_position()
         self._publish_rows(local_position)
         self._in_effect = local_position, self.replica.view()
+
+    def _put_applied_into_effect(self, applied: AppliedEntries) -> None:
+        """The same for entries that were followed; nothing is read again."""
+        self._publish_rows(applied.local_position)
+        self._in_effect = applied.local_position, applied.view
 
     def _note_applied(self) -> None:
         """What was applied here is in effect."""

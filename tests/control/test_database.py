@@ -83,6 +83,26 @@ def test_transaction_that_is_not_synced_changes_nothing_for_later_ones(tmp_path:
     database.close()
 
 
+def test_sync_writes_the_wal_and_once_its_folder_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    for name in ("fsync", "fdatasync"):
+
+        def record(descriptor: int, name: str = name) -> None:
+            synced.append(f"{name} {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+
+        monkeypatch.setattr(os, name, record)
+    database = ControlDatabase(tmp_path)
+    with database.transaction(synced=False) as connection:
+        connection.execute("UPDATE log_id SET id = 7")
+    database.sync()
+    assert synced == ["fdatasync control.db-wal", f"fsync {tmp_path.name}"]
+    database.sync()
+    assert synced[2:] == ["fdatasync control.db-wal"]
+    database.close()
+
+
 def test_failed_transaction_is_rolled_back(tmp_path: Path) -> None:
     database = ControlDatabase(tmp_path)
 

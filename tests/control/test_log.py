@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from streamedge.control.database import ControlDatabase
+from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidations import ItemError
 from streamedge.control.log import (
     CONFIGURATIONS_KEPT,
@@ -262,3 +264,54 @@ def test_new_file_has_another_log_id(tmp_path: Path) -> None:
         database.close()
     assert len(ids) == 2
     assert 0 not in ids
+
+
+def test_invalidation_is_announced_before_the_disk_is_synced_and_returned_afterwards(
+    database: ControlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = log_of(database)
+    other = ControlDatabase(database.path.parent)
+    steps: list[str] = []
+    sync = os.fdatasync
+
+    def sync_and_record(descriptor: int) -> None:
+        sync(descriptor)
+        steps.append("synced")
+
+    monkeypatch.setattr(os, "fdatasync", sync_and_record)
+
+    def announce(position: int) -> None:
+        rows = ControlLog(other).read_after(0)
+        steps.append(f"announced {len(rows.rows)} rows, {rows.position == position}")
+
+    log.invalidate("E", ["/a"], caller_reference="r", announce=announce)
+    assert steps == ["announced 1 rows, True", "synced"]
+    # The call that is answered with the earlier row does not return before that row is on disk.
+    log.invalidate("E", ["/a"], caller_reference="r", announce=announce)
+    assert steps[2:] == ["announced 1 rows, True", "synced"]
+    other.close()
+
+
+def test_invalidation_is_on_disk_even_if_it_cannot_be_announced(
+    database: ControlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+
+    def fail(_position: int) -> None:
+        raise ControlError("not all workers have applied it")
+
+    with pytest.raises(ControlError, match="not all workers"):
+        log_of(database).invalidate("E", ["/a"], announce=fail)
+    assert len(synced) == 1
+
+
+def test_invalidation_that_the_disk_refuses_is_not_answered(
+    database: ControlDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(ControlError, match="the disk is broken"):
+        log_of(database).invalidate("E", ["/a"])

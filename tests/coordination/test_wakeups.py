@@ -20,6 +20,9 @@ async def test_notify_at_wakes_one_subscriber_and_notify_wakes_all() -> None:
     wakeups.notify()
     assert {await received.get() for _number in range(3)} == {0, 1, 2}
     assert received.empty()
+    wakeups.notify(control=False)
+    assert {await received.get() for _number in range(2)} == {0, 1}
+    assert received.empty()
     for number in range(3):
         wakeups.unsubscribe(number)
     wakeups.close()

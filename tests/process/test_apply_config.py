@@ -17,11 +17,13 @@ from streamedge.access.geo import CountryDatabase, CountryDatabaseError
 from streamedge.access.keys import KeyFileError
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.build.rtmp import rtmp_server
-from streamedge.cache.invalidated import AppliedInvalidations
+from streamedge.cache.invalidated import AppliedInvalidations, InvalidationChecker
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase
+from streamedge.control.invalidation_index import InvalidationIndex
+from streamedge.control.log import ControlLog, RowKind
 from streamedge.coordination.config_versions import ConfigVersions
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.shared_state import WorkerStatus
@@ -36,6 +38,7 @@ from tests.support.certificate_authority import CertificateAuthority
 from tests.support.http.http_viewer import Viewer, open_viewer
 from tests.support.mmdb_file import country, mmdb
 from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin
+from tests.support.patience import PATIENCE_S
 from tests.support.process.shared_memory import make_shared
 from tests.support.rtmp.rtmp_client import frames, open_client
 from tests.support.rtmp.rtmp_media import tags_flv
@@ -411,3 +414,59 @@ async def test_watch_config_applies_each_generation_and_survives_a_failed_one(
         wakeups.unsubscribe(wakeups.control)
         wakeups.close()
         config_versions.close()
+
+
+async def test_invalidation_makes_no_worker_read_its_config_again(cache_root: Path) -> None:
+    """Only a row that announces a new config, or a new config file, does."""
+    async with live_edge(cache_root) as edge:
+        config_versions, wakeups = ConfigVersions(edge.applier.config, 1), Wakeups(1)
+        worker_status = WorkerStatus(1)
+        shared = make_shared(
+            1, config_versions=config_versions, wakeups=wakeups, worker_status=worker_status
+        )
+        database = ControlDatabase(cache_root)
+        effective = CountingConfig(config_versions, database, edge.cache.log)
+        applied = asyncio.Event()
+        wakeups.subscribe(wakeups.control, applied.set)
+        log = ControlLog(database)
+        checker = InvalidationChecker(edge.cache.store, InvalidationIndex(log, edge.cache.log))
+        following = asyncio.create_task(
+            watch_config(edge.applier, effective, shared, 0, checker.apply_new)
+        )
+
+        async def until_applied() -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                while not worker_status.have_applied(log.position()):
+                    applied.clear()
+                    await applied.wait()
+
+        worker_status.mark_up(0)
+        log.append(RowKind.CONFIGURATION, "E", {})
+        wakeups.notify_at(0)
+        await until_applied()
+        reads = effective.reads
+        for name in ("/a", "/b"):
+            log.invalidate("E", [name])
+            wakeups.notify_at(0)
+            await until_applied()
+        assert effective.reads == reads
+        log.append(RowKind.CONFIGURATION, "E", {})
+        wakeups.notify_at(0)
+        await until_applied()
+        assert effective.reads == reads + 1
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        wakeups.unsubscribe(wakeups.control)
+        wakeups.close()
+        config_versions.close()
+        database.close()
+
+
+class CountingConfig(EffectiveConfig):
+    """Counts its reads."""
+
+    reads = 0
+
+    def refresh(self) -> bool:
+        self.reads += 1
+        return super().refresh()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from streamedge.control.database import ControlDatabase
+from streamedge.control.fleet_view import WAITING_READ, few_waiting_entries
 from streamedge.control.log import ControlLog, RowKind
 from streamedge.control.replica import Replica
 from streamedge.control.resources import (
@@ -38,7 +41,7 @@ class Edge:
 
     service: FleetService
     engine: MemoryEngine
-    database: ControlDatabase
+    database: CountingDatabase
     lines: list[dict[str, Any]]
     published: list[int] = field(default_factory=list)
 
@@ -58,10 +61,14 @@ async def run_service(
     log = cast("Log", RecordedLog(lines))
     engine = MemoryEngine(server)
     engine.is_down = is_down
-    database = ControlDatabase(folder)
+    database = CountingDatabase(folder)
     published: list[int] = []
+    loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
     replica = Replica(database, name, lambda *_keys: None)
-    service = FleetService(engine, replica, Member(name), published.append, lambda: "a copy", log)
+    few_waiting = partial(few_waiting_entries, loop_database)
+    service = FleetService(
+        engine, replica, Member(name), published.append, lambda: "a copy", log, few_waiting
+    )
     edge = Edge(service, engine, database, lines, published)
     services = Services(log, Counts())
     service.start(services)
@@ -70,7 +77,26 @@ async def run_service(
     finally:
         await services.stop()
         database.close()
+        loop_database.close()
     assert "service_failed" not in edge.events(), lines
+
+
+class CountingDatabase(ControlDatabase):
+    """Counts its transactions."""
+
+    transactions = 0
+
+    @contextmanager
+    def transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        self.transactions += 1
+        with super().transaction(synced=synced) as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        self.transactions += 1
+        with super().read() as connection:
+            yield connection
 
 
 @pytest.fixture
@@ -230,3 +256,43 @@ async def test_edge_that_was_away_while_the_log_was_trimmed_takes_the_snapshot(
         await edge.until(lambda: edge.service.position == position_at(1, 6))
         (row,) = ControlLog(edge.database).read_after(0).rows
         assert row.kind is RowKind.EVERYTHING
+
+
+async def test_entry_of_another_edge_costs_one_transaction(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with (
+        run_service(tmp_path / "one", server, "one") as one,
+        run_service(tmp_path / "two", server, "two") as two,
+    ):
+        await two.until(lambda: two.service.view.members.keys() == {"one", "two"})
+        await one.until(lambda: one.service.view.members.keys() == {"one", "two"})
+        await asyncio.to_thread(two.service.replica.state)  # everything of the start is over
+        for name in ("/a", "/b"):
+            before, seen = two.database.transactions, two.service.position
+            ControlLog(one.database, edge="one").invalidate("E", [name])
+            one.service.notify_unpublished()
+            await two.until(lambda seen=seen: two.service.position > seen)
+            assert two.database.transactions - before == 1
+        assert (
+            two.published[-1] == two.service.local_position == two.service.replica.local_position()
+        )
+
+
+async def test_many_waiting_entries_are_read_in_a_thread(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        edge.engine.is_down = True
+        log = ControlLog(edge.database, edge="one")
+        for number in range(WAITING_READ + 1):
+            assert few_waiting_entries(edge.database) is not None
+            log.invalidate("E", [f"/{number}"])
+        assert few_waiting_entries(edge.database) is None
+        edge.engine.is_down = False
+        edge.service.notify_unpublished()
+        await edge.until(
+            lambda: edge.service.is_engine_up and few_waiting_entries(edge.database) is not None
+        )
+        await edge.until(lambda: few_waiting_entries(edge.database) == [])

@@ -63,12 +63,16 @@ def invalidation_handlers(
         try:
             if "/" in items:
                 items = list(with_root_object(items, resources.root_object(scope)))
-            row = log.invalidate(scope, items, caller_reference=reference)
+            row = log.invalidate(
+                scope,
+                items,
+                caller_reference=reference,
+                announce=lambda _position: announce(),
+            )
         except ItemError as exc:
             raise invalid(f"Paths: {exc}") from exc
         except CallerReferenceError as exc:
             raise ApiError("InvalidationBatchAlreadyExists", str(exc)) from exc
-        announce()
         location = f"{VERSION_PATH}/distribution/{scope}/invalidation/{row.id}"
         output = _output(row, status(row, CREATION_WAIT_S))
         return {"Invalidation": output, "Location": location}

@@ -19,7 +19,7 @@ from cryptography import x509
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.config.schema.config import Config
 from streamedge.control.database import ControlDatabase, ControlError, copy_database
-from streamedge.control.fleet_view import has_waiting_entries
+from streamedge.control.fleet_view import few_waiting_entries
 from streamedge.control.replica import Replica
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.fleet_status import FleetStatus
@@ -88,10 +88,10 @@ class FleetParts:
             engine,
             replica,
             member_from_config(config),
-            invalidation_feed.publish,
+            lambda position: invalidation_feed.publish(position, wakes_control=False),
             lambda: str(copy_aside(folder)),
             log,
-            lambda: has_waiting_entries(loop_database),
+            lambda: few_waiting_entries(loop_database),
         )
         self.changes = FleetChanges(self.service, asyncio.get_running_loop())
         self._invalidation_feed = invalidation_feed
@@ -139,6 +139,9 @@ class FleetParts:
     def notice(self) -> None:
         """There may be new entries to publish, or workers have applied rows. Never blocks."""
         self.service.notify_unpublished()
+        self._report_applied()
+
+    def _report_applied(self) -> None:
         before = self._by_workers
         if self.applied().by_workers > before:
             self.presence.report_soon()
@@ -169,7 +172,7 @@ class FleetParts:
                 return self.service.position != seen
 
             await self.service.change_event.wait_for(has_new, BATCH_WAIT_S)
-            self.notice()
+            self._report_applied()
 
     def owners(self, url: str, members: Mapping[str, Member]) -> dict[str, Any]:
         """Who owns the object of a URL. Blocks; raises OwnerError."""
