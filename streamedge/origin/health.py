@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from streamedge.errors import OriginFailure
-from streamedge.ops.metrics import Counter, Counts, State, pair
+from streamedge.ops.metrics import Counter, Counts, State, Tally, pair
 from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState
 
 UP, TRIAL, DOWN = range(3)
@@ -54,18 +54,30 @@ class OriginHealth:
         self._now_s = now_s
         self._breaker = Breaker()
         self._state: BreakerState | None = None
+        # The count of responses, while another response changes nothing else.
+        self._answered: Tally | None = None
 
     def answered(self, status: int) -> None:
         """Notes a response."""
         is_failure = status >= 500 or status == _TOO_MANY_REQUESTS
-        self._note("error_status" if is_failure else "answered", is_failure=is_failure)
+        if is_failure:
+            self._note("error_status", is_failure=True)
+        elif self._answered is not None:
+            self._answered.amount += 1
+        else:
+            self._note("answered", is_failure=False)
+            self._answered = self._counts.tally(Counter.ORIGIN_REQUESTS, self._label("answered"))
 
     def failed(self, failure: OriginFailure) -> None:
         """Notes a request without a response."""
         self._note(failure.value, is_failure=True)
 
+    def _label(self, result: str) -> str:
+        return pair(self._name, result)
+
     def _note(self, result: str, *, is_failure: bool) -> None:
-        self._counts.add(Counter.ORIGIN_REQUESTS, pair(self._name, result))
+        self._answered = None
+        self._counts.add(Counter.ORIGIN_REQUESTS, self._label(result))
         event = BreakerEvent.FAILED if is_failure else BreakerEvent.ANSWERED
         self._breaker = self._breaker.after(event, self._now_s())
         if self._breaker.state is not self._state:

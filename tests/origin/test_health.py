@@ -66,6 +66,18 @@ def test_origin_is_up_again_with_the_next_response() -> None:
     assert bench.state() == UP
 
 
+def test_responses_after_a_failure_are_counted_and_end_its_row() -> None:
+    bench = Bench()
+    for _turn in range(4):
+        for _response in range(3):
+            bench.health.answered(200)
+        bench.health.failed(OriginFailure.BROKEN)
+        bench.health.answered(503)
+    assert bench.count("answered") == 12
+    assert bench.count("error_status") == 4
+    assert bench.state() == UP
+
+
 def test_failures_far_apart_do_not_count() -> None:
     bench = Bench()
     bench.health.answered(200)

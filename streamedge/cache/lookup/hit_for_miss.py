@@ -11,6 +11,7 @@ under it. While that number is the same, nothing is stored, and the disk need no
 from __future__ import annotations
 
 HIT_FOR_MISS_S = 60.0
+PROLONGED_AFTER_S = 1.0
 HIT_FOR_MISS_KEYS_MAX = 8192  # each takes about 250 bytes
 
 
@@ -42,8 +43,14 @@ class HitForMiss:
     def begin(self, key: str, now_s: float, lookups_ended: int | None = None) -> None:
         """Marks a key from now on; removes the oldest mark if there are too many.
 
-        ``lookups_ended``: how many had ended when nothing was stored; None: something may be.
+        ``lookups_ended``: how many had ended when nothing was stored; None: something may be. A
+        mark that is less than ``PROLONGED_AFTER_S`` old stays as it is.
         """
+        mark = self._marks.get(hash(key))
+        if mark is not None and mark[1] == lookups_ended:
+            age_s = now_s + HIT_FOR_MISS_S - mark[0]
+            if 0 <= age_s < PROLONGED_AFTER_S:
+                return
         self.end(key)
         if len(self._marks) >= HIT_FOR_MISS_KEYS_MAX:
             del self._marks[next(iter(self._marks))]

@@ -71,6 +71,16 @@ class RunningPass:
         """As ``SentRequest.when_answered``."""
         self.sent.when_answered(answered)
 
+    def take_response(self) -> OriginResponse | None:
+        """As ``SentRequest.take_response``; the response can be taken again."""
+        if self.response is None:
+            self.response = self.sent.take_response()
+        return self.response
+
+    def mark_again(self, cache: MarkedKeys) -> None:
+        """Prolongs the mark of the key, for a response whose equal has set it."""
+        cache.hit_for_miss.begin(self.request.asset.key, time.time(), self.lookups_ended)
+
     async def wait(self) -> OriginResponse:
         """The origin's response, as ``Upstream.send``."""
         return self.response if self.response is not None else await self.sent.response()
@@ -101,7 +111,7 @@ def pass_at_once(cache: MarkedKeys, running: RunningPass) -> Passed | None:
     """The outcome of a pass whose response has come and can only be passed through; None:
     ``ResponseCache.finish_pass`` returns it.
     """
-    running.response = response = running.sent.take_response()
+    response = running.take_response()
     if response is None:
         return None
     request, status, fields = running.request, response.status, fold_fields(response.fields)

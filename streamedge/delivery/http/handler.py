@@ -7,6 +7,7 @@ connection sends the response, ``response_log`` logs it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -37,7 +38,7 @@ from streamedge.delivery.http.fast_path.fast_path import FastPath
 from streamedge.delivery.http.fast_path.remembered import RememberedRequest
 from streamedge.delivery.http.fast_path.request_memo import BytesMemo, FieldsMemo, RawFields
 from streamedge.delivery.http.forwarding import Forwarder, Upgraded
-from streamedge.delivery.http.http1.encoding import Http1Heads
+from streamedge.delivery.http.http1.encoding import Http1Heads, encode_head
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads
 from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import Authorizer
@@ -59,6 +60,7 @@ from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.cloudfront_log import NO_LOGS, LogRules, WebLog
 from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.ranges import RANGES_MAX
+from streamedge.delivery.http.response.remembered_pass import RememberedPass, is_short
 from streamedge.delivery.http.response_log import ResponseLog
 from streamedge.delivery.http.s3_calls import require_known_call
 from streamedge.delivery.http.writes import Writes
@@ -69,7 +71,7 @@ from streamedge.fleet.nearest import with_edge_label
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.origin import Fields, OriginHead
+from streamedge.origin import Fields, OriginHead, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import WriteRefusedError
 from streamedge.write_back.queue import WriteQueue
@@ -256,14 +258,34 @@ class HttpHandler:
 
     def pass_at_once(self, exchange: Exchange, running: RunningPass) -> Response | None:
         """The response to a request of ``begin_pass``; None: ``finish_pass`` returns it."""
+        outcome, origin_response = exchange.outcome, running.take_response()
+        if origin_response is None or not isinstance(outcome, Dispatched):
+            return None
+        lookup, route, now_s = outcome.lookup, outcome.route, time.time()
+        remembered = lookup.passed
+        if remembered is not None and remembered.holds(origin_response.fields, now_s):
+            body = origin_response.take_received_body()
+            if body is not None:
+                running.mark_again(self._cache)
+                provenance = _provenance(running.request, running.sent_at.position, origin_response)
+                return self._builder.passed_again(route, remembered, body, provenance)
         passed = pass_at_once(self._cache, running)
-        if passed is None or not isinstance(exchange.outcome, Dispatched):
+        if passed is None or origin_response.status in route.distribution.error_pages:
             return None
-        route = exchange.outcome.route
-        if passed.response.status in route.distribution.error_pages:
-            return None
-        position = running.sent_at.position
-        return self._passed(route, exchange.request, passed, running.request, position)
+        response = self._passed(
+            route, exchange.request, passed, running.request, running.sent_at.position
+        )
+        if response.message.body and _may_remember(route, exchange.request, origin_response.fields):
+            lookup.passed = RememberedPass(
+                origin_response.fields,
+                now_s,
+                response.message.head,
+                encode_head(response.message.head),
+                response.result,
+                response.reason,
+                response.error,
+            )
+        return response
 
     async def finish_pass(self, exchange: Exchange, running: RunningPass) -> Response:
         """The response to a request of ``begin_pass``, whatever the origin answers."""
@@ -388,7 +410,7 @@ class HttpHandler:
         lookup: CacheRequest,
         position: int,
     ) -> Response:
-        subject, response = lookup.asset.subject, passed.response
+        response = passed.response
         if request.method == "HEAD" and response.status == HTTPStatus.OK:
             # A GET that is passed through stays here: the origin has already handled it.
             size = fold_fields(response.fields).get("content-length", "")
@@ -401,7 +423,7 @@ class HttpHandler:
             request,
             response,
             cache_status(self.edge_name, passed.cache_status),
-            lambda: Provenance(subject, position, fold_fields(response.fields)),
+            _provenance(lookup, position, response),
         )
 
     async def _representation(
@@ -457,6 +479,19 @@ class HttpHandler:
         elif isinstance(outcome, Passed):
             outcome.response.close()
         return None
+
+
+def _provenance(
+    lookup: CacheRequest, position: int, response: OriginResponse
+) -> Callable[[], Provenance]:
+    """The provenance of a response that is passed through."""
+    return lambda: Provenance(lookup.asset.subject, position, fold_fields(response.fields))
+
+
+def _may_remember(route: Route, request: WebRequest, fields: Fields) -> bool:
+    """Whether the head of a response that was passed through is worth remembering."""
+    is_timed = route.rule.behavior.response_headers.server_timing_percent > 0
+    return request.method == "GET" and not is_timed and is_short(fields)
 
 
 def _encoding(route: Route, request: WebRequest) -> ContentCoding | None:

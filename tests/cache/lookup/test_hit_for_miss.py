@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from streamedge.cache.lookup.hit_for_miss import HIT_FOR_MISS_KEYS_MAX, HIT_FOR_MISS_S, HitForMiss
+from streamedge.cache.lookup.hit_for_miss import (
+    HIT_FOR_MISS_KEYS_MAX,
+    HIT_FOR_MISS_S,
+    PROLONGED_AFTER_S,
+    HitForMiss,
+)
 
 NOW_S = 1_700_000_000.0
 
@@ -23,6 +28,24 @@ def test_mark_is_prolonged_by_each_uncacheable_response() -> None:
     marks.begin("page", NOW_S + 50)
     assert marks.holds("page", NOW_S + HIT_FOR_MISS_S + 1)
     assert len(marks) == 1
+
+
+def test_mark_that_is_less_than_a_second_old_keeps_its_end() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S, 7)
+    marks.begin("page", NOW_S + PROLONGED_AFTER_S / 2, 7)
+    assert not marks.holds("page", NOW_S + HIT_FOR_MISS_S)
+    marks.begin("page", NOW_S + PROLONGED_AFTER_S, 7)
+    assert marks.holds("page", NOW_S + HIT_FOR_MISS_S)
+    marks.begin("page", NOW_S + PROLONGED_AFTER_S, 8)
+    assert marks.is_empty("page", NOW_S + PROLONGED_AFTER_S, 8)
+
+
+def test_mark_from_before_the_clock_went_back_is_set_again() -> None:
+    marks = HitForMiss()
+    marks.begin("page", NOW_S)
+    marks.begin("page", NOW_S - 3600)
+    assert marks.holds("page", NOW_S - 3600)
 
 
 def test_mark_ends_with_a_response_that_can_be_stored() -> None:

@@ -187,6 +187,45 @@ async def test_passed_request_is_sent_without_a_task(cache_root: Path) -> None:
         assert edge.origin.connections_accepted == 1
 
 
+def passed_response(body: bytes, *lines: bytes) -> Reply:
+    """A response in one packet, so that it is sent in the callback; equal heads are equal bytes."""
+    fields = (b"Cache-Control: no-store", b"Content-Length: %d" % len(body), *lines)
+    raw = b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (b"\r\n".join(fields), body)
+    return Reply(raw=raw, keeps_open=True)
+
+
+async def test_equal_heads_of_the_origin_have_their_own_bodies_and_ids(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        bodies = [b"one", b"two", b"three", b"four!", b"five!"]
+        for body in bodies:
+            edge.origin.script(passed_response(body))
+        responses = [await viewer.get("/page") for _body in bodies]
+        assert [response.body for response in responses] == bodies
+        assert len({response.fields["x-amz-cf-id"] for response in responses}) == len(bodies)
+        ids = [line["request_id"] for line in edge.lines()]
+        assert ids[3:] == [response.fields["x-amz-cf-id"] for response in responses]
+
+
+async def test_field_that_the_origin_changes_reaches_the_viewer(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        for number in (b"1", b"1", b"2", b"2", b"1"):
+            edge.origin.script(passed_response(b"x", b"X-Number: " + number))
+            assert (await viewer.get("/page")).fields["x-number"] == number.decode()
+
+
+async def test_equal_head_that_may_be_stored_is_stored(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        edge.origin.script(passed_response(b"x"))
+        edge.origin.script(passed_response(b"y"))
+        assert [(await viewer.get("/page")).body for _turn in range(2)] == [b"x", b"y"]
+        stored = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1\r\n\r\nz"
+        edge.origin.script(Reply(raw=stored))
+        assert [(await viewer.get("/page")).body for _turn in range(3)] == [b"z"] * 3
+
+
 async def test_passed_request_that_gets_a_storable_response_stores_it(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         await warm_up(edge, viewer)

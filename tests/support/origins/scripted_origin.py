@@ -348,7 +348,7 @@ class ScriptedOrigin:
         if reply.raw is not None:
             writer.write(reply.raw)
             await writer.drain()
-            return False
+            return reply.keeps_open
         writer.write(encode_head(response))
         await writer.drain()
         names = {name.lower() for name, _ in response.headers}

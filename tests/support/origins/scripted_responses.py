@@ -78,9 +78,9 @@ class Reply:
     instead of Content-Length, with ``trailers`` after the last chunk. ``extra``: bytes after the
     complete body. Three end the response after so many body bytes: ``cut_at`` closes the
     connection, ``reset_at`` resets it (RST), ``stall_at`` sends nothing more. ``silent``: no
-    response at all. ``raw``: sends only these bytes, then closes. ``interim``: 1xx responses ahead
-    of it. ``early``: does not wait for the request's body. ``after``: waits for this event.
-    ``echoes``: 101, then every byte is sent back.
+    response at all. ``raw``: sends only these bytes, then closes, unless ``keeps_open``.
+    ``interim``: 1xx responses ahead of it. ``early``: does not wait for the request's body.
+    ``after``: waits for this event. ``echoes``: 101, then every byte is sent back.
     """
 
     status: int | None = None
@@ -98,6 +98,7 @@ class Reply:
     stall_at: int | None = None
     silent: bool = False
     raw: bytes | None = None
+    keeps_open: bool = False
     trailers: tuple[tuple[str, str], ...] = ()
     interim: tuple[tuple[int, tuple[tuple[str, str], ...]], ...] = ()
     early: bool = False

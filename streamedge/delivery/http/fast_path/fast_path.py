@@ -75,7 +75,7 @@ from streamedge.origin import OriginHead
 from streamedge.spans import Span
 
 TARGET_BYTES = 2048  # about the size of a PreparedResponse, without its texts
-REQUEST_BYTES = 6144  # about the size of a remembered request, beside three times its bytes
+REQUEST_BYTES = 8192  # about the size of a remembered request, beside three times its bytes
 
 # Fields that make a request not plain.
 _NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
@@ -200,6 +200,10 @@ class FastPath(Generic[Key, Head, Tail]):
         if target is None or remembered.kind is not Kind.PLAIN:
             return None
         return self._responses.in_flight_fetch(target.key)
+
+    def is_hit_for_miss(self, target: PreparedResponse[Tail], now_s: float) -> bool:
+        """Whether requests for a target do not wait for each other."""
+        return self._cache.hit_for_miss.holds(target.key, now_s)
 
     def decide(
         self,

@@ -28,7 +28,7 @@ from streamedge.delivery.http.http1.encoding import with_close_line
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
 from streamedge.delivery.http.http1.pipeline import Pipeline
-from streamedge.delivery.http.http1.responder import Remembered, Responder, ResponseInFlight
+from streamedge.delivery.http.http1.responder import Remembered, Responder
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
 from streamedge.delivery.http.read_control import ReadControl
@@ -392,12 +392,13 @@ class Http1Connection(asyncio.Protocol):
             self._wait_for(data, running)
             return None
         target = remembered.target
-        if target is not None and target.key in pending_keys and not was_deferred:
-            # The first request's task has not started; once it has, this one can wait for it.
-            self._held, self._is_deferred = data, True
-            self._batch.defer(self)
-            return None
-        _note_pending(remembered, pending_keys)
+        if target is not None and not self._fast_path.is_hit_for_miss(target, now_s):
+            if target.key in pending_keys and not was_deferred:
+                # The first request's task has not started; once it has, this one can wait for it.
+                self._held, self._is_deferred = data, True
+                self._batch.defer(self)
+                return None
+            _note_pending(remembered, pending_keys)
         if byte_range is None:
             self._begin_remembered(remembered)
         else:
@@ -609,9 +610,8 @@ class Http1Connection(asyncio.Protocol):
         self._control.resume()
         await run_tunnel(self._tunnel, origin, early)
 
-    def _response_ended(self, response: ResponseInFlight, complete: bool) -> None:
-        """Goes on with what waited for the response."""
-        exchange = response.exchange
+    def _response_ended(self, exchange: Http1Exchange | None, closes: bool, complete: bool) -> None:
+        """Goes on with what waited for a response; ``closes``: the connection ends behind it."""
         if exchange is not None:
             if complete:
                 exchange.become(ExchangeState.COMPLETE)
@@ -621,7 +621,7 @@ class Http1Connection(asyncio.Protocol):
                 self._responder.current = None
         if not complete:
             return
-        if response.closes:
+        if closes:
             self.transport.close()
         self._quiet_since_s = self.loop.time()
         if self.transport.is_closing():

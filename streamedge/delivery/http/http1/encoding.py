@@ -55,6 +55,13 @@ def encode_head(
     return text.encode("latin-1", "replace")
 
 
+def with_id(head: bytes, request_id: bytes) -> bytes:
+    """An encoded head with the field of a request's id at its end."""
+    if not request_id:
+        return head
+    return b"%bx-amz-cf-id: %b\r\n\r\n" % (head[:-2], request_id)
+
+
 def encode_fields(fields: Iterable[Field]) -> bytes:
     """Field lines without the empty line."""
     return "".join([f"{name}: {value}\r\n" for name, value in fields]).encode("latin-1", "replace")
@@ -101,9 +108,7 @@ class Http1Heads:
 
     def with_id(self, head: bytes, request_id: bytes) -> bytes:
         """A head with the field of the request's id at its end."""
-        if not request_id:
-            return head
-        return b"%bx-amz-cf-id: %b\r\n\r\n" % (head[:-2], request_id)
+        return with_id(head, request_id)
 
 
 _PART = b"HTTP/1.1 206 Partial Content\r\ncontent-length: %d\r\ncontent-range: bytes %d-%d/%d\r\n%b"

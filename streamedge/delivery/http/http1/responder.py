@@ -23,6 +23,7 @@ from streamedge.delivery.http.http1.encoding import (
     encode_head,
     framing_of,
     last_chunk,
+    with_id,
 )
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.states import ExchangeState
@@ -37,6 +38,8 @@ from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import COPIED_BYTES_MAX
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.spans import Span
+
+NO_BYTES = Span(0, 0)
 
 Remembered = RememberedRequest[bytes, bytes]
 Finished = Callable[[int, float, str | None], None]
@@ -100,8 +103,8 @@ class ResponseInFlight:
 class Responder:
     """The response side of one connection.
 
-    ``ended(response, complete)`` is called at the end of each response, whether it was sent
-    completely or not.
+    ``ended(exchange, closes, complete)`` is called at the end of each response, whether it was sent
+    completely or not; ``closes``: the connection ends behind it.
     """
 
     __slots__ = (
@@ -121,7 +124,7 @@ class Responder:
         loop: asyncio.AbstractEventLoop,
         handler: RequestHandler,
         viewer: Viewer,
-        ended: Callable[[ResponseInFlight, bool], None],
+        ended: Callable[[Http1Exchange | None, bool, bool], None],
     ) -> None:
         self.sender = Sender(transport, loop, self._drained, self._failed)
         self.current: Http1Exchange | None = None  # whose response is next, or being sent
@@ -211,21 +214,52 @@ class Responder:
         await self._send_stream(in_flight, head, framing, response)
 
     def send_whole(self, exchange: Http1Exchange, response: Response, *, closes: bool) -> None:
-        """Sends a response that is no stream: all of it goes to the sender."""
-        self._begin(exchange, response, closes=closes)
+        """Sends a response that is no stream: at once if the kernel takes all of it, else later."""
         message, reader = response.message, response.reader
         request_id = exchange.request.request_id
-        head = encode_head(message.head, closes=closes, request_id=request_id)
-        if reader is None:
-            self.sender.push(head + message.body)
-        elif message.span is not None:
-            self.sender.push(head, (reader, message.span))
+        if response.encoded and not closes:
+            head = with_id(response.encoded, request_id.encode())
         else:
+            head = encode_head(message.head, closes=closes, request_id=request_id)
+        if reader is None:
+            data, span, ready = head + message.body, NO_BYTES, None
+        elif message.span is not None:
+            data, span = head, message.span
+            ready = reader.ready(span.start, span.end)
+        else:
+            self._begin(exchange, response, closes=closes)
             self._push_parts(head, reader, message.parts)
+            return
+        sent, sender, request = 0, self.sender, exchange.request
+        if sender.idle and (ready is not None or reader is None):
+            first_byte_s = self._loop.time() - request.started_s
+            sent = sender.send_at_once(data, ready)
+            if sent == len(data) + span.size and sender.idle:
+                exchange.become(ExchangeState.SENDING)
+                if reader is not None:
+                    reader.close()
+                duration_s = self._loop.time() - request.started_s
+                self._handler.finished(
+                    request, response, self._viewer, first_byte_s, sent, duration_s, None
+                )
+                self._ended(exchange, closes, True)
+                return
+        self._begin(exchange, response, closes=closes, sent_bytes=sent)
+        if reader is None:
+            sender.push(data[sent:])
+        else:
+            past_head = max(0, sent - len(head))
+            sender.push(head[sent:], (reader, Span(span.start + past_head, span.end)))
 
     def _begin(
-        self, exchange: Http1Exchange, response: Response, *, closes: bool
+        self,
+        exchange: Http1Exchange,
+        response: Response,
+        *,
+        closes: bool,
+        sent_bytes: int = 0,
     ) -> ResponseInFlight:
+        """Notes the response in flight, of which ``sent_bytes`` are sent already."""
         exchange.become(ExchangeState.SENDING)
         request = exchange.request
         first_byte_s = self._loop.time() - request.started_s
@@ -237,7 +271,7 @@ class Responder:
             address=request.address,
             distribution=response.distribution,
             started_s=exchange.request.started_s,
-            started_bytes=self.sender.sent_bytes,
+            started_bytes=self.sender.sent_bytes - sent_bytes,
             closes=closes,
             provenance=response.provenance,
             is_stream=response.stream is not None,
@@ -296,7 +330,7 @@ class Responder:
             pushing.cancel()
         if in_flight.sent is not None and not in_flight.sent.done():
             in_flight.sent.set_result(None)
-        self._ended(in_flight, complete)
+        self._ended(in_flight.exchange, in_flight.closes, complete)
 
     def abort(self, cut: str) -> None:
         """Ends the response in flight, and closes the connection at once."""

@@ -31,6 +31,7 @@ from streamedge.delivery.http.policy.behaviors import (
 from streamedge.delivery.http.request.authorization import without_signature
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.trailers import forwardable_trailers
+from streamedge.delivery.http.response.remembered_pass import RememberedPass
 from streamedge.delivery.object_names import is_object_name, object_name, path_name
 from streamedge.http_fields import connection_options
 from streamedge.keys import join_key
@@ -364,11 +365,12 @@ class PreparedLookup(RequestTarget):
     The cache request is kept from the second time on, so a request that comes once takes no memory.
     """
 
-    __slots__ = ("_address", "_cache_request", "_range_field", "immediate")
+    __slots__ = ("_address", "_cache_request", "_range_field", "immediate", "passed")
 
     def __init__(self, route: Route) -> None:
         super().__init__(route)
         self.immediate: ImmediateUpstream | None = None  # the origin, if it may be one
+        self.passed: RememberedPass | None = None  # the last response that was passed through
         self._address = ""
         self._range_field: str | None = None
         self._cache_request: CacheRequest | None = None

@@ -22,6 +22,7 @@ from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
 from streamedge.delivery.http.response.body import Piece, body_pieces, reader_pieces
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
+from streamedge.delivery.http.response.remembered_pass import RememberedPass
 from streamedge.delivery.http.response.response import (
     ResponseContext,
     ResponseHead,
@@ -54,7 +55,8 @@ class Response(NamedTuple):
     ``stream``: the body in pieces, in place of one in ``message``; ``trailers`` gives the fields
     that follow it. ``error``: the label under which it counts as an error, or "". ``provenance``:
     the source of the response, for invalidations that abort running responses; None where no
-    invalidation applies.
+    invalidation applies. ``encoded``: the head in HTTP/1.1, as in ``RememberedPass``; b"": it is to
+    be encoded.
     """
 
     message: ResponseMessage
@@ -66,6 +68,7 @@ class Response(NamedTuple):
     trailers: Callable[[], Fields] = list
     error: str = ""
     provenance: Callable[[], Provenance] | None = None
+    encoded: bytes = b""
 
     async def close(self) -> None:
         """Closes a response that is not sent."""
@@ -243,6 +246,27 @@ class ResponseBuilder:
             trailers,
             _error(status) if has_body else "",
             provenance,
+        )
+
+    def passed_again(
+        self,
+        route: Route,
+        remembered: RememberedPass,
+        body: bytes,
+        provenance: Callable[[], Provenance],
+    ) -> Response:
+        """What ``passed`` returned for an equal request and an equal head, with another body."""
+        return Response(
+            ResponseMessage(remembered.head, None, body),
+            None,
+            remembered.result,
+            route.distribution.id,
+            remembered.reason,
+            None,
+            list,
+            remembered.error,
+            provenance,
+            remembered.encoded,
         )
 
     def written(self, route: Route, request: WebRequest, response: WriteResponse) -> Response:
