@@ -44,6 +44,7 @@ from bench.http import (
 )
 from bench.machine import LOAD_CORE, SERVER_CORE, Steal, description, has_two_cores, today
 from bench.options import Options
+from bench.progress import note, time_limit
 from bench.rtmp import cold_rtmp, link_rate, rtmp_rows
 from bench.servers import peers
 from bench.servers.server import BenchError
@@ -53,10 +54,12 @@ from tests.support.fleet.simulation.network import DETOUR, RTO_S
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """``how`` is printed under the table: the method in one or two sentences."""
+    """``how`` is printed under the table: the method in one or two sentences. ``limit_s``: a
+    measurement that takes longer has failed."""
 
     run: Callable[[Options], list[report.Figure]]
     how: str
+    limit_s: float = 1800.0
 
 
 BESIDE_NGINX = (
@@ -66,6 +69,8 @@ BESIDE_NGINX = (
 BY_WRK = f" wrk, {requests.CONNECTIONS} connections."
 
 COSTS = Costs()  # of the simulated engine
+SIMULATION_LIMIT_S = 180.0
+FLEET_LIMIT_S = 600.0
 
 BENCHMARKS = {
     "rtmp-cost": Benchmark(
@@ -225,6 +230,7 @@ BENCHMARKS = {
         " that report their position after each batch; each is a process. Single entries"
         f" {1000 * shared_log.INTERVAL_S:.0f} ms apart; then {shared_log.RATE:,} a second. A proxy"
         " of our own delays the distant engine. No core pinning.",
+        FLEET_LIMIT_S,
     ),
     "fleet-simulation": Benchmark(
         simulation.simulation,
@@ -235,6 +241,7 @@ BENCHMARKS = {
         f" {1e6 * COSTS.presence_each_s:.1f} us more for each edge in a report,"
         f" {1e6 * COSTS.push_each_s:.0f} us for each edge that is pushed to (assumed). Failovers"
         " run the real control processes in simulated time, 20 ms away from the engine each way.",
+        SIMULATION_LIMIT_S,
     ),
     "fleet-invalidation": Benchmark(
         invalidations.invalidations,
@@ -242,6 +249,7 @@ BENCHMARKS = {
         " one, with a valid copy on all; until the head that requests look at is the new one on the"
         " last edge. Then a viewer of each edge must get 504 for what is cached only. Links to a"
         " distant engine are proxies of our own. No core pinning.",
+        FLEET_LIMIT_S,
     ),
     "fleet-old-answers": Benchmark(
         old_answers.old_answers,
@@ -249,44 +257,52 @@ BENCHMARKS = {
         " lease of 2 s, get other content at the origin, and everything is invalidated on one edge;"
         " once CloudFront's API there says Completed, all objects are requested on all edges, those"
         " that are cut off included, and again when all is mended.",
+        FLEET_LIMIT_S,
     ),
     "fleet-failovers": Benchmark(
         failovers.failovers,
         f"{failovers.EDGES} edges; in each round {failovers.ENTRIES_KEPT} invalidations, a replica"
         f" of the engine that stops to replicate, {failovers.LOST} more, and the engine killed; all"
         " edges are led to the replica. Rows of the edges' control logs and of the engine's log.",
+        FLEET_LIMIT_S,
     ),
     "fleet-origin-bytes": Benchmark(
         tiers.origin_bytes,
         f"{tiers.EDGES} edges, all of them one tier; readers at each of them read all objects, each"
         " beginning with another one, and compare every byte. A reader whose edge was killed goes"
         " on at another one.",
+        FLEET_LIMIT_S,
     ),
     "fleet-miss": Benchmark(
         tiers.misses,
         f"A proxy of our own between child and parent, {1000 * tiers.DELAY_S:.0f} ms each way, and"
         " an equal one between a viewer and the parent: objects of 1 KB that the parent has and the"
         " child does not, beside hits of that viewer.",
+        FLEET_LIMIT_S,
     ),
     "fleet-join": Benchmark(
         tiers.joins,
         f"{tiers.JOINED_OBJECTS} objects, each requested on one of {tiers.EDGES} edges; then one"
         " more edge joins their tier, and all objects are read on all edges.",
+        FLEET_LIMIT_S,
     ),
     "fleet-catch-up": Benchmark(
         following.catch_up,
         f"The link of one of {following.EDGES} edges is cut while"
         f" {following.BEHIND_ENTRIES:,} invalidations are appended and the others apply them.",
+        FLEET_LIMIT_S,
     ),
     "fleet-rate": Benchmark(
         following.rate,
         f"Invalidations are appended at {following.RATE:,} a second, those that are due at once;"
         f" {following.EDGES} edges follow. Then the edges' entries are compared with the log.",
+        FLEET_LIMIT_S,
     ),
     "fleet-hits": Benchmark(
         hits.hits,
         "Random ranges of a warm object over 16 keep-alive connections; an edge with an engine"
         " beside one without, one worker each, alternating. Start: until /healthz returns 200.",
+        FLEET_LIMIT_S,
     ),
     "invalidation": Benchmark(
         invalidation.invalidation,
@@ -380,9 +396,11 @@ tools/install_programs.sh installs nginx, wrk and h2load. Use a quiet machine wi
 
 def _run(name: str, options: Options, facts: Sequence[str]) -> report.Section:
     benchmark = BENCHMARKS[name]
+    note(f"{name} begins; at most {benchmark.limit_s:.0f} s")
     steal = Steal()
     try:
-        figures = benchmark.run(options)
+        with time_limit(benchmark.limit_s):
+            figures = benchmark.run(options)
     except BenchError as error:
         figures = [report.Figure(f"failed: {error}", "", {})]
     host = (

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench.fleet.invalidations import port_of
 from bench.options import Options
+from bench.progress import note
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE
 from bench.servers.fleet import PREFIX, REDIS_OPTIONS, Edge, Fleet, run_fleet, until
@@ -48,6 +49,7 @@ def failovers(options: Options) -> list[Figure]:
             replica.start()
             times_s.append(_fail_over(fleet, primary, replica, number, acknowledged))
             lost += LOST
+            note(f"failover {number + 1} of {rounds}")
             primary = replica
         missing, twice = _faults(fleet.edges, acknowledged)
         ids = _ids_in_log(primary)

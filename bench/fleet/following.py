@@ -14,6 +14,7 @@ from contextlib import closing
 
 from bench.fleet.invalidations import port_of
 from bench.options import Options
+from bench.progress import note
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE
 from bench.servers.fleet import DISTRIBUTION, PREFIX, Edge, Fleet, run_fleet
@@ -55,6 +56,7 @@ async def _catch_up(fleet: Fleet) -> float:
     behind.link.cut()
     last = (await engine.append_many([_entry(n) for n in range(BEHIND_ENTRIES)], line=line))[-1]
     await _await_applied(engine, [edge.name for edge in fleet.edges[:-1]], last)
+    note(f"{BEHIND_ENTRIES:,} entries are appended")
     began_s = time.monotonic()
     behind.link.restore()
     await _await_applied(engine, [behind.name], last)
@@ -71,7 +73,9 @@ def rate(options: Options) -> list[Figure]:
         counting_origin({}) as origin,
         run_fleet(folder, port_of(origin.url), EDGES) as fleet,
     ):
+        note(f"{count:,} invalidations, {RATE:,} a second")
         took_s, late_s, ids = asyncio.run(_publish(fleet, count))
+        note("the edges are compared with the log")
         faults = sum(_differences(edge, ids) for edge in fleet.edges)
     return [
         Figure("invalidations", "", {STREAMEDGE: float(count)}),

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from bench.fleet.probes import Probe, get_all, probes, warm
 from bench.options import Options
+from bench.progress import note
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE
 from bench.servers.fleet import DISTRIBUTION, Edge, run_fleet
@@ -44,6 +45,7 @@ def invalidations(options: Options) -> list[Figure]:
         probes(fleet.edges) as viewers,
     ):
         near = _times_s(fleet.edges, viewers, samples)
+        note(f"{samples} samples near the engine")
         fleet.delay(DELAY_S)
         far = _times_s(fleet.edges, viewers, samples)
     away = f"engine {DELAY_S * 1000:.0f} ms away each way"
@@ -77,6 +79,8 @@ def _times_s(edges: Sequence[Edge], viewers: Sequence[Probe], samples: int) -> l
         warm(viewers, f"/{OBJECT}")
         time.sleep(IDLE_S)
         admin = admins[number % len(admins)]
+        admin.close()  # an idle connection may be closed by the server just now
+        admin.connect()
         before = [(head, head.position) for head in heads]
         began_s = time.monotonic()
         admin.request("POST", "/invalidations", body)

@@ -18,6 +18,7 @@ from typing import Any
 from bench.fleet.invalidations import port_of
 from bench.fleet.probes import Probe, get_all, probes
 from bench.options import Options
+from bench.progress import note
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE
 from bench.servers.fleet import DISTRIBUTION, Edge, Fleet, names_of, run_fleet, until
@@ -74,6 +75,7 @@ def old_answers(options: Options) -> list[Figure]:
         while sum(counted.answers.values()) < answers_min or number < len(ROUNDS):
             _round(number, ROUNDS[number % len(ROUNDS)], fleet, viewers, apis, origin, counted)
             number += 1
+            note(f"{sum(counted.answers.values()):,} of {answers_min:,} answers")
     figures = [
         Figure("answers after Completed", "", {STREAMEDGE: float(sum(counted.answers.values()))}),
         Figure("old ones", "", {STREAMEDGE: float(sum(counted.old.values()))}, Target(0.0)),

@@ -18,8 +18,10 @@ from pathlib import Path
 import simpy
 
 from bench.options import Options
+from bench.progress import note
 from bench.report import Figure
 from bench.servers.edge import STREAMEDGE
+from bench.servers.server import BenchError
 from streamedge.fleet.attendance import Attendance
 from streamedge.fleet.members import Presence
 from streamedge.fleet.states import EdgeState
@@ -33,12 +35,13 @@ SIZES = (2, 10, 100, 1_000)
 INVALIDATIONS = {2: 400, 10: 200, 100: 60, 1_000: 12}
 LOSSES = (0.0, 0.01)
 HUB = "fra"
-APPLY_S = 0.005  # a row that is synced to the disk
+APPLY_S = 0.001  # a row; nothing waits until it is synced to the disk
 WORKER_S = 0.001
 FAILOVER_SIZES = (2, 10)
 FAILOVERS = 3
 LOST_ENTRIES = 5
 DOWN_S = 2.0
+REST_S = 120.0  # of simulated time
 SEED = 13
 
 
@@ -48,6 +51,7 @@ def simulation(_options: Options) -> list[Figure]:
     for loss in LOSSES:
         lossy = f", {loss:.0%} loss" if loss else ""
         for size in SIZES:
+            note(f"{size:,} edges, {loss:.0%} loss")
             result = invalidations(size, loss)
             label = f"{size:,} edges{lossy}"
             figures += [
@@ -167,7 +171,11 @@ class _Invalidation:
 
 def failovers(size: int) -> list[float]:
     """Seconds from an engine that is back without its last entries to a fleet at rest."""
-    return [_failover(size, seed) for seed in range(FAILOVERS)]
+    times_s = []
+    for seed in range(FAILOVERS):
+        note(f"{size:,} edges, failover {seed + 1} of {FAILOVERS}")
+        times_s.append(_failover(size, seed))
+    return times_s
 
 
 def _failover(size: int, seed: int) -> float:
@@ -187,6 +195,8 @@ def _failover(size: int, seed: int) -> float:
 def _rest_s(fleet: SimulatedFleet) -> float:
     began_s = fleet.env.now
     while not fleet.has_settled():
+        if fleet.env.now > began_s + REST_S:
+            raise BenchError(f"a fleet is not at rest {REST_S:.0f} s after a failover")
         fleet.env.run(fleet.env.now + 0.02)
     return fleet.env.now - began_s
 

@@ -14,6 +14,7 @@ from bench.fleet.invalidations import port_of
 from bench.fleet.probes import Probe, get_all, probes
 from bench.loads.fleet_readers import ReadersPlan, ReadersResult, read_all
 from bench.options import Options
+from bench.progress import note
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE
 from bench.servers.fleet import PREFIX, Edge, Fleet, names_of, run_fleet, until
@@ -47,6 +48,7 @@ def origin_bytes(options: Options) -> list[Figure]:
     ):
         ports = [edge.http_port for edge in fleet.edges]
         cold = _crowd(origin, ports, _sizes("cold"), readers)
+        note("the cold crowd has read all")
         sizes = _sizes("killed")
         killing = threading.Thread(target=_kill_at, args=[origin, sizes, fleet.edges[0]])
         before = origin.total_bytes

@@ -22,6 +22,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from bench.progress import note
 from bench.servers.links import Link, run_links
 from bench.servers.server import LOOPBACK, BenchError, Server, process
 from tests.support.certificate_authority import CertificateAuthority
@@ -237,6 +238,7 @@ cache_policy = "probed"
         edges = stack.enter_context(_all_at_once([start(name) for name in names_of(count)]))
         running = Fleet(redis, edges, start, stack)
         running.until_up()
+        note(f"{count} edges are up")
         yield running
 
 
