@@ -203,8 +203,8 @@ BENCHMARKS = {
     ),
     "rtmp-link-rate": Benchmark(
         link_rate.rates,
-        "checkBandwidth over RTMP, through a loopback interface with a token bucket filter (tc tbf)"
-        " in a network namespace; beside it a plain TCP transfer of"
+        "checkBandwidth over RTMP, between two network namespaces; the edge's interface has a token"
+        " bucket filter (tc tbf) with a queue of 200 ms. Beside it a plain TCP transfer of"
         f" {link_rate.TRANSFER_S:.0f} s through the same link. No core pinning.",
     ),
     "packaging": Benchmark(

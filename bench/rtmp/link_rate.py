@@ -1,18 +1,23 @@
 """The rate that checkBandwidth gives a client, over real links of a known rate.
 
-Edge and client run in a network namespace of their own, whose loopback interface has a token bucket
-filter. A plain TCP transfer through the same link shows what is possible.
+The edge runs in a network namespace of its own, the client in another one. A pair of virtual
+interfaces joins them; that of the edge has a token bucket filter, so the client's results do not
+wait in the queue of the edge's texts. A plain TCP transfer through the same link shows what is
+possible.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from bench.loads import rtmp_wire as wire
 from bench.loads.rtmp_client import Viewer
@@ -20,7 +25,7 @@ from bench.options import Options
 from bench.report import Figure, Target
 from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.peers import APPLICATION
-from bench.servers.server import LOOPBACK, BenchError, Failure, Value
+from bench.servers.server import BenchError, Failure, Value, free_port
 
 MEGABITS = (1, 5, 20)
 TCP = "plain TCP"
@@ -28,6 +33,8 @@ TOLERANCE_PERCENT = 10.0
 LIMIT_S = 60.0
 MTU_BYTES = 1500
 BURST_BYTES = 8 * MTU_BYTES
+EDGE, CLIENT = "10.0.0.1", "10.0.0.2"
+CLONE_NEWNET = 0x40000000  # unshare(2)
 TRANSFER_S, TRANSFER_BEGIN_S = 3.0, 1.0
 
 
@@ -57,14 +64,10 @@ def _difference(kbit_per_s: Mapping[str, Value]) -> dict[str, Value]:
 
 def _in_namespace(megabits: int) -> dict[str, Value]:
     """Measures in a process with a network of its own; needs root or user namespaces."""
-    setup = (
-        f"ip link set lo mtu {MTU_BYTES} up && tc qdisc add dev lo root"
-        f' tbf rate {megabits}mbit burst {BURST_BYTES} latency 200ms && exec "$@"'
-    )
-    command = ["unshare", "--map-root-user", "--net", "sh", "-c", setup, "sh"]
+    command = ["unshare", "--map-root-user", "--net", sys.executable, "-m", __name__]
     try:
         completed = subprocess.run(
-            [*command, sys.executable, "-m", __name__],
+            [*command, str(megabits)],
             capture_output=True,
             text=True,
             timeout=2 * LIMIT_S,
@@ -78,14 +81,43 @@ def _in_namespace(megabits: int) -> dict[str, Value]:
     return values
 
 
-def _measure() -> dict[str, float]:
-    with streamedge(1, core=None) as server:
-        return {STREAMEDGE: _check_bandwidth(server.rtmp_port), TCP: _transfer()}
+def _measure(megabits: int) -> dict[str, float]:
+    """Measures with the client in a thread that has a network of its own."""
+    port = free_port()
+    with ThreadPoolExecutor(1, initializer=_enter_client_network) as client:
+        client.submit(int).result()
+        for command in (
+            "link set lo up",
+            f"address add {EDGE}/24 dev edge",
+            f"link set edge mtu {MTU_BYTES} up",
+        ):
+            _run("ip", command)
+        bucket = f"rate {megabits}mbit burst {BURST_BYTES} latency 200ms"
+        _run("tc", f"qdisc add dev edge root tbf {bucket}")
+        with streamedge(1, core=None, listen=f'mixed = ["{EDGE}:{port}"]'):
+            kbit_per_s = client.submit(_check_bandwidth, port).result()
+        with socket.create_server((EDGE, 0)) as listener:
+            threading.Thread(target=_send, args=[listener], daemon=True).start()
+            transfer = client.submit(_transfer, listener.getsockname()[1])
+            return {STREAMEDGE: kbit_per_s, TCP: transfer.result()}
+
+
+def _enter_client_network() -> None:
+    """Moves this thread to a new network, with a link to that of the process."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise BenchError(f"unshare: {os.strerror(ctypes.get_errno())}")
+    _run("ip", f"link add client type veth peer name edge netns {os.getpid()}")
+    _run("ip", f"address add {CLIENT}/24 dev client")
+    _run("ip", f"link set client mtu {MTU_BYTES} up")
+
+
+def _run(program: str, arguments: str) -> None:
+    subprocess.run([program, *arguments.split()], check=True)
 
 
 def _check_bandwidth(port: int) -> float:
     """The kbit/s in the edge's onBWDone."""
-    with socket.create_connection((LOOPBACK, port), LIMIT_S) as connection:
+    with socket.create_connection((EDGE, port), LIMIT_S) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         viewer = Viewer(connection)
         viewer.send(wire.hello())
@@ -108,33 +140,31 @@ def _call(viewer: Viewer, name: str, transaction: float) -> None:
     viewer.send(wire.message(wire.COMMAND, wire.amf(name, transaction, None), chunk_stream=3))
 
 
-def _transfer() -> float:
+def _send(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        try:
+            while True:
+                connection.sendall(bytes(65536))
+        except OSError:
+            return
+
+
+def _transfer(port: int) -> float:
     """The kbit/s of a plain TCP connection, once its window is open."""
-    with socket.create_server((LOOPBACK, 0)) as listener:
-
-        def send() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                try:
-                    while True:
-                        connection.sendall(bytes(65536))
-                except OSError:
-                    return
-
-        threading.Thread(target=send, daemon=True).start()
-        with socket.create_connection(listener.getsockname(), LIMIT_S) as connection:
-            began_s = time.monotonic()
-            first_s = last_s = began_s
-            size_bytes = 0
-            while last_s - began_s < TRANSFER_BEGIN_S + TRANSFER_S:
-                received = len(connection.recv(1 << 16))
-                last_s = time.monotonic()
-                if last_s - began_s < TRANSFER_BEGIN_S:
-                    first_s = last_s
-                else:
-                    size_bytes += received
+    with socket.create_connection((EDGE, port), LIMIT_S) as connection:
+        began_s = time.monotonic()
+        first_s = last_s = began_s
+        size_bytes = 0
+        while last_s - began_s < TRANSFER_BEGIN_S + TRANSFER_S:
+            received = len(connection.recv(1 << 16))
+            last_s = time.monotonic()
+            if last_s - began_s < TRANSFER_BEGIN_S:
+                first_s = last_s
+            else:
+                size_bytes += received
     return size_bytes * 8 / (last_s - first_s) / 1000
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure()))
+    print(json.dumps(_measure(int(sys.argv[1]))))
