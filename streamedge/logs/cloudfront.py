@@ -52,12 +52,17 @@ FIELDS: Final = (
 HEAD: Final = f"#Version: 1.0\n#Fields: {' '.join(FIELDS)}\n"
 """The first two lines of a file."""
 
-LINE: Final = "\t".join(["%s"] * 20)
-"""A line without its end, of: ``clock``, location, bytes sent, address, ``RequestText.target``,
-status, ``RequestText.sender``, result, request id, ``RequestText.host``, bytes received,
-``seconds_text``, ``RequestText.forwarded_for``, ``tls_text``, result of the response,
-``RequestText.version``, port, ``seconds_text`` to the first byte, detailed result,
+_LINE: Final = b"%b%d\t%b%b%b%b%b%b%b%b"
+LINE: Final = _LINE + b"%b\n"
+"""A line of: ``beginning``, bytes sent, address, ``LineParts.before_id``, request id,
+``LineParts.after_id``, ``tls_text``, ``LineParts.before_port``, port, ``LineParts.after_port``,
 ``content_text``."""
+
+LINE_OF_WHOLE: Final = _LINE + b"%b\t%d\t-\t-\n"
+"""The same with the content type and the length of a whole object in place of the last."""
+
+LINE_OF_RANGE: Final = _LINE + b"%b\t%d\t%d\t%d\n"
+"""The same with content type, length, first and last position of a range."""
 
 NO_STATUS: Final = "000"
 """The status where the viewer left before an answer."""
@@ -145,6 +150,15 @@ class WebRecord(NamedTuple):
     range_end: int | None
 
 
+class LineParts(NamedTuple):
+    """The parts of a line between those that responses to one request seldom share."""
+
+    before_id: bytes
+    after_id: bytes
+    before_port: bytes
+    after_port: bytes
+
+
 class RequestText(NamedTuple):
     """The fields of a line that depend on the request alone, as the line has them."""
 
@@ -182,6 +196,34 @@ def request_text(
     )
 
 
+def line_parts(
+    request: RequestText,
+    status: int,
+    results: tuple[str, str, str],
+    received_bytes: int,
+    duration_s: float,
+    first_byte_s: float,
+) -> LineParts:
+    """The parts of a line. ``status`` is 0 if the viewer left before an answer.
+
+    ``results``: at the end, of the response, in detail.
+    """
+    final, response, detailed = results
+    parts = (
+        f"\t{request.target}\t{status or NO_STATUS}\t{request.sender}\t{final}\t",
+        f"\t{request.host}\t{received_bytes}\t{seconds_text(duration_s)}"
+        f"\t{request.forwarded_for}\t",
+        f"\t{response}\t{request.version}\t",
+        f"\t{seconds_text(first_byte_s)}\t{detailed}\t",
+    )
+    return LineParts(*(part.encode("ascii") for part in parts))
+
+
+def beginning(ended_s: int, location: str) -> bytes:
+    """The first fields of a line; ``ended_s``: seconds since 1970."""
+    return f"{clock(ended_s)}\t{escape(location)}\t".encode("ascii")
+
+
 def tls_text(protocol: str | None, cipher: str | None) -> str:
     """ssl-protocol and ssl-cipher."""
     return f"{escape_or_absent(protocol)}\t{escape_or_absent(cipher)}"
@@ -205,8 +247,8 @@ def clock(ended_s: int) -> str:
     return time.strftime("%Y-%m-%d\t%H:%M:%S", time.gmtime(ended_s))
 
 
-def encode(record: WebRecord) -> str:
-    """The line of a response, without its end."""
+def encode(record: WebRecord) -> bytes:
+    """The line of a response."""
     request = request_text(
         method=record.method,
         domain=record.domain,
@@ -222,29 +264,29 @@ def encode(record: WebRecord) -> str:
         fle_status=record.fle_status,
         fle_fields=record.fle_fields,
     )
-    return LINE % (
-        clock(record.ended_s),
-        escape(record.location),
-        record.sent_bytes,
-        escape(record.address),
-        request.target,
-        record.status or NO_STATUS,
-        request.sender,
-        record.result,
-        escape(record.request_id),
-        request.host,
+    before_id, after_id, before_port, after_port = line_parts(
+        request,
+        record.status,
+        (record.result, record.response_result, record.detailed),
         record.received_bytes,
-        seconds_text(record.duration_ms / 1000),
-        request.forwarded_for,
-        tls_text(record.tls_protocol, record.tls_cipher),
-        record.response_result,
-        request.version,
-        record.port,
-        seconds_text(record.first_byte_ms / 1000),
-        record.detailed,
-        content_text(
-            record.content_type, record.content_length, record.range_start, record.range_end
-        ),
+        record.duration_ms / 1000,
+        record.first_byte_ms / 1000,
+    )
+    content = content_text(
+        record.content_type, record.content_length, record.range_start, record.range_end
+    )
+    return LINE % (
+        beginning(record.ended_s, record.location),
+        record.sent_bytes,
+        escape(record.address).encode("ascii"),
+        before_id,
+        escape(record.request_id).encode("ascii"),
+        after_id,
+        tls_text(record.tls_protocol, record.tls_cipher).encode("ascii"),
+        before_port,
+        b"%d" % record.port,
+        after_port,
+        content.encode("ascii"),
     )
 
 

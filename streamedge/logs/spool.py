@@ -25,19 +25,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from streamedge.logs.spool_names import HOUR_S, SegmentName, SpoolTarget, due_s
-from streamedge.ops.log import Log
+from streamedge.ops.log import FORMAT_LINES, Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.ops.rate_limited import RateLimitedEvent
 
 FLUSH_INTERVAL_S = 0.2
-FLUSH_LINES = 2048  # that are written before the interval is over; formatting takes 4 ms
+FLUSH_LINES = 2048  # that are written before the interval is over
 GATHERED_LINES_MAX = 65_536  # while the disk is slow: at most 64 MiB
 SEGMENT_BYTES = 8 << 20
 CLOSE_PAUSE_S = 0.05  # the shortest time to the next check for complete files
 NEW_PREFIX = ".new-"
 
-Lines: TypeAlias = "Iterable[tuple[SpoolTarget, str]]"
-"""Lines without their ends, and the logs that they belong to."""
+Lines: TypeAlias = "Iterable[tuple[SpoolTarget, bytes]]"
+"""Lines with their ends, one or several together, and the logs that they belong to."""
 
 
 class SpoolWriter:
@@ -50,7 +50,9 @@ class SpoolWriter:
         self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
         self._loop = asyncio.get_running_loop()
         self._gathered: list[tuple[int, float, Callable[[], Lines]]] = []
-        self._gathered_lines = 0
+        self._unformatted_lines = 0  # in ``_gathered``
+        self._formatted: dict[tuple[SpoolTarget, int], list[bytes]] = {}
+        self._gathered_lines = 0  # in both
         self._flushing: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None  # of the segments that are due
         self._writing: asyncio.Future[None] | None = None
@@ -66,6 +68,9 @@ class SpoolWriter:
             return
         self._gathered.append((lines, ended_s, make_lines))
         self._gathered_lines += lines
+        self._unformatted_lines += lines
+        if self._unformatted_lines >= FORMAT_LINES:
+            self._format()
         if self._gathered_lines >= FLUSH_LINES:
             self.flush()
         elif self._flushing is None:
@@ -76,7 +81,7 @@ class SpoolWriter:
         if self._writing is not None:
             return  # ``_written`` calls it again
         self._cancel_timers()
-        pieces = self._format()
+        pieces = self._take_pieces()
         if pieces or self._files.is_open:
             self._writing = self._loop.run_in_executor(self._executor, self._write, pieces)
             self._writing.add_done_callback(self._written)
@@ -86,7 +91,7 @@ class SpoolWriter:
         while self._writing is not None:
             await asyncio.wait([self._writing])
         self._cancel_timers()
-        pieces = self._format()
+        pieces = self._take_pieces()
         if pieces or self._files.is_open:
             await self._loop.run_in_executor(self._executor, self._write, pieces)
             await self._loop.run_in_executor(self._executor, self._files.close)
@@ -105,9 +110,8 @@ class SpoolWriter:
                 timer.cancel()
         self._flushing = self._closing = None
 
-    def _format(self) -> _Pieces:
-        gathered, self._gathered, self._gathered_lines = self._gathered, [], 0
-        lines: dict[tuple[SpoolTarget, int], list[str]] = {}
+    def _format(self) -> None:
+        gathered, self._gathered, self._unformatted_lines = self._gathered, [], 0
         for number, ended_s, make_lines in gathered:
             hour = int(ended_s // HOUR_S)
             try:
@@ -115,9 +119,13 @@ class SpoolWriter:
             except Exception as exc:  # noqa: BLE001 - a defect in one line loses no other line
                 self._report_failure(number, None, repr(exc), "fault")
                 continue
-            for target, line in batch:
-                lines.setdefault((target, hour), []).append(line)
-        return {key: ("\n".join(texts) + "\n").encode("ascii") for key, texts in lines.items()}
+            for target, lines in batch:
+                self._formatted.setdefault((target, hour), []).append(lines)
+
+    def _take_pieces(self) -> _Pieces:
+        self._format()
+        formatted, self._formatted, self._gathered_lines = self._formatted, {}, 0
+        return {key: b"".join(lines) for key, lines in formatted.items()}
 
     def _write(self, pieces: _Pieces) -> None:
         """Runs in the thread."""
@@ -137,7 +145,7 @@ class SpoolWriter:
         if (failure := writing.exception()) is not None:
             self._report_failure(0, None, repr(failure))
         self._cancel_timers()
-        if self._gathered:
+        if self._gathered_lines:
             self._flushing = self._loop.call_later(FLUSH_INTERVAL_S, self.flush)
         elif (pause_s := self._files.seconds_to_close()) is not None:
             self._closing = self._loop.call_later(pause_s, self.flush)

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def lines(*texts: str, target: SpoolTarget = WEB) -> Callable[[], Lines]:
-    return lambda: [(target, text) for text in texts]
+    return lambda: [(target, f"{text}\n".encode()) for text in texts]
 
 
 def segments(folder: Path) -> dict[SegmentName, str]:

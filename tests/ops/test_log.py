@@ -401,9 +401,9 @@ def test_lines_are_formatted_when_they_are_written(pipe: tuple[int, int]) -> Non
     log = open_log("stdout", "worker-1")
     calls: list[str] = []
 
-    def make_lines() -> list[str]:
+    def make_lines() -> bytes:
         calls.append("now")
-        return ['{"event":"late"}', '{"event":"later"}']
+        return b'{"event":"late"}\n{"event":"later"}\n'
 
     log.lines(2, make_lines)
     assert calls == []
@@ -417,7 +417,7 @@ def test_lines_whose_formatting_fails_are_discarded(pipe: tuple[int, int]) -> No
     log = open_log("stdout", "worker-1")
     fault = RuntimeError("of ours")
 
-    def make_lines() -> list[str]:
+    def make_lines() -> bytes:
         raise fault
 
     log.lines(1, make_lines)

@@ -10,12 +10,11 @@ from http import HTTPStatus
 from typing import Any
 
 from streamedge.cache.reader import CacheResult
-from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines
+from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines, json_hit_lines
 from streamedge.delivery.http.fast_path.remembered import (
     Hit,
     RememberedRequest,
     SentHit,
-    hit_log_lines,
 )
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.request.request import WebRequest
@@ -131,7 +130,7 @@ class ResponseLog:
             self.viewers.add_hits(hits)
         log, now_s = self._log, time.time()
         if self.logs_responses:
-            log.lines(len(hits), partial(hit_log_lines, log.process, hits, now_s, duration_s, cut))
+            log.lines(len(hits), partial(json_hit_lines, log.process, hits, now_s, duration_s, cut))
         web_log = self._web_log
         if web_log.rules and web_log.spool is not None:
             lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)

@@ -9,6 +9,16 @@ from typing import NamedTuple
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.logs.cloudfront import NO_TLS, tls_text
+from streamedge.logs.escaping import escape
+
+
+class ViewerText(NamedTuple):
+    """The values of a viewer as log lines have them."""
+
+    client: bytes
+    address: bytes
+    port: bytes
+    tls: bytes
 
 
 class Viewer(NamedTuple):
@@ -19,7 +29,8 @@ class Viewer(NamedTuple):
     client: str
     address: str
     port: int
-    tls: str = NO_TLS
+    tls: str
+    text: ViewerText
 
 
 def viewer_of(peer: Peer, transport: asyncio.BaseTransport) -> Viewer:
@@ -30,4 +41,12 @@ def viewer_of(peer: Peer, transport: asyncio.BaseTransport) -> Viewer:
         if isinstance(connection, ssl.SSLObject):
             cipher = connection.cipher()
             tls = tls_text(connection.version(), None if cipher is None else cipher[0])
-    return Viewer(str(peer), peer.address, peer.port, tls)
+    return viewer_at(peer, tls)
+
+
+def viewer_at(peer: Peer, tls: str = NO_TLS) -> Viewer:
+    """The viewer at an address, over TLS or not."""
+    client = str(peer)
+    values = client, escape(peer.address), str(peer.port), tls
+    text = ViewerText(*(value.encode() for value in values))
+    return Viewer(client, peer.address, peer.port, tls, text)

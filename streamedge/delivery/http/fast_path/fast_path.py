@@ -173,8 +173,8 @@ class FastPath(Generic[Key, Head, Tail]):
             outcome,
             target,
             message,
-            target_fields(request.host, request.path, distribution),
-            logged,
+            target_fields(request.host, request.path, distribution).encode(),
+            logged.encode(),
             request.forwarded_client,
             admitted,
             distribution or "",
@@ -425,7 +425,8 @@ class FastPath(Generic[Key, Head, Tail]):
             fields = stored_fields(served_head(head), age_s, context)
             target.header_tail = self._encoder.tail(fields)
             if self._web_log is not None and self._web_log.rules:
-                target.content_type = escape_or_absent(content_of(fields).content_type)
+                content_type = escape_or_absent(content_of(fields).content_type)
+                target.content_type = content_type.encode("ascii")
         return sent
 
     def _timing(self, target: PreparedResponse[Tail]) -> str:

@@ -1,4 +1,8 @@
-"""The lines of hits in CloudFront's access log; what depends on the request is text already."""
+"""The log lines of hits: JSON, and CloudFront's; what depends on the request is text already.
+
+A busy worker writes tens of thousands of lines a second. So lines are made in batches, as bytes,
+with as few values to fill in as possible.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from streamedge.delivery.http.fast_path.remembered import SentHit
+from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.cloudfront_log import (
     HIT,
     Content,
+    LoggedRequest,
     LogRules,
     WebLog,
     content_of,
@@ -16,11 +22,65 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of,
     web_record,
 )
-from streamedge.logs.cloudfront import LINE, NO_STATUS, clock, content_text, seconds_text
+from streamedge.logs.cloudfront import (
+    LINE,
+    LINE_OF_RANGE,
+    LINE_OF_WHOLE,
+    LineParts,
+    beginning,
+    content_text,
+    line_parts,
+)
 from streamedge.logs.escaping import ABSENT, unescape
 from streamedge.logs.spool import Lines
+from streamedge.logs.spool_names import SpoolTarget
 
+_JSON_LINE = (
+    b'%b%b","method":"%b",%b,"status":%d,"bytes":%d,"cache":"%b","seconds":%b%b%b'
+    b',"request_id":"%b"%b}\n'
+)
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
+
+
+def json_hit_lines(
+    process: str, hits: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
+) -> bytes:
+    """The lines of hits, in the form of ``access_log``."""
+    begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'.encode()
+    seconds = b"%.4f" % duration_s if duration_s else b"0.0"
+    cut_field = b"" if cut is None else _reason(cut)
+    lines = []
+    for remembered, byte_range, status, viewer, sent_bytes, response, request_id, _, _ in hits:
+        method, result, ranged, end = b"GET", b"Hit", b"", cut_field
+        if response is not None:
+            request = remembered.request
+            method, result = request.method.encode(), response.result.value.encode()
+            if cut is None and response.reason is not None:
+                end = _reason(response.reason)
+            if "range" in request.headers:
+                ranged = f',"range":{quoted_and_cut(request.headers["range"])}'.encode()
+        elif byte_range is not None:
+            ranged = b',"range":"bytes=%b-%b"' % byte_range
+        line = _JSON_LINE % (
+            begin,
+            viewer.text.client,
+            method,
+            remembered.named,
+            status,
+            sent_bytes,
+            result,
+            seconds,
+            ranged,
+            remembered.logged,
+            request_id,
+            end,
+        )
+        lines.append(line)
+    return b"".join(lines)
+
+
+def _reason(reason: str) -> bytes:
+    return f',"reason":{quoted(reason)}'.encode()
 
 
 def cloudfront_hit_lines(
@@ -34,56 +94,66 @@ def cloudfront_hit_lines(
 
     The content type of a plain hit is that of the object as it is now.
     """
-    now, location = clock(int(ended_s)), web_log.location
-    seconds, at_once = seconds_text(duration_s), seconds_text(0.0)
-    lines = []
+    begin = beginning(int(ended_s), web_log.location)
+    lines: dict[SpoolTarget, list[bytes]] = {}
+    rules_before, of_target = None, list[bytes]()
     for hit in hits:
-        remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
+        remembered, byte_range, _, viewer, sent_bytes, response, request_id, start, end = hit
         logged = remembered.logged_request
         if logged is None:
             continue
-        rules, text, received_bytes = logged
+        rules = logged.rules
+        if rules is not rules_before:
+            rules_before, of_target = rules, lines.setdefault(rules.target, [])
         if rules.is_realtime:
-            line = _realtime_line(web_log, rules, hit, ended_s, duration_s, cut)
-            lines.append((rules.target, line))
+            of_target.append(_realtime_line(web_log, rules, hit, ended_s, duration_s, cut))
             continue
-        if response is None:
-            results = HIT if cut is None else cut_hit(cut)
-            target = remembered.target
-            content_type = ABSENT if target is None else target.content_type
-            if byte_range is None:
-                content = f"{content_type}\t{end - start}\t-\t-"
-            else:
-                content = f"{content_type}\t{end - start}\t{start}\t{end - 1}"
-                first, last = byte_range
-                received_bytes += _RANGE_LINE_BYTES + len(first) + len(last)
-        else:
-            results = results_of(status, response, cut)
-            content = content_text(*content_of(response.message.head.fields))
-        line = LINE % (
-            now,
-            location,
+        before_id, after_id, before_port, after_port = _parts(logged, hit, duration_s, cut)
+        _, address, port, tls = viewer.text
+        line = (
+            begin,
             sent_bytes,
-            viewer.address,
-            text.target,
-            status if sent_bytes or cut is None else NO_STATUS,
-            text.sender,
-            results.final,
-            request_id.decode(),
-            text.host,
-            received_bytes,
-            seconds,
-            text.forwarded_for,
-            viewer.tls,
-            results.response,
-            text.version,
-            viewer.port,
-            at_once,
-            results.detailed,
-            content,
+            address,
+            before_id,
+            request_id,
+            after_id,
+            tls,
+            before_port,
+            port,
+            after_port,
         )
-        lines.append((rules.target, line))
-    return lines
+        if response is not None:
+            content = content_text(*content_of(response.message.head.fields)).encode("ascii")
+            of_target.append(LINE % (*line, content))
+            continue
+        target = remembered.target
+        content_type = ABSENT.encode() if target is None else target.content_type
+        if byte_range is None:
+            of_target.append(LINE_OF_WHOLE % (*line, content_type, end - start))
+        else:
+            of_target.append(LINE_OF_RANGE % (*line, content_type, end - start, start, end - 1))
+    return [(target, b"".join(texts)) for target, texts in lines.items()]
+
+
+def _parts(logged: LoggedRequest, hit: SentHit, duration_s: float, cut: str | None) -> LineParts:
+    """The parts of a hit's line; they are made once for plain hits that were sent at once."""
+    _, byte_range, status, _, sent_bytes, response, _, _, _ = hit
+    received_bytes = logged.received_bytes
+    if response is None and byte_range is not None:
+        received_bytes += _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
+    is_plain = response is None and cut is None and not duration_s
+    parts = logged.hit_parts.get(received_bytes) if is_plain else None
+    if parts is not None:
+        return parts
+    if response is not None:
+        results = results_of(status, response, cut)
+    else:
+        results = HIT if cut is None else cut_hit(cut)
+    status = status if sent_bytes or cut is None else 0
+    parts = line_parts(logged.text, status, results, received_bytes, duration_s, 0.0)
+    if is_plain:
+        logged.hit_parts[received_bytes] = parts
+    return parts
 
 
 def _realtime_line(
@@ -93,7 +163,7 @@ def _realtime_line(
     ended_s: float,
     duration_s: float,
     cut: str | None,
-) -> str:
+) -> bytes:
     """The line of a hit in the real-time log, made from its whole record."""
     remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
     request = remembered.request
@@ -102,10 +172,11 @@ def _realtime_line(
         request = replace(request, fields=(*request.fields, ("range", value)))
     if response is None:
         results = HIT if cut is None else cut_hit(cut)
-        content_type = None if remembered.target is None else remembered.target.content_type
+        target = remembered.target
+        content_type = None if target is None else unescape(target.content_type.decode())
         is_part = status == 206
         content = Content(
-            None if content_type is None else unescape(content_type),
+            content_type,
             end - start,
             start if is_part else None,
             end - 1 if is_part else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -26,7 +26,6 @@ from streamedge.delivery.http.request.routing import (
     Route,
     nearest_from_bytes,
 )
-from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import LoggedRequest
 from streamedge.delivery.http.response.response import ResponseHead
@@ -121,7 +120,7 @@ class PreparedResponse(Generic[Tail]):
         self.opened: OpenObject | None = None
         self.is_other = False  # the stored response has another status than 200
         self.size_bytes = 0
-        self.content_type = ABSENT  # as in CloudFront's log
+        self.content_type = ABSENT.encode()  # as in CloudFront's log
         self.header_tail: Tail
 
     def provenance(self) -> Callable[[], Provenance] | None:
@@ -175,8 +174,8 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     outcome: Dispatched | Refused
     target: PreparedResponse[Tail] | None
     message: PreparedMessage[Head]
-    named: str
-    logged: str
+    named: bytes
+    logged: bytes
     address: str
     admitted: CachedGrant | None
     distribution: str
@@ -237,30 +236,3 @@ SentHit = tuple[
 ]
 """A hit that was sent completely: request, range, status, viewer, bytes sent; the response if it
 was a prepared message; the request's id; start and end of the span."""
-
-
-def hit_log_lines(
-    process: str, sent_hits: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
-) -> list[str]:
-    """The log lines of hits, in the form of ``access_log``."""
-    begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'
-    seconds = f"{duration_s:.4f}" if duration_s else "0.0"
-    lines = []
-    for hit in sent_hits:
-        remembered, byte_range, status, viewer, sent_bytes, response, request_id, _, _ = hit
-        method, result, ranged, reason = "GET", "Hit", "", cut
-        if response is not None:
-            request = remembered.request
-            method, result = request.method, response.result.value
-            reason = cut or response.reason
-            if "range" in request.headers:
-                ranged = f',"range":{quoted_and_cut(request.headers["range"])}'
-        elif byte_range is not None:
-            ranged = f',"range":"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"'
-        end = "}" if reason is None else f',"reason":{quoted(reason)}}}'
-        lines.append(
-            f'{begin}{viewer.client}","method":"{method}",{remembered.named},"status":{status},'
-            f'"bytes":{sent_bytes},"cache":"{result}","seconds":{seconds}'
-            f'{ranged}{remembered.logged},"request_id":"{request_id.decode()}"{end}'
-        )
-    return lines

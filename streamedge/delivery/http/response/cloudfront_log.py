@@ -26,6 +26,7 @@ from streamedge.errors import OriginFailure
 from streamedge.logs import realtime
 from streamedge.logs.cloudfront import (
     DetailedError,
+    LineParts,
     RequestText,
     Result,
     WebRecord,
@@ -83,11 +84,15 @@ NO_LOGS: Final[Mapping[str, LogRules]] = MappingProxyType({})
 
 
 class LoggedRequest(NamedTuple):
-    """A request's part of its lines. ``received_bytes`` are those of its head."""
+    """A request's part of its lines. ``received_bytes`` are those of its head.
+
+    ``hit_parts``: of plain hits that were sent at once, by the bytes received.
+    """
 
     rules: LogRules
     text: RequestText
     received_bytes: int
+    hit_parts: dict[int, LineParts]
 
 
 class Results(NamedTuple):
@@ -121,7 +126,7 @@ class WebLog:
         if rules is None:
             return None
         texts = _request_texts(request, rules)
-        return LoggedRequest(rules, request_text(**texts), head_bytes(request))
+        return LoggedRequest(rules, request_text(**texts), head_bytes(request), {})
 
     def finished(
         self,
@@ -161,12 +166,13 @@ class WebLog:
         self, rules: LogRules, request: WebRequest, record: WebRecord, ended_s: float
     ) -> Lines:
         if rules.is_realtime:
-            return [(rules.target, self.realtime_line(rules, request, record, ended_s))]
+            line = self.realtime_line(rules, request, record, ended_s)
+            return [(rules.target, line)]
         return [(rules.target, encode(record))]
 
     def realtime_line(
         self, rules: LogRules, request: WebRequest, record: WebRecord, ended_s: float
-    ) -> str:
+    ) -> bytes:
         """The line of a response in the real-time log."""
         headers = request.headers
         behavior = choose_behavior(rules.behaviors, path_name(request.path) or "")
@@ -178,7 +184,7 @@ class WebLog:
             behavior.pattern,
             tuple(_shown_fields(request, rules)),
         )
-        return realtime.encode(realtime.values_of(record, more))
+        return f"{realtime.encode(realtime.values_of(record, more))}\n".encode("ascii")
 
 
 def _shown_fields(request: WebRequest, rules: LogRules) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,8 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of,
 )
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
-from streamedge.delivery.http.viewer import Viewer
+from streamedge.delivery.http.viewer import viewer_at
+from streamedge.delivery.net.accept import Peer
 from streamedge.logs.cloudfront import WebRecord, decode
 from streamedge.logs.spool import SpoolWriter
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
@@ -27,7 +28,7 @@ from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 
 RULES = LogRules(SpoolTarget("EWEB", LogFormat.WEB, 300.0), "d1.cloudfront.net", has_cookies=False)
-VIEWER = Viewer("192.0.2.1:4000", "192.0.2.1", 4000, "TLSv1.3\tTLS_AES_128_GCM_SHA256")
+VIEWER = viewer_at(Peer("192.0.2.1", 4000), "TLSv1.3\tTLS_AES_128_GCM_SHA256")
 
 
 def response(

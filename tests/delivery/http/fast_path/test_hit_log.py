@@ -1,0 +1,225 @@
+"""A hit has the log lines that the same response has on the general path."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamedge.cache.reader import CacheResult
+from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines, json_hit_lines
+from streamedge.delivery.http.fast_path.remembered import (
+    Kind,
+    PreparedMessage,
+    RememberedRequest,
+    SentHit,
+)
+from streamedge.delivery.http.request.dispatch import Refused
+from streamedge.delivery.http.request.request import WebRequest, web_request
+from streamedge.delivery.http.response.access_log import response_line, target_fields
+from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.cloudfront_log import (
+    HIT,
+    Content,
+    LogRules,
+    WebLog,
+    content_of,
+    cut_hit,
+    results_of,
+    web_record,
+)
+from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
+from streamedge.delivery.http.viewer import viewer_at
+from streamedge.delivery.net.accept import Peer
+from streamedge.logs.cloudfront import encode
+from streamedge.logs.spool_names import LogFormat, SpoolTarget
+
+NOW_S = 1.7e9
+ID = b"the-id"
+RULES = LogRules(SpoolTarget("EWEB", LogFormat.WEB, 300.0), "d1.cloudfront.net", has_cookies=True)
+WEB_LOG = WebLog("fra-1", None, rules={"EWEB": RULES})
+VIEWER = viewer_at(Peer("2001:db8::1", 4000), "TLSv1.3\tTLS_AES_128_GCM_SHA256")
+
+agents = st.none() | st.sampled_from(["wrk/4.1", 'a "b" \\ %s %b \u00e4\t', "x" * 3000])
+cuts = st.none() | st.sampled_from(["viewer left", "revoked", "origin broke off"])
+ranges = st.none() | st.sampled_from([(b"0", b"9"), (b"5", b""), (b"0", b"1023")])
+sizes = st.integers(0, 1 << 40)
+
+
+def request_of(
+    byte_range: tuple[bytes, bytes] | None, agent: str | None, method: str = "GET"
+) -> WebRequest:
+    fields = [(b"host", b"cdn.example.com"), (b"cookie", b"a=1; CloudFront-Signature=x")]
+    if byte_range is not None:
+        fields.append((b"range", b"bytes=%b-%b" % byte_range))
+    if agent is not None:
+        fields.append((b"user-agent", agent.encode("latin-1")))
+    return web_request(
+        method,
+        b"/a%20b?c=1",
+        fields,
+        client=VIEWER.client,
+        address=VIEWER.address,
+        proxies=(),
+        keep_alive=True,
+        started_s=0.0,
+        secure=True,
+        http_version="2",
+        request_id=ID.decode(),
+    )
+
+
+def remembered_of(request: WebRequest, agent: str | None) -> RememberedRequest[Any, Any]:
+    """As ``FastPath.prepare`` makes it, without a target."""
+    line = response_line(
+        now_s=0.0,
+        process="",
+        client="",
+        method="",
+        host=request.host,
+        path=request.path,
+        range_field=None,
+        status=0,
+        sent_bytes=0,
+        result="",
+        distribution="EWEB",
+        duration_s=0.0,
+        http_version=request.http_version,
+        agent=agent,
+    )
+    logged = line.partition('"seconds":0.0000')[2].partition(',"request_id"')[0]
+    return RememberedRequest(
+        Kind.PLAIN,
+        request,
+        Refused(HTTPStatus.FORBIDDEN, "", None),
+        None,
+        PreparedMessage(),
+        target_fields(request.host, request.path, "EWEB").encode(),
+        logged.encode(),
+        "",
+        None,
+        "EWEB",
+        WEB_LOG.prepared(request, "EWEB"),
+    )
+
+
+def cloudfront_line(sent: SentHit, duration_s: float, cut: str | None) -> bytes:
+    """The only line of two equal hits; the second one has its parts from the first one."""
+    first = cloudfront_hit_lines(WEB_LOG, [sent], NOW_S, duration_s, cut)
+    assert list(cloudfront_hit_lines(WEB_LOG, [sent], NOW_S, duration_s, cut)) == list(first)
+    ((target, line),) = first
+    assert target == RULES.target
+    return line
+
+
+def general_line(
+    request: WebRequest,
+    status: int,
+    sent_bytes: int,
+    result: str,
+    reason: str | None,
+    duration_s: float,
+) -> dict[str, Any]:
+    line = response_line(
+        now_s=NOW_S,
+        process="worker-0",
+        client=VIEWER.client,
+        method=request.method,
+        host=request.host,
+        path=request.path,
+        range_field=request.headers.get("range"),
+        status=status,
+        sent_bytes=sent_bytes,
+        result=result,
+        distribution="EWEB",
+        duration_s=duration_s,
+        http_version=request.http_version,
+        agent=request.headers.get("user-agent"),
+        request_id=request.request_id,
+        reason=reason,
+    )
+    fields: dict[str, Any] = json.loads(line)
+    return fields
+
+
+@given(ranges, agents, cuts, st.sampled_from([0.0, 0.25]), sizes, st.integers(0, 99), sizes)
+def test_plain_hit(
+    byte_range: tuple[bytes, bytes] | None,
+    agent: str | None,
+    cut: str | None,
+    duration_s: float,
+    sent_bytes: int,
+    start: int,
+    size: int,
+) -> None:
+    if byte_range is None:
+        start = 0
+    status, end = (200 if byte_range is None else 206), start + size
+    remembered = remembered_of(request_of(None, agent), agent)
+    hit = remembered, byte_range, status, VIEWER, sent_bytes, None, ID, start, end
+    request = request_of(byte_range, agent)
+    is_part = byte_range is not None
+    content = Content(None, size, start if is_part else None, end - 1 if is_part else None)
+    record = web_record(
+        RULES,
+        "fra-1",
+        request,
+        VIEWER,
+        content,
+        HIT if cut is None else cut_hit(cut),
+        ended_s=NOW_S,
+        status=status if sent_bytes or cut is None else 0,
+        sent_bytes=sent_bytes,
+        duration_s=duration_s,
+        first_byte_s=0.0,
+        request_id=ID.decode(),
+    )
+    assert cloudfront_line(hit, duration_s, cut) == encode(record)
+    line = json_hit_lines("worker-0", [hit], NOW_S, duration_s, cut)
+    assert line.count(b"\n") == 1
+    general = general_line(request, status, sent_bytes, "Hit", cut, duration_s)
+    assert json.loads(line) == general
+
+
+@given(
+    ranges, agents, cuts, st.sampled_from(["GET", "HEAD"]), st.sampled_from([None, "reason"]), sizes
+)
+def test_prepared_hit(
+    byte_range: tuple[bytes, bytes] | None,
+    agent: str | None,
+    cut: str | None,
+    method: str,
+    reason: str | None,
+    sent_bytes: int,
+) -> None:
+    fields = (("content-type", "text/html"), ("content-length", "7"))
+    message = ResponseMessage(ResponseHead(404, fields))
+    response = Response(message, None, CacheResult.ERROR, "EWEB", reason, error="not_found")
+    request = request_of(byte_range, agent, method)
+    hit = remembered_of(request, agent), None, 404, VIEWER, sent_bytes, response, ID, 0, 0
+    record = web_record(
+        RULES,
+        "fra-1",
+        request,
+        VIEWER,
+        content_of(fields),
+        results_of(404, response, cut),
+        ended_s=NOW_S,
+        status=404 if sent_bytes or cut is None else 0,
+        sent_bytes=sent_bytes,
+        duration_s=0.0,
+        first_byte_s=0.0,
+        request_id=ID.decode(),
+    )
+    assert cloudfront_line(hit, 0.0, cut) == encode(record)
+    line = json_hit_lines("worker-0", [hit], NOW_S, 0.0, cut)
+    assert json.loads(line) == general_line(request, 404, sent_bytes, "Error", cut or reason, 0.0)
+
+
+def test_lines_of_distributions_without_a_log_are_left_out() -> None:
+    other = remembered_of(request_of(None, None), None)._replace(logged_request=None)
+    hit = other, None, 200, VIEWER, 9, None, ID, 0, 9
+    assert list(cloudfront_hit_lines(WEB_LOG, [hit], NOW_S, 0.0, None)) == []
