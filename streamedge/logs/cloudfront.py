@@ -52,17 +52,10 @@ FIELDS: Final = (
 HEAD: Final = f"#Version: 1.0\n#Fields: {' '.join(FIELDS)}\n"
 """The first two lines of a file."""
 
-_LINE: Final = b"%b%d\t%b%b%b%b%b%b%b%b"
-LINE: Final = _LINE + b"%b\n"
+LINE: Final = b"%b%d\t%b%b%b%b%b%b%b%b%b\n"
 """A line of: ``beginning``, bytes sent, address, ``LineParts.before_id``, request id,
 ``LineParts.after_id``, ``tls_text``, ``LineParts.before_port``, port, ``LineParts.after_port``,
 ``content_text``."""
-
-LINE_OF_WHOLE: Final = _LINE + b"%b\t%d\t-\t-\n"
-"""The same with the content type and the length of a whole object in place of the last."""
-
-LINE_OF_RANGE: Final = _LINE + b"%b\t%d\t%d\t%d\n"
-"""The same with content type, length, first and last position of a range."""
 
 NO_STATUS: Final = "000"
 """The status where the viewer left before an answer."""

@@ -14,7 +14,6 @@ from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.cloudfront_log import (
     HIT,
     Content,
-    LoggedRequest,
     LogRules,
     WebLog,
     content_of,
@@ -24,9 +23,6 @@ from streamedge.delivery.http.response.cloudfront_log import (
 )
 from streamedge.logs.cloudfront import (
     LINE,
-    LINE_OF_RANGE,
-    LINE_OF_WHOLE,
-    LineParts,
     beginning,
     content_text,
     line_parts,
@@ -39,6 +35,7 @@ _JSON_LINE = (
     b'%b%b","method":"%b",%b,"status":%d,"bytes":%d,"cache":"%b","seconds":%b%b%b'
     b',"request_id":"%b"%b}\n'
 )
+_ABSENT = ABSENT.encode()
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
 
 
@@ -95,22 +92,45 @@ def cloudfront_hit_lines(
     The content type of a plain hit is that of the object as it is now.
     """
     begin = beginning(int(ended_s), web_log.location)
+    is_at_once = cut is None and not duration_s
     lines: dict[SpoolTarget, list[bytes]] = {}
-    rules_before, of_target = None, list[bytes]()
+    rules_before, is_realtime, of_target = None, False, list[bytes]()
     for hit in hits:
-        remembered, byte_range, _, viewer, sent_bytes, response, request_id, start, end = hit
+        remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
         logged = remembered.logged_request
         if logged is None:
             continue
-        rules = logged.rules
+        rules, text, received_bytes, hit_parts = logged
         if rules is not rules_before:
-            rules_before, of_target = rules, lines.setdefault(rules.target, [])
-        if rules.is_realtime:
+            of_target = lines.setdefault(rules.target, [])
+            rules_before, is_realtime = rules, rules.is_realtime
+        if is_realtime:
             of_target.append(_realtime_line(web_log, rules, hit, ended_s, duration_s, cut))
             continue
-        before_id, after_id, before_port, after_port = _parts(logged, hit, duration_s, cut)
+        status_sent = status if sent_bytes or cut is None else 0
+        if response is not None:
+            content = content_text(*content_of(response.message.head.fields)).encode("ascii")
+            results = results_of(status, response, cut)
+            parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
+        else:
+            target = remembered.target
+            content_type = _ABSENT if target is None else target.content_type
+            if byte_range is None:
+                content = b"%b\t%d\t-\t-" % (content_type, end - start)
+            else:
+                content = b"%b\t%d\t%d\t%d" % (content_type, end - start, start, end - 1)
+                received_bytes += _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
+            remembered_parts = hit_parts.get(received_bytes) if is_at_once else None
+            if remembered_parts is not None:
+                parts = remembered_parts
+            else:
+                results = HIT if cut is None else cut_hit(cut)
+                parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
+                if is_at_once:
+                    hit_parts[received_bytes] = parts
+        before_id, after_id, before_port, after_port = parts
         _, address, port, tls = viewer.text
-        line = (
+        line = LINE % (
             begin,
             sent_bytes,
             address,
@@ -121,39 +141,10 @@ def cloudfront_hit_lines(
             before_port,
             port,
             after_port,
+            content,
         )
-        if response is not None:
-            content = content_text(*content_of(response.message.head.fields)).encode("ascii")
-            of_target.append(LINE % (*line, content))
-            continue
-        target = remembered.target
-        content_type = ABSENT.encode() if target is None else target.content_type
-        if byte_range is None:
-            of_target.append(LINE_OF_WHOLE % (*line, content_type, end - start))
-        else:
-            of_target.append(LINE_OF_RANGE % (*line, content_type, end - start, start, end - 1))
+        of_target.append(line)
     return [(target, b"".join(texts)) for target, texts in lines.items()]
-
-
-def _parts(logged: LoggedRequest, hit: SentHit, duration_s: float, cut: str | None) -> LineParts:
-    """The parts of a hit's line; they are made once for plain hits that were sent at once."""
-    _, byte_range, status, _, sent_bytes, response, _, _, _ = hit
-    received_bytes = logged.received_bytes
-    if response is None and byte_range is not None:
-        received_bytes += _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
-    is_plain = response is None and cut is None and not duration_s
-    parts = logged.hit_parts.get(received_bytes) if is_plain else None
-    if parts is not None:
-        return parts
-    if response is not None:
-        results = results_of(status, response, cut)
-    else:
-        results = HIT if cut is None else cut_hit(cut)
-    status = status if sent_bytes or cut is None else 0
-    parts = line_parts(logged.text, status, results, received_bytes, duration_s, 0.0)
-    if is_plain:
-        logged.hit_parts[received_bytes] = parts
-    return parts
 
 
 def _realtime_line(
