@@ -124,10 +124,16 @@ class SeenViewers:
         """Counts the responses that were noted since the last look."""
         hits, self._hits = self._hits, []
         finished, self._finished = self._finished, []
+        # Most hits are of few requests and connections: by identity, as long as ``hits`` has them.
+        seen_of: dict[tuple[int, int], _Seen] = {}
         for remembered, _range, _status, viewer, sent_bytes, _response, _id, _start, _end in hits:
-            key = viewer_key(remembered.request, remembered.address or viewer.address)
-            seen = self._seen(key, remembered.distribution, remembered.request, now_s)
-            seen.note_client(viewer.client)
+            pair = id(remembered), id(viewer)
+            seen = seen_of.get(pair)
+            if seen is None:
+                key = viewer_key(remembered.request, remembered.address or viewer.address)
+                seen = self._seen(key, remembered.distribution, remembered.request, now_s)
+                seen.note_client(viewer.client)
+                seen_of[pair] = seen
             seen.sent += sent_bytes
             seen.requests += 1
         for request, distribution, sent_bytes in finished:
