@@ -26,7 +26,7 @@ async def write_lines(folder: Path, process: str, distribution: str) -> None:
     target = SpoolTarget(distribution, LogFormat.WEB, INTERVAL_S)
 
     def make_lines(text: str) -> Lines:
-        return [(target, text)]
+        return [(target, f"{text}\n".encode())]
 
     for number in count():
         spool.add(1, time.time(), partial(make_lines, f"{process}-{number}"))
