@@ -1,7 +1,7 @@
 """The control process: the admin address and cache eviction.
 
-It answers /healthz and /metrics here; ``streamedge.admin`` has the other routes. It serves no
-viewers, so scanning a large cache folder delays none.
+``admin/app.py`` has the routes. The process serves no viewers, so scanning a large cache folder
+delays none.
 """
 
 from __future__ import annotations
@@ -10,58 +10,40 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from streamedge.admin.access.control import AccessControl
-from streamedge.admin.access.login import login_routes
-from streamedge.admin.access.middleware import AccessMiddleware
 from streamedge.admin.access.same_origin import is_own_host
-from streamedge.admin.cache import cache_routes
-from streamedge.admin.cache_jobs import verify_kind, warm_kind
+from streamedge.admin.app import OperatorParts, create_admin_app, operator_routes
 from streamedge.admin.cloudfront import cloudfront_routes
-from streamedge.admin.fleet import fleet_routes
-from streamedge.admin.health import check_health
-from streamedge.admin.invalidations import invalidation_routes
-from streamedge.admin.inventory import inventory_routes
-from streamedge.admin.jobs import Jobs, job_routes
-from streamedge.admin.json_errors import JSON_ERROR_HANDLERS
-from streamedge.admin.log_lines import log_routes
-from streamedge.admin.page import page_routes
-from streamedge.admin.reload import reload_routes
-from streamedge.admin.status import LiveStatus, status_routes
-from streamedge.admin.upgrade import upgrade_routes
-from streamedge.admin.viewers import LiveViewers, viewers_routes
-from streamedge.admin.writes import writes_routes
+from streamedge.admin.jobs.cache_jobs import edge_url, verify_kind, warm_kind
+from streamedge.admin.jobs.jobs import Jobs
+from streamedge.admin.status import LiveStatus
+from streamedge.admin.viewers import LiveViewers
 from streamedge.build.log_delivery import AccessLogs
 from streamedge.build.origins_and_web import origin_identities
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
 from streamedge.cache.storage.inspection import CacheInspector
-from streamedge.config.schema.config import Config, WebDistributionConfig
-from streamedge.config.schema.units import format_address, to_connect_to, without_password
+from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ControlLog
-from streamedge.control.position import UNKNOWN
+from streamedge.coordination.config_watch import ConfigWatch
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.delivery.hosts import host_name
-from streamedge.errors import ConfigError
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts, Gauge, MetricSource
+from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.process.operators.monitoring import Monitoring
 from streamedge.write_back.queue import WriteQueue
@@ -75,7 +57,6 @@ IDLE_EVICTION_INTERVAL_S = 0.5  # while it does not grow
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
 METRICS_INTERVAL_S = 1.0
 CERTIFICATE_INTERVAL_S = 1.0  # between looks at the files of the admin address's certificate
-RETRY_S = 1.0  # after a failed read of the control database
 
 
 def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> None:
@@ -161,42 +142,33 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     monitoring = Monitoring(shared, lambda: effective.config, fleet, viewers, log)
     monitoring.start(services)
     jobs = Jobs(
-        {"verify": verify_kind(folder, log), "warm": warm_kind(lambda: _edge_url(config))}, log
+        {"verify": verify_kind(folder, log), "warm": warm_kind(lambda: edge_url(config))}, log
     )
     certificate = _certificate(config, log, services)
     access = AccessControl(
         lambda: effective.config.admin, log, is_unix=listener.family == socket.AF_UNIX
+    )
+    parts = OperatorParts(
+        config=config,
+        shared=shared,
+        effective=effective,
+        origin_identities=lambda: origin_identities(effective.config),
+        control_log=control_log,
+        invalidation_feed=invalidation_feed,
+        change_event=change_event,
+        status=monitoring.status,
+        viewers=viewers,
+        jobs=jobs,
+        fleet=fleet,
+        completion=None if fleet is None else fleet.completion,
+        log=log,
     )
     app = create_admin_app(
         config.edge.name,
         shared,
         access,
         write_queue,
-        [
-            *page_routes(),
-            *inventory_routes(lambda: effective.config, lambda: effective.from_file),
-            *log_routes(config.edge.log, lambda: monitoring.status.is_closed),
-            *status_routes(monitoring.status),
-            *viewers_routes(viewers, log),
-            *job_routes(jobs),
-            *cache_routes(
-                folder,
-                lambda: origin_identities(effective.config),
-                lambda: effective.config.edge.cache_size,
-                log,
-            ),
-            *reload_routes(shared, change_event),
-            *upgrade_routes(shared),
-            *fleet_routes(fleet, without_password(config.fleet.engine)),
-            *invalidation_routes(
-                control_log,
-                invalidation_feed,
-                change_event,
-                lambda: _root_objects(effective.config),
-                None if fleet is None else fleet.completion,
-            ),
-            *api,
-        ],
+        [*operator_routes(parts), *api],
         partial(_is_own_host, config.listen.admin, certificate),
         monitoring.metrics,
     )
@@ -348,115 +320,6 @@ def _start_fleet(
     )
     fleet.start(services)
     return fleet
-
-
-def _edge_url(config: Config) -> str:
-    """This edge's own address for viewers. Raises ConfigError if it has none for the edge itself.
-
-    An address on which each connection begins with a PROXY header is not one.
-    """
-    listen = config.listen
-    for scheme, addresses in (("http", (*listen.http, *listen.mixed)), ("https", listen.https)):
-        for address in addresses:
-            if address not in listen.proxy_protocol:
-                return f"{scheme}://{format_address(to_connect_to(address))}"
-    raise ConfigError(("listen: no address of http, mixed or https takes plain connections",))
-
-
-def _root_objects(config: Config) -> dict[str, str]:
-    """The root objects of all distributions, by id."""
-    return {
-        section.id: section.default_root_object
-        if isinstance(section, WebDistributionConfig)
-        else ""
-        for section in config.distributions
-    }
-
-
-def create_admin_app(
-    edge_name: str,
-    shared: SharedState,
-    access: AccessControl,
-    write_queue: WriteQueue | None = None,
-    routes: Sequence[Route] = (),
-    is_own: Callable[[str], bool] = lambda host: is_own_host(host, {"localhost"}),
-    more_metrics: MetricSource | None = None,
-) -> Starlette:
-    """The application of the admin address; ``write_queue`` is None if no behavior writes back.
-
-    ``routes`` are further routes.
-    ``is_own``: whether a Host is a name of this edge. ``more_metrics`` are those that only this
-    process has; None: those of the heartbeats.
-    """
-
-    def healthz(_request: Request) -> Response:
-        health = check_health(shared.worker_status, shared.heartbeats)
-        body = {"edge": edge_name, "ready": health.is_ready, "workers": health.workers}
-        if health.problems:
-            body["problems"] = health.problems
-        return JSONResponse(body, 200 if health.is_ready else 503)
-
-    def metrics(_request: Request) -> Response:
-        text = shared.metrics.exposition((more_metrics or shared.heartbeats.metrics)())
-        return Response(text, media_type="text/plain; version=0.0.4")
-
-    return Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/metrics", metrics),
-            *login_routes(access, edge_name),
-            *writes_routes(write_queue),
-            *routes,
-        ],
-        middleware=[Middleware(AccessMiddleware, access=access, is_own=is_own)],
-        exception_handlers=JSON_ERROR_HANDLERS,
-    )
-
-
-class ConfigWatch:
-    """Keeps the effective config of the control process up to date.
-
-    It logs, for the whole edge, the resources that cannot be applied. A failed read is retried
-    until it succeeds.
-    """
-
-    def __init__(self, effective: EffectiveConfig, head: AnnouncedHead, log: Log) -> None:
-        self._effective = effective
-        self._head = head
-        self._log = log
-        self._retry: asyncio.TimerHandle | None = None
-        self._seen: tuple[int, int] | None = None
-
-    def refresh(self) -> None:
-        """Reads changes of the config, if any were announced."""
-        self._head.refresh()
-        announced = self._effective.announced_generation, self._head.position
-        if announced == self._seen and self._retry is None and announced[1] != UNKNOWN:
-            return
-        self._seen = announced
-        self.close()
-        try:
-            self._refresh()
-        except Exception as exc:  # noqa: BLE001 - any failure must be retried
-            self._log.event("config_not_read", error=repr(exc))
-        else:
-            if self._effective.fault is None:
-                return
-        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self.refresh)
-
-    def close(self) -> None:
-        """Cancels a pending retry."""
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-
-    def _refresh(self) -> None:
-        if self._effective.refresh():
-            for problem in self._effective.not_applied:
-                kind, reason = problem.kind.value, str(problem.error)
-                self._log.event("resource_not_applied", kind=kind, id=problem.id, reason=reason)
-        if self._effective.fault is None:
-            self._head.record_resources(has_resources=bool(self._effective.resources))
 
 
 async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from streamedge.admin import invalidations as invalidations_admin
+from streamedge.admin.app import create_admin_app
 from streamedge.admin.invalidations import invalidation_routes
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.store import prepare_folder
@@ -19,7 +20,6 @@ from streamedge.control.log import ITEMS_MAX, ControlLog
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import WorkerStatus
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import make_shared

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from streamedge.admin.app import create_admin_app
 from streamedge.admin.inventory import inventory_routes
 from streamedge.config.schema.config import Config
 from streamedge.coordination.shared_state import SharedState
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import close_shared, make_shared

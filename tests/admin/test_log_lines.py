@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
+from streamedge.admin.app import create_admin_app
 from streamedge.admin.log_lines import READ_BYTES_MAX, LineFilter, LogFile, log_routes
 from streamedge.coordination.shared_state import SharedState
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.patience import PATIENCE_S

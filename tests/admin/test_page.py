@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from streamedge.admin.app import create_admin_app
 from streamedge.admin.page import page_files, page_routes
 from streamedge.coordination.shared_state import SharedState
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access, users
 from tests.support.http.asgi_call import exchange
 from tests.support.process.shared_memory import close_shared, make_shared

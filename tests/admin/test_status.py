@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message, Scope
 
+from streamedge.admin.app import create_admin_app
 from streamedge.admin.status import (
     EVENT_BYTES_MAX,
     STREAMS_MAX,
@@ -22,7 +23,6 @@ from streamedge.admin.status import (
 )
 from streamedge.coordination.shared_state import SharedState
 from streamedge.ops.metrics import Counter, Counts, Gauge
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import close_shared, make_shared

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from streamedge.admin.app import create_admin_app
 from streamedge.admin.viewers import ROW_FIELDS, LiveViewers, viewers_routes
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import close_shared, make_shared

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from streamedge.admin.app import create_admin_app
 from streamedge.origin.writing import HeaderFields, Write
-from streamedge.process.control import create_admin_app
 from streamedge.write_back.queue import LISTED_ROWS_MAX, WriteQueue, prepare_write_queue
 from streamedge.write_back.states import State
 from tests.support.admin.access import open_access

@@ -13,12 +13,12 @@ from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import FILE_NAME, ControlDatabase
 from streamedge.control.resources import Kind, Resource, ResourceStore
+from streamedge.coordination import config_watch
 from streamedge.coordination.config_versions import ConfigVersions
+from streamedge.coordination.config_watch import ConfigWatch
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log
 from streamedge.ops.log_output import LogTarget
-from streamedge.process import control
-from streamedge.process.control import ConfigWatch
 from tests.support.patience import PATIENCE_S
 
 POLICY = Resource(
@@ -120,7 +120,7 @@ def refresh_and_notify(effective: EffectiveConfig, refreshed: asyncio.Event) -> 
 async def test_failed_read_of_the_database_is_retried(
     tmp_path: Path, config_versions: ConfigVersions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "RETRY_S", 0.01)
+    monkeypatch.setattr(config_watch, "RETRY_S", 0.01)
     log = RecordingLog()
     (tmp_path / FILE_NAME).mkdir()
     database = ControlDatabase(tmp_path)

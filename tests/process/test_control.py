@@ -16,12 +16,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from streamedge.admin.app import create_admin_app
 from streamedge.cache.storage.store import prepare_folder
 from streamedge.config.schema.config import Config
 from streamedge.coordination import heartbeats
 from streamedge.coordination.heartbeats import LATE_S, End
 from streamedge.coordination.shared_state import SharedState
-from streamedge.process.control import create_admin_app, run_control
+from streamedge.process.control import run_control
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.patience import PATIENCE_S

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 from streamedge.admin.access.control import COOKIE, AccessControl
 from streamedge.admin.access.login_limit import TRIES
 from streamedge.admin.access.passwords import hash_token
+from streamedge.admin.app import create_admin_app
 from streamedge.config.schema.admin import AdminConfig
 from streamedge.coordination.shared_state import SharedState
-from streamedge.process.control import create_admin_app
 from tests.support.admin.access import PASSWORD, PASSWORD_HASH, open_access, users
 from tests.support.http.asgi_call import exchange
 from tests.support.process.shared_memory import close_shared, make_shared

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.admin.access.same_origin import comes_from_own_page, is_own_host
-from streamedge.process.control import create_admin_app
+from streamedge.admin.app import create_admin_app
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import make_shared

@@ -16,10 +16,12 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from streamedge.admin.jobs import Job, JobWork, Pace, number_member
+from streamedge.admin.jobs.jobs import Job, JobWork, Pace, number_member
 from streamedge.cache.storage.inspection import CacheInspector
 from streamedge.cache.storage.maintenance import Verification, verify
-from streamedge.errors import OriginError
+from streamedge.config.schema.config import Config
+from streamedge.config.schema.units import format_address, to_connect_to
+from streamedge.errors import ConfigError, OriginError
 from streamedge.ops.log import Log
 from streamedge.origin.http_client.client import Client
 
@@ -121,6 +123,19 @@ async def _warm(client: Client, base: str, path: str, host: str, job: Job) -> No
         elif response.status >= _REDIRECT:
             job.add_problem(f"{path}: a redirect, status {response.status}")
     job.done += 1
+
+
+def edge_url(config: Config) -> str:
+    """This edge's own address for viewers. Raises ConfigError if it has none for the edge itself.
+
+    An address on which each connection begins with a PROXY header is not one.
+    """
+    listen = config.listen
+    for scheme, addresses in (("http", (*listen.http, *listen.mixed)), ("https", listen.https)):
+        for address in addresses:
+            if address not in listen.proxy_protocol:
+                return f"{scheme}://{format_address(to_connect_to(address))}"
+    raise ConfigError(("listen: no address of http, mixed or https takes plain connections",))
 
 
 def _paths(members: Mapping[str, Any]) -> list[str]:

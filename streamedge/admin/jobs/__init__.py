@@ -1,0 +1,1 @@
+"""Long work that operators start: verifying and warming the cache."""
