@@ -215,9 +215,9 @@ BENCHMARKS = {
     "operators": Benchmark(
         operators.watching,
         "Two edges with one worker each, alternating: one writes CloudFront's access logs, while a"
-        " program reads its status stream and, each second, its list of viewers. Hits of 1 KiB by"
-        f" wrk, {requests.CONNECTIONS} connections; then 200 RTMP viewers of a warm 4 Mb/s title in"
-        " real time. Both write the JSON log.",
+        " program reads what the operators' page does: the status stream and, every 1.5 s, the list"
+        f" of viewers. Hits of 1 KiB by wrk, {requests.CONNECTIONS} connections; then 200 RTMP"
+        " viewers of a warm 4 Mb/s title in real time. Both write the JSON log.",
     ),
     "restart": Benchmark(
         restart.restart,

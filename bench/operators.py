@@ -1,8 +1,9 @@
 """What it costs that operators watch: access logs, the status stream, the list of viewers.
 
 Two edges serve the same load. One has nothing to write or to show but its JSON log; the other
-writes CloudFront's access logs, and a program reads its status stream and, each second, its
-viewers. ``python -m bench.operators PORT`` is that program.
+writes CloudFront's access logs, and a program reads what the operators' page reads while it shows
+the viewers: the status stream and the list of viewers. ``python -m bench.operators PORT`` is that
+program.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from bench.servers.titles import titles
 UNWATCHED = f"{STREAMEDGE}, unwatched"
 OBJECT = "/synthetic-1024"
 COST_MAX = 1.05
-VIEWERS_INTERVAL_S = 1.0
+VIEWERS = "/viewers?sort=-rate&limit=200"
+VIEWERS_PAUSE_S = 1.5  # as streamedge/page/views/viewers.js has it
 RTMP_ROUNDS = 3
 
 
@@ -145,9 +147,11 @@ def _read_status(port: int) -> None:
 
 def _watch(port: int) -> None:
     threading.Thread(target=_read_status, args=(port,), daemon=True).start()
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=30)
     while True:
-        _request(port, "/viewers")
-        time.sleep(VIEWERS_INTERVAL_S)
+        connection.request("GET", VIEWERS)
+        connection.getresponse().read()
+        time.sleep(VIEWERS_PAUSE_S)
 
 
 if __name__ == "__main__":

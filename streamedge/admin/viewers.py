@@ -85,9 +85,12 @@ class LiveViewers:
             rtmp, http = rtmp + report.rtmp, http + report.http
             skipped += report.skipped
             left_off += report.rtmp + report.http - len(report.rows)
+            is_retiring = shared_rows is self._previous_rows
             for values in report.rows:
                 row = dict(zip(ROW_FIELDS, values, strict=True))
-                row |= {"workers": [worker], "retiring": shared_rows is self._previous_rows}
+                row["country"] = row["country"] or None
+                row["workers"] = [worker]
+                row["retiring"] = is_retiring
                 same = rows.get(row["id"])
                 if same is not None:
                     http -= 1
@@ -99,7 +102,7 @@ class LiveViewers:
             "http": http,
             "skipped": skipped,
             "left_off": left_off,
-            "rows": [_rounded(row) for row in rows.values()],
+            "rows": list(rows.values()),
         }
 
     async def end(self, identifier: str) -> int:
@@ -224,11 +227,4 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     row["client"] = ""
     if other["state"] == "sending":
         row["state"] = other["state"]
-    return row
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    for name in ("age_s", "idle_s"):
-        row[name] = round(row[name], 1)
-    row["country"] = row["country"] or None
     return row

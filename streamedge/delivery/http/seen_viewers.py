@@ -182,6 +182,6 @@ def _row(
         position_s=None,
         sent_bytes=seen.sent + sum(response.sent_bytes for response in responses),
         requests=seen.requests + len(responses),
-        age_s=max(0.0, now_s - seen.first_s),
-        idle_s=0.0 if responses else max(0.0, now_s - seen.last_s),
+        age_s=round(max(0.0, now_s - seen.first_s), 1),
+        idle_s=0.0 if responses else round(max(0.0, now_s - seen.last_s), 1),
     )

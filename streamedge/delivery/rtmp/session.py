@@ -292,7 +292,7 @@ class RtmpSession(asyncio.Protocol):
             position_s=None if player is None else player.position_ms / 1000,
             sent_bytes=self.sent_bytes,
             requests=len(players),
-            age_s=max(0.0, now_s - self._started_s),
+            age_s=round(max(0.0, now_s - self._started_s), 1),
             idle_s=0.0,
         )
 
