@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from streamedge.keys import join_key, key_bytes
 from streamedge.memo import cache_short_texts
 from streamedge.origin import Origin, OriginHead, Version
 
-_ENCODER = json.JSONEncoder(check_circular=False)
+_text = json.JSONEncoder().encode  # for a text, one call in C
 
 
 class InvalidationTarget(NamedTuple):
@@ -199,28 +199,32 @@ def version_parts(version: Version) -> tuple[str, ...]:
 
 def encode_record(record: Record, body: bytes = b"") -> bytes:
     """The content of a record's file: JSON, and the ``body`` if the record has a ``body_crc``."""
-    version = record.head.version
-    line = _ENCODER.encode(
-        {
-            "key": record.key,
-            "etag": version.etag,
-            "size_bytes": version.size_bytes,
-            "last_modified_s": version.last_modified_s,
-            "content_type": record.head.content_type,
-            "headers": record.head.headers,
-            "validated_s": record.validated_s,
-            "id": version.id,
-            "is_measured": version.is_measured,
-            "status": record.head.status,
-            "initial_age_s": record.initial_age_s,
-            "varies_by": record.varies_by,
-            "asked_change": record.sent_change,
-            "trailers": record.trailers,
-            "position": record.position,
-            "body_crc": record.body_crc,
-        }
+    version, text = record.head.version, _text
+    headers = ", ".join(
+        [f"{text(name)}: {text(value)}" for name, value in record.head.headers.items()]
+    )
+    # The encoder takes longer for a dictionary than all of this.
+    line = (
+        f'{{"key": {text(record.key)}, "etag": {text(version.etag)}, '
+        f'"size_bytes": {version.size_bytes}, '
+        f'"last_modified_s": {_number(version.last_modified_s)}, '
+        f'"content_type": {text(record.head.content_type)}, "headers": {{{headers}}}, '
+        f'"validated_s": {record.validated_s!r}, "id": {text(version.id)}, '
+        f'"is_measured": {"true" if version.is_measured else "false"}, '
+        f'"status": {record.head.status}, "initial_age_s": {record.initial_age_s!r}, '
+        f'"varies_by": {_list(record.varies_by)}, "asked_change": {record.sent_change}, '
+        f'"trailers": {_list(record.trailers)}, "position": {record.position}, '
+        f'"body_crc": {_number(record.body_crc)}}}'
     ).encode()
     return line if record.body_crc is None else b"%b\n%b" % (line, body)
+
+
+def _number(value: int | None) -> str:
+    return "null" if value is None else str(value)
+
+
+def _list(items: Sequence[object]) -> str:
+    return json.dumps(items) if items else "[]"
 
 
 def decode_record(data: bytes, key: str) -> Record | None:

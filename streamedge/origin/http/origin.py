@@ -18,6 +18,7 @@ from streamedge.origin.http.exchange import (
     parse_base_url,
 )
 from streamedge.origin.http_client.client import Interim, PreparedRequest, SentRequest
+from streamedge.origin.http_client.request import at_target, split_url
 from streamedge.origin.http_client.tls import system_tls
 from streamedge.origin.names import object_key, site_path, site_target
 
@@ -28,6 +29,7 @@ _Prepared = tuple[str, str, Fields, PreparedRequest]
 """The subject of errors; the URL and the fields, for redirects; the encoded request."""
 
 _Key = tuple[str, str, str, str, tuple[tuple[str, str], ...]]
+_FieldsKey = tuple[str, tuple[tuple[str, str], ...]]
 
 _DEFAULT_FIELDS = (("user-agent", "StreamEdge"), ("accept-encoding", "identity"))
 
@@ -70,7 +72,9 @@ class HttpOrigin(HttpObjects):
         if host != "viewer":
             self._replaced.add("host")
         self._budget = MemoryBudget(PREPARED_BYTES_MAX)
-        self._memo: Memo[_Key, _Prepared] = self._budget.memo()
+        self._requests: Memo[_Key, _Prepared] = self._budget.memo()
+        self._fields: Memo[_FieldsKey, tuple[Fields, PreparedRequest]] = self._budget.memo()
+        self._base_target = split_url(f"{self._base}/")[2].removesuffix("/")
 
     @property
     def prepared_bytes(self) -> int:
@@ -79,10 +83,7 @@ class HttpOrigin(HttpObjects):
 
     async def send(self, request: OriginRequest) -> OriginResponse:
         """As ``Upstream.send``. The origin's own fields replace the viewer's."""
-        if request.body is None:
-            subject, url, fields, prepared = self._prepared_before(request)
-        else:
-            subject, url, fields, prepared = self._prepare(request)
+        subject, url, fields, prepared = self._prepare(request)
         return await self._follow(
             subject,
             prepared,
@@ -103,28 +104,50 @@ class HttpOrigin(HttpObjects):
     def _prepared_before(self, request: OriginRequest) -> _Prepared:
         """The encoded request, made now or for an equal one before."""
         key = request.method, request.path, request.name, request.query, request.fields
-        prepared = self._memo.get(key)
+        prepared = self._requests.get(key)
         if prepared is None:
             prepared = self._prepare(request)
-            self._memo.put(key, prepared, 8 * len(prepared[3].head.data))
+            self._requests.put(key, prepared, 8 * len(prepared[3].head.data))
         return prepared
 
     def _prepare(self, request: OriginRequest) -> _Prepared:
-        if request.path:
-            url = f"{self._base}/{site_target(self._prefix, request.path)}"
-        else:
-            url = self._address(request.name)
+        path = site_target(self._prefix, request.path) if request.path else self._path(request.name)
         if request.query:
-            url = f"{url}?{request.query}"
+            path = f"{path}?{request.query}"
+        subject, url = self._subject(request.name), f"{self._base}/{path}"
+        if request.body is not None:
+            fields = self._sent_fields(request)
+            prepared = self.client.prepare(request.method, url, fields, request.body)
+            return subject, url, fields, prepared
+        fields, at_base = self._prepared_fields(request)
+        head = at_target(at_base.head, f"{self._base_target}/{path}")
+        return subject, url, fields, PreparedRequest(at_base.endpoint, head)
+
+    def _address(self, name: str) -> str:
+        return f"{self._base}/{self._path(name)}"
+
+    def _path(self, name: str) -> str:
+        return site_path(object_key(self._prefix, name))
+
+    def _prepared_fields(self, request: OriginRequest) -> tuple[Fields, PreparedRequest]:
+        """The fields of a request without a body, and a request with them for the base URL.
+
+        Encoded now or for another request with these fields: a viewer's requests have equal ones.
+        """
+        key = request.method, request.fields
+        prepared = self._fields.get(key)
+        if prepared is None:
+            fields = self._sent_fields(request)
+            prepared = fields, self.client.prepare(request.method, f"{self._base}/", fields)
+            self._fields.put(key, prepared, 8 * len(prepared[1].head.data))
+        return prepared
+
+    def _sent_fields(self, request: OriginRequest) -> Fields:
         fields = _without(self._replaced, request.fields)
         sent = {name.lower() for name, _value in fields}
         fields += self._own.items()
         fields += [field for field in _DEFAULT_FIELDS if field[0] not in sent | self._replaced]
-        prepared = self.client.prepare(request.method, url, fields, request.body)
-        return self._subject(request.name), url, fields, prepared
-
-    def _address(self, name: str) -> str:
-        return f"{self._base}/{site_path(object_key(self._prefix, name))}"
+        return fields
 
 
 def _without(names: Collection[str], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 _FIELD_LINES = rb"(?:%b: [\t -~\x80-\xff]*\r\n)*" % _TOKEN
 _HEAD = re.compile(rb"%b [!-~]+ HTTP/1\.1\r\n%b\r\n" % (_TOKEN, _FIELD_LINES))
 _TRAILERS = re.compile(_FIELD_LINES)
+_TARGET = re.compile('[!"$-~]+')
 _INTERPRETED = frozenset({"connection", "content-length", "expect", "transfer-encoding", "upgrade"})
 _BLANK = " \t"
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
@@ -119,6 +120,17 @@ def make_request(
         "upgrade" in interpreted,
         "close" in options,
     )
+
+
+def at_target(request: RequestHead, target: str) -> RequestHead:
+    """The head of a request for another target, with the same method and fields.
+
+    Raises ValueError.
+    """
+    if _TARGET.fullmatch(target) is None:
+        raise ValueError("not a valid HTTP request: a character that may not be sent in a target")
+    fields = request.data[request.data.index(b" HTTP/1.1\r\n") :]
+    return request._replace(data=f"{request.method} {target}".encode("ascii") + fields)
 
 
 def _framing(

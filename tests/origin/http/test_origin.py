@@ -318,7 +318,8 @@ async def test_memory_for_encoded_requests_is_limited(
     origin = HttpOrigin(server.url)
     for number in range(30):
         server.script(Reply(200, body=b"x"))
-        (await origin.send(OriginRequest("GET", "a", query=f"{number}" * 100))).close()
+        fields = (("accept", f"{number}" * 100),)
+        (await origin.send(OriginRequest("GET", "a", fields=fields))).close()
         assert 0 < origin.prepared_bytes <= 20_000
     await origin.close()
 
@@ -394,4 +395,30 @@ async def test_close_breaks_running_reads_and_is_idempotent(
 
 async def test_http_origin_implements_the_origin_interface(server: ScriptedOrigin) -> None:
     origin: Origin = HttpOrigin(server.url)
+    await origin.close()
+
+
+@pytest.mark.parametrize("base", ["", "/", "/films", "/films/"])
+async def test_target_is_below_the_path_of_the_url(server: ScriptedOrigin, base: str) -> None:
+    origin = HttpOrigin(server.url + base, "a b")
+    for request in (
+        OriginRequest("GET", "x y", query="q=1"),
+        OriginRequest("GET", "x y", query="q=2", path="x%20y"),
+    ):
+        server.script(Reply(200, body=b"x"))
+        (await origin.send(request)).close()
+    folder = base.rstrip("/")
+    paths = [f"{folder}/a%20b/x%20y?q={number}" for number in (1, 2)]
+    assert [one.path for one in server.requests] == paths
+    await origin.close()
+
+
+@pytest.mark.parametrize("query", ["a b", "a\r\nX-Own: 1", "a\x00", "\xe9", "a#b"])
+async def test_query_with_a_character_that_may_not_be_sent_is_refused(
+    server: ScriptedOrigin, query: str
+) -> None:
+    origin = HttpOrigin(server.url)
+    with pytest.raises(ValueError, match="not a valid HTTP request"):
+        await origin.send(OriginRequest("GET", "a", query=query))
+    assert server.requests == []
     await origin.close()
