@@ -70,7 +70,14 @@ class Presence:
 
     def encode(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self) | {"state": self.state.value}, separators=(",", ":"))
+        members = {
+            "name": self.name,
+            "state": self.state.value,
+            "position": self.position,
+            "load": self.load,
+            "beat": self.beat,
+        }
+        return json.dumps(members, separators=(",", ":"))
 
 
 def member_of(body: Mapping[str, Any], order: int) -> Member | None:

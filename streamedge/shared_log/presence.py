@@ -34,7 +34,9 @@ REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
 # delay lets them apply the entry first, and lets one look read most of the reports.
 REPORT_DELAY_S = 0.02
 LOOKS_APART_S = 0.02
-IDLE_LOOKS_APART_S = 0.05  # while nothing here waits for the reports of others
+IDLE_LOOKS_APART_S = 0.5
+"""While nothing here waits for the reports of others: every edge gets those of all, so what one
+costs counts more than how soon it is seen."""
 
 
 class AppliedLog(NamedTuple):
@@ -196,11 +198,13 @@ class PresenceReporter:
 
     async def check(self) -> None:
         """Notices the end of the lease, and a drain; called every CHECK_INTERVAL_S."""
-        now_s = self._clock()
-        if self._applied().history != self._completed_history:
+        now_s, applied = self._clock(), self._applied()
+        if self._is_awaited:
+            self._begins_to_wait.set()  # a worker waits
+        if applied.history != self._completed_history:
             self._status.note_completed(START)  # these positions may be those of other entries
         self._direct(lease.at(self.standing, now_s))
-        if self._applied().by_workers >= self.head:
+        if applied.by_workers >= max(self._head, applied.position):
             self._behind_since_s = None
         elif self._behind_since_s is None:
             self._behind_since_s = now_s

@@ -58,6 +58,11 @@ def parse_presence_line(line: bytes) -> PresenceLine:
     return PresenceLine(int(complete_ms), name.decode(), int(lease_ms), decode_presence(text))
 
 
+def name_in_presence_line(line: bytes) -> bytes:
+    """The edge of such a line, without the rest of it; of something else, anything."""
+    return line.partition(b" ")[2].partition(b" ")[0]
+
+
 def parse_presences(reply: bytes) -> tuple[int, str, list[tuple[int, Presence]]]:
     """What report.lua and presences.lua return: milliseconds until presences are complete; the
     name of the data set; each presence with the milliseconds that are left of its lease.

@@ -17,6 +17,7 @@ from streamedge.shared_log.redis.address import Address
 from streamedge.shared_log.redis.connections import Subscription
 from streamedge.shared_log.redis.lines import (
     PresenceLine,
+    name_in_presence_line,
     parse_presence_line,
     parse_presences,
     parsing,
@@ -96,10 +97,15 @@ class PresenceTable:
         }
 
     def _apply_messages(self, subscription: Subscription) -> bool:
-        """Applies what has come; whether anything has."""
+        """Applies what has come, of each edge the newest; whether anything has."""
         has_changed = subscription.overflowed
+        newest: dict[bytes, bytes] = {}  # in the order in which they came
         while (message := subscription.peek()) is not None:
             subscription.pop()
+            name = name_in_presence_line(message)
+            newest.pop(name, None)
+            newest[name] = message
+        for message in newest.values():
             with contextlib.suppress(ValueError):  # of something else
                 self._apply(parse_presence_line(message))
                 has_changed = True

@@ -17,6 +17,7 @@ from streamedge.shared_log.engine import EngineError, Snapshot
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.redis.lines import (
     EntryLine,
+    name_in_presence_line,
     parse_entry_line,
     parse_presence_line,
     parse_presences,
@@ -34,6 +35,17 @@ def test_any_bytes_are_a_line_or_a_value_error(parse: object, data: bytes) -> No
     assert callable(parse)
     with suppress(ValueError):
         parse(data)
+
+
+@given(st.binary())
+def test_any_line_has_something_in_the_place_of_a_name(line: bytes) -> None:
+    assert name_in_presence_line(line) in line
+
+
+def test_name_in_the_line_of_a_presence_is_that_of_the_presence() -> None:
+    line = b"0 fra-1 10000 " + Presence("fra-1", EdgeState.UP).encode().encode()
+    assert name_in_presence_line(line) == b"fra-1" == parse_presence_line(line).name.encode()
+    assert name_in_presence_line(b"0 fra-1 0 ") == b"fra-1"
 
 
 @given(POSITIONS, st.text())
