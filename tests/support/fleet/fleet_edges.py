@@ -9,9 +9,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support.engine.redis_server import RedisServer
@@ -91,10 +92,12 @@ def fleet_edges(
     workers: int = 1,
     distributions: str | None = None,
     lease_s: int = LEASE_S,
+    listen: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[FleetEdges]:
     """Runs the edges and waits until all are up.
 
-    ``engine``: the URL of the engine for an edge, by name; ``fleet``: further keys of [fleet].
+    ``engine``: the URL of the engine for an edge, by name; ``fleet``: further keys of [fleet];
+    ``listen``: those of [listen], by the edge's name.
     """
     with contextlib.ExitStack() as stack:
         edges = {}
@@ -108,6 +111,7 @@ def fleet_edges(
                     edge=f'name = "{name}"\nlocation = [50.0, {number}.0]\n'
                     f'addresses = ["192.0.2.{number + 1}"]',
                     distributions=distributions,
+                    listen=listen.get(name, ""),
                 )
             )
         running = FleetEdges(edges, redis)

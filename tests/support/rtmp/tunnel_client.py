@@ -1,4 +1,6 @@
-"""A client of RTMPT that a test steers request by request, over any number of connections."""
+"""Clients of RTMPT: one that a test steers request by request, over any number of connections, and
+a relay through which a client of RTMP speaks it.
+"""
 
 from __future__ import annotations
 
@@ -95,3 +97,50 @@ async def open_connection(
     finally:
         connection.close()
         await asyncio.sleep(0)
+
+
+READ_S = 0.02  # how long a relay waits for its client's data before it sends an idle request
+
+
+@asynccontextmanager
+async def run_tunnel_relay(port: int) -> AsyncIterator[int]:
+    """A port of this machine whose one client reaches the edge's ``port`` over RTMPT."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await _tunnel(port, reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tunnel(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carries the bytes of one client until it or the session ends."""
+    async with open_connection(port) as connection:
+        session, number, status = await connection.open(), 0, 200
+        while status == 200 and not reader.at_eof():
+            data = b""
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READ_S):
+                    data = await reader.read(1 << 16)
+            if data:
+                status, received = await connection.request(f"/send/{session}/{number}", data)
+            else:
+                status, received = await connection.request(f"/idle/{session}/{number}")
+            number += 1
+            writer.write(received[1:])
+            await writer.drain()
+        if status == 200:
+            await connection.request(f"/close/{session}/{number}")
