@@ -37,6 +37,7 @@ from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.media.posters import Posters
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import MetricSource
 from streamedge.write_back.queue import WriteQueue
@@ -62,6 +63,7 @@ class OperatorParts:
     change_event: ChangeEvent
     status: LiveStatus
     viewers: LiveViewers
+    posters: Posters
     jobs: Jobs
     fleet: FleetControl | None
     completion: CompletionWatch | None
@@ -82,6 +84,7 @@ def operator_routes(parts: OperatorParts) -> list[Route]:
             config.edge.cache,
             parts.origin_identities,
             lambda: effective.config.edge.cache_size,
+            parts.posters,
             log,
         ),
         *reload_routes(parts.shared, parts.change_event),

@@ -2,6 +2,7 @@
 
 GET    /cache              objects, by pages: ?match=, ?origin=, ?limit=, ?cursor=
 GET    /cache/{id}         one object, with its header fields and all ranges
+GET    /cache/{id}/poster  a small picture of a film, of its cached bytes; 404 with the reason
 DELETE /cache/{id}         purges it from this edge
 PUT    /cache/{id}/pin     eviction leaves it in the cache
 DELETE /cache/{id}/pin     removes the pin
@@ -25,6 +26,7 @@ from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.inspection import OBJECTS_MAX, CachedObject, CacheInspector
 from streamedge.cache.storage.maintenance import purge
 from streamedge.cache.storage.pins import PINS_MAX, is_digest, pin, pinned, unpin
+from streamedge.media.posters import PosterError, Posters, PostersBusyError, is_film
 from streamedge.ops.log import Log
 
 RANGES_LISTED_MAX = 64  # of an object in a page
@@ -36,7 +38,7 @@ Identities = Callable[[], Mapping[str, str]]
 
 
 def cache_routes(
-    root: Path, identities: Identities, limit_bytes: Callable[[], int], log: Log
+    root: Path, identities: Identities, limit_bytes: Callable[[], int], posters: Posters, log: Log
 ) -> list[Route]:
     """The routes. ``limit_bytes`` returns the cache's size limit."""
     inspector = CacheInspector(root)
@@ -83,6 +85,16 @@ def cache_routes(
         members["headers"] = cached.record.head.headers
         return JSONResponse(members)
 
+    async def poster(request: Request) -> Response:
+        cached = await find(request)
+        try:
+            picture = await posters.poster(cached)
+        except PosterError as exc:
+            raise HTTPException(404, f"no poster: {exc}") from exc
+        except PostersBusyError as exc:
+            raise HTTPException(503, str(exc)) from exc
+        return Response(picture, media_type="image/jpeg")
+
     async def purge_one(request: Request) -> Response:
         cached = await find(request)
         await asyncio.to_thread(purge, root, changes, cached)
@@ -105,6 +117,7 @@ def cache_routes(
     return [
         Route("/cache", page),
         Route("/cache/{id}", show),
+        Route("/cache/{id}/poster", poster),
         Route("/cache/{id}", purge_one, methods=["DELETE"]),
         Route("/cache/{id}/pin", pin_one, methods=["PUT"]),
         Route("/cache/{id}/pin", unpin_one, methods=["DELETE"]),
@@ -137,6 +150,7 @@ def object_members(
         "used_s": round(cached.used_s, 1),
         "varies_by": list(record.varies_by),
         "pinned": cached.is_pinned,
+        "film": is_film(cached),
     }
 
 

@@ -41,6 +41,8 @@ from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.delivery.hosts import host_name
+from streamedge.media.containers.process import HelperLimits
+from streamedge.media.posters import Posters
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
@@ -144,6 +146,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     jobs = Jobs(
         {"verify": verify_kind(folder, log), "warm": warm_kind(lambda: edge_url(config))}, log
     )
+    posters = _posters(config, log)
     certificate = _certificate(config, log, services)
     access = AccessControl(
         lambda: effective.config.admin, log, is_unix=listener.family == socket.AF_UNIX
@@ -158,6 +161,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         change_event=change_event,
         status=monitoring.status,
         viewers=viewers,
+        posters=posters,
         jobs=jobs,
         fleet=fleet,
         completion=None if fleet is None else fleet.completion,
@@ -177,6 +181,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     viewers.close()
     watch.close()
     await jobs.close()
+    await posters.close()
     await services.stop()
     await access_logs.close()
     counts.flush()
@@ -276,6 +281,17 @@ def _certificate(config: Config, log: Log, services: Services) -> AdminCertifica
         lambda: certificate.reload_changed(log),
     )
     return certificate
+
+
+def _posters(config: Config, log: Log) -> Posters:
+    """The posters of the cache map; one is made at a time."""
+    limits = config.limits
+
+    def report(name: str, reason: str, detail: str) -> None:
+        log.event("media_helper_failed", name=name, reason=reason, detail=detail)
+
+    helper_limits = HelperLimits(1, limits.media_helper_memory, limits.media_helper_time)
+    return Posters(config.edge.cache, helper_limits, report)
 
 
 def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:

@@ -43,7 +43,7 @@ class ObjectKind(Enum):
     OBJECT = "object"
     VARIANT = "variant"  # one of several responses that Vary tells apart
     COMPRESSED = "compressed"
-    PACKAGED = "packaged"  # as FLV, for RTMP
+    PACKAGED = "packaged"  # for RTMP: as FLV, or a segment of a container file
     VARIANTS = "variants"  # a marker: the fields by which the variants differ
 
 
@@ -119,6 +119,7 @@ def parse_key(key: str) -> KeyParts:
         "variant": ObjectKind.VARIANT,
         "compressed": ObjectKind.COMPRESSED,
         "flv": ObjectKind.PACKAGED,
+        "segment": ObjectKind.PACKAGED,
     }
     if first in kinds and rest:
         source = parse_key(rest[0])

@@ -159,21 +159,21 @@ class LimitsConfig(Section):
     media_helpers: Annotated[int, RESTART] = Field(
         default=4,
         description="Processes that read Matroska, WebM, MPEG-TS and ADTS files, each worker; each"
-        " reads one file at a time.",
+        " reads one file at a time. One more makes posters for the operators' page.",
         ge=1,
         le=64,
     )
     media_helper_memory: Annotated[SizeBytes, RESTART] = Field(
         default=1 << 30,
         description="Address space of one of these processes; a file that needs more is not"
-        " played.",
+        " played and has no poster.",
         ge=256 << 20,
         le=64 << 30,
     )
     media_helper_time: Annotated[DurationS, RESTART] = Field(
         default=10.0,
-        description="Time that one of these processes may take for a segment of a file, apart from"
-        " waiting for the origin.",
+        description="Time that one of these processes may take for a segment or poster of a file,"
+        " apart from waiting for the origin.",
         ge=1,
         le=600,
     )

@@ -7,7 +7,7 @@ and take no more than MEMORY_BYTES of address space. A request that takes more t
 processor time ends it. It reads one version of one file in its life, so a hostile file cannot
 change what is made of another.
 
-This is the only module that imports PyAV.
+Only this module and ``poster_helper`` import PyAV.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ PRIMED_MAX = 10_000  # packets read until each track has shown its first one
 
 AnyPacket: TypeAlias = "Packet[Any]"
 
-_BUFFER_BYTES = 64 << 10
+BUFFER_BYTES = 64 << 10
 _TICKS_PER_S = 1_000_000  # of libavformat's durations
 
 
@@ -179,6 +179,12 @@ class Source:
         self._chosen: tuple[int, ...] = ()
         self._cutter: Cutter | None = None
 
+    def answer(self, request: Mapping[str, Any]) -> bytes:
+        """The head as JSON, or the segment that is requested."""
+        if request["segment"] is None:
+            return json.dumps(self.head).encode()
+        return self.segment(request["segment"], tuple(request["tracks"]))
+
     @property
     def head(self) -> dict[str, Any]:
         duration = self._container.duration
@@ -206,7 +212,7 @@ class Source:
             mode="r",
             format=self._format,
             metadata_errors="replace",
-            buffer_size=_BUFFER_BYTES,
+            buffer_size=BUFFER_BYTES,
         )
 
     def _streams(self) -> list[Stream]:
@@ -530,22 +536,33 @@ def limit_time(time_s: int) -> None:
 
 
 def serve(connection: Connection, time_s: int) -> None:
-    """Answers requests until the worker closes the connection."""
+    """Answers requests for the head and for segments until the worker closes the connection."""
+    answer_requests(connection, time_s, lambda file, format_: Source(file, format_).answer)
+
+
+Answer: TypeAlias = "Callable[[Mapping[str, Any]], bytes]"
+"""Makes the result of a request, which is a ``HelperRequest`` as a value of JSON."""
+
+
+def answer_requests(
+    connection: Connection, time_s: int, open_source: Callable[[RemoteFile, str], Answer]
+) -> None:
+    """Answers requests until the worker closes the connection.
+
+    ``open_source`` opens a file of a format at the first request. It and the answers may raise
+    MediaError and PyAV's errors, which become a FAILED.
+    """
     _kind, body = connection.receive()
     settings = json.loads(body)
     file = RemoteFile(connection, settings["size_bytes"])
-    source: Source | None = None
+    answer: Answer | None = None
     while True:
         _kind, body = connection.receive()
-        request = json.loads(body)
         limit_time(time_s)
         try:
-            if source is None:
-                source = Source(file, settings["format"])
-            if request["segment"] is None:
-                result = json.dumps(source.head).encode()
-            else:
-                result = source.segment(request["segment"], tuple(request["tracks"]))
+            if answer is None:
+                answer = open_source(file, settings["format"])
+            result = answer(json.loads(body))
         except MediaError as exc:
             _fail(connection, exc.fault, str(exc))
             continue

@@ -1,7 +1,7 @@
 """Starts media helpers, limits them, and exchanges requests with them.
 
 A helper is a process of its own for one version of one file (``helper``). It is started when a
-segment of the file has to be made, is kept for IDLE_S after its last one, and reads the file's
+segment of the file has to be made, is kept for a while after its last one, and reads the file's
 bytes through the cache of this process. A helper that takes too long, grows too large or
 dies fails the request. The file is refused for FAILED_S, then a request starts another helper.
 """
@@ -21,8 +21,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Protocol
 
-from streamedge.cache.reader import Reader
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.containers.exits import EXIT_MEMORY
 from streamedge.media.containers.framing import (
@@ -60,15 +60,29 @@ class HelperLimits:
     time_s: float = 10.0
 
 
+class ByteSource(Protocol):
+    """Where a helper's file comes from: a ``Reader``, or what reads only what is cached."""
+
+    def prefetch(self, want: Span, lead_bytes: int) -> None:
+        """Requests bytes that will be read soon."""
+
+    async def read(self, span: Span) -> bytes:
+        """The bytes of a span; fewer look to the helper like the file's end. Raises OriginError,
+        CacheFullError."""
+
+    def close(self) -> None:
+        """Ends all use."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One version of a file. ``key`` identifies it; ``open`` opens a reader of it."""
+    """One version of a file. ``key`` identifies it; ``open`` opens its bytes."""
 
     key: tuple[object, ...]
     name: str
     format: str
     size_bytes: int
-    open: Callable[[], Reader] = field(compare=False)
+    open: Callable[[], ByteSource] = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +273,9 @@ class HelperPool:
     """The helpers of a worker.
 
     ``report`` is called with the file's name, the reason ("time", "memory", "crash") and a text
-    when a helper broke off. ``module``: what the processes run. ``starts`` and ``answers`` count
-    helpers and the requests that they answered.
+    when a helper broke off. ``module``: what the processes run. ``idle_s``: how long a helper waits
+    for another request. ``starts`` and ``answers`` count helpers and the requests that they
+    answered.
     """
 
     def __init__(
@@ -270,9 +285,11 @@ class HelperPool:
         *,
         is_available: Callable[[], bool] = has_extra,
         module: str = HELPER_MODULE,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.starts = 0
         self.answers = 0
+        self._idle_s = idle_s
         self._module = module
         self._failures: OrderedDict[tuple[object, ...], tuple[float, MediaError]] = OrderedDict()
         self._limits = limits
@@ -316,7 +333,7 @@ class HelperPool:
                 self._running -= 1
                 if helper is not None:
                     self._busy.discard(helper)
-            if self._is_closed:
+            if self._is_closed or not self._idle_s:
                 self._end(helper)
             else:
                 self._put_idle(helper)
@@ -365,15 +382,15 @@ class HelperPool:
         helper.idle_since_s = loop.time()
         self._idle.append(helper)
         if self._timer is None:
-            self._timer = loop.call_later(IDLE_S, self._end_idle)
+            self._timer = loop.call_later(self._idle_s, self._end_idle)
 
     def _end_idle(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        while self._idle and self._idle[0].idle_since_s <= loop.time() - IDLE_S:
+        while self._idle and self._idle[0].idle_since_s <= loop.time() - self._idle_s:
             self._end(self._idle.pop(0))
         if self._idle:
-            left_s = self._idle[0].idle_since_s + IDLE_S - loop.time()
+            left_s = self._idle[0].idle_since_s + self._idle_s - loop.time()
             self._timer = loop.call_later(max(0.1, left_s), self._end_idle)
 
     def _end(self, helper: Helper) -> None:

@@ -4,6 +4,7 @@ import { call, get, poll } from "../api.js";
 import { badge, card, h, heading, labelled, setText } from "../dom.js";
 import { bytes, count, duration, percent, text } from "../format.js";
 import { Table } from "../table.js";
+import { Posters } from "./posters.js";
 import { unavailable } from "./unavailable.js";
 
 const PAGE = 100;
@@ -14,6 +15,7 @@ export function cache(main, page) {
   let cursor = "";
   let objects = [];
   let reading = null; // AbortController of the search that runs
+  const posters = new Posters();
   const summary = h("p", { class: "lead" });
   const search = h("input", { type: "search", placeholder: "Name, or a pattern with *", "aria-label": "Search the cache", maxlength: "500" });
   const origin = h("select", { "aria-label": "Origin" }, h("option", { value: "" }, "All origins"));
@@ -24,7 +26,7 @@ export function cache(main, page) {
     empty: "No cached object matches.",
     key: (row) => `${row.id} ${row.pinned}`,
     columns: [
-      { label: "Object", isHead: true, kind: "long", text: nameOf },
+      { label: "Object", isHead: true, kind: "object", node: (row) => objectOf(row, posters) },
       { label: "Cached", kind: "map-cell", isLive: true, node: mapOf },
       { label: "Size", kind: "number", text: (row) => bytes(row.size_bytes) },
       { label: "Here", kind: "number", text: (row) => share(row) },
@@ -130,6 +132,7 @@ export function cache(main, page) {
     clearTimeout(timer);
     if (reading) reading.abort();
     unsubscribe();
+    posters.stop();
     jobs.stop();
   };
 }
@@ -137,6 +140,11 @@ export function cache(main, page) {
 function nameOf(row) {
   const kind = row.kind === "object" ? "" : ` (${row.kind})`;
   return `${row.name}${row.details.length ? ` ${row.details.join(" ")}` : ""}${kind}`;
+}
+
+function objectOf(row, posters) {
+  const name = nameOf(row);
+  return h("span", { class: "titled" }, posters.element(row), h("span", { class: "name", title: name }, name));
 }
 
 function share(row) {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -30,6 +32,7 @@ FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 USERS = f'users.rita = {{password = "{PASSWORD_HASH}", role = "reader"}}\n'
 MARKUP = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
 FILM_S = 600
+SAMPLES = Path(__file__).parents[3] / "media"
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -193,6 +196,48 @@ def test_half_filled_object_is_drawn_pinned_and_purged(browser: Browser, tmp_pat
             page.get_by_role("button", name="Purge this object").click()
             expect(page.get_by_text("No cached object matches.")).to_be_visible()
             assert opened.problems == []
+
+
+def test_films_in_the_cache_show_posters_and_a_hostile_one_a_placeholder(
+    browser: Browser, tmp_path: Path
+) -> None:
+    films = {name: (SAMPLES / name).read_bytes() for name in ("film.mp4", "film.flv")}
+    files = {**films, "hostile.mp4": hostile_mp4(films["film.mp4"]), "notes.txt": b"notes"}
+    media = tmp_path / "media"
+    media.mkdir(parents=True)
+    for name, data in files.items():
+        (media / name).write_bytes(data)
+    with run_edge(tmp_path, FOLDER, workers=2, admin=USERS) as edge:
+        for name in files:
+            cache_result(edge, name)
+        shutil.rmtree(media)  # a poster needs no origin
+        opened = open_page(browser, admin_url(edge))
+        page = opened.page
+        page.get_by_label("Name").fill("rita")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator("#user")).to_have_text("rita (reader)")
+        opened.show("cache")
+        rows = page.locator("table:has(caption:text-is('Cached objects')) tbody tr")
+        expect(rows).to_have_count(len(files))
+        for name in films:
+            image = rows.filter(has_text=name).locator(".poster img")
+            expect(image).to_be_visible()
+            assert image.evaluate("(one) => one.decode().then(() => one.naturalWidth)") > 0
+        expect(rows.filter(has_text="hostile.mp4").locator(".missing-poster svg")).to_be_visible()
+        expect(rows.filter(has_text="notes.txt").locator(".poster.none")).to_have_count(1)
+        expect(page.locator(".poster img")).to_have_count(len(films))
+        assert edge.process.poll() is None
+        assert json.loads(edge.admin("/healthz"))["ready"]
+        assert not edge.log("process_ended")
+        assert opened.problems == []
+
+
+def hostile_mp4(film: bytes) -> bytes:
+    """An MP4 whose tables are garbage behind valid headers of boxes."""
+    at = film.index(b"stbl") + 4
+    garbage = bytes((7 * number + 255) % 256 for number in range(400))
+    return film[:at] + garbage + film[at + len(garbage) :]
 
 
 def test_names_and_agents_of_strangers_stay_text(browser: Browser, tmp_path: Path) -> None:
