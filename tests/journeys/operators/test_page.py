@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from tests.support.admin.access import PASSWORD, PASSWORD_HASH
-from tests.support.admin.browser import PATIENCE_MS, open_browser, open_page
+from tests.support.admin.browser import open_page
 from tests.support.origins.counting_origin import counting_origin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, run_edge
@@ -33,13 +33,6 @@ USERS = f'users.rita = {{password = "{PASSWORD_HASH}", role = "reader"}}\n'
 MARKUP = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
 FILM_S = 600
 SAMPLES = Path(__file__).parents[3] / "media"
-expect.set_options(timeout=PATIENCE_MS)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as opened:
-        yield opened
 
 
 @contextmanager

@@ -28,21 +28,24 @@ def run_fleet(
     names: str = "abc",
     *,
     fleet: str = "",
+    edge: str = "",
     **options: Any,
 ) -> Iterator[list[EdgeProcess]]:
     """Runs an edge for each letter of ``names``; each has caught up with the log.
 
-    ``origins`` as for ``run_edge``; ``fleet`` are further lines of [fleet].
+    ``origins`` as for ``run_edge``; ``fleet`` and ``edge`` are further lines of these tables.
     """
     toml = f'[fleet]\nengine = "{engine_url}"\n{fleet}\n{API}{origins}'
     with ExitStack() as stack:
         edges = [
-            stack.enter_context(run_edge(folder / name, toml, edge=f'name = "{name}"', **options))
+            stack.enter_context(
+                run_edge(folder / name, toml, edge=f'name = "{name}"\n{edge}', **options)
+            )
             for name in names
         ]
-        for edge in edges:
-            edge.await_log("fleet_caught_up")
-            await_up(edge)
+        for running in edges:
+            running.await_log("fleet_caught_up")
+            await_up(running)
         yield edges
 
 
