@@ -33,6 +33,7 @@ from av.video.stream import VideoStream
 
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.containers import codecs
+from streamedge.media.containers.clock import Clock, is_jumping
 from streamedge.media.containers.cutting import (
     AUDIO_SEGMENT_MS,
     INTERLEAVE_MS,
@@ -63,10 +64,13 @@ from streamedge.media.mp4.codecs import (
 )
 
 COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
-BACK_MAX_MS = 5_000  # decoding times that go back further end the medium
+BACK_MAX_MS = 5_000  # decoding times that go back further end a medium with one clock
+PROBES = 16  # places of an MPEG-TS whose times are compared before the first seek
 SEEK_EARLIER_MS = 10_000  # when a seek ended too late
 STREAMS_MAX = 64
 PRIMED_MAX = 10_000  # packets read until each track has shown its first one
+
+MPEG_TS = "mpegts"
 
 AnyPacket: TypeAlias = "Packet[Any]"
 
@@ -105,12 +109,12 @@ class RemoteFile:
     """The source, as a file for PyAV: its bytes come from the worker."""
 
     def __init__(self, connection: Connection, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
         self._connection = connection
-        self._size_bytes = size_bytes
         self._position = 0
 
     def read(self, size: int) -> bytes:
-        size = min(size, READ_BYTES_MAX, self._size_bytes - self._position)
+        size = min(size, READ_BYTES_MAX, self.size_bytes - self._position)
         if size <= 0:
             return b""
         self._connection.send(FrameKind.READ, READ_BODY.pack(self._position, size))
@@ -121,7 +125,7 @@ class RemoteFile:
         return data
 
     def seek(self, offset: int, origin: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}
         self._position = max(0, base[origin] + offset)
         return self._position
 
@@ -176,6 +180,7 @@ class Source:
         self._start_ms = min(firsts.values(), default=0)
         self.has_video = any(track.codec.kind is TrackKind.VIDEO for track in self._tracks.values())
         self.segment_ms = VIDEO_SEGMENT_MS if self.has_video else AUDIO_SEGMENT_MS
+        self._clock_jumps: bool | None = None if container_format == MPEG_TS else False
         self._chosen: tuple[int, ...] = ()
         self._cutter: Cutter | None = None
 
@@ -270,7 +275,7 @@ class Source:
         """A cutter whose samples begin early enough for a segment."""
         start_ms = number * self.segment_ms
         for earlier_ms in (INTERLEAVE_MS, INTERLEAVE_MS + SEEK_EARLIER_MS):
-            if start_ms <= earlier_ms:
+            if start_ms <= earlier_ms or self._has_clock_jumps(chosen):
                 break
             samples = self._samples_from(start_ms - earlier_ms, chosen)
             first = next(samples, None)
@@ -327,12 +332,21 @@ class Source:
         self, packets: Iterator[AnyPacket], start_ms: int | None, *, knows_start: bool
     ) -> Iterator[Sample]:
         """The samples of packets. ``knows_start``: they begin at the file's start."""
+        clock = Clock()
         latest_ms: dict[int, int] = {}
         for packet in self._with_decode_times(packets, knows_start=knows_start):
             track = self._tracks[packet.stream_index]
-            if self._goes_back(packet, track, start_ms, latest_ms):
-                return
-            sample = _sample(packet, track, start_ms, latest_ms)
+            shift_ms = 0
+            if start_ms is not None and packet.dts is not None:
+                time_ms = track.milliseconds(packet.dts) - start_ms
+                if self._format == MPEG_TS:
+                    frame_ms = track.milliseconds(packet.duration or track.frame_ticks)
+                    shift_ms = clock.shift_ms(track.index, time_ms, frame_ms)
+                    self._clock_jumps = clock.has_jumped or self._clock_jumps
+                elif time_ms < latest_ms.get(track.index, time_ms) - BACK_MAX_MS:
+                    return
+            origin_ms = None if start_ms is None else start_ms - shift_ms
+            sample = _sample(packet, track, origin_ms, latest_ms)
             if sample is not None:
                 yield sample
 
@@ -366,14 +380,24 @@ class Source:
             _set_decode_times(before, None, self._tracks[index])
             yield from before
 
-    @staticmethod
-    def _goes_back(
-        packet: AnyPacket, track: Track, start_ms: int | None, latest_ms: dict[int, int]
-    ) -> bool:
-        """Whether the file's clock begins again, so that times do not say where a frame belongs."""
-        if start_ms is None or packet.dts is None or track.index not in latest_ms:
-            return False
-        return track.milliseconds(packet.dts) - start_ms < latest_ms[track.index] - BACK_MAX_MS
+    def _has_clock_jumps(self, chosen: tuple[int, ...]) -> bool:
+        """Whether times of the file do not say where a frame is, so that a seek would mislead."""
+        if self._clock_jumps is None:
+            times_ms = [self._time_at(part / PROBES, chosen) for part in range(PROBES)]
+            self._clock_jumps = is_jumping([one for one in times_ms if one is not None])
+        return self._clock_jumps
+
+    def _time_at(self, part: float, chosen: tuple[int, ...]) -> int | None:
+        """The first decoding time behind a place of the file."""
+        try:
+            position = int(part * self._file.size_bytes)
+            self._container.seek(position, unsupported_byte_offset=True)
+        except av.FFmpegError:
+            return None
+        for packet in self._packets(chosen[:1]):
+            if packet.dts is not None:
+                return self._tracks[packet.stream_index].milliseconds(packet.dts)
+        return None
 
     def _tag(self, sample: Sample) -> SegmentTag:
         codec = self._tracks[sample.track].codec

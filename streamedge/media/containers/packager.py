@@ -20,7 +20,7 @@ from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.origin.whole_objects import read_whole
 from streamedge.spans import Span
 
-SEGMENT_EDITION = 1  # part of each key: raise it when the bytes of a head or segment change
+SEGMENT_EDITION = 2  # part of each key: raise it when the bytes of a head or segment change
 
 
 class ContainerFile:

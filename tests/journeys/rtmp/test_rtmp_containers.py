@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from tests.support.event_loop import until
-from tests.support.media.container_samples import CLASSIC, ENHANCED, container_file, expected
+from tests.support.media.container_samples import (
+    CLASSIC,
+    ENHANCED,
+    JOINED,
+    JOINT_MS,
+    SECONDS,
+    container_file,
+    expected,
+)
 from tests.support.origins.scripted_origin import ScriptedOrigin
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_client import (
@@ -69,7 +77,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
     folder = tmp_path_factory.mktemp("containers")
     films = folder / "films"
     films.mkdir()
-    for name in (*CLASSIC, *ENHANCED, "mpeg2.ts"):
+    for name in (*CLASSIC, *ENHANCED, JOINED, "mpeg2.ts"):
         (films / name).write_bytes(container_file(name))
     origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
     with run_edge(folder / "edge", origins, limits=LIMITS, workers=2) as running:
@@ -100,6 +108,34 @@ async def test_current_ffmpeg_receives_every_enhanced_frame(edge: EdgeProcess, n
     result = await ffmpeg(edge.rtmp(name), exe=FFMPEG_9)
     assert result.code == 0, result.stderr
     assert_equal(packets(result.output), expected_packets(expected(name)))
+
+
+@pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg-5.1", "ffmpeg-9"])
+async def test_ffmpeg_receives_every_frame_of_joined_recordings(
+    edge: EdgeProcess, exe: str
+) -> None:
+    """MPEG-TS whose clock jumps forward and back again."""
+    result = await ffmpeg(edge.rtmp(JOINED), exe=exe)
+    assert result.code == 0, result.stderr
+    received = packets(result.output)
+    for kind, stream in expected_packets(expected(JOINED)).items():
+        assert [packet.digest for packet in received[kind]] == [one.digest for one in stream]
+        times = [packet.dts_ms for packet in received[kind]]
+        assert times == sorted(times)
+        for packet, other in zip(received[kind], stream, strict=True):
+            assert abs(packet.dts_ms - other.dts_ms) <= 2 * JOINT_MS
+
+
+async def test_seek_behind_a_jump_of_the_clock(edge: EdgeProcess) -> None:
+    async with open_client(edge.rtmp_port) as client:
+        client.play(JOINED)
+        await client.until(lambda m: any(frame.is_keyframe for frame in frames([m])))
+        client.seek((SECONDS + 5) * 1000)
+        await client.until_named("NetStream.Seek.Notify")
+        rest = samples(await client.until_named(STOP))
+    assert rest[0].is_keyframe
+    assert abs(rest[0].time_ms - (SECONDS + 5) * 1000) <= 2100
+    assert abs(rest[-1].time_ms - 3 * SECONDS * 1000) <= 1000
 
 
 @pytest.mark.parametrize("name", ["film.mkv", "film.ts", "song.aac"])

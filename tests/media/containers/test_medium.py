@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -26,8 +27,11 @@ from tests.media.test_packager import edge_of
 from tests.support.media.container_samples import (
     CLASSIC,
     ENHANCED,
+    JOINED,
+    JOINT_MS,
     SECONDS,
     container_file,
+    copied_to_flv,
     expected,
     languages,
 )
@@ -178,7 +182,16 @@ async def test_segments_are_the_same_whatever_was_made_before(cache_root: Path) 
 
     formats = {"mkv": "matroska", "ts": "mpegts", "webm": "matroska"}
     async with edge_of(cache_root) as (server, cache, origin):
-        for name in ("film.mkv", "film.ts", "film.webm", "hevc.ts", "long-gop.mkv", "cueless.mkv"):
+        names = (
+            "film.mkv",
+            "film.ts",
+            "film.webm",
+            "hevc.ts",
+            "long-gop.mkv",
+            "cueless.mkv",
+            JOINED,
+        )
+        for name in names:
             server.put(name, container_file(name))
             source = asset(origin, name)
             reader = await cache.open(source, VERSION_ONLY)
@@ -191,10 +204,11 @@ async def test_segments_are_the_same_whatever_was_made_before(cache_root: Path) 
                 head.version.size_bytes,
                 lambda source=source, head=head: cache.reopen(source, head),  # type: ignore[misc]
             )
-            forwards = await segments(file, range(8))
-            backwards = await segments(file, range(7, -1, -1))
+            count = 20 if name == JOINED else 8
+            forwards = await segments(file, range(count))
+            backwards = await segments(file, range(count - 1, -1, -1))
             assert forwards == backwards
-            assert forwards[6] == forwards[7]  # beyond the end
+            assert forwards[count - 2] == forwards[count - 1]  # beyond the end
 
 
 async def test_viewers_at_once_cause_one_run(cache_root: Path) -> None:
@@ -310,20 +324,25 @@ async def test_tracks_that_cannot_be_played_are_named(cache_root: Path) -> None:
         await titles.close()
 
 
-async def test_joined_recordings_play_up_to_the_second_one(cache_root: Path) -> None:
-    # The clock of an MPEG-TS begins again where two files were joined.
-    data = container_file("film.ts")
-    async with edge_of(cache_root) as (server, cache, origin):
-        server.put("film.ts", data + data)
-        titles = titles_of(cache)
-        medium = await titles.open(asset(origin, "film.ts"))
-        played = demux(await play(medium)).packets
-        for kind, packets in expected("film.ts").packets.items():
-            received = [packet.digest for packet in played[kind]]
-            assert received[: len(packets) - 1] == [packet.digest for packet in packets[:-1]]
-            assert played[kind][-1].dts_ms < (SECONDS + 1) * 1000
-        medium.close()
-        await titles.close()
+async def test_mpeg_ts_plays_on_where_its_clock_jumps_as_in_ffmpeg(cache_root: Path) -> None:
+    """Recordings that were joined: the clock begins again, or is ten hours later."""
+    film, later = container_file("film.ts"), container_file("later.ts")
+    for number, parts in enumerate([(film, film), (film, later), (later, film, later)]):
+        data = b"".join(parts)
+        async with edge_of(cache_root / str(number)) as (server, cache, origin):
+            server.put("joined.ts", data)
+            titles = titles_of(cache)
+            medium = await titles.open(asset(origin, "joined.ts"))
+            played = demux(await play(medium)).packets
+            for kind, packets in copied_to_flv("joined.ts", data).packets.items():
+                received = played[kind]
+                assert [one.digest for one in received] == [one.digest for one in packets]
+                for packet, other in zip(received, packets, strict=True):
+                    assert abs(packet.dts_ms - other.dts_ms) <= JOINT_MS * (len(parts) - 1)
+                steps = [b.dts_ms - a.dts_ms for a, b in itertools.pairwise(received)]
+                assert min(steps) >= 0
+            medium.close()
+            await titles.close()
 
 
 async def test_subtitles_fonts_and_covers_are_left_out(cache_root: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.support.rtmp.rtmp_players import FFMPEG_9
 
 SECONDS = 11
 NOISE_SECONDS = 60
+JOINED = "joined.ts"
+JOINT_MS = 100  # FFmpeg and the edge join recordings by the times of different tracks
 
 _H264 = "-c:v libx264 -preset veryfast -g 50 -bf 2"
 _VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 200k -g 50"
@@ -27,6 +29,7 @@ _NOISE = "-vf noise=alls=100:allf=t -c:v libx264 -preset ultrafast -qp 22 -g 50"
 RECIPES = {
     "film.mkv": f"{_H264} -c:a aac",
     "film.ts": f"{_H264} -c:a aac",
+    "later.ts": f"{_H264} -c:a aac -output_ts_offset 36000",  # ten hours
     "film.webm": f"{_VP9} -c:a libopus",
     "hevc.mkv": f"{_HEVC} -c:a flac",
     "hevc.ts": f"{_HEVC} -c:a ac3",
@@ -64,7 +67,9 @@ ENHANCED = ("film.webm", "hevc.mkv", "hevc.ts", "av1.mkv")
 
 @cache
 def container_file(name: str) -> bytes:
-    """The file of a recipe."""
+    """The file of a recipe, or that of three recordings that were joined."""
+    if name == JOINED:
+        return b"".join(map(container_file, ("film.ts", "later.ts", "film.ts")))
     with TemporaryDirectory() as folder:
         target = Path(folder) / name
         seconds = NOISE_SECONDS if name.startswith("noise") else SECONDS
