@@ -85,6 +85,12 @@ class InvalidationChecker:
         self._hears_until_s, self._lease_clock_s = until_s, clock
 
     @property
+    def misses_invalidations(self) -> bool:
+        """Whether invalidations of other edges may be unknown here: the lease is over."""
+        until_s = self._hears_until_s
+        return not self._hears_fleet or (until_s is not None and self._lease_clock_s() >= until_s)
+
+    @property
     def position(self) -> int:
         """The end of the control log: a request sent now is newer than all rows up to here."""
         position = self._head.position
@@ -123,8 +129,7 @@ class InvalidationChecker:
             return self._unconfirmed(asset.subject, record)
         if self._index is None or not asset.subject.scope:
             return FRESH
-        until_s = self._hears_until_s
-        if not self._hears_fleet or (until_s is not None and self._lease_clock_s() >= until_s):
+        if self.misses_invalidations:
             return self._unconfirmed(asset.subject, record)
         if self._index.is_current and record.position == self._head.position != UNKNOWN:
             return FRESH  # as after most misses: no invalidation came since its request
@@ -151,8 +156,7 @@ class InvalidationChecker:
         index = self._index
         if index is None or not subject.scope:
             return FRESH
-        until_s = self._hears_until_s
-        if not self._hears_fleet or (until_s is not None and self._lease_clock_s() >= until_s):
+        if self.misses_invalidations:
             return self._unconfirmed(subject, record)
         invalidations = changes.invalidations
         cached = open_object.validity_by_scope.get(subject.scope)

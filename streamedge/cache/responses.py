@@ -75,8 +75,8 @@ class ResponseCache:
         send their own. ``Cache.open`` is for callers that may be cancelled at any time.
         """
         rounds = 0
+        now_s = arrived_s = time.time()
         while True:
-            now_s = time.time()
             running = self._in_flight.find(request.asset.key)
             if running is not None and running.is_cold and not rounds:
                 # Another request already found the cache empty; skip the disk lookup.
@@ -105,9 +105,10 @@ class ResponseCache:
                 lookup = self._begin_lookup(request, selected)
                 return await self._own_lookup(lookup, request, selected)
             rounds += 1
-            outcome = await self._join(running, request)
+            outcome = await self._join(running, request, arrived_s)
             if outcome is not None:
                 return outcome
+            now_s = time.time()
 
     async def finish_pass(self, request: CacheRequest, running: RunningPass) -> Outcome:
         """The outcome of a request that ``pass_through.begin_pass`` sent; as ``respond``."""
@@ -181,7 +182,9 @@ class ResponseCache:
         finally:
             lookup.leave()
 
-    async def _join(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed | None:
+    async def _join(
+        self, lookup: Lookup, request: CacheRequest, arrived_s: float
+    ) -> Stored | Passed | None:
         """Waits for another request's lookup. None if its outcome is of no use to this one."""
         lookup.requests += 1
         try:
@@ -189,6 +192,10 @@ class ResponseCache:
             failure = lookup.failure
             if failure is not None:
                 raise failure.clone() if isinstance(failure, OriginError) else failure
+            # An invalidation that is unknown here may have been completed between.
+            misses_invalidations = self._cache.invalidation_checker.misses_invalidations
+            if misses_invalidations and lookup.sent_at.time_s < arrived_s:
+                return None
             return self._joined_outcome(lookup, request)
         finally:
             lookup.leave()

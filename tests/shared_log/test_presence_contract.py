@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from streamedge.fleet.entries import Entry, EntryKind
 from streamedge.fleet.members import Presence
 from streamedge.fleet.position import START
 from streamedge.fleet.states import EdgeState
-from streamedge.shared_log.engine import Engine
+from streamedge.shared_log.engine import Engine, EngineError
 from tests.shared_log.conftest import Open
 from tests.support.engine.redis_server import RedisServer
 
@@ -60,6 +61,35 @@ async def test_presence_ends_with_its_lease(engine: Engine, other: Engine) -> No
         pass
     lasting = Presence("ams-1", EdgeState.UP)
     assert (await engine.report(lasting, LEASE_S)).by_name == {"ams-1": lasting}
+
+
+async def test_presence_lasts_for_its_lease_though_the_engine_drops_it(
+    engine: Engine, other: Engine, redis_server: RedisServer
+) -> None:
+    """As an engine does whose clock jumps forward, and one that was emptied."""
+    await other.presence_after(0)
+    lasting, own = Presence("fra-1", EdgeState.UP, 3), Presence("ams-1", EdgeState.UP, 9)
+    await engine.report(lasting, LEASE_S)
+    assert (await other.presence_after(WAIT_S)).by_name == {"fra-1": lasting}
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.delete("{contract}:edge:fra-1") == 1
+        assert (await engine.report(own, LEASE_S)).by_name == {"ams-1": own}  # has never watched
+        assert (await other.report(own, LEASE_S)).by_name == {"fra-1": lasting, "ams-1": own}
+        client.client_kill_filter(_type="pubsub")  # it reads all presences again
+    assert await _until_connected(other) == {"fra-1": lasting, "ams-1": own}
+    await engine.withdraw("fra-1")
+    while "fra-1" in (await other.presence_after(WAIT_S)).by_name:
+        pass
+    assert (await other.report(own, LEASE_S)).by_name == {"ams-1": own}
+
+
+async def _until_connected(engine: Engine) -> Mapping[str, Presence]:
+    """The presences, once the engine has ended the connection and it was opened again."""
+    while True:
+        try:
+            await engine.presence_after(WAIT_S)
+        except EngineError:
+            return (await engine.presence_after(WAIT_S)).by_name
 
 
 async def test_presences_are_complete_after_a_lease(engine: Engine, other: Engine) -> None:

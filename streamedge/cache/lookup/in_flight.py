@@ -122,5 +122,10 @@ class InFlight:
             del self._running[key]
             lookup.wake()
 
+    @property
+    def requests(self) -> int:
+        """How many requests use the running lookups."""
+        return sum(lookup.requests for lookup in self._running.values())
+
     def __len__(self) -> int:
         return len(self._running)

@@ -163,7 +163,8 @@ class RedisEngine:
         )
         with parsing():
             complete_ms, data_set, lasting = parse_presences(reply)
-        return Presences({each.name: each for _, each in lasting}, complete_ms == 0, data_set)
+        by_name = self._table.beside({each.name: each for _, each in lasting})
+        return Presences(by_name, complete_ms == 0, data_set)
 
     async def withdraw(self, name: str) -> None:
         keys = [self._state, self._names, self._edge + name]

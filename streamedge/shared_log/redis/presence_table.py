@@ -1,13 +1,15 @@
 """The presences that last, kept up to date by the reports that are pushed.
 
-A presence is kept for its lease from when its report came, so at least as long as the engine keeps
-it.
+A presence is kept for its lease from when its report came, by this process's clock, unless the edge
+withdraws it. So it lasts at least as long as its edge counts on it, even if the engine drops it
+earlier: because its clock jumped, because it failed over, or because it was emptied.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 from redis.exceptions import ResponseError
 
@@ -71,6 +73,10 @@ class PresenceTable:
             if has_changed or loop.time() >= deadline_s:
                 return self._presences()
 
+    def beside(self, presences: Mapping[str, Presence]) -> dict[str, Presence]:
+        """These presences, as the engine has just returned them, and those that last besides."""
+        return {**self._presences().by_name, **presences}
+
     async def close(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
@@ -92,9 +98,9 @@ class PresenceTable:
         with parsing():
             complete_ms, _data_set, lasting = parse_presences(reply)
         self._complete_at_s = now_s + complete_ms / 1000
-        self._lasting = {
-            presence.name: (presence, now_s + left_ms / 1000) for left_ms, presence in lasting
-        }
+        self._lasting = {name: one for name, one in self._lasting.items() if one[1] > now_s}
+        for left_ms, presence in lasting:
+            self._lasting[presence.name] = (presence, now_s + (left_ms + 1) / 1000)
 
     def _apply_messages(self, subscription: Subscription) -> bool:
         """Applies what has come, of each edge the newest; whether anything has."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ from streamedge.coordination.fleet_status import FleetStatus, lease_clock_s
 from streamedge.delivery.traffic import WELCOME, Traffic
 from streamedge.fleet.states import EdgeState
 from streamedge.process.traffic import FleetWatch, WorkerTraffic
+from tests.support.event_loop import until
 from tests.support.http.http_viewer import open_viewer
 from tests.support.http.web_edge import serve_web
 
 CHECK = "/healthz/traffic"
 ETAG = '"1"'
+CROWD = 30
 
 
 async def test_traffic_check_needs_no_distribution_and_no_origin(cache_root: Path) -> None:
@@ -111,6 +115,48 @@ async def test_lease_that_ends_while_the_worker_is_stopped_counts_for_the_next_r
         assert (await viewer.get("/film")).body == b"film"
         now_s += 1001
         assert (await viewer.get("/film")).body == b"new film"
+
+
+async def test_request_gets_no_validation_that_was_sent_before_it_came(cache_root: Path) -> None:
+    """An edge that has lost its fleet: others may have completed an invalidation in between."""
+    async with (
+        serve_web(cache_root) as edge,
+        open_viewer(edge.port) as viewer,
+        open_viewer(edge.port) as later,
+    ):
+        origin = edge.origin
+        origin.put("film", b"film", etag=ETAG)
+        await viewer.get("/film")
+        edge.cache.invalidation_checker.set_hears_fleet(False)
+        origin.hold_responses()
+        first = asyncio.create_task(viewer.get("/film"))
+        await origin.until(lambda: len(origin.requests) == 2)  # answered, and on its way
+        origin.put("film", b"new film", etag='"2"')
+        second = asyncio.create_task(later.get("/film"))
+        await until(lambda: edge.cache.in_flight.requests == 2)
+        origin.release_responses()
+        assert (await first).body == b"film"
+        assert (await second).body == b"new film"
+
+
+async def test_crowd_at_an_edge_that_has_lost_its_fleet_is_validated_together(
+    cache_root: Path,
+) -> None:
+    async with serve_web(cache_root) as edge, AsyncExitStack() as stack:
+        viewers = [await stack.enter_async_context(open_viewer(edge.port)) for _ in range(CROWD)]
+        edge.origin.put("film", b"film", etag=ETAG)
+        for _request in range(2):
+            assert (await viewers[0].get("/film")).status == 200
+        before = len(edge.origin.requests)
+        edge.cache.invalidation_checker.set_hears_fleet(False)
+        for _round in range(3):
+            responses = await asyncio.gather(*(viewer.get("/film") for viewer in viewers))
+            assert {response.body for response in responses} == {b"film"}
+        # Those that come while one is under way wait for the next one.
+        assert len(edge.origin.requests) - before <= 6
+        edge.origin.put("film", b"new film", etag='"2"')
+        responses = await asyncio.gather(*(viewer.get("/film") for viewer in viewers))
+        assert {response.body for response in responses} == {b"new film"}
 
 
 async def test_unconfirmed_object_is_not_served_while_its_origin_fails(cache_root: Path) -> None:
