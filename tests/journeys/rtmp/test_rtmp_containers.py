@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +266,54 @@ async def test_helper_that_breaks_off_takes_no_worker_down(tmp_path: Path) -> No
         assert [(line["name"], line["reason"]) for line in lines] == [
             ("film.mkv", "memory"), ("film.ts", "time"), ("song.aac", "crash"),
         ]  # fmt: skip
+        assert await asyncio.to_thread(edge.worker_pids) == before
+
+
+def hostile_files() -> dict[str, bytes]:
+    """Matroska files that were edited to make their reader hang, grow or crash."""
+    film, webm = container_file("film.mkv"), container_file("vp8.webm")
+    seek_head, private = film.index(b"\x11\x4d\x9b\x74"), film.index(b"\x63\xa2")
+    clusters = film.index(b"\x1f\x43\xb6\x75")
+    loop = bytearray(film)
+    at = seek_head
+    while (at := film.find(b"\x53\xac", at, clusters)) >= 0:  # SeekPosition
+        size = film[at + 2] & 15
+        loop[at + 3 : at + 3 + size] = bytes(size)
+        at += 3
+    group = b"\xa0\x01" + (1 << 55).to_bytes(7, "big")
+    frame_size = (16_383).to_bytes(2, "little") * 2
+    files = {
+        "pictures.webm": re.sub(
+            rb"\x9d\x01\x2a....", b"\x9d\x01\x2a" + frame_size, webm, flags=re.S
+        ),
+        "seek-head-in-itself.mkv": bytes(loop),
+        "private-of-4-gib.mkv": film[: private + 2] + b"\x08\xff\xff\xff\xff" + film[private + 3 :],
+        "clusters-of-an-exbibyte.mkv": re.sub(
+            b"\x1f\x43\xb6\x75.", b"\x1f\x43\xb6\x75\x01" + b"\x0f" + b"\xff" * 6, film, flags=re.S
+        ),
+        "nested-groups.mkv": film[:clusters] + group * 100_000,
+    }
+    assert not {film, webm} & set(files.values())
+    return files
+
+
+async def test_hostile_matroska_plays_or_is_refused_by_name(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    files = hostile_files()
+    for name, data in files.items():
+        (films / name).write_bytes(data)
+    (films / "film.mkv").write_bytes(container_file("film.mkv"))
+    origins = f'[origins.main]\ntype = "directory"\npath = "{films}"\n'
+    limits = f'{LIMITS}\nmedia_helper_time = "2s"\nmedia_helper_memory = "256MiB"'
+    with run_edge(tmp_path / "edge", origins, limits=limits) as edge:
+        before = await asyncio.to_thread(edge.worker_pids)
+        for name in files:
+            async with open_client(edge.rtmp_port) as client:
+                client.play(name)
+                await client.until_named(STOP, FAILED, INVALID)
+        result = await ffmpeg(edge.rtmp("film.mkv"))
+        assert_equal(packets(result.output), expected_packets(expected("film.mkv")))
         assert await asyncio.to_thread(edge.worker_pids) == before
 
 

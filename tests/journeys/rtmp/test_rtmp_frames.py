@@ -103,6 +103,20 @@ async def test_rtmpdump_receives_every_frame(edge: EdgeProcess, name: str, tmp_p
     assert flv_packets(tmp_path / "got.flv") == expected_packets(expected(CLASSIC[name]))
 
 
+@pytest.mark.parametrize("options", [("--playlist",), ("--subscribe", "film")])
+async def test_rtmpdump_plays_with_further_calls(
+    edge: EdgeProcess, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """set_playlist before the play, FCSubscribe after the connect."""
+    await rtmpdump(edge.rtmp("film.mp4"), tmp_path / "got.flv", *options)
+    assert flv_packets(tmp_path / "got.flv") == expected_packets(expected("film.mp4"))
+
+
+async def test_ffmpeg_plays_with_a_subscription(edge: EdgeProcess) -> None:
+    result = await ffmpeg(edge.rtmp("film.mp4"), options=("-rtmp_subscribe", "film"))
+    assert packets(result.output) == expected_packets(expected("film.mp4"))
+
+
 @pytest.mark.parametrize("name", ["film.mp4", "song.mp3", "song.m4a", "minute.flv"])
 async def test_rtmpdump_reports_a_complete_download(
     edge: EdgeProcess, name: str, tmp_path: Path

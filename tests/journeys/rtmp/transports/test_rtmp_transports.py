@@ -198,18 +198,28 @@ async def test_each_request_of_a_session_may_use_another_connection(
 
 
 @pytest.mark.parametrize("transport", ["rtmp", "rtmps", "rtmpt", "rtmpts"])
-def test_mpv_plays(ports: Ports, transport: str) -> None:
-    completed = subprocess.run(
-        [
-            *(*MPV, "--frames=20"),
-            *("--tls-verify=no", f"{ports.base(transport)}/{STREAM}"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stdout
+def test_mpv_decodes_every_frame_as_over_plain_rtmp(
+    ports: Ports, transport: str, tmp_path: Path
+) -> None:
+    reports = []
+    for each in ("rtmp", transport):
+        report = tmp_path / f"{each}.md5"
+        completed = subprocess.run(
+            [
+                *("mpv", "--no-config", "--ytdl=no", "--tls-verify=no", "--no-audio"),
+                *("--ovc=rawvideo", "--of=framemd5", f"--o={report}"),
+                f"{ports.base(each)}/{STREAM}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert completed.returncode == 0, completed.stdout
+        lines = report.read_text().splitlines()
+        reports.append([line for line in lines if not line.startswith("#")])
+    assert len(reports[0]) == len(expected("film.mp4").packets["video"])
+    assert reports[0] == reports[1]
 
 
 @pytest.mark.parametrize(
