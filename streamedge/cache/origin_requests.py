@@ -214,6 +214,13 @@ def may_pass(
     )
 
 
+def leaves_conditions(request: CacheRequest, origin_request: OriginRequest) -> bool:
+    """Whether the origin was not sent the viewer's conditions: the edge has to evaluate them."""
+    if not any(name in request.fields for name in _CONDITIONS):
+        return False
+    return not any(name in _CONDITIONS for name, _value in origin_request.fields)
+
+
 def _is_part_of(range_value: str, response_fields: Mapping[str, str]) -> bool:
     """Whether a 206 has the first byte of the one range requested, and consistent fields.
 

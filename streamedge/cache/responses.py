@@ -227,7 +227,7 @@ class ResponseCache:
             return Stored(reader, reader.result, lookup.cache_status, lookup.withheld)
         if lookup.refusal is not None:
             return Passed(object_error(*lookup.refusal), lookup.cache_status)
-        return Passed(lookup.claim_response(), lookup.cache_status)
+        return Passed(lookup.claim_response(), lookup.cache_status, lookup.leaves_conditions)
 
     def _joined_outcome(self, lookup: Lookup, request: CacheRequest) -> Stored | Passed | None:
         """The outcome of a lookup for a request that joined it; None if it cannot use it."""

@@ -23,6 +23,7 @@ from streamedge.cache.origin_requests import (
     confirms_record,
     contradicts_record,
     freshen_record,
+    leaves_conditions,
     may_pass,
     may_store,
     record_and_body,
@@ -219,4 +220,5 @@ async def _handle_response(
     if not is_stale:
         mark_hit_for_miss(cache, asset, origin_request, status, lookup.lookups_ended)
     lookup.response = response
+    lookup.leaves_conditions = leaves_conditions(request, origin_request)
     return True

@@ -41,7 +41,7 @@ class Lookup:
     requests; ``failure``. None is set if the lookup was cancelled. ``withheld``: fields of the
     origin's response for its own request only. ``is_shared``: whether requests that joined may read
     the version. ``lookups_ended``: how many lookups of the key had ended when nothing was stored
-    under it; None: something may be.
+    under it; None: something may be. ``leaves_conditions``: as in ``Passed``.
     """
 
     cache_status: CacheStatus
@@ -52,6 +52,7 @@ class Lookup:
     unchanged: bool = False
     withheld: dict[str, str] = field(default_factory=dict)
     response: OriginResponse | None = None
+    leaves_conditions: bool = False
     refusal: tuple[int, Fields] | None = None
     failure: Exception | None = None
     sent_at: SentAt = NOT_SENT  # the last request for it

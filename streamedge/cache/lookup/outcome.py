@@ -23,10 +23,15 @@ class Stored(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A response passed through from the origin. The caller reads or closes it."""
+    """A response passed through from the origin. The caller reads or closes it.
+
+    ``leaves_conditions``: the origin has not evaluated the viewer's conditions, which it was not
+    sent.
+    """
 
     response: OriginResponse
     cache_status: CacheStatus
+    leaves_conditions: bool = False
 
 
 class Unavailable(NamedTuple):

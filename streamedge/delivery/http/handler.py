@@ -424,6 +424,7 @@ class HttpHandler:
             response,
             cache_status(self.edge_name, passed.cache_status),
             _provenance(lookup, position, response),
+            evaluates_conditions=passed.leaves_conditions,
         )
 
     async def _representation(

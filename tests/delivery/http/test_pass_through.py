@@ -24,6 +24,7 @@ WRITES: dict[str, Any] = {
     "limits": {"origin_retries": 0},
 }
 LARGE = Pattern(20 << 20, seed=4)
+NOT_COMPARED = frozenset({"cache-status", "date", "x-amz-cf-id"})
 NO_STORE = (("Cache-Control", "no-store"),)
 UPGRADE = {
     "connection": "Upgrade",
@@ -160,6 +161,40 @@ async def test_write_is_never_sent_twice(cache_root: Path) -> None:
         await viewer.send(request("/a", "POST", content_length="3") + b"abc")
         assert (await viewer.receive()).status == 502
         assert [seen.method for seen in edge.origin.requests] == ["GET", "POST"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("if_none_match", '"v1"'),
+        ("if_none_match", '"v0", W/"v1"'),
+        ("if_none_match", "*"),
+        ("if_modified_since", "Tue Nov 14 22:13:20 2023"),
+        ("if_modified_since", "Tue, 14 Nov 2023 22:13:20 GMT"),
+    ],
+)
+async def test_conditions_hold_for_the_first_response_that_may_not_be_stored(
+    cache_root: Path, method: str, name: str, value: str
+) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.put("page", b"private", etag='"v1"', headers=(("Cache-Control", "private"),))
+        responses = [await viewer.get("/page", method, **{name: value}) for _turn in range(3)]
+        assert [response.status for response in responses] == [304] * 3
+        fields = [
+            {key: text for key, text in response.fields.items() if key not in NOT_COMPARED}
+            for response in responses
+        ]
+        assert fields == [fields[0]] * 3
+        assert (await viewer.get("/page", method)).status == 200
+
+
+async def test_condition_of_another_version_gets_the_response(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.put("page", b"private", etag='"v1"', headers=(("Cache-Control", "private"),))
+        for _turn in range(3):
+            response = await viewer.get("/page", if_none_match='"v0"')
+            assert (response.status, response.body) == (200, b"private")
 
 
 # --- the same request again ---------------------------------------------------------------------

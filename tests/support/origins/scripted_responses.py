@@ -255,7 +255,8 @@ def _check_conditions(headers: dict[str, str], target: OriginObject) -> int:
     elif _is_before(headers.get("if-unmodified-since"), target.last_modified_s):
         return 412
     if "if-none-match" in headers:
-        if headers["if-none-match"].removeprefix("W/") == target.etag.removeprefix("W/"):
+        listed = {one.strip().removeprefix("W/") for one in headers["if-none-match"].split(",")}
+        if "*" in listed or target.etag.removeprefix("W/") in listed - {""}:
             return 304
     elif (
         (since := headers.get("if-modified-since"))

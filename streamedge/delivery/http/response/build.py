@@ -22,6 +22,7 @@ from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
 from streamedge.delivery.http.response.body import Piece, body_pieces, reader_pieces
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
+from streamedge.delivery.http.response.conditions import Condition, evaluate
 from streamedge.delivery.http.response.remembered_pass import RememberedPass
 from streamedge.delivery.http.response.response import (
     ResponseContext,
@@ -35,9 +36,10 @@ from streamedge.delivery.http.response.response import (
     whole_response,
 )
 from streamedge.errors import CacheFullError, OriginError
+from streamedge.http_date import parse_http_date_s
 from streamedge.http_fields import HOP_BY_HOP, connection_options
-from streamedge.origin import Fields, OriginHead, OriginResponse
-from streamedge.origin.answers import without_no_codings
+from streamedge.origin import Fields, OriginHead, OriginResponse, Version
+from streamedge.origin.answers import fold_fields, without_no_codings
 from streamedge.origin.s3.protocol import is_s3_request
 from streamedge.origin.writing import WriteResponse
 from streamedge.spans import Span
@@ -207,12 +209,21 @@ class ResponseBuilder:
         response: OriginResponse,
         handling: str,
         provenance: Callable[[], Provenance] | None = None,
+        *,
+        evaluates_conditions: bool = False,
     ) -> Response:
         """The origin's response, passed through as it comes.
 
-        A short body that was received with its head is sent with it.
+        A short body that was received with its head is sent with it. ``evaluates_conditions``:
+        a 200 becomes a 304 if the viewer's conditions say so.
         """
         status = response.status
+        if evaluates_conditions and status == HTTPStatus.OK:
+            fields_by_name = fold_fields(response.fields)
+            modified_s = parse_http_date_s(fields_by_name.get("last-modified", ""))
+            version = Version(fields_by_name.get("etag", "").strip(), 0, modified_s)
+            if evaluate(request.headers, version) is Condition.NOT_MODIFIED:
+                status = HTTPStatus.NOT_MODIFIED.value
         result = CacheResult.MISS if status < 400 else CacheResult.ERROR
         has_body = request.method != "HEAD" and status not in _NO_BODY
         fields: list[Field] = []
