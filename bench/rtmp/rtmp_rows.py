@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from statistics import median
 
+from bench.loads.discarding import DiscardingPlan, DiscardingResult
 from bench.loads.load import run_program
 from bench.loads.rtmp_client import BUFFER_MS, play_whole
 from bench.machine import SERVER_CORE
@@ -70,7 +72,7 @@ def cost(options: Options) -> list[Figure]:
 def encrypted_cost(options: Options) -> list[Figure]:
     """CPU-seconds of the server per GB over RTMPE, beside plain RTMP."""
     films = titles()
-    results: dict[str, rtmpe_viewers.Result | Failure] = {}
+    results: dict[str, DiscardingResult | Failure] = {}
     for name, is_encrypted in ((PLAIN, False), (STREAMEDGE, True)):
         results |= measure_each(
             {name: lambda: _warm_edge(films, "rtmpe = true")},
@@ -105,7 +107,7 @@ def tunnel_cost(options: Options) -> list[Figure]:
         starts |= measure_each(
             {name: lambda: _warm_edge(films, listen)}, partial(_first_frame_s, url=url)
         )
-    both: dict[str, rtmpe_viewers.Result | Failure] = {**plain, **tunnels}
+    both: dict[str, DiscardingResult | Failure] = {**plain, **tunnels}
     per_gb = pick(both, lambda result: result.server_cpu_s / (result.bytes / 1e9))
     return [
         Figure("server CPU per GB delivered", "s", per_gb),
@@ -146,36 +148,26 @@ def _later(starts: Mapping[str, Value]) -> dict[str, Value]:
     return {STREAMEDGE: ours - plain}
 
 
-def _watch_tunnels(server: Server, port: int, seconds: float) -> rtmpt_viewers.Result:
-    return rtmpt_viewers.watch(
-        rtmpt_viewers.Plan(
-            port=port,
-            application=APPLICATION,
-            name=NAME,
-            viewers=COST_VIEWERS,
-            settle_s=SETTLE_S,
-            seconds=seconds,
-            latest_start_ms=int((titles().duration_s - SETTLE_S - seconds - MARGIN_S) * 1000),
-            buffer_ms=BUFFER_MS,
-            server_pid=server.pid,
-        )
-    )
+def _watch_tunnels(server: Server, port: int, seconds: float) -> DiscardingResult:
+    return rtmpt_viewers.watch(_plan(server, port, seconds))
 
 
-def _watch_encrypted(server: Server, *, is_encrypted: bool, seconds: float) -> rtmpe_viewers.Result:
-    return rtmpe_viewers.watch(
-        rtmpe_viewers.Plan(
-            port=server.rtmp_port,
-            application=APPLICATION,
-            name=NAME,
-            is_encrypted=is_encrypted,
-            viewers=COST_VIEWERS,
-            settle_s=SETTLE_S,
-            seconds=seconds,
-            latest_start_ms=int((titles().duration_s - SETTLE_S - seconds - MARGIN_S) * 1000),
-            buffer_ms=BUFFER_MS,
-            server_pid=server.pid,
-        )
+def _watch_encrypted(server: Server, *, is_encrypted: bool, seconds: float) -> DiscardingResult:
+    plan = _plan(server, server.rtmp_port, seconds)
+    return rtmpe_viewers.watch(rtmpe_viewers.Plan(**asdict(plan), is_encrypted=is_encrypted))
+
+
+def _plan(server: Server, port: int, seconds: float) -> DiscardingPlan:
+    return DiscardingPlan(
+        port=port,
+        application=APPLICATION,
+        name=NAME,
+        viewers=COST_VIEWERS,
+        settle_s=SETTLE_S,
+        seconds=seconds,
+        latest_start_ms=int((titles().duration_s - SETTLE_S - seconds - MARGIN_S) * 1000),
+        buffer_ms=BUFFER_MS,
+        server_pid=server.pid,
     )
 
 

@@ -1,8 +1,8 @@
 """RTMP and RTMPE viewers that do not look at what they receive: a load generator.
 
-``python -m bench.rtmp.rtmpe_viewers PLAN`` prints a ``Result``. Both kinds of viewers send the
-same commands without reading the responses, and let the kernel discard what comes (MSG_TRUNC,
-tcp(7)), so that they cost the same and need no RC4 for gigabytes. They send no acknowledgements.
+``python -m bench.rtmp.rtmpe_viewers PLAN`` prints a ``DiscardingResult``. Both kinds of viewers
+send the same commands without reading the responses, and let the kernel discard what comes, so that
+they cost the same and need no RC4 for gigabytes. They send no acknowledgements.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import random
-import select
 import socket
 import sys
-import time
 from dataclasses import asdict, dataclass
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import ARC4
 from cryptography.hazmat.primitives.ciphers import Cipher
 
 from bench.loads import rtmp_wire as wire
+from bench.loads.discarding import (
+    DISCARD_BYTES,
+    DiscardingPlan,
+    DiscardingResult,
+    LostError,
+    watch_all,
+)
 from bench.loads.load import run_load
-from bench.machine import cpu_s, raise_open_files
 from bench.servers.server import LOOPBACK
 
-DISCARD_BYTES = 8 << 20
-POLL_S = 0.05
 TIMEOUT_S = 15.0
 PLAYER = b"Genuine Adobe Flash Player 001"
 TAIL = bytes.fromhex("f0eec24a8068bee82e00d0d1029e7e576eec5d2d29806fab93b8e636cfeb31ae")
@@ -42,38 +43,31 @@ PRIME = int(
 EXPONENT = 3**150
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """``viewers`` begin at random positions within ``latest_start_ms``; after ``settle_s``,
-    ``seconds`` are measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(DiscardingPlan):
+    """As of all such viewers. ``is_encrypted``: RTMPE."""
 
-    port: int
-    application: str
-    name: str
     is_encrypted: bool
-    viewers: int
-    settle_s: float
-    seconds: float
-    latest_start_ms: int
-    buffer_ms: int
-    server_pid: int
-    seed: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Of the measured time; ``broken`` viewers were lost at any time."""
-
-    bytes: int
-    seconds: float
-    server_cpu_s: float
-    broken: int
-
-
-def watch(plan: Plan) -> Result:
+def watch(plan: Plan) -> DiscardingResult:
     """Runs the viewers in a separate process."""
-    limit_s = plan.settle_s + plan.seconds
-    return Result(**run_load("bench.rtmp.rtmpe_viewers", asdict(plan), limit_s=limit_s))
+    return DiscardingResult(
+        **run_load("bench.rtmp.rtmpe_viewers", asdict(plan), limit_s=plan.limit_s)
+    )
+
+
+class _Viewer:
+    """A viewer that has sent its commands; from now on it only receives."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+
+    def receive(self, discarded: bytearray) -> tuple[int, int]:
+        count = self.socket.recv_into(discarded, DISCARD_BYTES, socket.MSG_TRUNC)
+        if not count:
+            raise LostError
+        return count, 0
 
 
 def _connect(plan: Plan, start_ms: int) -> socket.socket:
@@ -136,57 +130,8 @@ def _encrypt(s1: bytes, data: bytes) -> bytes:
     return cipher.update(data)
 
 
-class _Crowd:
-    """All viewers, one epoll."""
-
-    def __init__(self, plan: Plan) -> None:
-        source = random.Random(plan.seed)
-        self._epoll = select.epoll()
-        self._sockets: dict[int, socket.socket] = {}
-        self._discarded = bytearray(DISCARD_BYTES)  # never written: the kernel only counts
-        self.bytes = 0
-        self.broken = 0
-        for _ in range(plan.viewers):
-            connection = _connect(plan, source.randint(1, plan.latest_start_ms))
-            self._sockets[connection.fileno()] = connection
-            self._epoll.register(connection, select.EPOLLIN)
-            self.run(time.monotonic())
-
-    def run(self, until_s: float) -> None:
-        """Receives until monotonic time ``until_s``, and at least once."""
-        while True:
-            for descriptor, _ in self._epoll.poll(0):
-                self._discard(descriptor)
-            left_s = until_s - time.monotonic()
-            if left_s <= 0:
-                return
-            time.sleep(min(POLL_S, left_s))
-
-    def _discard(self, descriptor: int) -> None:
-        connection = self._sockets[descriptor]
-        try:
-            count = connection.recv_into(self._discarded, DISCARD_BYTES, socket.MSG_TRUNC)
-        except OSError:
-            count = 0
-        self.bytes += count
-        if not count:
-            self._epoll.unregister(descriptor)
-            self._sockets.pop(descriptor).close()
-            self.broken += 1
-
-
-def _watch(plan: Plan) -> Result:
-    raise_open_files()
-    crowd = _Crowd(plan)
-    crowd.run(time.monotonic() + plan.settle_s)
-    began_s, server_s, before = time.monotonic(), cpu_s(plan.server_pid), crowd.bytes
-    crowd.run(began_s + plan.seconds)
-    return Result(
-        crowd.bytes - before,
-        time.monotonic() - began_s,
-        cpu_s(plan.server_pid) - server_s,
-        crowd.broken,
-    )
+def _watch(plan: Plan) -> DiscardingResult:
+    return watch_all(plan, lambda start_ms: _Viewer(_connect(plan, start_ms)))
 
 
 if __name__ == "__main__":
