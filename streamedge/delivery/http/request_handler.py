@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from streamedge.access.client_address import IpNetwork
@@ -11,16 +10,15 @@ from streamedge.cache.lookup.pass_through import RunningPass
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
-from streamedge.delivery.http.fast_path.request_memo import ByteRange
+from streamedge.delivery.http.fast_path.remembered import RememberedRequest
 from streamedge.delivery.http.forwarding import Upgraded
 from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
-from streamedge.delivery.http.viewer import Viewer
+from streamedge.delivery.http.response_reports import ResponseReports
 
 
-class RequestHandler(Protocol):
+class RequestHandler(ResponseReports, Protocol):
     """Handles requests: of viewers (``HttpHandler``), or of other edges."""
 
     @property
@@ -61,38 +59,3 @@ class RequestHandler(Protocol):
     def new_request_id(self) -> bytes:
         """The id of a request, for X-Amz-Cf-Id; b"" where responses have none."""
         ...
-
-    def finished(
-        self,
-        request: WebRequest,
-        response: Response,
-        viewer: Viewer,
-        first_byte_s: float,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None: ...
-
-    def hits_finished(
-        self, hits: Sequence[SentHit], duration_s: float = ..., cut: str | None = ...
-    ) -> None: ...
-
-    def hit_finished(
-        self,
-        remembered: RememberedRequest[Any, Any],
-        byte_range: ByteRange | None,
-        hit: Hit[bytes],
-        viewer: Viewer,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None: ...
-
-    def refused_connection(
-        self,
-        client: str,
-        status: HTTPStatus,
-        request: WebRequest | None = None,
-        request_id: str = "",
-    ) -> None: ...

@@ -22,13 +22,14 @@ from streamedge.delivery.http.response.access_log import response_line
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import WebLog
 from streamedge.delivery.http.response.tallies import DistributionTallies
+from streamedge.delivery.http.response_reports import ResponseReports
 from streamedge.delivery.http.seen_viewers import SeenViewers
 from streamedge.delivery.http.viewer import Viewer
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
 
 
-class ResponseLog:
+class ResponseLog(ResponseReports):
     """The log lines, access logs and metrics of a worker's responses.
 
     ``logs_responses``: whether each response has a log line. ``viewers``: what operators see of the
@@ -57,10 +58,6 @@ class ResponseLog:
         duration_s: float,
         cut: str | None,
     ) -> None:
-        """Logs and counts a response; ``cut`` is the reason why it ended early, or None.
-
-        ``first_byte_s``: from the request to the response's first byte.
-        """
         now_s, distribution = time.time(), response.distribution or ""
         message, result = response.message, response.result
         self._count(message.status, result, sent_bytes, response.error, distribution)
@@ -107,7 +104,6 @@ class ResponseLog:
     def hits_finished(
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
-        """Logs and counts responses of the fast path."""
         statuses, hit_tallies = self._statuses, self._tallies["Hit"]
         sent_bytes = 0
         for remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
@@ -147,7 +143,6 @@ class ResponseLog:
         duration_s: float,
         cut: str | None,
     ) -> None:
-        """Logs and counts a hit that was not sent at once."""
         status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
         sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
         self.hits_finished([sent], duration_s, cut)
@@ -159,10 +154,6 @@ class ResponseLog:
         request: WebRequest | None = None,
         request_id: str = "",
     ) -> None:
-        """Logs and counts an error response to bytes that are no request.
-
-        ``request``: the one in whose body they are, if any. ``request_id``: of the response.
-        """
         self._count(status.value, CacheResult.ERROR, 0)
         target: dict[str, str] = {}
         if request is not None:

@@ -41,6 +41,7 @@ from streamedge.delivery.http.request.routing import Route, Rule, WebDistributio
 from streamedge.delivery.http.response.build import Response, ResponseBuilder
 from streamedge.delivery.http.response.ranges import first_span
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
+from streamedge.delivery.http.response_reports import ResponseReports
 from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.peer.assets import PeerAsset, find_binding, peer_asset, variant_of
 from streamedge.errors import CacheFullError, OriginError
@@ -150,7 +151,7 @@ class PeerService:
         return PeerHandler(self, names)
 
 
-class PeerHandler:
+class PeerHandler(ResponseReports):
     """Handles the requests of one connection (``RequestHandler``)."""
 
     proxies: Sequence[IpNetwork] = ()
