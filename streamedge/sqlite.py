@@ -22,6 +22,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
+from streamedge.files import sync_folder
+
 FILE_SUFFIXES = ("", "-wal", "-shm")  # of the files that SQLite keeps beside it
 FILE_MODE = 0o600  # other users must not read it
 BUSY_POLL_S = 0.005
@@ -91,7 +93,7 @@ class Database:
             finally:
                 os.close(descriptor)  # SQLite holds its locks on the other files
             if folder:
-                self._sync_folder()
+                sync_folder(self.path.parent)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -128,14 +130,6 @@ class Database:
             except BaseException as exc:
                 self._end_transaction(connection, exc)
                 raise
-
-    def _sync_folder(self) -> None:
-        """The name of the WAL is on disk, too."""
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _end_transaction(self, connection: sqlite3.Connection, cause: BaseException) -> None:
         """Rolls a transaction back; after an error of the file the next use connects again."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from streamedge.access.client_address import parse_address
 from streamedge.errors import StreamEdgeError
+from streamedge.files import file_stamp
 from streamedge.fleet.nearest import Location
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ _READ_ERRORS = (
     ValueError,
 )
 
-_FileStamp = tuple[int, int, int]
-"""Inode, modification time in ns and size of a file."""
-
 
 class CountryDatabaseError(StreamEdgeError):
     """A file cannot be used as a country database; the message has its name and the reason."""
@@ -67,7 +65,7 @@ class CountryDatabase:
         self._country: Callable[[str], str] = _unknown
         self._location: Callable[[str], Location | None] = _nowhere
         self.has_countries = self.has_locations = False
-        self._seen = None if database is None else _stamp(database)
+        self._seen = None if database is None else file_stamp(database)
         self._checked = self._seen  # stamp of the file in use, or of a refused one
         if database is not None:
             self._use(_read(database))
@@ -96,7 +94,7 @@ class CountryDatabase:
         database = self.database
         if database is None:
             return None
-        stamp, previous = _stamp(database), self._seen
+        stamp, previous = file_stamp(database), self._seen
         self._seen = stamp
         if stamp == self._checked or stamp != previous:
             return None
@@ -150,15 +148,6 @@ def _unknown(_address: str) -> str:
 
 def _nowhere(_address: str) -> Location | None:
     return None
-
-
-def _stamp(path: Path) -> _FileStamp | None:
-    """Identifies one state of a file; None when it does not exist."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _read(path: Path) -> _LoadedFile:

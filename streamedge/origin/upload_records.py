@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from streamedge.files import sync_folder
 from streamedge.origin.spooling import write_all
 
 TORN_AGE_S = 3600.0  # far longer than it takes to write a record
@@ -82,7 +83,7 @@ class UploadRecords:
             write_all(descriptor, json.dumps(document).encode())
             os.fsync(descriptor)
             os.rename(new, path)  # complete and locked
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except BaseException:
             for file in (new, path):
                 with contextlib.suppress(OSError):
@@ -129,11 +130,3 @@ class UploadRecords:
         finally:
             if not is_claimed:
                 os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

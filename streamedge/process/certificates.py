@@ -14,7 +14,6 @@ changes nothing.
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from streamedge.config.schema.config import Config, WebDistributionConfig
 from streamedge.delivery.hosts import HostTable, host_name
 from streamedge.delivery.net.tls import NamedTls
 from streamedge.errors import StreamEdgeError
+from streamedge.files import FileStamp, file_stamp
 from streamedge.ops.log import Log
 
 # Only forward secrecy and authenticated encryption, as in TLS 1.3 (RFC 9325 §4.2).
@@ -79,7 +79,7 @@ class _LoadedCertificate:
         return name in self.names or "*." + name.partition(".")[2] in self.names
 
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+_Stamp = tuple[FileStamp | None, ...]
 """Inode, modification time in ns and size of both files; None if there is no file."""
 
 
@@ -292,15 +292,7 @@ def _context(protocols: Sequence[str] = PROTOCOLS) -> ssl.SSLContext:
 
 
 def _stamp(files: CertificateFiles) -> _Stamp:
-    return _file_stamp(files.certificate), _file_stamp(files.key)
-
-
-def _file_stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    return file_stamp(files.certificate), file_stamp(files.key)
 
 
 # OpenSSL reads the files itself, so aiofiles runs the whole functions in a thread.

@@ -3,8 +3,7 @@
     bodies/<token>    the plain bytes of one object
 
 A file without a row in the queue belongs to a write that was never answered. ``sweep`` removes it
-once the process that wrote it has ended, which the file's lock shows. ``sync_folder`` and ``sweep``
-block.
+once the process that wrote it has ended, which the file's lock shows. ``sweep`` blocks.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 from aiofiles import open as open_file
 from aiofiles.os import unlink, wrap
 
+from streamedge.files import sync_folder
 from streamedge.origin.spooling import to_its_end
 
 ORPHAN_AGE_S = 600.0  # far longer than it takes to lock a new file
@@ -74,11 +74,11 @@ class NewBody:
 async def create_body(folder: Path) -> NewBody:
     """A new, empty body in ``folder``. Raises OSError."""
     token = secrets.token_hex(16)
-    file = await to_its_end(open_file(folder / token, "xb", buffering=0, opener=_open_locked))
+    file = await to_its_end(open_file(folder / token, "xb", buffering=0, opener=open_locked))
     return NewBody(folder, token, file)
 
 
-def _open_locked(path: str, flags: int) -> int:
+def open_locked(path: str, flags: int) -> int:
     descriptor = os.open(path, flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -86,15 +86,6 @@ def _open_locked(path: str, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def sync_folder(folder: Path) -> None:
-    """Returns when the names in the folder are on disk. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sync(descriptor: int, folder: Path) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from streamedge.files import sync_folder
 from streamedge.keys import join_key
 from streamedge.ops.wakeup import Wakeup
 from streamedge.origin.spooling import gather, in_thread
@@ -31,7 +32,7 @@ from streamedge.origin.writing import (
     WriteResponse,
     refuse,
 )
-from streamedge.write_back.bodies import NewBody, create_body, remove_body, sync_folder
+from streamedge.write_back.bodies import NewBody, create_body, remove_body
 from streamedge.write_back.change_signal import ChangeSignal, prepare_signal
 from streamedge.write_back.pending_index import PendingIndex
 from streamedge.write_back.rows import CONDITIONS, Row, Rows, Totals, prepare_rows

@@ -163,7 +163,7 @@ async def test_full_disk_is_refused_with_507(
     def open_full(_path: str, _flags: int) -> int:
         return os.open("/dev/full", os.O_WRONLY)
 
-    monkeypatch.setattr(bodies, "_open_locked", open_full)
+    monkeypatch.setattr(bodies, "open_locked", open_full)
     assert (await write_queue.accept("key", "main", put(), body_of(b"hello"))).status == 507
     assert list(write_queue.bodies.iterdir()) == []
 
