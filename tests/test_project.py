@@ -291,14 +291,30 @@ class Made:
 UNDERSCORED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
 
 
-def private_reads(tree: ast.Module) -> Iterator[ast.Attribute]:
-    """Each use of a private attribute of another object than ``self`` or ``cls``."""
+# Functions that reach an attribute by its name in a text.
+BY_NAME = {"attrgetter", "delattr", "getattr", "hasattr", "object", "patch", "setattr"}
+PRIVATE = re.compile(r"(.*\.)?_[^_]")
+
+
+def private_reads(tree: ast.Module) -> Iterator[ast.expr | ast.ImportFrom]:
+    """Each use of a private attribute of another object than ``self`` or ``cls``.
+
+    Also by a text with its name, and an import of a private name from the package.
+    """
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")):
                 pass
-            case ast.Attribute(attr=name) if re.match("_[^_]", name) and name not in UNDERSCORED:
+            case ast.Attribute(attr=name) if PRIVATE.match(name) and name not in UNDERSCORED:
                 yield node
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=arguments):
+                for argument in arguments[:2] if called in BY_NAME else ():
+                    match argument:
+                        case ast.Constant(value=str(text)) if PRIVATE.match(text):
+                            yield node
+            case ast.ImportFrom(module=str(module), names=aliases):
+                if module.startswith("streamedge") and any(PRIVATE.match(a.name) for a in aliases):
+                    yield node
 
 
 def test_tests_use_no_private_attribute_of_another_object() -> None:
@@ -314,11 +330,19 @@ def test_tests_use_no_private_attribute_of_another_object() -> None:
 
 
 def test_private_attribute_is_recognized() -> None:
-    tree = ast.parse("self._a; row._replace(a=1); one.two; pool._leased; self.pool._idle()")
-    assert [ast.unparse(node) for node in private_reads(tree)] == [
+    allowed = ("self._a", "row._replace(a=1)", "one.two", "getattr(one, 'two')", "call('_result')")
+    reads = (
         "pool._leased",
         "self.pool._idle",
-    ]
+        "getattr(pool, '_leased')",
+        "monkeypatch.setattr(one, '_two', 3)",
+        "monkeypatch.setattr('streamedge.one._two', 3)",
+        "from streamedge.one import _two",
+    )
+    for source in allowed:
+        assert list(private_reads(ast.parse(source))) == []
+    for source in reads:
+        assert [ast.unparse(node) for node in private_reads(ast.parse(source))] == [source]
 
 
 WAITS = {"join", "settimeout", "timeout", "wait", "wait_for"}

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 EVICTION_INTERVAL_S = 0.25  # while the cache grows
 IDLE_EVICTION_INTERVAL_S = 0.5  # while it does not grow
+EVICTION_RETRY_S = 5.0  # after a failed look at the cache folder
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
 METRICS_INTERVAL_S = 1.0
 CERTIFICATE_INTERVAL_S = 1.0  # between looks at the files of the admin address's certificate
@@ -362,7 +363,7 @@ async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:
             if evictor is not None:
                 evictor.close()
             evictor = None
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(EVICTION_RETRY_S)
             continue
         for file in removed:
             counts.add(Counter.EVICTIONS, file.kind)

@@ -187,7 +187,7 @@ class OriginGroup:
         For a read of one version, members that failed last are tried last: another one continues
         a read that was cut off.
         """
-        now_s = _now_s()
+        now_s = monotonic_s()
         candidates = [member for member in self._members if member.breaker.admits(now_s)]
         if not candidates:
             candidates = list(self._members)
@@ -221,7 +221,7 @@ class OriginGroup:
 
     def _record(self, member: Member, event: BreakerEvent) -> None:
         before = member.breaker.state
-        member.breaker = member.breaker.after(event, _now_s())
+        member.breaker = member.breaker.after(event, monotonic_s())
         after = member.breaker.state
         if after is not before:
             label = pair(self._name, member.name)
@@ -325,5 +325,6 @@ def _is_of_version(request_fields: Mapping[str, str], response: OriginResponse) 
     return modified_s in (None, parse_http_date_s(request_fields["if-unmodified-since"]))
 
 
-def _now_s() -> float:
+def monotonic_s() -> float:
+    """The clock of the circuit breakers."""
     return asyncio.get_running_loop().time()

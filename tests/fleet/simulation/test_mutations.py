@@ -56,7 +56,7 @@ def no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "compare_history", lambda *_values: History.CONTINUES)
     monkeypatch.setattr(
         MemoryEngine,
-        "_after",
+        "entries_after",
         lambda self, position, _id, count: [
             one for one in _read(self.server) if one.position > position
         ][:count],

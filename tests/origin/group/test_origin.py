@@ -226,7 +226,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("streamedge.origin.group.origin._now_s", clock)
+    monkeypatch.setattr("streamedge.origin.group.origin.monotonic_s", clock)
     return clock
 
 

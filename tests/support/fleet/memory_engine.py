@@ -173,7 +173,7 @@ class MemoryEngine:
     ) -> list[PlacedEntry]:
         self._check()
         changed = self.server.changed
-        entries = self._after(position, entry_id, count)
+        entries = self.entries_after(position, entry_id, count)
         if not entries and wait_s > 0:
             try:
                 async with asyncio.timeout(wait_s):
@@ -181,11 +181,11 @@ class MemoryEngine:
             except TimeoutError:
                 pass
             self._check()
-            entries = self._after(position, entry_id, count)
+            entries = self.entries_after(position, entry_id, count)
         self._answer()
         return entries
 
-    def _after(self, position: int, entry_id: str, count: int) -> list[PlacedEntry]:
+    def entries_after(self, position: int, entry_id: str, count: int) -> list[PlacedEntry]:
         log = self.server.contents.log
         at_or_after = [one for one in log if one.position >= position]
         if not at_or_after:

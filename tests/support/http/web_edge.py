@@ -15,6 +15,7 @@ from typing import Any
 from streamedge.access.geo import CountryDatabase
 from streamedge.build.origins_and_web import bind_origins, web_server
 from streamedge.cache.objects import Cache
+from streamedge.cache.storage.changes import is_changes_file_whole
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config
 from streamedge.control.announced_head import AnnouncedHead
@@ -80,13 +81,17 @@ async def serve_web(
     proxied: bool = False,
     nearest: NearestEdges | None = None,
 ) -> AsyncIterator[WebEdge]:
-    """Serves the distribution EWEB; ``root`` is a prepared cache folder.
+    """Serves the distribution EWEB; ``root`` is a prepared cache folder (``prepare_folder``).
+
+    Without its files the cache would store responses, and never send one of them: ValueError.
 
     ``policy`` replaces its built-in cache policy. ``rules`` are further keys of the distribution,
     ``origin_keys`` of its origin, ``tables`` of the config. ``beside``: another worker of that
     edge, with the same folder. ``context``: over TLS. ``proxied``: each connection begins with a
     PROXY header. ``nearest``: the fleet's nearest edges.
     """
+    if not is_changes_file_whole(root):
+        raise ValueError(f"{root} is no prepared cache folder: take the fixture cache_root")
     async with AsyncExitStack() as stack:
         if beside is None:
             origin = await stack.enter_async_context(ScriptedOrigin())

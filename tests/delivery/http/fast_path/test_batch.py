@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from streamedge.delivery.http.fast_path.batch import BATCH_MAX, HitBatch
 from streamedge.delivery.http.fast_path.remembered import SentHit
+from streamedge.delivery.http.fast_path.request_memo import BytesMemo
 from streamedge.delivery.http.http1.connection import Http1Connection
 from tests.support.event_loop import until
 from tests.support.http.http_viewer import Viewer, open_viewer, request
@@ -199,11 +199,14 @@ async def test_defect_in_one_request_aborts_its_connection_and_is_reported(
         broken, whole = await warm(edge, one, other)
         fault = RuntimeError("of ours")
 
-        def get(_data: bytes) -> None:
-            raise fault
+        faults, get = [fault], BytesMemo.get
 
-        faulty = SimpleNamespace(memo=SimpleNamespace(get=get))
-        monkeypatch.setattr(broken, "_fast_path", faulty)
+        def get_or_fail(memo: BytesMemo[Any], data: bytes) -> Any:
+            if faults:
+                raise faults.pop()
+            return get(memo, data)
+
+        monkeypatch.setattr(BytesMemo, "get", get_or_fail)
         broken.data_received(REQUEST)
         whole.data_received(REQUEST)
         assert (await other.receive()).body == NOTE
