@@ -56,7 +56,7 @@ _CODINGS = frozenset(
 CONCURRENT_BUILDS_MAX = 2  # building an MP4 index takes several times the memory of the result
 _MP3_HEAD_BYTES = 4096
 # libavformat's names of the containers that a media helper reads.
-_FORMATS = {
+FORMATS = {
     FileKind.MATROSKA: "matroska",
     FileKind.MPEG_TS: "mpegts",
     FileKind.ADTS: "aac",
@@ -227,8 +227,8 @@ class MediaLibrary:
                 )
             if kind is FileKind.MP3:
                 return await run_parser(mp3_head.read_head(size_bytes), reader)
-            if kind in _FORMATS:
-                file = ContainerFile(self._cache, self._helpers, asset, head, _FORMATS[kind])
+            if kind in FORMATS:
+                file = ContainerFile(self._cache, self._helpers, asset, head, FORMATS[kind])
                 title = await open_title(self._cache, file, choice)
                 self._report_faults(asset.name, title.faults)
                 return title

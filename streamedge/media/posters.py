@@ -36,7 +36,7 @@ WAITING_MAX = 32  # requests
 
 HELPER_MODULE = "streamedge.media.containers.poster_helper"
 _OK = 200
-_FORMATS = {  # libavformat's names
+FORMATS = {  # libavformat's names
     FileKind.MP4: "mp4",
     FileKind.FLV: "flv",
     FileKind.MATROSKA: "matroska",
@@ -200,7 +200,7 @@ def _sniffed(cached_bytes: CachedBytes, size_bytes: int) -> str | None:
                 return None
             span = parser.send(data)
     except StopIteration as stop:
-        return _FORMATS.get(stop.value)
+        return FORMATS.get(stop.value)
     except MediaError:
         return None
     finally:

@@ -128,7 +128,7 @@ async def test_helper_that_breaks_off_is_reported_and_its_film_is_refused(
     failures: list[Failure] = []
     cached = await cache_film(location, "film.mp4", media("film.mp4"))
     for mode, reason in (("crash", "crash"), ("grow", "memory"), ("read_too_much", "crash")):
-        monkeypatch.setattr(posters_module, "_FORMATS", dict.fromkeys(FileKind, mode))
+        monkeypatch.setattr(posters_module, "FORMATS", dict.fromkeys(FileKind, mode))
         failures.clear()
         posters = posters_of(location, failures, module=BROKEN_HELPER)
         for _attempt in range(2):

@@ -66,7 +66,7 @@ from streamedge.media.sniffing import FileKind
 rtmp.HelperPool = functools.partial(
     rtmp.HelperPool, module="tests.support.media.broken_helper"
 )
-library._FORMATS.update(
+library.FORMATS.update(
     {FileKind.MATROSKA: "grow", FileKind.MPEG_TS: "hang", FileKind.ADTS: "crash"}
 )
 """
