@@ -100,6 +100,11 @@ class Counter(Enum):
         "reason",
         "Requests that went to the origin because no other edge of the tier answered",
     )
+    EDGE_REDIRECTS = (
+        "streamedge_edge_redirects",
+        "edge,protocol",
+        "Viewers' requests that were redirected to a nearer edge",
+    )
     ERRORS = ("streamedge_errors", "kind", "Failures by kind")
     REPLICATIONS = (
         "streamedge_replications",

@@ -70,7 +70,7 @@ from streamedge.errors import CacheFullError, OriginError
 from streamedge.fleet.nearest import with_edge_label
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.metrics import Counter, Counts, pair
 from streamedge.origin import Fields, OriginHead, OriginResponse
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import WriteRefusedError
@@ -400,7 +400,10 @@ class HttpHandler:
             return ""
         edge = self._nearest.elsewhere(request.address)
         host = None if edge is None else with_edge_label(request.host, edge)
-        return "" if host is None else request_url(request, host)
+        if edge is None or host is None:
+            return ""
+        self._counts.add(Counter.EDGE_REDIRECTS, pair(edge, "http"))
+        return request_url(request, host)
 
     def _passed(
         self,

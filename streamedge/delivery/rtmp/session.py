@@ -366,7 +366,9 @@ class RtmpSession(asyncio.Protocol):
         if elsewhere:
             self.engine.redirect_connect(event, elsewhere, "Another edge is nearer.")
             self.push()
-            self._end(f"redirected to {tc_url_host(elsewhere)}")
+            host = tc_url_host(elsewhere)
+            self.counts.add(Counter.EDGE_REDIRECTS, pair(host.partition(".")[0], "rtmp"))
+            self._end(f"redirected to {host}")
             return
         self._admission = admission
         self._log.distribution = admission.distribution.id

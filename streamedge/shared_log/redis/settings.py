@@ -9,7 +9,8 @@ from streamedge.shared_log.engine import EngineError
 from streamedge.shared_log.redis.connections import Link
 
 VERSION_MIN = (7, 0)
-_LOOKED_AT = ("save", "appendfsync", "min-replicas-to-write")
+REPLICA_LAG_MAX_S = 5  # half of the default lease
+_LOOKED_AT = ("save", "appendfsync", "min-replicas-to-write", "min-replicas-max-lag")
 
 
 async def find_problems(link: Link) -> list[str]:
@@ -75,6 +76,13 @@ def problems(information: Mapping[str, str], settings: Mapping[str, str] | None)
             f"the engine has {replicas} {'replica' if replicas == 1 else 'replicas'}, but"
             " min-replicas-to-write is 0, so a primary that is cut off from them takes entries that"
             " a failover loses; set min-replicas-to-write 1"
+        )
+    elif replicas and int(settings.get("min-replicas-max-lag", "10")) > REPLICA_LAG_MAX_S:
+        sentences.append(
+            f"min-replicas-max-lag is {settings.get('min-replicas-max-lag', '10')} s, so a primary"
+            " that is cut off from its replicas may take entries until edges at the new primary"
+            f" no longer count; set min-replicas-max-lag {REPLICA_LAG_MAX_S}, and at most half of"
+            " fleet.lease"
         )
     return sentences
 

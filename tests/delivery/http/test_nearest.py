@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from streamedge.fleet.members import Member
-from streamedge.ops.metrics import Gauge
+from streamedge.ops.metrics import Counter, Gauge, pair
 from streamedge.spans import Span
 from tests.support.event_loop import until
 from tests.support.fleet.places import EDGES, Places
@@ -81,6 +81,7 @@ async def test_large_object_is_redirected_on_a_miss_and_on_a_hit(cache_root: Pat
             assert response.fields["access-control-allow-origin"] == "*"
             stored = await get(edge, "/large.mp4?a=1&b=%20", viewer=PARIS)
             assert (stored.status, len(stored.body)) == (200, LARGE.size_bytes)
+        assert edge.counts.gathered(Counter.EDGE_REDIRECTS, pair("tyo-1", "http")) == 3
 
 
 async def test_redirect_of_a_miss_stops_its_fill(cache_root: Path) -> None:

@@ -24,7 +24,7 @@ from tests.support.fleet.places import BOSTON, OSAKA, PARIS
 from tests.support.http.chromium import load_page_of
 from tests.support.http.signers import custom_policy, rsa_signer
 from tests.support.process.hosts import run_with_hosts
-from tests.support.rtmp.rtmp_client import MEDIA, information, open_raw_client, samples
+from tests.support.rtmp.rtmp_client import MEDIA, information, metric, open_raw_client, samples
 
 LARGE = bytes(range(256)) * 8192  # 2 MiB
 FRA, TYO, NYC = (address for address, _place in EDGES.values())
@@ -216,6 +216,9 @@ async def test_rtmp_client_that_announces_it_is_redirected(
         assert elsewhere == f"rtmp://tyo-1.{ALIAS}:{port}/cfx/st?redirect=302"
         async with open_raw_client(port, TYO) as client:
             await client.connect("cfx/st", tcUrl=elsewhere)
+        sample = 'streamedge_edge_redirects_total{edge="tyo-1",protocol="%s"}'
+        fleet.until(lambda: metric(fleet.edges["fra-1"], sample % "rtmp") == 1)
+        assert metric(fleet.edges["fra-1"], sample % "http") > 0
         # Players that know nothing of it play where they are.
         completed = run_with_hosts(
             tmp_path,

@@ -225,6 +225,34 @@ async def test_failover_that_lost_entries_is_noticed(
     assert await append(engine, lost[0]) == position_at(1, 7)
 
 
+async def test_old_primary_of_a_split_engine_takes_neither_entries_nor_reports(
+    engine: Engine, redis_server: RedisServer, replica: RedisServer
+) -> None:
+    """With the settings that the documents ask for: so its edges are lost after their lease."""
+    redis_server.call("CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", "5")
+    replica.catch_up(redis_server)
+    assert await engine.append(entry_of(), line=1) == position_at(1, 1)
+    await engine.report(PRESENCE, LEASE_S)
+    replica.catch_up(redis_server)
+    replica.promote()  # and the old primary does not hear of it
+    elsewhere = open_engine(replica.url, "faults")
+    # No edge at the new primary is completed with those that it knows from the old one.
+    assert not (await elsewhere.report(PRESENCE, LEASE_S)).complete
+    assert await append(elsewhere, entry_of()) == position_at(1, 2)
+    while True:  # until the old one has noticed that its replica has gone
+        try:
+            await engine.report(PRESENCE, LEASE_S)
+        except EngineError:
+            break
+    for _attempt in range(2):
+        with pytest.raises(EngineError, match="NOREPLICAS"):
+            await engine.append(entry_of(), line=1)
+        with pytest.raises(EngineError, match="NOREPLICAS"):
+            await engine.report(PRESENCE, LEASE_S)
+    assert (await engine.bounds()).last == position_at(1, 1)  # it still answers reads
+    await elsewhere.close()
+
+
 async def test_reader_notices_that_data_were_replaced_under_its_connection(
     engine: Engine, redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -18,7 +18,12 @@ GOOD = {
     "aof_enabled": "1",
     "aof_last_write_status": "ok",
 }
-SETTINGS = {"save": "", "appendfsync": "everysec", "min-replicas-to-write": "0"}
+SETTINGS = {
+    "save": "",
+    "appendfsync": "everysec",
+    "min-replicas-to-write": "0",
+    "min-replicas-max-lag": "10",
+}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,16 @@ SETTINGS = {"save": "", "appendfsync": "everysec", "min-replicas-to-write": "0"}
         ({}, {"appendfsync": "no"}, ["set appendfsync everysec"]),
         ({"connected_slaves": "1"}, {}, ["has 1 replica, but min-replicas-to-write is 0"]),
         ({"connected_slaves": "2"}, {}, ["has 2 replicas, but min-replicas-to-write is 0"]),
-        ({"connected_slaves": "2"}, {"min-replicas-to-write": "1"}, []),
+        (
+            {"connected_slaves": "2"},
+            {"min-replicas-to-write": "1"},
+            ["set min-replicas-max-lag 5"],
+        ),
+        (
+            {"connected_slaves": "2"},
+            {"min-replicas-to-write": "1", "min-replicas-max-lag": "5"},
+            [],
+        ),
     ],
 )
 def test_setting_that_loses_entries_is_a_problem(
