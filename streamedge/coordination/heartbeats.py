@@ -72,9 +72,9 @@ class Heartbeats:
 
         beat()
 
-    def note_folder(self, process: int, *, is_usable: bool) -> None:
+    def note_folder(self, process: int, *, lacks: bool) -> None:
         """Notes whether the process can use the cache folder."""
-        self._words[process * _WORDS + _FOLDER] = 1 if is_usable else 2
+        self._words[process * _WORDS + _FOLDER] = 2 if lacks else 1
 
     # For the supervisor.
 
@@ -107,7 +107,7 @@ class Heartbeats:
         return max(0.0, time.monotonic() - beat / 1000) if beat else 0.0
 
     def lacks_folder(self, process: int) -> bool:
-        """Whether the process cannot use the cache folder."""
+        """Whether the process cannot use the cache folder, and should."""
         return self._words[process * _WORDS + _FOLDER] == 2
 
     def ends(self, process: int, end: End) -> int:
@@ -133,7 +133,7 @@ class Heartbeats:
         )
         folder = GaugeMetricFamily(
             "streamedge_cache_folder_usable",
-            "Whether a process can use the cache folder",
+            "Whether a process can use the cache folder, or may run without it",
             labels=["process"],
         )
         for process, name in enumerate(self.names):

@@ -118,7 +118,8 @@ RULES = (
         "streamedge_cache_folder_usable",
         1,
         "A process cannot use the cache folder, and fetches objects for each viewer.",
-        "cache_folder_refused in the log has the reason.",
+        "cache_folder_refused in the log has the reason. edge.cache_optional is for an edge that is"
+        " meant to run without a cache.",
         is_below=True,
     ),
     Rule(

@@ -89,8 +89,12 @@ function show(isFirst) {
   const [name, title, mount] = viewOfAddress();
   document.title = `${title} · ${session.edge} · StreamEdge`;
   for (const link of byId("views").querySelectorAll("a")) {
-    if (link.dataset.view === name) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === name) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" }); // on a phone the views are a strip
+    } else {
+      link.removeAttribute("aria-current");
+    }
   }
   main.replaceChildren();
   leave = mount(main, page) || null;

@@ -445,8 +445,11 @@ async def _import_all(log: Log) -> None:
 
 
 def note_folder(context: WorkerContext, store: Store) -> None:
-    """Notes for ``/healthz`` whether this worker can use the cache folder."""
-    context.shared.heartbeats.note_folder(context.number, is_usable=store.is_usable)
+    """Notes for ``/healthz`` and alerts whether this worker lacks the cache folder."""
+    is_optional = context.shared.config_versions.config.edge.cache_optional
+    context.shared.heartbeats.note_folder(
+        context.number, lacks=not (store.is_usable or is_optional)
+    )
 
 
 def _start_housekeeping(

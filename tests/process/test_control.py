@@ -77,7 +77,7 @@ async def test_healthz_is_503_while_a_worker_sends_no_heartbeat(
 async def test_healthz_names_a_worker_without_the_cache_folder(shared: SharedState) -> None:
     for worker in range(2):
         shared.worker_status.mark_up(worker)
-        shared.heartbeats.note_folder(worker, is_usable=worker == 0)
+        shared.heartbeats.note_folder(worker, lacks=worker != 0)
     status, body = await get_from_app(shared, "/healthz")
     assert status == 200  # it serves, though without a cache
     assert json.loads(body)["problems"] == [
@@ -87,7 +87,7 @@ async def test_healthz_names_a_worker_without_the_cache_folder(shared: SharedSta
 
 async def test_metrics_show_ends_heartbeats_and_folders_of_processes(shared: SharedState) -> None:
     shared.heartbeats.count_end(1, End.HUNG)
-    shared.heartbeats.note_folder(0, is_usable=False)
+    shared.heartbeats.note_folder(0, lacks=True)
     _status, body = await get_from_app(shared, "/metrics")
     lines = body.decode().splitlines()
     assert 'streamedge_process_ends_total{process="worker-1",reason="hung"} 1.0' in lines

@@ -124,6 +124,11 @@ class EdgeConfig(Section):
         ge=64 << 20,
         le=SIZE_LIMIT_BYTES,
     )
+    cache_optional: Annotated[bool, RESTART] = Field(
+        default=False,
+        description="Whether this edge is meant to run without a cache where it cannot use the"
+        " folder: that is then no problem in /healthz, and raises no alert.",
+    )
     workers: Annotated[int, RESTART] = Field(
         default=0, description="Worker processes; 0 is one for each CPU.", ge=0, le=256
     )

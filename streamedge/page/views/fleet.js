@@ -8,12 +8,13 @@ import { unavailable } from "./unavailable.js";
 
 const PAUSE_MS = 2000;
 const STATES = { up: "good", joining: "warn", draining: "warn", lost: "bad", gone: "bad" };
+const SEVERITY = ["bad", "warn", "plain", "good"]; // the worst first
 const [WIDTH, HEIGHT] = [720, 360];
 
 export function fleet(main, page) {
   const summary = h("p", { class: "lead" }, "…");
   const map = h("div", { class: "map" });
-  const body = h("div");
+  const body = h("div", { class: "cards" });
   let drawn = "";
   const table = new Table({
     caption: "Edges",
@@ -102,22 +103,32 @@ function draw(edges) {
   for (let latitude = -60; latitude < 90; latitude += 30) {
     lines.push(h("svg:line", { y1: y(latitude), y2: y(latitude), x1: 0, x2: WIDTH, class: latitude ? "grid" : "axis" }));
   }
-  const marks = edges
-    .filter((one) => one.location)
-    .map((one) => {
-      const [latitude, longitude] = one.location;
-      const isRight = longitude > 120;
-      return h(
-        "svg:g",
-        { class: `mark ${STATES[one.state] || "plain"}` },
-        h("svg:circle", { cx: x(longitude), cy: y(latitude), r: 6 }),
-        h(
-          "svg:text",
-          { x: x(longitude) + (isRight ? -11 : 11), y: y(latitude) + 5, "text-anchor": isRight ? "end" : "start" },
-          one.name,
-        ),
-      );
-    });
+  const marks = [...places(edges).values()].map(({ location: [latitude, longitude], edges: here }) => {
+    const isRight = longitude > 120;
+    const worst = SEVERITY.find((kind) => here.some((one) => (STATES[one.state] || "plain") === kind));
+    return h(
+      "svg:g",
+      { class: `mark ${worst}` },
+      h("svg:circle", { cx: x(longitude), cy: y(latitude), r: 6 }),
+      h(
+        "svg:text",
+        { x: x(longitude) + (isRight ? -11 : 11), y: y(latitude) + 5, "text-anchor": isRight ? "end" : "start" },
+        here.map((one) => one.name).join(", "),
+      ),
+    );
+  });
   const names = edges.map((one) => `${one.name} ${one.state}`).join(", ");
   return h("svg:svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Edges by place: ${names}` }, ...lines, ...marks);
+}
+
+// The edges by place, to a degree: those of one data centre have one mark.
+function places(edges) {
+  const marks = new Map();
+  for (const edge of edges) {
+    if (!edge.location) continue;
+    const key = edge.location.map(Math.round).join();
+    if (!marks.has(key)) marks.set(key, { location: edge.location, edges: [] });
+    marks.get(key).edges.push(edge);
+  }
+  return marks;
 }

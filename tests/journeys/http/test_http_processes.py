@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -357,6 +359,34 @@ async def test_unusable_cache_folder_serves_from_memory(tmp_path: Path) -> None:
                 )
                 assert all(body.body == WHOLE for body in bodies)
             assert edge.stop() == 0
+
+
+@pytest.mark.parametrize("is_optional", [False, True])
+async def test_unusable_cache_folder_raises_an_alert_unless_it_is_optional(
+    tmp_path: Path, *, is_optional: bool
+) -> None:
+    async with ScriptedOrigin() as origin:
+        put(origin)
+        (tmp_path / "cache").mkdir()
+        (tmp_path / "cache" / "extents").touch()
+        edge_toml = f"cache_optional = {str(is_optional).lower()}"
+        with run_edge(tmp_path, http_toml(origin.url), edge=edge_toml) as edge:
+            assert edge.log("cache_folder_refused")
+            health = json.loads(edge.admin("/healthz"))
+            assert health["ready"]
+            assert ("problems" in health) != is_optional
+            usable = edge.metric("streamedge_cache_folder_usable", "worker-0")
+            assert usable == (1 if is_optional else 0)
+            if not is_optional:
+                await_alert(edge, "StreamEdgeNoCacheFolder")
+
+
+def await_alert(edge: EdgeProcess, name: str) -> None:
+    """Waits until /status has an alert."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while name not in edge.admin("/status").decode():
+        assert time.monotonic() < deadline_s
+        pause()
 
 
 async def test_deleted_cache_folder_serves_from_memory(tmp_path: Path) -> None:
