@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.patience import PATIENCE_S
-from tests.support.process.edge_process import EdgeProcess, run_edge
+from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 from tests.support.rtmp.rtmp_media import expected, sample_file, tags_flv
 from tests.support.rtmp.rtmp_players import (
@@ -257,9 +257,30 @@ def test_tls_for_rtmp_alone_does_not_serve_http(ports: Ports) -> None:
     ports.edge.await_log("protocol_unknown")
 
 
-def test_clients_get_no_session_tickets(ports: Ports) -> None:
+async def test_session_of_a_killed_player_expires(ports: Ports) -> None:
+    def expired() -> int:
+        lines = ports.edge.log("rtmp_disconnect")
+        return sum("the tunnel's client sends no requests" in line["reason"] for line in lines)
+
+    before = await asyncio.to_thread(expired)
+    player = await asyncio.create_subprocess_exec(
+        *("rtmpdump", "-q", "-r", f"{ports.base('rtmpt')}/cfx/st/long", "-b", "1000", "-o", "-"),
+        stdout=subprocess.PIPE,
+    )
+    assert player.stdout is not None
+    await player.stdout.readexactly(LONG_FRAME_BYTES)
+    player.kill()  # so it sends no close
+    await player.wait()
+    async with asyncio.timeout(PATIENCE_S):
+        while await asyncio.to_thread(expired) == before:
+            await asyncio.to_thread(pause)
+
+
+@pytest.mark.parametrize("address", ["rtmps", "mixed"])
+def test_clients_get_no_session_tickets(ports: Ports, address: str) -> None:
+    port = ports.rtmps if address == "rtmps" else ports.mixed
     completed = subprocess.run(
-        ["openssl", "s_client", "-connect", f"127.0.0.1:{ports.rtmps}", "-tls1_3", "-ign_eof"],
+        ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_3", "-ign_eof"],
         input=b"",
         capture_output=True,
         timeout=PATIENCE_S,
