@@ -1,7 +1,7 @@
 """HTTPS readers: many requests for ranges over few keep-alive connections.
 
 ``python -m bench.loads.https_load PLAN`` prints a ``LoadResult``. Decryption costs a client what
-encryption costs a server, so a reader on one core would limit the server that it measures. Hence
+encryption costs a server, so a reader on one core would limit the server that it measures. So
 only the first response of each connection is decrypted. Of the others only the record headers are
 read (RFC 8446 §5.2), which give the length. All response heads have nearly the same length.
 """

@@ -26,7 +26,7 @@ def test_object_fields_exclude_credentials_and_access_rights() -> None:
         ("x-amz-date", "20260101T000000Z"),
         ("x-amz-copy-source", "/private/film"),
         ("x-amz-acl", "public-read"),
-        ("x-amz-grant-read", "everybody"),
+        ("x-amz-grant-read", "all"),
         ("Cookie", "a=b"),
         ("Host", "edge"),
         ("Content-Length", "3"),

@@ -6,7 +6,7 @@ client address that counts from here on. On other listeners the protocol gets it
 
 A header is accepted only from the proxies that the config names. On a listener with PROXY headers
 a connection that begins otherwise is closed. A refusal is counted, and logged at most once a
-second, because anybody can cause it.
+second, because any client can cause it.
 """
 
 from __future__ import annotations

@@ -203,12 +203,12 @@ async def test_new_owner_takes_cached_bytes_from_the_previous_one(fleet: PeerFle
     name = fleet.object_of("ams-1")
     fleet.origin.put(name, FILM)
     before = {key: fleet["fra-1"].view.members[key] for key in ("fra-1", "lon-1")}
-    everybody = fleet["fra-1"].view.members
+    all_members = fleet["fra-1"].view.members
     for edge in fleet.edges.values():
         edge.view.members = before
     await fleet["lon-1"].read(name, ALL)
     for edge in fleet.edges.values():
-        edge.view.members, edge.view.previous_members = everybody, before
+        edge.view.members, edge.view.previous_members = all_members, before
     assert await fleet["ams-1"].read(name, ALL) == FILM.read(ALL)
     assert fleet.origin.body_bytes_sent == FILM.size_bytes
 
@@ -217,12 +217,12 @@ async def test_read_of_bytes_that_the_previous_owner_has_in_part(fleet: PeerFlee
     name = fleet.object_of("ams-1")
     fleet.origin.put(name, FILM)
     before = {key: fleet["fra-1"].view.members[key] for key in ("fra-1", "lon-1")}
-    everybody = fleet["fra-1"].view.members
+    all_members = fleet["fra-1"].view.members
     for edge in fleet.edges.values():
         edge.view.members = before
     await fleet["fra-1"].read(name, Span(0, MIB))
     for edge in fleet.edges.values():
-        edge.view.members, edge.view.previous_members = everybody, before
+        edge.view.members, edge.view.previous_members = all_members, before
     assert await fleet["ams-1"].read(name, ALL) == FILM.read(ALL)
     assert fleet.origin.body_bytes_sent <= FILM.size_bytes + MIB // 4
 
@@ -257,9 +257,9 @@ async def test_dead_edge_is_not_tried_for_each_request(fleet: PeerFleet) -> None
 
 
 def owner(fleet: PeerFleet, name: str) -> str:
-    everybody = fleet["lon-1"].view.members
+    all_members = fleet["lon-1"].view.members
     key = fleet["lon-1"].asset(name).key
-    return ranks(key, 0, [everybody[one] for one in fleet.tier])[0].name
+    return ranks(key, 0, [all_members[one] for one in fleet.tier])[0].name
 
 
 async def test_edge_with_another_view_sends_what_it_has_cached_and_nothing_more(

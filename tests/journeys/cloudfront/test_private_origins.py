@@ -77,10 +77,10 @@ def test_private_bucket_is_readable_only_through_the_edge(tmp_path: Path, s3: S3
     s3.create_bucket(BUCKET)
     s3.put(BUCKET, "film.mp4", FILM)
     direct = f"{s3.endpoint}/{BUCKET}/film.mp4"
-    everybody = documented_policy().replace(
+    public = documented_policy().replace(
         json.dumps({"AWS": f"arn:aws:iam::{ACCOUNT}:user/edge"}), '"*"'
     )
-    s3.client.put_bucket_policy(Bucket=BUCKET, Policy=everybody)
+    s3.client.put_bucket_policy(Bucket=BUCKET, Policy=public)
     assert status_of(direct) == 200  # so the policy decides
     s3.client.put_bucket_policy(Bucket=BUCKET, Policy=documented_policy())
     assert status_of(direct) == 403
@@ -110,7 +110,7 @@ def test_bucket_name_in_the_path_bypasses_no_rule(tmp_path: Path, s3: S3Server) 
         s3.put("ruled", name, FILM)
     origin_toml = origins(s3, "tests").replace(BUCKET, "ruled")
     rules = RULES.format(pem=rsa_signer("K1").public_pem.decode())
-    like_s3 = {"Authorization": "AWS4-HMAC-SHA256 Credential=anybody"}
+    like_s3 = {"Authorization": "AWS4-HMAC-SHA256 Credential=unknown"}
 
     def status(method: str, path: str, **headers: str) -> int:
         request = Request(edge.http(path), method=method, headers=headers)

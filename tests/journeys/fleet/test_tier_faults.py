@@ -187,13 +187,13 @@ def test_new_owner_takes_what_the_previous_one_has_cached(tmp_path: Path) -> Non
         site = Site(fleet, origin)
         objects = [site.owned_by("ams-1", f"moved/{n}", 40_000) for n in range(5)]
         only_fra = [["fra-1", fleet.addresses["fra-1"]], ["lon-1", fleet.addresses["lon-1"]]]
-        everybody = fleet.views["lon-1"]["members"]
+        all_members = fleet.views["lon-1"]["members"]
         for name in names:
             fleet.change_view(name, members=only_fra)
         for name in objects:
             get(fleet.edges["lon-1"], name)
         for name in names:
-            fleet.change_view(name, members=everybody, previous=only_fra)
+            fleet.change_view(name, members=all_members, previous=only_fra)
         for name in objects:
             assert get(fleet.edges["ams-1"], name) == (200, origin.bytes_of(name))
         assert origin.total_bytes == 5 * 40_000

@@ -95,8 +95,8 @@ class PeerFleet:
 
     def object_of(self, *owners: str) -> str:
         """The name of an object whose extents 0, 1 … these members own, in this order."""
-        everybody = next(iter(self.edges.values())).view.members
-        tier = [everybody[name] for name in self.tier]
+        all_members = next(iter(self.edges.values())).view.members
+        tier = [all_members[name] for name in self.tier]
         for number in range(10_000):
             key = join_key(IDENTITY, name := f"film-{number}")
             if all(
@@ -121,13 +121,13 @@ async def run_peer_fleet(
     addresses = {
         name: f"127.0.0.1:{listener.getsockname()[1]}" for name, listener in listeners.items()
     }
-    everybody = members([[name, address] for name, address in addresses.items()])
+    all_members = members([[name, address] for name, address in addresses.items()])
     async with ScriptedOrigin() as origin:
         edges: dict[str, PeerEdge] = {}
         for name in names:
             pair = authority.issue(name)
             tls = FleetTls(FleetFiles(authority.root, pair.certificate, pair.key))
-            view = StaticView(name, dict(everybody))
+            view = StaticView(name, dict(all_members))
             edges[name] = _edge(
                 folder / name, view, tls, origin.url, names[:parents], retries, silence_max_s
             )

@@ -55,8 +55,8 @@ class TierEdges:
     def start(self, name: str) -> None:
         """Starts an edge; with an engine, returns when all running edges know each other."""
         pair = self.certificates[name] = self.authority.issue(name)
-        everybody = [[one, address] for one, address in self.addresses.items()]
-        self.views[name] = {"name": name, "members": everybody}
+        all_members = [[one, address] for one, address in self.addresses.items()]
+        self.views[name] = {"name": name, "members": all_members}
         view = self.folder / f"{name}.view"
         _write(view, self.views[name])
         fleet = (

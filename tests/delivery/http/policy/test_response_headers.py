@@ -19,7 +19,7 @@ from streamedge.delivery.http.policy.response_headers import (
 )
 
 PAGE = "https://a.example"
-ANYBODY = CorsPolicy(origins=("*",), overrides=False)
+ANY_ORIGIN = CorsPolicy(origins=("*",), overrides=False)
 ONE_SITE = CorsPolicy(
     origins=(PAGE,), methods=("GET", "PUT"), headers=("*",), exposed=("ETag",), credentials=True
 )
@@ -60,14 +60,14 @@ def test_hsts_is_sent_only_over_tls_and_keeps_the_origins() -> None:
 
 
 def test_star_allows_every_page_without_vary() -> None:
-    policy = ResponseHeadersPolicy(cors=ANYBODY)
+    policy = ResponseHeadersPolicy(cors=ANY_ORIGIN)
     assert applied(policy, origin=PAGE) == [("Access-Control-Allow-Origin", "*")]
     assert applied(policy) == []
 
 
 def test_cors_fields_of_the_origin_are_kept_or_replaced_together() -> None:
     theirs = (("access-control-allow-origin", "https://b.example"),)
-    assert applied(ResponseHeadersPolicy(cors=ANYBODY), *theirs, origin=PAGE) == list(theirs)
+    assert applied(ResponseHeadersPolicy(cors=ANY_ORIGIN), *theirs, origin=PAGE) == list(theirs)
     mine = applied(ResponseHeadersPolicy(cors=ONE_SITE), *theirs, origin="https://b.example")
     assert mine == [("Vary", "Origin")]
 
