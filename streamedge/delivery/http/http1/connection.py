@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence, Set
 from http import HTTPStatus
-from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork, is_trusted
 from streamedge.cache.reader import CacheResult
@@ -26,10 +25,16 @@ from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.forwarding import Upgraded
 from streamedge.delivery.http.http1.encoding import with_close_line
 from streamedge.delivery.http.http1.exchange import Http1Exchange
-from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
+from streamedge.delivery.http.http1.parser import (
+    PIECE_BYTES,
+    RequestHead,
+    RequestParser,
+    is_parsed_at_once,
+)
 from streamedge.delivery.http.http1.pipeline import Pipeline
 from streamedge.delivery.http.http1.responder import Remembered, Responder
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
+from streamedge.delivery.http.http1.stats import Http1Stats
 from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
 from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
@@ -47,43 +52,8 @@ from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.net.writers import is_reset
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR
 
-PIECE_BYTES = 4096
-"""Parsed before the clock is read again: 150 of the smallest requests, some milliseconds."""
-
-AT_ONCE_LINES = 64
-"""Lines that are parsed without a look at the clock: 20 of the smallest requests, or one with as
-many header fields; at most half a millisecond."""
-
 RequestMatch = tuple[Remembered, ByteRange | None]
 """A remembered request and its range, where the request serves every range."""
-
-
-def is_parsed_at_once(data: bytes) -> bool:
-    """Whether what one read returned is so little that it need not wait for its share of time."""
-    return len(data) <= PIECE_BYTES and data.count(b"\n") <= AT_ONCE_LINES
-
-
-class Http1Stats(NamedTuple):
-    """The state of a connection, for tests and debugging.
-
-    ``queued``: requests behind the current one. ``held``: received bytes that wait for the batch
-    or, if ``is_waiting``, for the response to another request. ``header_bytes``: of a head that is
-    not complete. ``is_handling``: whether a request is being handled or answered. ``has_ended``:
-    whether the viewer sends no more.
-    ``blocked_since_s``: the loop's time since which the peer accepts nothing, or None.
-    ``quiet_since_s``: since when it has been idle.
-    """
-
-    input: Input
-    queued: int
-    held: bytes
-    is_waiting: bool
-    is_paused: bool
-    header_bytes: int
-    is_handling: bool
-    has_ended: bool
-    blocked_since_s: float | None
-    quiet_since_s: float
 
 
 class Http1Connection(asyncio.Protocol):
