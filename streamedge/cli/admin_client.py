@@ -11,8 +11,9 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -29,6 +30,14 @@ from streamedge.errors import StreamEdgeError
 
 TIMEOUT_S = 30.0
 RESPONSE_MAX_BYTES = 16 << 20
+ADVICE_WITHOUT_CREDENTIALS = (
+    "the admin address has users: give --user NAME, or a token in STREAMEDGE_ADMIN_TOKEN"
+    ' (streamedge password --token makes one); with listen.admin = "unix:PATH" neither is needed'
+)
+ADVICE_ON_REFUSAL = (
+    "the edge does not know this token (--token or STREAMEDGE_ADMIN_TOKEN): its hash must be in"
+    " admin.tokens; streamedge password --token makes one, streamedge reload applies it"
+)
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -48,7 +57,8 @@ class Admin:
     """An admin address, and what proves to it who calls.
 
     ``address``: host and port, or the path of a Unix socket. ``tls`` is None for plain HTTP.
-    ``user`` logs in for each call; else ``token`` is sent, if there is one.
+    ``user`` logs in for each call, or once for those of a ``session``, which ``cookie`` is of; else
+    ``token`` is sent, if there is one.
     """
 
     address: tuple[str, int] | Path
@@ -56,6 +66,14 @@ class Admin:
     token: str = field(default="", repr=False)
     user: str = ""
     password: str = field(default="", repr=False)
+    cookie: str = field(default="", repr=False)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The header fields that prove who calls."""
+        if self.cookie:
+            return {"Cookie": self.cookie}
+        return {"Authorization": f"Bearer {self.token}"} if self.token and not self.user else {}
 
     def __str__(self) -> str:
         return format_admin_address(self._reachable())
@@ -91,50 +109,38 @@ class _UnixConnection(HTTPConnection):
 
 def call(admin: Admin, method: str, path: str, body: object = None) -> dict[str, Any]:
     """Sends ``body`` as JSON and returns the JSON response. Raises AdminError."""
-    with session(admin) as fields:
-        return call_with(admin, fields, method, path, body)
+    data = None if body is None else json.dumps(body).encode()
+    with session(admin) as caller:
+        fields = caller.fields if data is None else {**_JSON, **caller.fields}
+        return _call_or_error(caller, method, path, data, fields)[0]
 
 
 @contextmanager
-def session(admin: Admin) -> Iterator[Mapping[str, str]]:
-    """The header fields that prove who calls; a user is logged in until the end of the block.
-
-    Raises AdminError.
-    """
-    if admin.token and not admin.user:
-        yield {"Authorization": f"Bearer {admin.token}"}
-        return
+def session(admin: Admin) -> Iterator[Admin]:
+    """For several calls: a user logs in once, and out at the end of the block. AdminError."""
     if not admin.user:
-        yield {}
+        yield admin
         return
     login = json.dumps({"user": admin.user, "password": admin.password}).encode()
     _, response = _call_or_error(admin, "POST", "/login", login, _JSON)
     cookies = SimpleCookie(response.headers.get("Set-Cookie", ""))
-    fields = {"Cookie": "; ".join(f"{name}={one.value}" for name, one in cookies.items())}
+    cookie = "; ".join(f"{name}={one.value}" for name, one in cookies.items())
+    caller = replace(admin, user="", password="", token="", cookie=cookie)
     try:
-        yield fields
+        yield caller
     finally:
-        _call_or_error(admin, "POST", "/logout", b"", fields)
-
-
-def call_with(
-    admin: Admin, fields: Mapping[str, str], method: str, path: str, body: object = None
-) -> dict[str, Any]:
-    """As ``call``, with the fields of a ``session``."""
-    data = None if body is None else json.dumps(body).encode()
-    fields = dict(fields) if data is None else {**_JSON, **fields}
-    return _call_or_error(admin, method, path, data, fields)[0]
+        _call_or_error(caller, "POST", "/logout", b"", caller.fields)
 
 
 def events(admin: Admin, path: str) -> Iterator[dict[str, Any]]:
     """The data of server-sent events, JSON objects, until the edge ends. Raises AdminError."""
-    with session(admin) as fields, _errors_of(admin):
-        connection = admin.connect()
+    with session(admin) as caller, _errors_of(caller):
+        connection = caller.connect()
         try:
-            connection.request("GET", path, None, dict(fields))
+            connection.request("GET", path, None, caller.fields)
             response = connection.getresponse()
             if response.status >= 300:
-                raise _error_of(response, response.read(RESPONSE_MAX_BYTES))
+                raise _error_of(admin, response, response.read(RESPONSE_MAX_BYTES))
             while line := response.readline(RESPONSE_MAX_BYTES):
                 if line.startswith(b"data: "):
                     yield json.loads(line[len(b"data: ") :])
@@ -180,15 +186,19 @@ def _call_once(
     finally:
         connection.close()
     if response.status >= 300:
-        raise _error_of(response, text)
+        raise _error_of(admin, response, text)
     document: dict[str, Any] = json.loads(text)
     return document, response
 
 
-def _error_of(response: HTTPResponse, text: bytes) -> AdminError:
+def _error_of(admin: Admin, response: HTTPResponse, text: bytes) -> AdminError:
     try:
         document = json.loads(text)
-        return AdminError(str(document["error"]), document)
+        message = str(document["error"])
+        is_logged_in = admin.user or admin.cookie
+        if response.status == HTTPStatus.UNAUTHORIZED and not is_logged_in:
+            message = ADVICE_ON_REFUSAL if admin.token else ADVICE_WITHOUT_CREDENTIALS
+        return AdminError(message, document)
     except (KeyError, TypeError, ValueError):
         return AdminError(f"the admin address answered {response.status} {response.reason}")
 

@@ -53,6 +53,14 @@ class Standing:
         return self.counted_until_s if self.is_current else -inf
 
 
+def continued(until_s: float) -> Standing:
+    """The standing of a process that continues an edge that is UP, until its lease ends.
+
+    The process before it has read a head within this lease, and all workers have applied it.
+    """
+    return Standing(EdgeState.UP, until_s, head=0, is_whole=True, is_current=True)
+
+
 def usable_lease_s(lease_s: float) -> float:
     """The part of a lease that an edge counts on."""
     return lease_s * (1 - CLOCK_DRIFT) - WORKERS_LATE_S

@@ -39,6 +39,7 @@ from streamedge.coordination.config_watch import ConfigWatch
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import SharedState
+from streamedge.coordination.upgrade_status import UpgradeState
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.delivery.hosts import host_name
 from streamedge.media.containers.process import HelperLimits
@@ -88,6 +89,7 @@ def _start_reports(shared: SharedState, loop: asyncio.AbstractEventLoop, log: Lo
 
 
 async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, log: Log) -> None:
+    continues = _is_upgrading(shared)  # with the first heartbeat the upgrade goes on
     counts = _start_reports(shared, asyncio.get_running_loop(), log)
     folder = shared.config_versions.config.edge.cache
     # The event loop never waits for a lock of the database; threads may.
@@ -127,6 +129,7 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
         loop_database,
         services,
         log,
+        continues=continues,
     )
     edge = "" if fleet is None else config.edge.name
     control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
@@ -183,17 +186,17 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     watch.close()
     await jobs.close()
     await posters.close()
-    await services.stop()
+    # Logs may take long: the presence in the fleet lasts meanwhile.
+    await services.stop("access_logs")
     await access_logs.close()
+    await services.stop()
     counts.flush()
-    await _close(fleet, write_queue, (database, loop_database))
-
-
-async def _close(
-    fleet: FleetParts | None, write_queue: WriteQueue | None, databases: Sequence[ControlDatabase]
-) -> None:
     if fleet is not None:
-        await fleet.close()
+        await fleet.close(is_replaced=_is_upgrading(shared))
+    _close(write_queue, (database, loop_database))
+
+
+def _close(write_queue: WriteQueue | None, databases: Sequence[ControlDatabase]) -> None:
     if write_queue is not None:
         write_queue.close()
     for database in databases:
@@ -313,6 +316,8 @@ def _start_fleet(
     loop_database: ControlDatabase,
     services: Services,
     log: Log,
+    *,
+    continues: bool,
 ) -> FleetParts | None:
     """Starts this edge's part in its fleet; None in a fleet of one, which imports none of it."""
     if shared.fleet is None or shared.live_edges is None:
@@ -334,9 +339,16 @@ def _start_fleet(
         load,
         loop_database,
         log,
+        continues=continues,
     )
     fleet.start(services)
     return fleet
+
+
+def _is_upgrading(shared: SharedState) -> bool:
+    """Whether a control process is being replaced, and the edge does not stop."""
+    is_stopping = shared.fleet is not None and shared.fleet.is_stopping
+    return shared.upgrade.read().state is UpgradeState.STARTING and not is_stopping
 
 
 async def _evict(effective: EffectiveConfig, log: Log, counts: Counts) -> None:

@@ -25,7 +25,7 @@ from streamedge.config.schema.config import Config
 from streamedge.errors import StreamEdgeError
 from streamedge.process.child import Child
 
-FORMAT = 2  # of the documents; a program with another one must be restarted
+FORMAT = 3  # of the documents; a program with another one must be restarted
 HANDOVER_VARIABLE = "STREAMEDGE_HANDOVER"
 TRIAL_VARIABLE = "STREAMEDGE_TRIAL"
 REASON_CHARACTERS_MAX = 2000
@@ -62,9 +62,9 @@ class HandedSockets:
 class Handover:
     """Descriptors and names, in one program and in the next.
 
-    ``metrics``: the parts of the processes, by
-    number; ``past_metrics``: those of ended ones. ``tunnels``: the addresses of the workers'
-    tunnels in hexadecimal digits, by slot. ``config``: the new config, pickled by the trial.
+    ``metrics``: the parts of the processes, by number; ``past_metrics``: those of ended ones.
+    ``tunnel_addresses``: the memory with the addresses of the workers' tunnels; None without mixed
+    addresses. ``config``: the new config, pickled by the trial.
     """
 
     cache: str
@@ -73,7 +73,7 @@ class Handover:
     lifeline: int
     admin: tuple[str, int]
     sockets: tuple[HandedSockets, ...]
-    tunnels: tuple[tuple[int, str], ...]
+    tunnel_addresses: int | None
     children: tuple[HandedChild, ...]
     heartbeat_names: tuple[str, ...]
     heartbeats: int
@@ -94,7 +94,7 @@ class Handover:
         """All descriptors that the next program needs."""
         yield from (self.lifeline, self.admin[1], self.heartbeats, self.log_memory)
         yield from (self.replicator, self.history, self.config)
-        for optional in (self.folder_lock, self.fleet):
+        for optional in (self.folder_lock, self.fleet, self.tunnel_addresses):
             if optional is not None:
                 yield optional
         for sockets in self.sockets:
@@ -122,7 +122,7 @@ def decode_handover(text: bytes) -> Handover:
             for each in document["sockets"]
         )
         document["children"] = tuple(HandedChild(**each) for each in document["children"])
-        for name in ("metrics", "past_metrics", "tunnels"):
+        for name in ("metrics", "past_metrics"):
             document[name] = tuple(map(tuple, document[name]))
         for name in _LISTS:
             document[name] = tuple(document[name])

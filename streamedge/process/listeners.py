@@ -16,7 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from streamedge.config.schema.config import Config, ListenConfig
-from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers, bind_tunnel_peers
+from streamedge.delivery.rtmp.tunnel.peers import (
+    TunnelAddresses,
+    TunnelPeers,
+    bind_tunnel_peers,
+)
 
 BACKLOG = 4096
 UNIX_MODE = 0o660  # of the admin address as a Unix socket
@@ -45,13 +49,13 @@ class Handed:
     """Sockets from before an upgrade, by kind and configured address: one for each worker.
 
     An address that the config has twice has two entries. ``tunnels``: the addresses of the workers
-    from before, by slot.
+    from before; None if they had no mixed addresses.
     """
 
     sockets: Mapping[tuple[str, Address], Sequence[Sequence[socket.socket]]] = field(
         default_factory=dict
     )
-    tunnels: Mapping[int, bytes] = field(default_factory=dict)
+    tunnels: TunnelAddresses | None = None
 
 
 def bind_listeners(

@@ -420,7 +420,7 @@ class _Processes:
         shared, prepared, listen = self._shared, self._prepared, self._config.listen
         if self._previous is not None and not self._previous.is_empty:  # the last one has failed
             return self._previous.handover_again(config)
-        workers = len(prepared.listeners)
+        workers, tunnel = len(prepared.listeners), prepared.listeners[0].tunnel
         kinds = {kind: getattr(listen, kind) for kind in LISTENER_KINDS if kind != "fleet"}
         kinds["fleet"] = [listen.fleet] if prepared.listeners[0].fleet else []
         parts = [part.descriptors for part in shared.metrics.parts()]
@@ -440,11 +440,7 @@ class _Processes:
                 for kind, addresses in kinds.items()
                 for number, address in enumerate(addresses)
             ),
-            tunnels=tuple(
-                (own.tunnel.worker, own.tunnel.listener.getsockname().hex())
-                for own in prepared.listeners
-                if own.tunnel is not None
-            ),
+            tunnel_addresses=None if tunnel is None else tunnel.addresses.descriptor,
             children=handed_children(children),
             heartbeat_names=shared.heartbeats.names,
             heartbeats=shared.heartbeats.descriptor,

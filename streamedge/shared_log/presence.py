@@ -58,7 +58,8 @@ class PresenceReporter:
 
     ``applied``, ``load`` and ``drains`` return how far the edge is, its open connections, and
     whether an operator drains it. ``change_event`` is notified when presences change. ``is_new``:
-    this edge had not joined its fleet when the process started.
+    this edge had not joined its fleet when the process started. ``continues``: the process replaces
+    one that has not withdrawn the presence; if ``status`` says that the edge is UP, it stays so.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class PresenceReporter:
         load: Callable[[], int],
         drains: Callable[[], bool],
         is_new: bool,
+        continues: bool = False,
         clock: Callable[[], float] = lease_clock_s,
     ) -> None:
         self._name = name
@@ -93,6 +95,9 @@ class PresenceReporter:
         self._head = 0
         self._own_before = ""
         self.standing = Standing()
+        self._continues = continues and status.state is EdgeState.UP
+        if self._continues:
+            self.standing = lease.continued(status.hears_until_s)
         self.attendance = Attendance()
         self.fault = ""
         self._completed = 0
@@ -165,6 +170,8 @@ class PresenceReporter:
     async def report(self) -> None:
         """Reports again and again, until cancelled."""
         interval_s = self._lease_s / lease.REPORTS_PER_LEASE
+        if self._continues:
+            await self._await_position()
         while True:
             self._wake.clear()
             try:
@@ -215,6 +222,18 @@ class PresenceReporter:
         self._status.note(self.standing.state, 0.0)
         with contextlib.suppress(EngineError):
             await self._engine.withdraw(self._name)
+
+    async def _await_position(self) -> None:
+        """Waits until this process knows how far the edge is, half of the lease at most.
+
+        The engine has the position from before, and the reported one must not go back.
+        """
+        remaining_s = max(0.0, self.standing.hears_until_s - self._clock())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(remaining_s / 2):
+                while self._applied().by_workers == START:
+                    self._wake.clear()
+                    await self._wake.wait()
 
     async def _report_once(self) -> None:
         applied = self._applied()

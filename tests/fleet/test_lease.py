@@ -16,6 +16,7 @@ from streamedge.fleet.lease import (
     after_head,
     after_report,
     at,
+    continued,
     directed,
     state_to_report,
     usable_lease_s,
@@ -47,6 +48,16 @@ def up(now_s: float = 0.0) -> Standing:
     """An edge that is UP, with reports of ``now_s``."""
     standing = reported(Standing(), EdgeState.UP, now_s, now_s)
     return after_applying(with_head(standing, 5, now_s), 5, now_s)
+
+
+def test_process_that_continues_an_edge_is_up_within_the_lease_and_extends_it() -> None:
+    standing = continued(8.0)
+    assert (standing.state, standing.hears_until_s) == (EdgeState.UP, 8.0)
+    assert state_to_report(standing, is_near_head=False) is EdgeState.UP
+    late = at(standing, 8.0)
+    assert (late.state, late.hears_until_s) == (EdgeState.LOST, -inf)
+    extended = reported(standing, EdgeState.UP, 7.0, 7.5)
+    assert extended.hears_until_s == 7.0 + usable_lease_s(LEASE_S)
 
 
 def test_joining_edge_is_up_once_others_wait_for_it_and_it_has_applied_the_head() -> None:

@@ -70,9 +70,11 @@ def list_objects(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:
     """List cached objects: name, size, how much of it is here, age."""
+    from streamedge.cli.admin_client import session  # noqa: PLC0415
+
     admin = admin_of(context, config)
-    with exit_on_admin_error():
-        objects = list(cached_objects(admin, match, origin, limit + 1))
+    with exit_on_admin_error(), session(admin) as caller:
+        objects = list(cached_objects(caller, match, origin, limit + 1))
     more = len(objects) > limit
     del objects[limit:]
     ending = f"{len(objects)} objects" + (
@@ -89,11 +91,11 @@ def show_object(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show one object: its version, header fields and cached ranges."""
-    from streamedge.cli.admin_client import call  # noqa: PLC0415
+    from streamedge.cli.admin_client import call, session  # noqa: PLC0415
 
     admin = admin_of(context, config)
-    with exit_on_admin_error(), exit_on(CacheObjectError):
-        document = call(admin, "GET", f"/cache/{find_object(admin, name)['id']}")
+    with exit_on_admin_error(), exit_on(CacheObjectError), session(admin) as caller:
+        document = call(caller, "GET", f"/cache/{find_object(caller, name)['id']}")
     show(document, [_object_table(document)], as_json=as_json)
 
 
@@ -165,9 +167,11 @@ def export(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Print the whole cache map: one JSON object a line."""
+    from streamedge.cli.admin_client import session  # noqa: PLC0415
+
     admin = admin_of(context, config)
-    with exit_on_admin_error():
-        for one in cached_objects(admin, match, origin, EVERYTHING):
+    with exit_on_admin_error(), session(admin) as caller:
+        for one in cached_objects(caller, match, origin, EVERYTHING):
             typer.echo(json.dumps(one))
 
 
@@ -210,12 +214,12 @@ def _each(
     context: typer.Context, config: Path, names: Iterable[str], method: str, suffix: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Calls the edge for each object; the name and the response."""
-    from streamedge.cli.admin_client import call  # noqa: PLC0415
+    from streamedge.cli.admin_client import call, session  # noqa: PLC0415
 
     admin = admin_of(context, config)
-    with exit_on_admin_error(), exit_on(CacheObjectError):
+    with exit_on_admin_error(), exit_on(CacheObjectError), session(admin) as caller:
         for name in names:
-            yield name, call(admin, method, f"/cache/{find_object(admin, name)['id']}{suffix}")
+            yield name, call(caller, method, f"/cache/{find_object(caller, name)['id']}{suffix}")
 
 
 def object_tables(objects: list[dict[str, Any]]) -> Iterator[Table]:

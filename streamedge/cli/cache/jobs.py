@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamedge.cli.admin_client import Admin, call_with, session
+from streamedge.cli.admin_client import Admin, call, session
 from streamedge.cli.output import EXIT_EDGE_REFUSED, EXIT_PARTLY_DONE
 
 POLL_S = 0.3
@@ -24,19 +24,19 @@ def run_job(admin: Admin, request: Mapping[str, Any]) -> dict[str, Any]:
 
     Its progress is on stderr if that is a terminal.
     """
-    with session(admin) as fields:
-        job = call_with(admin, fields, "POST", "/jobs", request)
+    with session(admin) as caller:
+        job = call(caller, "POST", "/jobs", request)
         path = f"/jobs/{job['id']}"
         try:
             with _progress() as progress:
                 task = progress.add_task(job["kind"], total=job["total"], size="")
                 while job["state"] == "running":
                     time.sleep(POLL_S)
-                    job = call_with(admin, fields, "GET", path)
+                    job = call(caller, "GET", path)
                     size = decimal(job["bytes"])
                     progress.update(task, total=job["total"], completed=job["done"], size=size)
         except KeyboardInterrupt:
-            return call_with(admin, fields, "DELETE", path)
+            return call(caller, "DELETE", path)
         return job
 
 

@@ -139,18 +139,19 @@ def end(
     config: SameConfigOption = None,
 ) -> None:
     """End viewers: close the RTMP session, or cut the HTTP responses."""
-    from streamedge.cli.admin_client import AdminError, call  # noqa: PLC0415
+    from streamedge.cli.admin_client import AdminError, call, session  # noqa: PLC0415
 
     admin = admin_of(context, config or context.obj)
     failures = 0
-    for identifier in identifiers:
-        try:
-            call(admin, "DELETE", f"/viewers/{quote(identifier, safe='')}")
-        except AdminError as exc:
-            failures += 1
-            typer.echo(f"streamedge: {exc}", err=True)
-        else:
-            typer.echo(f"{identifier} is ended.")
+    with exit_on_admin_error(), session(admin) as caller:
+        for identifier in identifiers:
+            try:
+                call(caller, "DELETE", f"/viewers/{quote(identifier, safe='')}")
+            except AdminError as exc:
+                failures += 1
+                typer.echo(f"streamedge: {exc}", err=True)
+            else:
+                typer.echo(f"{identifier} is ended.")
     if failures:
         is_partly_done = failures < len(identifiers)
         raise typer.Exit(EXIT_PARTLY_DONE if is_partly_done else EXIT_EDGE_REFUSED)

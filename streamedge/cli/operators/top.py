@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from streamedge.cli.admin_client import Admin, call_with, session
+from streamedge.cli.admin_client import Admin, call, session
 from streamedge.cli.operators.status import SEVERITY_STYLES, STATE_STYLES, traffic
 from streamedge.cli.operators.viewers import viewers_tables
 
@@ -25,16 +25,16 @@ def show_top(admin: Admin, interval_s: float, count: int) -> None:
     console = Console(markup=False, highlight=False)
     rows = max(1, min(ROWS_MAX, console.height - LINES_BESIDES))
 
-    def frames(fields: Mapping[str, str]) -> Iterator[RenderableType]:
+    def frames(caller: Admin) -> Iterator[RenderableType]:
         while True:
-            status = call_with(admin, fields, "GET", "/status")
-            viewers = call_with(admin, fields, "GET", f"/viewers?limit={rows}")
+            status = call(caller, "GET", "/status")
+            viewers = call(caller, "GET", f"/viewers?limit={rows}")
             yield frame(status, viewers)
 
     # On a terminal each frame takes the place of the one before; else they follow each other.
     live = Live(console=console, auto_refresh=False, screen=console.is_terminal)
-    with session(admin) as fields, contextlib.suppress(KeyboardInterrupt), live:
-        for number, one in enumerate(frames(fields), 1):
+    with session(admin) as caller, contextlib.suppress(KeyboardInterrupt), live:
+        for number, one in enumerate(frames(caller), 1):
             if console.is_terminal:
                 live.update(one, refresh=True)
             else:

@@ -136,11 +136,12 @@ class RtmpServer:
     @property
     def is_busy(self) -> bool:
         """Whether a client is connected or being accepted."""
-        return bool(self.sessions or self._acceptor.waiting)
+        return bool(self.sessions or self._acceptor.waiting or self._tunnels.has_clients)
 
     def retire(self) -> None:
         """Lets another process accept; clients stay until they leave or are idle for too long."""
         self._sockets.leave()
+        self._tunnels.retire()
 
     async def drain(self, timeout_s: float) -> None:
         """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""

@@ -64,7 +64,10 @@ class FleetParts:
         load: Callable[[], int],
         loop_database: ControlDatabase,
         log: Log,
+        *,
+        continues: bool = False,
     ) -> None:
+        """``continues``: see ``PresenceReporter``."""
         config = effective.config
         folder = config.edge.cache
         self._effective = effective
@@ -108,6 +111,7 @@ class FleetParts:
             load=load,
             drains=self._drains,
             is_new=replica.state() is None,
+            continues=continues,
         )
 
         self.completion = CompletionWatch(self.service, self.presence, self._observe_completion)
@@ -219,8 +223,10 @@ class FleetParts:
         member = self.service.view.members.get(self.service.member.name)
         return member is not None and member.role is not Role.SERVING
 
-    async def close(self) -> None:
-        await self.presence.withdraw()
+    async def close(self, *, is_replaced: bool) -> None:
+        """``is_replaced``: another process keeps the presence."""
+        if not is_replaced:
+            await self.presence.withdraw()
         await self.service.engine.close()
 
 

@@ -24,6 +24,7 @@ from streamedge.coordination.heartbeats import Heartbeats
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.upgrade_status import UpgradeState
 from streamedge.coordination.viewer_rows import ViewerRows
+from streamedge.delivery.rtmp.tunnel.peers import TunnelAddresses
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import fold_totals
 from streamedge.ops.shared_buffer import SharedBuffer
@@ -67,7 +68,9 @@ class Previous:
             place = each.kind, (each.host, each.port)
             held = [socket.socket(fileno=descriptor) for descriptor in each.descriptors]
             sockets.setdefault(place, []).append(held)
-        tunnels = {slot: bytes.fromhex(address) for slot, address in handover.tunnels}
+        tunnels = None
+        if handover.tunnel_addresses is not None:
+            tunnels = TunnelAddresses(SharedWords.adopt(handover.tunnel_addresses))
         self.handed = Handed(sockets, tunnels)
         self.viewer_rows = ViewerRows.adopt(handover.viewers)
         past = [SharedBuffer.adopt(part) for part in handover.past_metrics]

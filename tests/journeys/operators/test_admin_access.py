@@ -134,11 +134,12 @@ def test_commands_reach_an_edge_over_tls_with_token_or_user(
         config = ("--config", str(edge.folder / "config.toml"))
         refused = streamedge("writes", *config)
         assert refused.returncode == 1
-        assert "log in on the page, or send a token" in refused.stderr
+        assert "give --user NAME, or a token in STREAMEDGE_ADMIN_TOKEN" in refused.stderr
         shown = streamedge("writes", "--json", *config, STREAMEDGE_ADMIN_TOKEN=TOKEN)
         assert json.loads(shown.stdout)["rows"] == []
         wrong = streamedge("writes", *config, STREAMEDGE_ADMIN_TOKEN="wrong")
         assert wrong.returncode == 1
+        assert "does not know this token" in wrong.stderr
         as_user = streamedge("--user", "anna", "reload", *config, stdin=f"{PASSWORD}\n")
         assert as_user.returncode == 0, as_user.stderr
         assert "Nothing has changed" in as_user.stdout

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.mmdb_file import mmdb
 from tests.support.patience import PATIENCE_S
 from tests.support.process.admin_calls import await_json, call_json, get_json
 from tests.support.process.edge_process import EdgeProcess, run_edge
@@ -167,3 +171,46 @@ def test_unusable_query_is_400(edge: EdgeProcess, query: str) -> None:
 @pytest.mark.parametrize("identifier", ["1-1", "h0000000000000000", "%3Cscript%3E", "a" * 500])
 def test_unknown_viewer_cannot_be_ended(edge: EdgeProcess, identifier: str) -> None:
     assert call_json(edge, "DELETE", f"/viewers/{identifier}")[0] == 404
+
+
+def test_viewers_over_ipv6_have_their_country(edge: EdgeProcess, tmp_path: Path) -> None:
+    (tmp_path / "countries.mmdb").write_bytes(
+        mmdb(
+            {
+                "::1/128": {"country": {"iso_code": "JP"}},
+                "127.0.0.0/8": {"country": {"iso_code": "FR"}},
+            }
+        )
+    )
+    origins = f'[origins.main]\ntype = "directory"\npath = "{edge.folder / "objects"}"\n'
+    origins += '[countries]\ndatabase = "countries.mmdb"\n'
+    with (
+        run_edge(tmp_path, origins, host="[::1]") as other,
+        program(*player(other)),
+        program("curl", "-gs", "--limit-rate", "200k", "-o", "/dev/null", other.http("large.bin")),
+    ):
+        document = await_json(
+            other, "/viewers", lambda document: document["rtmp"] and document["http"]
+        )
+        for row in document["rows"]:
+            assert (row["address"], row["country"]) == ("::1", "JP")
+            assert row["client"].rpartition(":")[0].strip("[]") == "::1"
+        assert get_json(other, "/viewers?match=jp")["matching"] == 2
+        assert get_json(other, "/viewers?match=%3A%3A1&kind=http")["matching"] == 1
+        command = [sys.executable, "-m", "streamedge", "viewers", "--config"]
+        shown = subprocess.run(
+            [*command, str(other.folder / "config.toml")],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        assert shown.stdout.count("::1 (JP)") == 2
+        (row,) = rows_of(document, "http")
+        assert call_json(other, "DELETE", f"/viewers/{row['id']}")[0] == 200
+
+
+def test_viewer_of_an_unknown_country_has_none(edge: EdgeProcess) -> None:
+    with program(*download(edge, "no country")):
+        document = await_json(edge, "/viewers?match=no+country", lambda document: document["rows"])
+        assert [row["country"] for row in document["rows"]] == [None]

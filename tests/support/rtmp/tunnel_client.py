@@ -20,6 +20,8 @@ class HttpConnection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.says_close = False
+        """Whether the latest response had ``Connection: close``."""
 
     def send(self, target: str, body: bytes = b"\0", *, fields: str = "") -> None:
         """Sends a request."""
@@ -39,6 +41,7 @@ class HttpConnection:
         async with asyncio.timeout(PATIENCE_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
             lines = head.split(b"\r\n")
+            self.says_close = b"Connection: close" in lines
             size = next(
                 int(line.partition(b":")[2]) for line in lines if line.startswith(b"Content-Length")
             )
@@ -103,8 +106,11 @@ READ_S = 0.02  # how long a relay waits for its client's data before it sends an
 
 
 @asynccontextmanager
-async def run_tunnel_relay(port: int) -> AsyncIterator[int]:
-    """A port of this machine whose one client reaches the edge's ``port`` over RTMPT."""
+async def run_tunnel_relay(port: int, *, keeps_connection: bool = True) -> AsyncIterator[int]:
+    """A port of this machine whose one client reaches the edge's ``port`` over RTMPT.
+
+    ``keeps_connection``: all requests use one connection; else each has one of its own.
+    """
     tasks: set[asyncio.Task[None]] = set()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +118,7 @@ async def run_tunnel_relay(port: int) -> AsyncIterator[int]:
         assert task is not None
         tasks.add(task)
         try:
-            await _tunnel(port, reader, writer)
+            await _tunnel(port, reader, writer, keeps_connection=keeps_connection)
         finally:
             writer.close()
 
@@ -126,9 +132,22 @@ async def run_tunnel_relay(port: int) -> AsyncIterator[int]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tunnel(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _tunnel(
+    port: int,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    *,
+    keeps_connection: bool,
+) -> None:
     """Carries the bytes of one client until it or the session ends."""
     async with open_connection(port) as connection:
+
+        async def request(target: str, body: bytes = b"\0") -> tuple[int, bytes]:
+            if keeps_connection:
+                return await connection.request(target, body)
+            async with open_connection(port) as own:
+                return await own.request(target, body)
+
         session, number, status = await connection.open(), 0, 200
         while status == 200 and not reader.at_eof():
             data = b""
@@ -136,11 +155,11 @@ async def _tunnel(port: int, reader: asyncio.StreamReader, writer: asyncio.Strea
                 async with asyncio.timeout(READ_S):
                     data = await reader.read(1 << 16)
             if data:
-                status, received = await connection.request(f"/send/{session}/{number}", data)
+                status, received = await request(f"/send/{session}/{number}", data)
             else:
-                status, received = await connection.request(f"/idle/{session}/{number}")
+                status, received = await request(f"/idle/{session}/{number}")
             number += 1
             writer.write(received[1:])
             await writer.drain()
         if status == 200:
-            await connection.request(f"/close/{session}/{number}")
+            await request(f"/close/{session}/{number}")

@@ -34,19 +34,20 @@ IDLE_S = 60.0  # without a request
 STALL_S = 30.0  # in which the client reads nothing of a response
 QUEUED_BYTES_MAX = 256 << 10  # in memory, of responses that the client does not read
 
-_NOT_FOUND = (
-    b"HTTP/1.1 404 Not Found\r\nContent-Type: application/x-fcs\r\nContent-Length: 1\r\n"
-    b"Connection: keep-alive\r\n\r\n\0"
-)
 
-
-def encode_response(body: ResponseBody | None) -> list[bytes | tuple[FilePart, Span]]:
-    """The parts of a response, for a sender. None: 404."""
+def encode_response(
+    body: ResponseBody | None, *, is_last: bool = False
+) -> list[bytes | tuple[FilePart, Span]]:
+    """The parts of a response, for a sender. None: 404. ``is_last``: the connection ends then."""
+    connection = b"close" if is_last else b"keep-alive"
     if body is None:
-        return [_NOT_FOUND]
+        return [
+            b"HTTP/1.1 404 Not Found\r\nContent-Type: application/x-fcs\r\nContent-Length: 1\r\n"
+            b"Connection: %s\r\n\r\n\0" % connection
+        ]
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-fcs\r\nCache-Control: no-cache\r\n"
-        b"Content-Length: %d\r\nConnection: keep-alive\r\n\r\n" % body.size_bytes
+        b"Content-Length: %d\r\nConnection: %s\r\n\r\n" % (body.size_bytes, connection)
     )
     return body.sent_parts(head)
 
@@ -198,7 +199,8 @@ class TunnelConnection(asyncio.Protocol):
         while self._pending and self._pending[0].is_answered:
             exchange = self._pending.popleft()
             self._sending.append(exchange)
-            self._sender.push(*encode_response(exchange.body))
+            is_last = self._has_ended and not self._pending
+            self._sender.push(*encode_response(exchange.body, is_last=is_last))
         self._pause_or_resume()
 
     def _sent(self) -> None:

@@ -1,9 +1,9 @@
 """How the workers of an edge reach each other for requests of tunnels: over Unix sockets.
 
 Each worker listens on an abstract address that the kernel chooses, so that no other process can
-have taken it before. The sockets are bound before the workers are forked, so each worker knows all
-addresses. Any process of the machine can connect to such an address: both ends check by
-SO_PEERCRED that the other one has the same user.
+have taken it before. The addresses are in memory that all workers share, also those from before an
+upgrade and those from after it. Any process of the machine can connect to such an address: both
+ends check by SO_PEERCRED that the other one has the same user.
 """
 
 from __future__ import annotations
@@ -12,46 +12,74 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from streamedge.ops.shared_words import SharedWords
+
 LINKS_BACKLOG = 128
+SLOTS_MAX = 256  # a session's id has two hexadecimal digits for its worker
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred, unix(7): process, user and group."""
+
+
+class TunnelAddresses:
+    """The addresses of the workers, by slot, in shared memory.
+
+    The kernel's abstract addresses are a zero byte and five hexadecimal digits, unix(7).
+    """
+
+    def __init__(self, shared: SharedWords | None = None) -> None:
+        """``shared``: the memory of workers that run already (``process.handover``)."""
+        self._shared = shared or SharedWords("streamedge-tunnels", SLOTS_MAX)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the memory."""
+        return self._shared.descriptor
+
+    def note(self, slot: int, address: bytes) -> None:
+        """Writes the address of a worker that starts."""
+        self._shared.words[slot] = int(address[1:], 16) + 1
+
+    def of(self, slot: int) -> bytes:
+        """The address of a worker; empty where there is none."""
+        word = self._shared.words[slot]
+        return b"\0%05x" % (word - 1) if word else b""
+
+    def close(self) -> None:
+        self._shared.close()
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelPeers:
     """How a worker reaches the others. ``listener``: its own socket; ``addresses``: of all.
 
-    ``worker``: its index in ``addresses``. An address is empty where there is no worker.
+    ``worker``: its slot in ``addresses``.
     """
 
     worker: int
     listener: socket.socket
-    addresses: tuple[bytes, ...]
+    addresses: TunnelAddresses
 
 
 def bind_tunnel_peers(
-    slots: Sequence[int], earlier: Mapping[int, bytes] | None = None
+    slots: Sequence[int], addresses: TunnelAddresses | None = None
 ) -> list[TunnelPeers]:
     """Binds a socket for each of ``slots``, on which a worker accepts requests from the others.
 
-    ``earlier``: the addresses of workers from before an upgrade, by slot.
+    ``addresses``: of workers from before an upgrade, to which those of ``slots`` are added.
     """
-    listeners = []
-    for _slot in slots:
+    addresses = addresses or TunnelAddresses()
+    peers = []
+    for slot in slots:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
         listener.bind(b"")  # the kernel chooses an abstract address
         listener.listen(LINKS_BACKLOG)
-        listeners.append(listener)
-    by_slot = dict(earlier or {})
-    by_slot |= {
-        slot: listener.getsockname() for slot, listener in zip(slots, listeners, strict=True)
-    }
-    addresses = tuple(by_slot.get(slot, b"") for slot in range(max(by_slot, default=-1) + 1))
-    return [TunnelPeers(slot, each, addresses) for slot, each in zip(slots, listeners, strict=True)]
+        addresses.note(slot, listener.getsockname())
+        peers.append(TunnelPeers(slot, listener, addresses))
+    return peers
 
 
 def is_own_user(connected: socket.socket) -> bool:

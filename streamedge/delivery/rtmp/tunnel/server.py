@@ -4,6 +4,10 @@ The id of a session begins with the number of its worker. A request that arrives
 is forwarded to it over a Unix socket, where each worker listens for the others with the same
 protocol; so TLS and connections that carry several sessions work alike. A session's id has 128
 random bits.
+
+A worker that retires keeps the connections that it has: librtmp does not survive the end of one
+between two requests. Those of trusted proxies end behind their next response, with
+``Connection: close``, because a proxy sends requests of any sessions over them.
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ class TunnelServer:
         self._links: dict[tuple[TunnelConnection, int], TunnelLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._is_retiring = False
 
     async def start(self) -> None:
         """Starts to accept the requests of other workers."""
@@ -92,6 +97,15 @@ class TunnelServer:
         for connection in list(self._connections):
             connection.sweep(now_s)
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether there is a connection of a client, whichever worker has its session."""
+        return any(not connection.is_peer for connection in self._connections)
+
+    def retire(self) -> None:
+        """Closes the connections of proxies behind their next responses."""
+        self._is_retiring = True
+
     def stop(self) -> None:
         """Ends all sessions, and closes all connections behind their last responses."""
         if self._server is not None:
@@ -112,6 +126,8 @@ class TunnelServer:
         exchange: Exchange,
         connection: TunnelConnection,
     ) -> None:
+        if self._is_retiring and self._is_of_proxy(connection):
+            connection.close()
         tunnel = None if request is None else self._tunnels.get(request.session)
         if request is not None and tunnel is not None:
             tunnel.serve(request, body, exchange)
@@ -132,7 +148,7 @@ class TunnelServer:
             exchange.respond(None)
             return
         peer = connection.peer
-        if connection.forwarded_for and is_trusted(peer.address, self._proxies):
+        if self._is_of_proxy(connection):
             address = forwarded_address(connection.forwarded_for, self._proxies)
             peer = Peer(address, 0) if address else peer
         session_id = f"{self._worker:0{WORKER_DIGITS}x}{secrets.token_hex(RANDOM_BYTES)}"
@@ -160,18 +176,25 @@ class TunnelServer:
     ) -> None:
         """Sends a request to the worker that has its session."""
         worker = _worker_of(request.session)
-        addresses = () if self._peers is None else self._peers.addresses
-        if worker is None or worker == self._worker or worker >= len(addresses):
+        if self._peers is None or worker is None or worker == self._worker:
+            exchange.respond(None)
+            return
+        address = self._peers.addresses.of(worker)
+        if not address:
             exchange.respond(None)
             return
         key = connection, worker
         link = self._links.get(key)
         if link is None:
             link = self._links[key] = TunnelLink(lambda: self._lose_link(key))
-            task = self._loop.create_task(self._connect_link(link, addresses[worker]))
+            task = self._loop.create_task(self._connect_link(link, address))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         link.forward(request, body, exchange)
+
+    def _is_of_proxy(self, connection: TunnelConnection) -> bool:
+        """Whether a trusted proxy has sent the connection's latest request."""
+        return bool(connection.forwarded_for) and is_trusted(connection.peer.address, self._proxies)
 
     def _lose_link(self, key: tuple[TunnelConnection, int]) -> None:
         self._links.pop(key, None)

@@ -17,7 +17,7 @@ from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.writers import writer_to
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, IDLE_S
-from streamedge.delivery.rtmp.tunnel.peers import bind_tunnel_peers
+from streamedge.delivery.rtmp.tunnel.peers import SLOTS_MAX, TunnelAddresses, bind_tunnel_peers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.rtmp.tunnel.session import (
     MEMORY_BYTES_MAX,
@@ -26,6 +26,7 @@ from streamedge.delivery.rtmp.tunnel.session import (
     WAIT_S,
     TunnelTransport,
 )
+from streamedge.ops.shared_words import SharedWords
 from tests.support.event_loop import until
 from tests.support.rtmp.tunnel_client import HttpConnection, open_connection, open_unix_connection
 
@@ -61,7 +62,7 @@ class Tunnels:
         self.servers: list[TunnelServer] = []
         self.ports: list[int] = []
         self.sessions: list[Echo] = []
-        self.addresses: tuple[bytes, ...] = ()  # for other workers
+        self.addresses = TunnelAddresses()
 
 
 @asynccontextmanager
@@ -76,8 +77,7 @@ async def tunnels(
 
     loop = asyncio.get_running_loop()
     accepting = []
-    for peers in bind_tunnel_peers(range(workers)):
-        running.addresses = peers.addresses
+    for peers in bind_tunnel_peers(range(workers), running.addresses):
         server = TunnelServer(
             connect, proxies, peers, CoalescedTimers(loop), sessions_max=sessions_max
         )
@@ -96,6 +96,7 @@ async def tunnels(
         for server, http in zip(running.servers, accepting, strict=True):
             http.close()
             server.stop()
+        running.addresses.close()
         await asyncio.sleep(0)
 
 
@@ -180,12 +181,65 @@ async def test_requests_reach_the_worker_that_has_the_session() -> None:
 async def test_other_workers_reach_sessions_but_open_none_and_go_no_further() -> None:
     async with tunnels(2) as running, open_connection(running.ports[0]) as client:
         session = await client.open()
-        async with open_unix_connection(running.addresses[0]) as own:
+        async with open_unix_connection(running.addresses.of(0)) as own:
             assert await own.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
             assert await own.request("/open/1") == (404, b"\0")
-        async with open_unix_connection(running.addresses[1]) as other:
+        async with open_unix_connection(running.addresses.of(1)) as other:
             assert await other.request(f"/send/{session}/1", b"abc") == (404, b"\0")
         assert running.servers[0].stats()[0] == 1
+
+
+async def test_worker_from_before_an_upgrade_reaches_sessions_of_later_ones() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as early:
+        adopted = TunnelAddresses(SharedWords.adopt(os.dup(running.addresses.descriptor)))
+        (peers,) = bind_tunnel_peers([3], adopted)
+        loop = asyncio.get_running_loop()
+        later = TunnelServer(
+            lambda peer, _on_close: Echo(peer), (), peers, CoalescedTimers(loop), sessions_max=8
+        )
+        await later.start()
+        http = await loop.create_server(
+            lambda: later.connect(Peer("192.0.2.1", 1), lambda: None), "127.0.0.1", 0
+        )
+        running.servers[0].retire()
+        async with open_connection(http.sockets[0].getsockname()[1]) as client:
+            session = await client.open()
+        assert session.startswith("03")
+        assert await early.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+        assert not early.says_close  # it is no proxy's
+        assert running.servers[0].has_clients
+        http.close()
+        later.stop()
+        adopted.close()
+
+
+async def test_connection_of_a_proxy_ends_behind_its_next_response_at_retirement() -> None:
+    async with tunnels(proxies=[ip_network("192.0.2.1")]) as running:
+        async with (
+            open_connection(running.ports[0]) as proxy,
+            open_connection(running.ports[0]) as direct,
+        ):
+            fields = "X-Forwarded-For: 198.51.100.7\r\n"
+            session = await direct.open()
+            assert await proxy.request(f"/send/{session}/0", b"a", fields=fields) == (200, b"\1a")
+            assert not proxy.says_close
+            running.servers[0].retire()
+            assert await proxy.request(f"/send/{session}/1", b"b", fields=fields) == (200, b"\1b")
+            assert proxy.says_close
+            assert await proxy.is_closed()
+            assert await direct.request(f"/send/{session}/2", b"c") == (200, b"\1c")
+            assert not direct.says_close
+        await until(lambda: not running.servers[0].has_clients)
+
+
+@given(st.dictionaries(st.integers(0, SLOTS_MAX - 1), st.integers(0, (1 << 20) - 1)))
+def test_addresses_are_read_as_the_kernel_has_made_them(digits: dict[int, int]) -> None:
+    addresses = TunnelAddresses()
+    for slot, number in digits.items():
+        addresses.note(slot, b"\0%05x" % number)
+    for slot in range(SLOTS_MAX):
+        assert addresses.of(slot) == (b"\0%05x" % digits[slot] if slot in digits else b"")
+    addresses.close()
 
 
 async def test_processes_of_other_users_reach_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +248,7 @@ async def test_processes_of_other_users_reach_no_session(monkeypatch: pytest.Mon
             session = await client.open()
         user = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: user + 1)
-        async with open_unix_connection(running.addresses[0]) as foreign:
+        async with open_unix_connection(running.addresses.of(0)) as foreign:
             foreign.send(f"/send/{session}/0", b"abc")
             assert await foreign.is_closed()
         # Nor does a worker send requests to a socket of another user.

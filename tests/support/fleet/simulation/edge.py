@@ -70,6 +70,10 @@ class SimulatedStatus(FleetStatus):
         super().note(state, hears_until_s)
         self._until_s = hears_until_s
 
+    @property
+    def hears_until_s(self) -> float:
+        return self._until_s
+
     def hears_fleet(self) -> bool:
         return self._clock() < self._until_s
 
@@ -123,8 +127,17 @@ class SimulatedEdge:
 
     # Life
 
-    def start(self) -> None:
-        """Starts the control process and the worker on what is on disk."""
+    def replace(self) -> None:
+        """An upgrade: other processes take over, with the state in memory."""
+        status = self.status
+        self.kill()
+        self.start(status)
+
+    def start(self, status: SimulatedStatus | None = None) -> None:
+        """Starts the control process and the worker on what is on disk.
+
+        ``status``: that of processes before an upgrade.
+        """
         timing = self.timing
         self.is_up = True
         self.life += 1
@@ -149,7 +162,7 @@ class SimulatedEdge:
             clock=self._wall_s,
             monotonic=self.loop.time,
         )
-        self.status = SimulatedStatus(self.loop.time)
+        self.status = status or SimulatedStatus(self.loop.time)
         self.change_event = ObservedChangeEvent(lambda: self.on_change(self))
         self.presence = PresenceReporter(
             self.name,
@@ -162,6 +175,7 @@ class SimulatedEdge:
             load=lambda: 0,
             drains=lambda: False,
             is_new=replica.state() is None,
+            continues=status is not None,
             clock=self.loop.time,
         )
         self._batches: deque[tuple[int, int]] = deque()

@@ -29,7 +29,7 @@ HEAL_S = 60.0
 SETTLED_S = 2.0
 RETURN_S = 5.0
 
-CUT, SPLIT, CRASH, FAIL_OVER, EMPTY, TRIM, SLOW, KILL, STOP, WEIGH = FAULTS = (
+CUT, SPLIT, CRASH, FAIL_OVER, EMPTY, TRIM, SLOW, KILL, REPLACE, STOP, WEIGH = FAULTS = (
     "cut",  # an edge and the engine
     "split",  # an edge and its peers
     "crash",  # the engine, which starts again with all entries
@@ -38,6 +38,7 @@ CUT, SPLIT, CRASH, FAIL_OVER, EMPTY, TRIM, SLOW, KILL, STOP, WEIGH = FAULTS = (
     "trim",  # the engine
     "slow",  # the engine
     "kill",  # an edge, which starts again
+    "replace",  # an edge's processes, at an upgrade
     "stop",  # an edge: SIGSTOP and SIGCONT
     "weigh",  # an edge gets another weight in the tier
 )
@@ -277,6 +278,9 @@ class SimulatedFleet:
                     edge.kill()
                     yield env.timeout(fault.seconds)
                     edge.start()
+            case "replace":
+                if edge.is_up and not edge.is_stopped:
+                    edge.replace()
             case "stop":
                 if edge.is_up:
                     edge.stop()

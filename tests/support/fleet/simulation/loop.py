@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -56,6 +57,9 @@ class SimulatedLoop:
         self._ready.clear()
         for task in self._tasks:
             setattr(task, _LOG_DESTROY_PENDING, False)
+            work = task.get_coro()
+            if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == "CORO_CREATED":
+                work.close()  # Python warns of coroutines that never ran
 
     # The event loop
 
