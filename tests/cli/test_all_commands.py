@@ -1,0 +1,92 @@
+"""What holds for all commands: JSON for programs, exit codes, and NO_COLOR."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from streamedge.cli import output
+from streamedge.cli.command_tree import command_tree, option_names
+from streamedge.cli.main import app
+from tests.support.patience import PATIENCE_S
+
+COMMANDS = dict(command_tree(typer.main.get_command(app)))
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
+# Commands without --json, and what they print instead.
+WITHOUT_JSON = {
+    "serve": "log lines, which are JSON",
+    "check": "mistakes, a line each",
+    "password": "a hash",
+    "top": "frames for a terminal; status --json has the numbers",
+    "monitoring": "a file for Prometheus or Grafana",
+    "init": "a config file",
+    "completion": "a script for the shell",
+    "cache export": "JSON lines in any case",
+    "fleet zone": "a DNS zone",
+    "fleet certificate": "files",
+    # These change something: the exit code says whether it was done.
+    **dict.fromkeys(("writes retry", "writes discard", "viewers end"), "a line"),
+    **dict.fromkeys(("cache purge", "cache pin", "cache unpin"), "a line for each object"),
+    **dict.fromkeys(("fleet drain", "fleet undrain", "fleet remove"), "a line"),
+}
+
+
+def test_each_command_that_shows_something_prints_json() -> None:
+    without = {
+        words.removeprefix("streamedge ")
+        for words, command in COMMANDS.items()
+        if "--json" not in option_names(command)
+        and (not hasattr(command, "commands") or command.invoke_without_command)
+    }
+    assert without - {"streamedge"} == set(WITHOUT_JSON)
+
+
+def test_reference_names_each_exit_code() -> None:
+    head = REFERENCE.read_text().partition("The text below")[0]
+    codes = {0, *(value for name, value in vars(output).items() if name.startswith("EXIT_"))}
+    documented = re.findall(r"(?:Exit codes: |; )(\d) (?:is|means)", head.replace("\n", " "))
+    assert [int(code) for code in documented] == sorted(codes)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["config", "reference", "edge."], ["status"]])
+def test_terminal_gets_no_colour_with_no_color(words: list[str], tmp_path: Path) -> None:
+    coloured, plain = (terminal_output(words, tmp_path, **more) for more in ({}, {"NO_COLOR": "1"}))
+    colour = re.compile(rb"\x1b\[(?:[0-9]+;)*(?:3[0-7]|9[0-7]|38;[0-9;]+)m")
+    assert not colour.search(plain)
+    if words == ["--help"]:
+        assert colour.search(coloured)
+
+
+def terminal_output(words: list[str], folder: Path, **more: str) -> bytes:
+    """What a command prints on a terminal."""
+    terminal, end = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color", **more}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamedge", *words],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=end,
+            stderr=end,
+        )
+    finally:
+        os.close(end)
+    received = b""
+    try:
+        while piece := os.read(terminal, 1 << 16):
+            received += piece
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(terminal)
+        process.wait(PATIENCE_S)
+    return received
