@@ -186,14 +186,18 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     watch.close()
     await jobs.close()
     await posters.close()
-    # Logs may take long: the presence in the fleet lasts meanwhile.
-    await services.stop("access_logs")
-    await access_logs.close()
-    await services.stop()
+    await _stop_services(services, access_logs)
     counts.flush()
     if fleet is not None:
         await fleet.close(is_replaced=_is_upgrading(shared))
     _close(write_queue, (database, loop_database))
+
+
+async def _stop_services(services: Services, access_logs: AccessLogs) -> None:
+    """Delivers the access logs first: it may take long, and the fleet hears this edge meanwhile."""
+    await services.stop("access_logs")
+    await access_logs.close()
+    await services.stop()
 
 
 def _close(write_queue: WriteQueue | None, databases: Sequence[ControlDatabase]) -> None:
