@@ -259,14 +259,14 @@ def list_writes(admin: Admin) -> dict[str, Any]:
     return call(admin, "GET", "/writes")
 
 
-def retry_write(admin: Admin, serial: int, *, unconditional: bool) -> None:
-    """Retries a dead letter. Raises AdminError."""
-    call(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
+def retry_write(admin: Admin, serial: int, *, unconditional: bool) -> dict[str, Any]:
+    """Retries a dead letter; returns the response. Raises AdminError."""
+    return call(admin, "POST", f"/writes/{serial}/retry?unconditional={int(unconditional)}")
 
 
-def discard_write(admin: Admin, serial: int) -> None:
-    """Deletes a dead letter. Raises AdminError."""
-    call(admin, "DELETE", f"/writes/{serial}")
+def discard_write(admin: Admin, serial: int) -> dict[str, Any]:
+    """Deletes a dead letter; returns the response. Raises AdminError."""
+    return call(admin, "DELETE", f"/writes/{serial}")
 
 
 def writes_summary(document: Mapping[str, Any]) -> str:

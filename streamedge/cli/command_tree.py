@@ -9,11 +9,13 @@ from typing import Any
 def command_tree(root: Any, words: str = "streamedge") -> Iterator[tuple[str, Any]]:
     """Each command, such as ``"streamedge writes retry"``, with its click command.
 
-    A group precedes its commands. ``root``: the click command of the application.
+    A group precedes its commands. ``root``: the click command of the application. Hidden commands,
+    which are other names of shown ones, are left out.
     """
     yield words, root
     for name, subcommand in getattr(root, "commands", {}).items():
-        yield from command_tree(subcommand, f"{words} {name}")
+        if not subcommand.hidden:
+            yield from command_tree(subcommand, f"{words} {name}")
 
 
 def option_names(command: Any) -> set[str]:

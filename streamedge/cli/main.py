@@ -30,10 +30,12 @@ from streamedge.cli.output import (
     EXIT_CONFIG_INVALID,
     EXIT_EDGE_REFUSED,
     ConfigOption,
+    JsonResultOption,
     SameConfigOption,
     exit_on,
     exit_on_admin_error,
     load_or_exit,
+    report,
     show,
     show_mistakes,
 )
@@ -455,27 +457,32 @@ def retry(
         ),
     ] = False,
     config: SameConfigOption = None,
+    as_json: JsonResultOption = False,
 ) -> None:
     """Retry a failed write, as the newest write of its object."""
     from streamedge.cli.admin_client import retry_write  # noqa: PLC0415
 
     admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        retry_write(admin, serial, unconditional=unconditional)
-    typer.echo(f"Write {serial} is queued again, under a new number. Next: streamedge writes")
+        response = retry_write(admin, serial, unconditional=unconditional)
+    sentence = f"Write {serial} is queued again, under a new number. Next: streamedge writes"
+    report({"serial": serial} | response, sentence, as_json=as_json)
 
 
 @writes_app.command(epilog="Example: [bold]streamedge writes discard 7[/bold].")
 def discard(
-    context: typer.Context, serial: SerialArgument, config: SameConfigOption = None
+    context: typer.Context,
+    serial: SerialArgument,
+    config: SameConfigOption = None,
+    as_json: JsonResultOption = False,
 ) -> None:
     """Delete a failed write and its bytes."""
     from streamedge.cli.admin_client import discard_write  # noqa: PLC0415
 
     admin = admin_of(context, config or context.obj)
     with exit_on_admin_error():
-        discard_write(admin, serial)
-    typer.echo(f"Write {serial} is deleted.")
+        response = discard_write(admin, serial)
+    report({"serial": serial} | response, f"Write {serial} is deleted.", as_json=as_json)
 
 
 app.command(
@@ -505,6 +512,7 @@ app.command(
     " [bold]streamedge log --match 192.0.2.7 --json | jq .path[/bold]. It reads edge.log, which"
     " must be a file."
 )(log)
+app.command("logs", hidden=True)(log)  # as other tools name it
 app.add_typer(
     cache_app, name="cache", help="List, show, purge, pin, verify and export what is cached."
 )

@@ -6,10 +6,10 @@ Exit codes: see ``main``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,6 +50,10 @@ DEFAULT_CONFIG = Path("config.toml")
 SameConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="The config file of the running edge."),
+]
+
+JsonResultOption = Annotated[
+    bool, typer.Option("--json", help="Print what was done as a JSON object on a line.")
 ]
 
 
@@ -104,6 +108,11 @@ def show(items: object, tables: Iterable[Table], *, as_json: bool, ending: str =
         console.print(table)
     if ending:
         console.print(ending)
+
+
+def report(result: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+    """Prints what was done: as a JSON object on a line, or as a sentence."""
+    typer.echo(json.dumps(result) if as_json else sentence)
 
 
 def _advice_when_missing(path: Path) -> str:

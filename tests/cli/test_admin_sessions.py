@@ -115,3 +115,28 @@ def test_command_logs_in_once(edge: Edge, arguments: list[str], calls: int) -> N
     assert edge.calls[-1] == "POST /logout"
     assert len(edge.calls) == calls + 2
     assert all(edge.has_cookie)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "member"),
+    [
+        (["cache", "purge", ID, ID], "object"),
+        (["cache", "pin", ID], "object"),
+        (["cache", "unpin", ID], "object"),
+        (["viewers", "end", "1-1", "1-2"], "id"),
+        (["writes", "retry", "7"], "serial"),
+        (["writes", "discard", "7"], "serial"),
+        (["fleet", "drain", "fra-1"], "name"),
+        (["fleet", "undrain", "fra-1"], "name"),
+        (["fleet", "remove", "fra-1"], "name"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_command_that_changes_something_prints_what_was_done_as_json(
+    edge: Edge, arguments: list[str], member: str
+) -> None:
+    result = CliRunner().invoke(app, ["--admin", edge.url, *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.output.splitlines()]
+    assert len(lines) == len(arguments) - 2
+    assert all(member in line for line in lines)

@@ -16,8 +16,10 @@ from streamedge.cli.admin_options import admin_of
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
+    JsonResultOption,
     exit_on,
     exit_on_admin_error,
+    report,
     show,
 )
 from streamedge.config.schema.units import parse_size_bytes
@@ -104,6 +106,7 @@ def purge(
     context: typer.Context,
     objects: ObjectArgument,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonResultOption = False,
 ) -> None:
     """Remove objects from the cache of this edge, whatever distribution serves them.
 
@@ -111,25 +114,32 @@ def purge(
     For all edges of a fleet, and for paths with *, use streamedge invalidate.
     """
     for name, document in _each(context, config, objects, "DELETE", ""):
-        typer.echo(f"{name} is purged: {_size(document['freed_bytes'])} are free.")
+        sentence = f"{name} is purged: {_size(document['freed_bytes'])} are free."
+        report({"object": name} | document, sentence, as_json=as_json)
 
 
 @cache_app.command(epilog="Example: [bold]streamedge cache pin films/trailer.mp4[/bold].")
 def pin(
-    context: typer.Context, objects: ObjectArgument, config: ConfigOption = DEFAULT_CONFIG
+    context: typer.Context,
+    objects: ObjectArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonResultOption = False,
 ) -> None:
     """Keep objects in the cache: eviction leaves them. It does not keep them fresh."""
-    for name, _document in _each(context, config, objects, "PUT", "/pin"):
-        typer.echo(f"{name} is pinned.")
+    for name, document in _each(context, config, objects, "PUT", "/pin"):
+        report({"object": name} | document, f"{name} is pinned.", as_json=as_json)
 
 
 @cache_app.command(epilog="Example: [bold]streamedge cache unpin films/trailer.mp4[/bold].")
 def unpin(
-    context: typer.Context, objects: ObjectArgument, config: ConfigOption = DEFAULT_CONFIG
+    context: typer.Context,
+    objects: ObjectArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonResultOption = False,
 ) -> None:
     """Let eviction remove objects again."""
-    for name, _document in _each(context, config, objects, "DELETE", "/pin"):
-        typer.echo(f"{name} is not pinned.")
+    for name, document in _each(context, config, objects, "DELETE", "/pin"):
+        report({"object": name} | document, f"{name} is not pinned.", as_json=as_json)
 
 
 @cache_app.command(

@@ -14,9 +14,11 @@ from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_EDGE_REFUSED,
     ConfigOption,
+    JsonResultOption,
     SameConfigOption,
     exit_on,
     exit_on_admin_error,
+    report,
     show,
 )
 from streamedge.config.schema.units import parse_address
@@ -65,19 +67,25 @@ def fleet(
 
 
 @fleet_app.command(epilog="Example: [bold]streamedge fleet drain fra-1[/bold].")
-def drain(context: typer.Context, name: NameArgument, config: SameConfigOption = None) -> None:
+def drain(
+    context: typer.Context,
+    name: NameArgument,
+    config: SameConfigOption = None,
+    as_json: JsonResultOption = False,
+) -> None:
     """Send viewers elsewhere; what runs at the edge finishes.
 
     Its traffic check answers 503, RTMP clients that can get a request to reconnect, and other
     edges get from it what it has cached. It goes on draining after a restart, until undrain.
     """
     document = _change(context, config, "POST", name, "/drain")
-    typer.echo(f"{name} drains. Next: streamedge fleet shows its load; stop it when it is 0.")
+    sentence = f"{name} drains. Next: streamedge fleet shows its load; stop it when it is 0."
     if document.get("held_writes"):
-        typer.echo(
-            f"It holds queued writes of {document['held_writes']} objects, which no other edge has:"
-            " its streamedge writes shows when they are sent."
+        sentence += (
+            f"\nIt holds queued writes of {document['held_writes']} objects, which no other edge"
+            " has: its streamedge writes shows when they are sent."
         )
+    report({"name": name} | document, sentence, as_json=as_json)
 
 
 @fleet_app.command(
@@ -155,10 +163,16 @@ def zone(
 
 
 @fleet_app.command(epilog="Example: [bold]streamedge fleet undrain fra-1[/bold].")
-def undrain(context: typer.Context, name: NameArgument, config: SameConfigOption = None) -> None:
+def undrain(
+    context: typer.Context,
+    name: NameArgument,
+    config: SameConfigOption = None,
+    as_json: JsonResultOption = False,
+) -> None:
     """Let viewers come to the edge again."""
-    _change(context, config, "POST", name, "/undrain")
-    typer.echo(f"{name} takes viewers again as soon as it is up.")
+    document = _change(context, config, "POST", name, "/undrain")
+    sentence = f"{name} takes viewers again as soon as it is up."
+    report({"name": name} | document, sentence, as_json=as_json)
 
 
 @fleet_app.command(epilog="Example: [bold]streamedge fleet remove fra-1[/bold].")
@@ -169,12 +183,12 @@ def remove(
     force: Annotated[
         bool, typer.Option("--force", help="Also if it holds queued writes: they are lost.")
     ] = False,
+    as_json: JsonResultOption = False,
 ) -> None:
     """Remove an edge that has stopped; one that is started again joins again."""
-    _change(context, config, "DELETE", name, "?force=1" if force else "")
-    typer.echo(
-        f"{name} has left the fleet. Remove it from fleet.tiers of the other edges' configs."
-    )
+    document = _change(context, config, "DELETE", name, "?force=1" if force else "")
+    sentence = f"{name} has left the fleet. Remove it from fleet.tiers of the other edges' configs."
+    report({"name": name} | document, sentence, as_json=as_json)
 
 
 @fleet_app.command(

@@ -14,8 +14,10 @@ from streamedge.cli.output import (
     EXIT_EDGE_REFUSED,
     EXIT_PARTLY_DONE,
     ConfigOption,
+    JsonResultOption,
     SameConfigOption,
     exit_on_admin_error,
+    report,
     show,
 )
 
@@ -137,6 +139,7 @@ def end(
         list[str], typer.Argument(metavar="ID…", help="Ids, as streamedge viewers shows them.")
     ],
     config: SameConfigOption = None,
+    as_json: JsonResultOption = False,
 ) -> None:
     """End viewers: close the RTMP session, or cut the HTTP responses."""
     from streamedge.cli.admin_client import AdminError, call, session  # noqa: PLC0415
@@ -146,12 +149,12 @@ def end(
     with exit_on_admin_error(), session(admin) as caller:
         for identifier in identifiers:
             try:
-                call(caller, "DELETE", f"/viewers/{quote(identifier, safe='')}")
+                ended = call(caller, "DELETE", f"/viewers/{quote(identifier, safe='')}")
             except AdminError as exc:
                 failures += 1
                 typer.echo(f"streamedge: {exc}", err=True)
             else:
-                typer.echo(f"{identifier} is ended.")
+                report(ended, f"{identifier} is ended.", as_json=as_json)
     if failures:
         is_partly_done = failures < len(identifiers)
         raise typer.Exit(EXIT_PARTLY_DONE if is_partly_done else EXIT_EDGE_REFUSED)
