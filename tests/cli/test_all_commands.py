@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ import typer
 from streamedge.cli import output
 from streamedge.cli.command_tree import command_tree, option_names
 from streamedge.cli.main import app
-from tests.support.patience import PATIENCE_S
+from tests.support.process.terminal import terminal_output
 
 COMMANDS = dict(command_tree(typer.main.get_command(app)))
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
@@ -58,31 +54,3 @@ def test_terminal_gets_no_colour_with_no_color(words: list[str], tmp_path: Path)
     assert not colour.search(plain)
     if words == ["--help"]:
         assert colour.search(coloured)
-
-
-def terminal_output(words: list[str], folder: Path, **more: str) -> bytes:
-    """What a command prints on a terminal."""
-    terminal, end = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    environment |= {"TERM": "xterm-256color", **more}
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamedge", *words],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=end,
-            stderr=end,
-        )
-    finally:
-        os.close(end)
-    received = b""
-    try:
-        while piece := os.read(terminal, 1 << 16):
-            received += piece
-    except OSError:  # the other end is closed
-        pass
-    finally:
-        os.close(terminal)
-        process.wait(PATIENCE_S)
-    return received

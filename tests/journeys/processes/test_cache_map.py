@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +19,7 @@ from streamedge.cache.storage.extent import HEADER_BYTES
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.process.terminal import terminal_output
 
 SIZES = {"film": 3_000_000, "page": 4_000, "other/page": 5_000}
 
@@ -216,6 +218,26 @@ def test_commands_list_show_pin_and_purge(edge: EdgeProcess) -> None:
     assert "not pinned" in command(edge, "cache", "unpin", "/film")
     assert "film is purged" in command(edge, "cache", "purge", "film")
     assert "no cached object has the name 'film'" in command(edge, "cache", "purge", "film", code=1)
+
+
+def test_map_of_several_pages_is_exported_whole(edge: EdgeProcess, origin: CountingOrigin) -> None:
+    names = [f"page-{number}" for number in range(1001)]
+    origin.sizes.update(dict.fromkeys(names, 10))
+    paths = [f"/{name}" for name in names]
+    job = ended_job(edge, {"kind": "warm", "paths": paths, "requests_per_s": 1_000_000})
+    assert (job["done"], job["failed"]) == (len(names), 0)
+    exported = [json.loads(line)["name"] for line in command(edge, "cache", "export").splitlines()]
+    assert sorted(exported) == sorted(names)
+    listed = json.loads(command(edge, "cache", "ls", "--limit", "5000", "--json"))
+    assert sorted(one["name"] for one in listed) == sorted(names)
+
+
+def test_terminal_shows_the_progress_of_long_work(edge: EdgeProcess, tmp_path: Path) -> None:
+    config = ["-c", str(edge.folder / "config.toml")]
+    shown = terminal_output(["warm", "/film", "/page", "--rate", "100", *config], tmp_path)
+    assert re.search(rb"warm .*2/2", shown)
+    shown = terminal_output(["cache", "verify", *config], tmp_path)
+    assert re.search(rb"verify .*2/2", shown)
 
 
 def test_commands_warm_and_verify(edge: EdgeProcess, tmp_path: Path) -> None:
