@@ -33,7 +33,9 @@ class Peer(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        """``192.0.2.1:4000`` or ``[2001:db8::1]:4000`` (RFC 5952 section 6)."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
 
 
 OnClose = Callable[[], None]

@@ -379,3 +379,8 @@ async def test_connection_is_refused_when_few_descriptors_are_left(
         assert refused > 0
         (line,) = [line for line in listener.lines() if line["event"] == "connections_refused"]
         assert "RLIMIT_NOFILE" in line["reason"]
+
+
+def test_text_of_a_peer_has_ipv6_in_brackets() -> None:
+    assert str(Peer("192.0.2.1", 4000)) == "192.0.2.1:4000"
+    assert str(Peer("2001:db8::1", 4000)) == "[2001:db8::1]:4000"
