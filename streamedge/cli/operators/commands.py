@@ -103,8 +103,8 @@ def viewers(
         str,
         typer.Option(
             metavar="FIELD",
-            help='rate, sent_bytes, age_s, position_s, address or object; "-" in front: largest'
-            " first.",
+            help="rate, sent_bytes, age_s, idle_s, position_s, requests, address or object;"
+            ' "-" in front: largest first.',
         ),
     ] = "-rate",
     limit: Annotated[int, typer.Option(min=1, help="List at most so many.")] = LISTED,

@@ -2,12 +2,13 @@
 
     OPEN ──request without data──▸ HELD ──data, or HOLD_S──▸ OPEN      any ──close──▸ CLOSED
 
-An idle is held until there is data, so that a client asks twice a second at most; a send is
-answered in the loop iteration after it, because clients wait for its response with their next
-command. What the session sends is gathered into the body of the next response, since a response
-must name its length before its first byte: short pieces in memory, long ones as parts of cache
-files. The latest response is kept for a client that has not received it; where that is impossible
-and the client asks, the session ends, so that the client never gets a stream with a hole in it.
+An idle is held until there is data, so that a client asks once a second while nothing is due; a
+send is answered in the loop iteration after it, because clients wait for its response with their
+next command. What the session sends is gathered into the body of the next response, since a
+response must name its length before its first byte: short pieces in memory, long ones as parts of
+cache files. The latest response is kept for a client that has not received it; where that is
+impossible and the client asks, the session ends, so that the client never gets a stream with a hole
+in it.
 """
 
 from __future__ import annotations
