@@ -159,7 +159,7 @@ class Log:
             self._reopen()
         if self._unwritten:
             self._write()
-        if self._gathered:
+        if self._gathered or self._lines:  # those of other threads are not counted
             self._format()
             lines, self._formatted, self._gathered = b"".join(self._formatted), [], 0
             self._write_or_keep(lines)

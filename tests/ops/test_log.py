@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,6 +295,20 @@ async def test_event_in_another_thread_is_written_by_the_loop(pipe: tuple[int, i
     loop.remove_reader(pipe[0])
     (line,) = lines(pipe[0])
     assert (line["event"], line["error"]) == ("config_not_read", "locked")
+
+
+def test_event_in_another_thread_after_the_end_of_the_loop_is_written_at_the_end(
+    pipe: tuple[int, int],
+) -> None:
+    log = open_log("stdout", "worker-1")
+    loop = asyncio.new_event_loop()
+    log.write_on(loop)
+    loop.close()
+    thread = threading.Thread(target=log.event, args=("config_not_read",))
+    thread.start()
+    thread.join(PATIENCE_S)
+    log.finish()
+    assert [line["event"] for line in lines(pipe[0])] == ["config_not_read"]
 
 
 def test_renamed_file_is_reopened_by_all_processes_on_request(tmp_path: Path) -> None:

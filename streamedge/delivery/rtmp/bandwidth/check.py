@@ -117,7 +117,8 @@ class BandwidthCheck:
         self._doubles = self._doubles and queued_s <= max(QUEUE_BEGINS_S, jitter_s / 2)
         if self._doubles:
             return size
-        return size * min(1.0, GAIN_S / response_s) * max(0.0, 1 - queued_s / (QUEUE_S + jitter_s))
+        gain = GAIN_S / max(GAIN_S, response_s)
+        return size * gain * max(0.0, 1 - queued_s / (QUEUE_S + jitter_s))
 
     def _round_trip(self) -> tuple[float, float]:
         """The longest round trip without a queue, and how much longer it is than the shortest."""
