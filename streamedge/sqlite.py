@@ -87,13 +87,13 @@ class Database:
             with self._lock:  # commits are in the WAL, or a checkpoint has synced them
                 self._connected()
                 descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-                folder, self._is_folder_synced = not self._is_folder_synced, True
             try:
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)  # SQLite holds its locks on the other files
-            if folder:
+            if not self._is_folder_synced:
                 sync_folder(self.path.parent)
+                self._is_folder_synced = True
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:

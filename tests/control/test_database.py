@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -100,6 +101,28 @@ def test_sync_writes_the_wal_and_once_its_folder_to_the_disk(
     assert synced == ["fdatasync control.db-wal", f"fsync {tmp_path.name}"]
     database.sync()
     assert synced[2:] == ["fdatasync control.db-wal"]
+    database.close()
+
+
+def test_folder_whose_sync_has_failed_is_synced_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(errno.EIO, "broken")]
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        synced.append(descriptor)
+
+    database = ControlDatabase(tmp_path)
+    with database.transaction(synced=False) as connection:
+        connection.execute("UPDATE log_id SET id = 7")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ControlError, match="broken"):
+        database.sync()
+    database.sync()
+    assert len(synced) == 1
     database.close()
 
 

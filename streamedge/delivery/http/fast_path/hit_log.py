@@ -36,6 +36,9 @@ _JSON_LINE = (
     b',"request_id":"%b"%b}\n'
 )
 _ABSENT = ABSENT.encode()
+HIT_PARTS_MAX = 4
+"""Of one request, by the lengths of its ranges: each has the texts of the request once more."""
+
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
 
 
@@ -127,6 +130,8 @@ def cloudfront_hit_lines(
                 results = HIT if cut is None else cut_hit(cut)
                 parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
                 if is_at_once:
+                    if len(hit_parts) >= HIT_PARTS_MAX:
+                        hit_parts.clear()
                     hit_parts[received_bytes] = parts
         before_id, after_id, before_port, after_port = parts
         _, address, port, tls = viewer.text

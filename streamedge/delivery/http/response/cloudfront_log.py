@@ -86,7 +86,7 @@ NO_LOGS: Final[Mapping[str, LogRules]] = MappingProxyType({})
 class LoggedRequest(NamedTuple):
     """A request's part of its lines. ``received_bytes`` are those of its head.
 
-    ``hit_parts``: of plain hits that were sent at once, by the bytes received.
+    ``hit_parts``: of plain hits that were sent at once, by the bytes received; a few.
     """
 
     rules: LogRules

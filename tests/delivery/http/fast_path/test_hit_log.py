@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.cache.reader import CacheResult
-from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines, json_hit_lines
+from streamedge.delivery.http.fast_path.hit_log import (
+    HIT_PARTS_MAX,
+    cloudfront_hit_lines,
+    json_hit_lines,
+)
 from streamedge.delivery.http.fast_path.remembered import (
     Kind,
     PreparedMessage,
@@ -217,6 +221,20 @@ def test_prepared_hit(
     assert cloudfront_line(hit, 0.0, cut) == encode(record)
     line = json_hit_lines("worker-0", [hit], NOW_S, 0.0, cut)
     assert json.loads(line) == general_line(request, 404, sent_bytes, "Error", cut or reason, 0.0)
+
+
+def test_parts_of_few_ranges_are_remembered() -> None:
+    """They have the target and the agent, so as many as there are lengths would take long texts
+    36 times.
+    """
+    remembered = remembered_of(request_of(None, None), None)
+    logged = remembered.logged_request
+    assert logged is not None
+    for digits in range(1, 19):
+        byte_range = b"0" * digits, b"9"
+        hit = remembered, byte_range, 206, VIEWER, 10, None, ID, 0, 10
+        assert cloudfront_line(hit, 0.0, None)
+        assert len(logged.hit_parts) <= HIT_PARTS_MAX
 
 
 def test_lines_of_distributions_without_a_log_are_left_out() -> None:
