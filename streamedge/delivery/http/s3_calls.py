@@ -89,7 +89,7 @@ def _require_listing(
         if rule.binding.identity != route.rule.binding.identity:
             text = "another origin serves some of these objects"
         elif not _admits(rule, request, authorizer):
-            text = "these objects are not listed: lists_objects is off, or access is restricted"
+            text = "these objects are not listed: s3_listing is off, or access is restricted"
         else:
             continue
         raise refuse(403, "AccessDenied", text)
