@@ -417,7 +417,7 @@ class RtmpDistributionConfig(DistributionConfig, AccessConfig):
     )
     aggregate: Literal["auto", "never"] = Field(
         default="auto",
-        description="Aggregate messages, which carry a second of media and cost the edge least:"
+        description="Aggregate messages, which carry up to 2 s of media and cost the edge least:"
         " auto sends them to players, but not to relays such as nginx-rtmp and MediaMTX, which do"
         " not accept them; never sends each frame by itself to all clients.",
     )

@@ -1,7 +1,7 @@
 """Decides which clients get aggregate messages (type 22), and which get each frame by itself. Pure.
 
-An aggregate carries a second of media. It costs the edge least, and players know it: it is in
-RTMP 1.0, §7.1.6. Relays are clients too, and some of them do not:
+An aggregate carries up to two seconds of media. It costs the edge least, and players know it: it is
+in RTMP 1.0, §7.1.6. Relays are clients too, and some of them do not:
 
 - MediaMTX ends at the first one ("invalid message type: 22"; bluenviron/gortmplib, message/reader).
   It names itself as FFmpeg does, but unlike FFmpeg it also sends objectEncoding.
