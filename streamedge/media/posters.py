@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from streamedge.cache.storage.cached_bytes import CachedBytes
 from streamedge.cache.storage.inspection import CachedObject, ObjectKind
-from streamedge.errors import MediaError, StreamEdgeError
+from streamedge.errors import MediaError, MediaFault, StreamEdgeError
 from streamedge.media.containers.process import (
     HelperLimits,
     HelperPool,
@@ -146,7 +146,7 @@ class Posters:
             self.memory_bytes -= self._entries.popitem(last=False)[1].memory_bytes
 
     async def _make(self, cached: CachedObject) -> bytes | str:
-        """A poster, or why there is none."""
+        """A poster, or why there is none. Raises PosterError for what may succeed later."""
         if not is_film(cached):
             return "it is no film"
         film = _Film(CachedBytes(self._root, cached, READ_BYTES_MAX))
@@ -163,7 +163,10 @@ class Posters:
             )
             picture = await self._helpers.run(source, HelperRequest())
         except MediaError as exc:
-            return film.reason(str(exc))
+            reason = film.reason(str(exc))
+            if exc.fault is MediaFault.HELPER_FAILED:  # which ``HelperPool`` remembers for a while
+                raise PosterError(reason) from exc
+            return reason
         finally:
             film.close()
         return picture if 0 < len(picture) <= POSTER_BYTES_MAX else "its poster is too large"

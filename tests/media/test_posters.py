@@ -13,6 +13,7 @@ from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.cache.storage.inspection import CachedObject, CacheInspector
 from streamedge.cache.storage.records import asset_digest
 from streamedge.media import posters as posters_module
+from streamedge.media.containers import process as process_module
 from streamedge.media.containers.process import HelperLimits
 from streamedge.media.posters import HELPER_MODULE, PosterError, Posters, is_film
 from streamedge.media.sniffing import FileKind
@@ -137,6 +138,22 @@ async def test_helper_that_breaks_off_is_reported_and_its_film_is_refused(
         ((_name, reported, _text),) = failures
         assert reported == reason
         await posters.close()
+
+
+async def test_film_that_broke_a_helper_gets_another_one_later(
+    location: Location, media: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(posters_module, "FORMATS", dict.fromkeys(FileKind, "crash"))
+    monkeypatch.setattr(process_module, "FAILED_S", 0.0)
+    failures: list[Failure] = []
+    cached = await cache_film(location, "film.mp4", media("film.mp4"))
+    posters = posters_of(location, failures, module=BROKEN_HELPER)
+    for attempt in (1, 2):
+        with pytest.raises(PosterError, match="cannot be read"):
+            await posters.poster(cached)
+        assert len(failures) == attempt
+    await posters.close()
 
 
 async def test_without_the_extra_there_is_no_poster(

@@ -78,8 +78,11 @@ class RunningPass:
         return self.response
 
     def mark_again(self, cache: MarkedKeys) -> None:
-        """Prolongs the mark of the key, for a response whose equal has set it."""
-        cache.hit_for_miss.begin(self.request.asset.key, time.time(), self.lookups_ended)
+        """Marks the key for a response whose equal was passed through."""
+        asset, response = self.request.asset, self.response
+        if response is not None:
+            status = response.status
+            mark_hit_for_miss(cache, asset, self.origin_request, status, self.lookups_ended)
 
     async def wait(self) -> OriginResponse:
         """The origin's response, as ``Upstream.send``."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamedge.cache.lookup.hit_for_miss import HitForMiss
 from streamedge.origin.http_client.connection import UNREAD_MAX_BYTES
 from streamedge.spans import Span
 from tests.support.event_loop import until
@@ -248,6 +249,27 @@ async def test_field_that_the_origin_changes_reaches_the_viewer(cache_root: Path
         for number in (b"1", b"1", b"2", b"2", b"1"):
             edge.origin.script(passed_response(b"x", b"X-Number: " + number))
             assert (await viewer.get("/page")).fields["x-number"] == number.decode()
+
+
+async def test_equal_heads_for_one_request_alone_do_not_prolong_the_mark(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 412 says nothing about other requests for the key."""
+    begun: list[str] = []
+    failed = b"HTTP/1.1 412 Precondition Failed\r\nCache-Control: no-store\r\n"
+    failed += b"Content-Length: 2\r\n\r\nno"
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(200, body=b"x", headers=NO_STORE), times=3)
+        for _turn in range(3):
+            assert (await viewer.get("/page", if_match='"v1"')).status == 200
+        monkeypatch.setattr(HitForMiss, "begin", lambda _marks, key, *_rest: begun.append(key))
+        edge.origin.script(Reply(raw=failed, keeps_open=True), times=5)
+        for _turn in range(5):
+            assert (await viewer.get("/page", if_match='"v1"')).status == 412
+        assert begun == []
+        edge.origin.script(passed_response(b"x"))
+        assert (await viewer.get("/page", if_match='"v1"')).status == 200
+        assert len(begun) == 1
 
 
 async def test_equal_head_that_may_be_stored_is_stored(cache_root: Path) -> None:
