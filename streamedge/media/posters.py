@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamedge.cache.storage.cached_bytes import CachedBytes
-from streamedge.cache.storage.inspection import CachedObject, ObjectKind
+from streamedge.cache.storage.inspection import CachedObject, ObjectKind, RangeState
 from streamedge.errors import MediaError, MediaFault, StreamEdgeError
 from streamedge.media.containers.process import (
     HelperLimits,
@@ -57,10 +57,10 @@ class PostersBusyError(StreamEdgeError):
 
 
 class _Entry(NamedTuple):
-    """``picture``: a JPEG, or why there is none with ``cached_bytes`` of the object."""
+    """``picture``: a JPEG, or why there is none with ``readable_bytes`` of the object."""
 
     picture: bytes | str
-    cached_bytes: int
+    readable_bytes: int
 
     @property
     def memory_bytes(self) -> int:
@@ -130,7 +130,7 @@ class Posters:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if isinstance(entry.picture, str) and entry.cached_bytes != cached.cached_bytes:
+        if isinstance(entry.picture, str) and entry.readable_bytes != _readable_bytes(cached):
             return None
         self._entries.move_to_end(key)
         return entry.picture
@@ -140,7 +140,7 @@ class Posters:
         before = self._entries.pop(key, None)
         if before is not None:
             self.memory_bytes -= before.memory_bytes
-        entry = self._entries[key] = _Entry(picture, cached.cached_bytes)
+        entry = self._entries[key] = _Entry(picture, _readable_bytes(cached))
         self.memory_bytes += entry.memory_bytes
         while self.memory_bytes > POSTERS_BYTES:
             self.memory_bytes -= self._entries.popitem(last=False)[1].memory_bytes
@@ -190,6 +190,11 @@ class _Film:
     def reason(self, fault: str) -> str:
         """Why there is no poster: bytes that are missing, or else ``fault``."""
         return "the bytes that it needs are not cached" if self.bytes.is_cut else fault
+
+
+def _readable_bytes(cached: CachedObject) -> int:
+    """How many bytes ``CachedBytes`` can read; it reads none that are unchecked."""
+    return sum(one.end - one.start for one in cached.ranges if one.state is RangeState.CACHED)
 
 
 def _sniffed(cached_bytes: CachedBytes, size_bytes: int) -> str | None:

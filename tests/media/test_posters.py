@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
-from streamedge.cache.storage.inspection import CachedObject, CacheInspector
+from streamedge.cache.storage.inspection import CachedObject, CacheInspector, RangeState
 from streamedge.cache.storage.records import asset_digest
 from streamedge.media import posters as posters_module
 from streamedge.media.containers import process as process_module
@@ -102,6 +103,18 @@ async def test_poster_waits_for_the_bytes_that_it_needs_and_requests_none(
     assert len(location.server.requests) == requests
     cached = await cache_film(location, "film", data)
     assert await posters.poster(cached)
+    await posters.close()
+
+
+async def test_film_has_a_poster_once_its_bytes_are_checked(
+    location: Location, media: Callable[[str], bytes]
+) -> None:
+    posters = posters_of(location)
+    checked = await cache_film(location, "film.mp4", media("film.mp4"))
+    ranges = tuple(one._replace(state=RangeState.UNCHECKED) for one in checked.ranges)
+    with pytest.raises(PosterError, match="not cached"):
+        await posters.poster(replace(checked, ranges=ranges))
+    assert await posters.poster(checked)
     await posters.close()
 
 
