@@ -24,6 +24,8 @@ from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.redis import connections
 from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.engine.tcp_proxy import TcpProxy, run_proxy
+from tests.support.patience import PATIENCE_S
+from tests.support.process.edge_process import pause
 
 WAIT_S = 10.0
 LEASE_S = 30.0
@@ -52,6 +54,13 @@ async def direct(engine: Engine, redis_server: RedisServer) -> AsyncIterator[Eng
     direct = open_engine(redis_server.url, "faults")
     yield direct
     await direct.close()
+
+
+async def await_channels(server: RedisServer, count: int) -> None:
+    """Waits until clients have subscribed to ``count`` channels, because readers wait there."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len(await asyncio.to_thread(server.call, "PUBSUB", "CHANNELS")) < count:
+            await asyncio.to_thread(pause)
 
 
 def entry_of(kind: EntryKind = EntryKind.INVALIDATION) -> Entry:
@@ -148,9 +157,10 @@ async def test_waiting_reader_learns_that_the_server_ended(
     engine: Engine, direct: Engine, redis_server: RedisServer
 ) -> None:
     place = await newest(engine)
+    await engine.presence_after(0)  # the first call does not wait
     reading = asyncio.create_task(engine.read_after(*place, count=10, wait_s=WAIT_S))
     waiting = asyncio.create_task(engine.presence_after(WAIT_S))
-    await asyncio.sleep(0)
+    await await_channels(redis_server, 2)
     redis_server.restart()
     for task in (reading, waiting):
         with pytest.raises(EngineError):
@@ -168,7 +178,7 @@ async def test_emptied_engine_refuses_what_relies_on_its_history(
     place = await newest(engine)
     await be_complete(engine)
     reading = asyncio.create_task(engine.read_after(*place, count=10, wait_s=WAIT_S))
-    await asyncio.sleep(0)
+    await await_channels(redis_server, 1)
     redis_server.call("FLUSHALL")
     with pytest.raises(HistoryError):
         await reading
@@ -264,7 +274,7 @@ async def test_reader_notices_that_data_were_replaced_under_its_connection(
         await other.begin_line(1, entry_of(EntryKind.LINE), Snapshot())
         await other.append(entry_of(), line=1)
         reading = asyncio.create_task(engine.read_after(*place, count=10, wait_s=WAIT_S))
-        await asyncio.sleep(0)
+        await await_channels(redis_server, 1)
         redis_server.follow(other_server)
         await other.append(entry_of(), line=1)
         with pytest.raises(HistoryError):
@@ -278,7 +288,7 @@ async def test_replica_serves_reads_and_refuses_appends(
     follower = open_engine(replica.url, "faults")
     place = await newest(follower)
     reading = asyncio.create_task(follower.read_after(*place, count=10, wait_s=WAIT_S))
-    await asyncio.sleep(0)
+    await await_channels(replica, 1)
     entry = entry_of()
     await engine.append(entry, line=1)
     assert [each.id for each in await reading] == [entry.id]
