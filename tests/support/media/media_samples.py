@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,20 @@ RECIPES: dict[str, tuple[str, str, dict[str, str], str, int, dict[str, str]]] = 
 }  # fmt: skip
 
 
+@contextmanager
+def same_scheduling() -> Iterator[None]:
+    """Restores the scheduling class of the process.
+
+    As root, SVT-AV1 sets SCHED_FIFO with the highest priority. The test process, and all programs
+    that it starts later, would then starve each other and the machine.
+    """
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameter)
+
+
 def encode(
     container: str,
     video_encoder: str,
@@ -50,7 +66,7 @@ def encode(
 ) -> bytes:
     """Two seconds of a moving ramp and a tone."""
     target = io.BytesIO()
-    with av.open(target, "w", format=container, options=options) as output:
+    with same_scheduling(), av.open(target, "w", format=container, options=options) as output:
         video: Any = None
         audio: Any = None
         if video_encoder:
