@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from streamedge.cache.storage.extent import EXTENT_BYTES, HEADER_BYTES, has_header
+from streamedge.cache.storage.folder import EXTENTS, RECORDS, cached_path
 from streamedge.cache.storage.inspection import CachedObject, RangeState
 from streamedge.cache.storage.records import is_body_sound
 from streamedge.cache.storage.store import extent_identity
@@ -85,9 +86,9 @@ class CachedBytes:
 
     def _small_body(self) -> bytes:
         if self._body is None:
-            digest = self._cached.id
+            path = Path(cached_path(self._root, RECORDS, self._cached.id))
             try:
-                data = (self._root / "assets" / digest[:2] / digest).read_bytes()
+                data = path.read_bytes()
             except OSError:
                 data = b""
             body = data.partition(b"\n")[2]
@@ -104,9 +105,9 @@ class CachedBytes:
     def _open_extent(self, index: int) -> int:
         record = self._cached.record
         digest, body_bytes = extent_identity(record.key, record.head.version, index)
-        name = digest.hex()
+        path = cached_path(self._root, EXTENTS, digest.hex())
         try:
-            fd = os.open(self._root / "extents" / name[:2] / name, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return -1
         if has_header(fd, body_bytes, digest):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamedge.cache.storage.extent import is_open_elsewhere, unlink_extent
-from streamedge.cache.storage.folder import Usage
+from streamedge.cache.storage.folder import EXTENTS, RECORDS, Usage
 
 HIGH_WATER = 0.96  # of the limit: eviction begins above this
 LOW_WATER = 0.90  # … and ends below this
@@ -75,7 +75,7 @@ def scan(root: Path, failures: dict[str, str] | None = None) -> Iterator[CachedF
     Paths that cannot be read, or are no regular files, are added to ``failures`` with the reason.
     """
     failures = {} if failures is None else failures
-    for kind in ("extents", "assets"):
+    for kind in (EXTENTS, RECORDS):
         for folder in _entries(f"{root}/{kind}", failures):
             for file in _entries(folder.path, failures):
                 try:
@@ -211,7 +211,7 @@ class Evictor:
 
     def _remove(self, file: CachedFile) -> bool:
         """Removes a file; whether it existed. Raises OSError if it cannot be removed."""
-        if file.kind != "extents":
+        if file.kind != EXTENTS:
             try:
                 os.unlink(file.path)
             except FileNotFoundError:

@@ -20,6 +20,8 @@ from streamedge.errors import StreamEdgeError
 
 WORKERS_MAX = 256
 ERA_END = 1 << 31  # eras are words of 32 bits in extents
+RECORDS, EXTENTS = "assets", "extents"
+"""The kinds of files in the cache, each in a folder of its own."""
 _LATE_ERAS = 1 << 30  # the replacement for a lost era is a random number from here on
 _USAGE_SLOT_BYTES = 64  # one cache line each, so that workers do not share one
 _USAGE_BYTES = WORKERS_MAX * _USAGE_SLOT_BYTES
@@ -29,6 +31,11 @@ _WORD_END = 1 << 64
 
 class FolderInUseError(StreamEdgeError):
     """Another edge uses the cache folder; the message says which process, and what to do."""
+
+
+def cached_path(root: Path | str, kind: str, digest: str) -> str:
+    """The file of a kind; ``digest`` names it, in hexadecimal digits."""
+    return f"{root}/{kind}/{digest[:2]}/{digest}"
 
 
 def lock_folder(root: Path) -> int:

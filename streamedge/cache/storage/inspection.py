@@ -24,7 +24,7 @@ from streamedge.cache.storage.extent import (
     has_header,
     read_chunk_table,
 )
-from streamedge.cache.storage.folder import read_era
+from streamedge.cache.storage.folder import EXTENTS, RECORDS, cached_path, read_era
 from streamedge.cache.storage.pins import is_digest, pinned
 from streamedge.cache.storage.records import Record, decode_record_line
 from streamedge.cache.storage.store import extent_identity
@@ -197,7 +197,7 @@ class CacheInspector:
         return 0 if era is None else era.number + 1
 
     def _digests(self, cursor: str) -> Iterator[str]:
-        root = self._root / "assets"
+        root = self._root / RECORDS
         for folder in sorted(os.listdir(root)):
             names: list[str] = []
             if folder >= cursor[:2]:
@@ -208,7 +208,7 @@ class CacheInspector:
     def _load(self, digest: str) -> tuple[Record, os.stat_result] | None:
         """A record and the status of its file; None if it is gone or damaged."""
         try:
-            fd = os.open(self._root / "assets" / digest[:2] / digest, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(cached_path(self._root, RECORDS, digest), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
@@ -266,7 +266,7 @@ def extent_files(root: Path, record: Record) -> Iterator[tuple[int, Path, int, b
     index = 0
     while index * EXTENT_BYTES < max(1, version.size_bytes):
         digest, body_bytes = extent_identity(record.key, version, index)
-        path = root / "extents" / digest.hex()[:2] / digest.hex()
+        path = Path(cached_path(root, EXTENTS, digest.hex()))
         if not version.is_measured and not path.exists():
             return
         yield index, path, body_bytes, digest

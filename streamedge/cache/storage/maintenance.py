@@ -23,6 +23,7 @@ from streamedge.cache.storage.extent import (
     read_chunk_table,
     unlink_extent,
 )
+from streamedge.cache.storage.folder import RECORDS, cached_path
 from streamedge.cache.storage.inspection import CachedObject, extent_files
 from streamedge.cache.storage.records import Record, is_body_sound
 
@@ -44,7 +45,7 @@ def purge(root: Path, changes: ChangeCounter, cached: CachedObject) -> None:
     for _index, path, _body_bytes, _digest in extent_files(root, record):
         _remove_extent(path)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_record_path(root, cached.id))
+        os.unlink(cached_path(root, RECORDS, cached.id))
 
 
 def verify(root: Path, cached: CachedObject) -> Iterator[Verification]:
@@ -57,14 +58,10 @@ def verify(root: Path, cached: CachedObject) -> Iterator[Verification]:
     if record.is_marker:
         return
     if record.body_crc is not None:
-        yield _verify_body(_record_path(root, cached.id), record)
+        yield _verify_body(Path(cached_path(root, RECORDS, cached.id)), record)
         return
     for _index, path, body_bytes, digest in extent_files(root, record):
         yield _verify_extent(path, body_bytes, digest)
-
-
-def _record_path(root: Path, digest: str) -> Path:
-    return root / "assets" / digest[:2] / digest
 
 
 def _verify_body(path: Path, record: Record) -> Verification:

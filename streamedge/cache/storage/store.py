@@ -34,8 +34,11 @@ from streamedge.cache.storage.extent import (
     written_header_bytes,
 )
 from streamedge.cache.storage.folder import (
+    EXTENTS,
+    RECORDS,
     Era,
     Usage,
+    cached_path,
     prepare_usage,
     read_era,
     unused_era,
@@ -69,7 +72,7 @@ def prepare_folder(root: Path) -> list[str]:
     when the folder cannot be written.
     """
     repairs = []
-    for part in (root, *(root / name for name in ("assets", "extents", "new"))):
+    for part in (root, *(root / name for name in (RECORDS, EXTENTS, "new"))):
         part.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.suppress(OSError):
         (root / "metrics").rmdir()  # of an earlier version; nothing was ever in it
@@ -170,7 +173,7 @@ class Store:
 
     def find_extent(self, digest: bytes, body_bytes: int) -> Extent | None:
         """Opens an extent that any worker has created; None if it is missing or damaged."""
-        path = self._path("extents", digest.hex())
+        path = cached_path(self._root, EXTENTS, digest.hex())
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
@@ -265,7 +268,7 @@ class Store:
     def load_record(self, key: str) -> Record | None:
         """An asset's stored record, or None."""
         self._close_loaded()
-        path = self._path("assets", asset_digest(key))
+        path = cached_path(self._root, RECORDS, asset_digest(key))
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -322,7 +325,7 @@ class Store:
         """
         record = record.with_body(zlib.crc32(body))
         data = encode_record(record, body)
-        path = self._path("assets", asset_digest(record.key))
+        path = cached_path(self._root, RECORDS, asset_digest(record.key))
         fd = self._create_small(path, data)
         if fd is None:
             fd = self._replace_record(record.key, data)
@@ -340,11 +343,11 @@ class Store:
     def forget_record(self, key: str) -> None:
         """Removes a record, so that each worker's next open fetches it."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path("assets", asset_digest(key)))
+            os.unlink(cached_path(self._root, RECORDS, asset_digest(key)))
 
     def touch_record(self, key: str) -> None:
         """Marks a record as used now, so that it is not evicted before its extents."""
-        self.touch(self._path("assets", asset_digest(key)))
+        self.touch(cached_path(self._root, RECORDS, asset_digest(key)))
 
     def touch(self, path: str) -> None:
         """Marks a file as used now, for eviction; works on mounts that keep no access times."""
@@ -361,9 +364,6 @@ class Store:
         """Releases the lock, so that another worker can fetch the asset."""
         if self._locks >= 0:
             unlock(self._locks, _lock_number(key))
-
-    def _path(self, part: str, digest: str) -> str:
-        return f"{self._root}/{part}/{digest[:2]}/{digest}"
 
     def _new_path(self) -> str:
         return f"{self._root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
@@ -406,7 +406,7 @@ class Store:
 
         Returns its descriptor, or None after an error, which is logged.
         """
-        path, new = self._path("assets", asset_digest(key)), self._new_path()
+        path, new = cached_path(self._root, RECORDS, asset_digest(key)), self._new_path()
         fd = -1
         try:
             fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -436,7 +436,7 @@ class Store:
 
         None: another worker has created it meanwhile.
         """
-        path, new = self._path("extents", digest.hex()), self._new_path()
+        path, new = cached_path(self._root, EXTENTS, digest.hex()), self._new_path()
         header = new_header(body_bytes, digest).ljust(written_header_bytes(body_bytes), b"\0")
         extent = None
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

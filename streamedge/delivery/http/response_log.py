@@ -7,16 +7,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines, json_hit_lines
 from streamedge.delivery.http.fast_path.remembered import (
-    Hit,
-    RememberedRequest,
     SentHit,
 )
-from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.access_log import response_line
 from streamedge.delivery.http.response.build import Response
@@ -131,21 +127,6 @@ class ResponseLog(ResponseReports):
         if web_log.rules and web_log.spool is not None:
             lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)
             web_log.spool.add(len(hits), now_s, lines)
-
-    def hit_finished(
-        self,
-        remembered: RememberedRequest[Any, Any],
-        byte_range: ByteRange | None,
-        hit: Hit[Any],
-        viewer: Viewer,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None:
-        status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
-        sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
-        self.hits_finished([sent], duration_s, cut)
 
     def refused_connection(
         self,

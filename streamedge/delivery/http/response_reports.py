@@ -51,7 +51,9 @@ class ResponseReports(Protocol):
         cut: str | None,
     ) -> None:
         """A hit that was not sent at once has ended."""
-        ...
+        status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
+        sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
+        self.hits_finished([sent], duration_s, cut)
 
     def refused_connection(
         self,

@@ -29,8 +29,8 @@ from streamedge.delivery.hosts import OriginBinding
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
-from streamedge.delivery.http.fast_path.request_memo import ByteRange, BytesMemo
+from streamedge.delivery.http.fast_path.remembered import RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.request_memo import BytesMemo
 from streamedge.delivery.http.http1.encoding import Http1Heads
 from streamedge.delivery.http.policy.behaviors import Behavior
 from streamedge.delivery.http.request.dispatch import Refused
@@ -420,19 +420,6 @@ class PeerHandler(ResponseReports):
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
         _no_hits(hits)
-
-    def hit_finished(
-        self,
-        remembered: RememberedRequest[Any, Any],
-        byte_range: ByteRange | None,
-        hit: Hit[bytes],
-        viewer: Viewer,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
-    ) -> None:
-        raise AssertionError("peer requests have no fast path")
 
     def refused_connection(
         self,

@@ -33,7 +33,7 @@ from av.video.stream import VideoStream
 
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.containers import codecs
-from streamedge.media.containers.clock import Clock, is_jumping
+from streamedge.media.containers.clock import BACK_MAX_MS, Clock, is_jumping
 from streamedge.media.containers.cutting import (
     AUDIO_SEGMENT_MS,
     INTERLEAVE_MS,
@@ -64,7 +64,6 @@ from streamedge.media.mp4.codecs import (
 )
 
 COMPOSITION_MAX_MS = (1 << 23) - 1  # FLV's composition time is a signed 24-bit number
-BACK_MAX_MS = 5_000  # decoding times that go back further end a medium with one clock
 PROBES = 16  # places of an MPEG-TS whose times are compared before the first seek
 SEEK_EARLIER_MS = 10_000  # when a seek ended too late
 STREAMS_MAX = 64
@@ -344,7 +343,7 @@ class Source:
                     shift_ms = clock.shift_ms(track.index, time_ms, frame_ms)
                     self._clock_jumps = clock.has_jumped or self._clock_jumps
                 elif time_ms < latest_ms.get(track.index, time_ms) - BACK_MAX_MS:
-                    return
+                    return  # a medium with one clock ends here
             origin_ms = None if start_ms is None else start_ms - shift_ms
             sample = _sample(packet, track, origin_ms, latest_ms)
             if sample is not None:

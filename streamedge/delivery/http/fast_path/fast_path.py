@@ -64,7 +64,7 @@ from streamedge.delivery.http.request.routing import (
     route_in,
     selecting_fields,
 )
-from streamedge.delivery.http.response.access_log import quoted_and_cut, target_fields
+from streamedge.delivery.http.response.access_log import target_fields, viewer_fields
 from streamedge.delivery.http.response.build import Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
 from streamedge.delivery.http.response.cloudfront_log import WebLog, content_of
@@ -160,12 +160,7 @@ class FastPath(Generic[Key, Head, Tail]):
                     request = without_field(request, "range")
             if kind is not Kind.HANDLED:
                 target = self._target(outcome.lookup, request)
-        agent = headers.get("user-agent")
-        logged = f',"http_version":"{request.http_version}"'
-        if agent is not None:
-            logged += f',"agent":{quoted_and_cut(agent)}'
-        if request.forwarded_client:
-            logged += f',"viewer":"{request.forwarded_client}"'
+        logged = viewer_fields(request.http_version, headers.get("user-agent"), request.viewer)
         message: PreparedMessage[Head] = PreparedMessage()  # [Head]() is slow
         remembered = RememberedRequest(
             kind,

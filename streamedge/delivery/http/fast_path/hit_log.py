@@ -12,13 +12,13 @@ from dataclasses import replace
 from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.cloudfront_log import (
-    HIT,
     Content,
     LogRules,
     WebLog,
     content_of,
-    cut_hit,
+    logged_status,
     results_of,
+    results_of_hit,
     web_record,
 )
 from streamedge.logs.cloudfront import (
@@ -110,7 +110,7 @@ def cloudfront_hit_lines(
         if is_realtime:
             of_target.append(_realtime_line(web_log, rules, hit, ended_s, duration_s, cut))
             continue
-        status_sent = status if sent_bytes or cut is None else 0
+        status_sent = logged_status(status, sent_bytes, cut)
         if response is not None:
             content = content_text(*content_of(response.message.head.fields)).encode("ascii")
             results = results_of(status, response, cut)
@@ -127,7 +127,7 @@ def cloudfront_hit_lines(
             if remembered_parts is not None:
                 parts = remembered_parts
             else:
-                results = HIT if cut is None else cut_hit(cut)
+                results = results_of_hit(cut)
                 parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
                 if is_at_once:
                     if len(hit_parts) >= HIT_PARTS_MAX:
@@ -167,7 +167,7 @@ def _realtime_line(
         value = f"bytes={byte_range[0].decode()}-{byte_range[1].decode()}"
         request = replace(request, fields=(*request.fields, ("range", value)))
     if response is None:
-        results = HIT if cut is None else cut_hit(cut)
+        results = results_of_hit(cut)
         target = remembered.target
         content_type = None if target is None else unescape(target.content_type.decode())
         is_part = status == 206
@@ -188,7 +188,7 @@ def _realtime_line(
         content,
         results,
         ended_s=ended_s,
-        status=status if sent_bytes or cut is None else 0,
+        status=logged_status(status, sent_bytes, cut),
         sent_bytes=sent_bytes,
         duration_s=duration_s,
         first_byte_s=0.0,

@@ -43,6 +43,16 @@ def target_fields(host: bytes | str, path: bytes, distribution: str | None) -> s
     return fields if distribution is None else f'{fields},"distribution":{quoted(distribution)}'
 
 
+def viewer_fields(http_version: str, agent: bytes | str | None, viewer: str | None) -> str:
+    """The last fields of a request, each behind a comma; as in ``response_line``."""
+    fields = f',"http_version":"{http_version}"'
+    if agent is not None:
+        fields += ',"agent":' + quoted_and_cut(agent)
+    if viewer is not None:
+        fields += ',"viewer":' + quoted(viewer)
+    return fields
+
+
 def response_line(
     *,
     now_s: float,
@@ -82,11 +92,7 @@ def response_line(
     )
     if range_field is not None:
         line += ',"range":' + quoted_and_cut(range_field)
-    line += f',"http_version":"{http_version}"'
-    if agent is not None:
-        line += ',"agent":' + quoted_and_cut(agent)
-    if viewer is not None:
-        line += ',"viewer":' + quoted(viewer)
+    line += viewer_fields(http_version, agent, viewer)
     line += f',"request_id":"{request_id}"'
     if reason is not None:
         line += ',"reason":' + quoted(reason)

@@ -152,7 +152,7 @@ class WebLog:
             content_of(response.message.head.fields),
             results_of(response.message.status, response, cut),
             ended_s=ended_s,
-            status=response.message.status if sent_bytes or cut is None else 0,
+            status=logged_status(response.message.status, sent_bytes, cut),
             sent_bytes=sent_bytes,
             duration_s=duration_s,
             first_byte_s=first_byte_s,
@@ -202,12 +202,17 @@ def results_of(status: int, response: Response, cut: str | None) -> Results:
     return Results(final, begun, detailed)
 
 
-HIT: Final = Results(Result.HIT, Result.HIT, Result.HIT)
+_HIT: Final = Results(Result.HIT, Result.HIT, Result.HIT)
 
 
-def cut_hit(cut: str) -> Results:
-    """The results of a hit that ended early."""
-    return Results(Result.ERROR, Result.HIT, _of_cut(cut))
+def results_of_hit(cut: str | None) -> Results:
+    """The same for a hit."""
+    return _HIT if cut is None else Results(Result.ERROR, Result.HIT, _of_cut(cut))
+
+
+def logged_status(status: int, sent_bytes: int, cut: str | None) -> int:
+    """The status of a line; 0 if the viewer left before an answer."""
+    return status if sent_bytes or cut is None else 0
 
 
 def _result(status: int, response: Response) -> Result:

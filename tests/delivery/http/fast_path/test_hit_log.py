@@ -22,17 +22,20 @@ from streamedge.delivery.http.fast_path.remembered import (
     SentHit,
 )
 from streamedge.delivery.http.request.dispatch import Refused
-from streamedge.delivery.http.request.request import WebRequest, web_request
-from streamedge.delivery.http.response.access_log import response_line, target_fields
+from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.response.access_log import (
+    response_line,
+    target_fields,
+    viewer_fields,
+)
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import (
-    HIT,
     Content,
     LogRules,
     WebLog,
     content_of,
-    cut_hit,
     results_of,
+    results_of_hit,
     web_record,
 )
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
@@ -40,6 +43,7 @@ from streamedge.delivery.http.viewer import viewer_at
 from streamedge.delivery.net.accept import Peer
 from streamedge.logs.cloudfront import encode
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
+from tests.support.http.requests import request_of
 
 NOW_S = 1.7e9
 ID = b"the-id"
@@ -53,7 +57,7 @@ ranges = st.none() | st.sampled_from([(b"0", b"9"), (b"5", b""), (b"0", b"1023")
 sizes = st.integers(0, 1 << 40)
 
 
-def request_of(
+def get_of(
     byte_range: tuple[bytes, bytes] | None, agent: str | None, method: str = "GET"
 ) -> WebRequest:
     fields = [(b"host", b"cdn.example.com"), (b"cookie", b"a=1; CloudFront-Signature=x")]
@@ -61,40 +65,11 @@ def request_of(
         fields.append((b"range", b"bytes=%b-%b" % byte_range))
     if agent is not None:
         fields.append((b"user-agent", agent.encode("latin-1")))
-    return web_request(
-        method,
-        b"/a%20b?c=1",
-        fields,
-        client=VIEWER.client,
-        address=VIEWER.address,
-        proxies=(),
-        keep_alive=True,
-        started_s=0.0,
-        secure=True,
-        http_version="2",
-        request_id=ID.decode(),
-    )
+    return request_of(VIEWER, b"/a%20b?c=1", fields, method=method, request_id=ID.decode())
 
 
 def remembered_of(request: WebRequest, agent: str | None) -> RememberedRequest[Any, Any]:
     """As ``FastPath.prepare`` makes it, without a target."""
-    line = response_line(
-        now_s=0.0,
-        process="",
-        client="",
-        method="",
-        host=request.host,
-        path=request.path,
-        range_field=None,
-        status=0,
-        sent_bytes=0,
-        result="",
-        distribution="EWEB",
-        duration_s=0.0,
-        http_version=request.http_version,
-        agent=agent,
-    )
-    logged = line.partition('"seconds":0.0000')[2].partition(',"request_id"')[0]
     return RememberedRequest(
         Kind.PLAIN,
         request,
@@ -102,7 +77,7 @@ def remembered_of(request: WebRequest, agent: str | None) -> RememberedRequest[A
         None,
         PreparedMessage(),
         target_fields(request.host, request.path, "EWEB").encode(),
-        logged.encode(),
+        viewer_fields(request.http_version, agent, None).encode(),
         "",
         None,
         "EWEB",
@@ -162,9 +137,9 @@ def test_plain_hit(
     if byte_range is None:
         start = 0
     status, end = (200 if byte_range is None else 206), start + size
-    remembered = remembered_of(request_of(None, agent), agent)
+    remembered = remembered_of(get_of(None, agent), agent)
     hit = remembered, byte_range, status, VIEWER, sent_bytes, None, ID, start, end
-    request = request_of(byte_range, agent)
+    request = get_of(byte_range, agent)
     is_part = byte_range is not None
     content = Content(None, size, start if is_part else None, end - 1 if is_part else None)
     record = web_record(
@@ -173,7 +148,7 @@ def test_plain_hit(
         request,
         VIEWER,
         content,
-        HIT if cut is None else cut_hit(cut),
+        results_of_hit(cut),
         ended_s=NOW_S,
         status=status if sent_bytes or cut is None else 0,
         sent_bytes=sent_bytes,
@@ -202,7 +177,7 @@ def test_prepared_hit(
     fields = (("content-type", "text/html"), ("content-length", "7"))
     message = ResponseMessage(ResponseHead(404, fields))
     response = Response(message, None, CacheResult.ERROR, "EWEB", reason, error="not_found")
-    request = request_of(byte_range, agent, method)
+    request = get_of(byte_range, agent, method)
     hit = remembered_of(request, agent), None, 404, VIEWER, sent_bytes, response, ID, 0, 0
     record = web_record(
         RULES,
@@ -227,7 +202,7 @@ def test_parts_of_few_ranges_are_remembered() -> None:
     """They have the target and the agent, so as many as there are lengths would take long texts
     36 times.
     """
-    remembered = remembered_of(request_of(None, None), None)
+    remembered = remembered_of(get_of(None, None), None)
     logged = remembered.logged_request
     assert logged is not None
     for digits in range(1, 19):
@@ -238,6 +213,6 @@ def test_parts_of_few_ranges_are_remembered() -> None:
 
 
 def test_lines_of_distributions_without_a_log_are_left_out() -> None:
-    other = remembered_of(request_of(None, None), None)._replace(logged_request=None)
+    other = remembered_of(get_of(None, None), None)._replace(logged_request=None)
     hit = other, None, 200, VIEWER, 9, None, ID, 0, 9
     assert list(cloudfront_hit_lines(WEB_LOG, [hit], NOW_S, 0.0, None)) == []

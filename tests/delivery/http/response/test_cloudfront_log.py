@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from streamedge.cache.reader import CacheResult
-from streamedge.delivery.http.request.request import web_request
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import (
     LogRules,
     WebLog,
     content_of,
-    cut_hit,
     head_bytes,
     results_of,
+    results_of_hit,
 )
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.http.viewer import viewer_at
@@ -26,6 +25,7 @@ from streamedge.logs.spool import SpoolWriter
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
+from tests.support.http.requests import request_of
 
 RULES = LogRules(SpoolTarget("EWEB", LogFormat.WEB, 300.0), "d1.cloudfront.net", has_cookies=False)
 VIEWER = viewer_at(Peer("192.0.2.1", 4000), "TLSv1.3\tTLS_AES_128_GCM_SHA256")
@@ -79,7 +79,7 @@ def test_outcome_has_cloudfronts_names(
 
 
 def test_hit_that_is_cut_is_an_error() -> None:
-    assert cut_hit("viewer left") == ("Error", "Hit", "ClientCommError")
+    assert results_of_hit("viewer left") == ("Error", "Hit", "ClientCommError")
 
 
 def test_content_comes_from_the_fields_of_the_response() -> None:
@@ -95,19 +95,8 @@ async def line_of(
     log = open_log(str(tmp_path / "log"), "worker-0")
     spool = SpoolWriter(tmp_path, "worker-0", log, Counts())
     web_log = WebLog("fra-1", spool, rules={"EWEB": RULES})
-    request = web_request(
-        "GET",
-        b"/a%20b?Signature=x&c=1",
-        [(b"host", b"cdn.example.com"), *fields],
-        client=VIEWER.client,
-        address=VIEWER.address,
-        proxies=(),
-        keep_alive=True,
-        started_s=0.0,
-        secure=True,
-        http_version="2",
-        request_id="the-id",
-    )
+    sent = [(b"host", b"cdn.example.com"), *fields]
+    request = request_of(VIEWER, b"/a%20b?Signature=x&c=1", sent)
     web_log.finished(
         request,
         answer,
@@ -158,18 +147,7 @@ async def test_websocket_is_a_miss_over_wss(tmp_path: Path) -> None:
 
 async def test_distribution_without_a_log_has_no_line(tmp_path: Path) -> None:
     web_log = WebLog("fra-1", None, rules={"OTHER": RULES})
-    request = web_request(
-        "GET",
-        b"/",
-        [],
-        client="",
-        address="",
-        proxies=(),
-        keep_alive=True,
-        started_s=0.0,
-        secure=False,
-        http_version="1.1",
-    )
+    request = request_of(VIEWER, b"/", [])
     assert web_log.prepared(request, "EWEB") is None
     assert web_log.prepared(request, None) is None
     assert web_log.prepared(request, "OTHER") is not None
