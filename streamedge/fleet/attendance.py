@@ -45,6 +45,14 @@ class Attendance:
                 changes.append(StateChange(name, was, now))
         return changes
 
+    def applied(self, position: int) -> set[str]:
+        """The edges that have applied all entries up to a position and may use cached objects."""
+        return {
+            name
+            for name, presence in self.presences.items()
+            if presence.state is not EdgeState.JOINING and presence.position >= position
+        }
+
     def behind(self, position: int) -> list[str]:
         """The edges that have to apply entries up to a position before those are completed."""
         return sorted(

@@ -9,7 +9,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import NamedTuple
 
 from streamedge.control.replica import Replica
-from streamedge.fleet.states import EdgeState
 from streamedge.shared_log.presence import PresenceReporter
 from streamedge.shared_log.service import FleetService
 
@@ -79,7 +78,7 @@ class CompletionWatch:
 
         def note_edges() -> None:
             passed_ms = round((self._clock() - began_s) * 1000)
-            for name in self._edges_at(position):
+            for name in self._presence.edges_with(position):
                 edge_ms.setdefault(name, passed_ms)
 
         left_s = max(0.0, deadline_s - self._clock())
@@ -88,20 +87,6 @@ class CompletionWatch:
         completion = Completion(dict(sorted(edge_ms.items())), is_completed)
         self._observe(completion)
         return completion
-
-    def _edges_at(self, position: int) -> list[str]:
-        """The edges that have applied everything up to a position."""
-        presence = self._presence
-        names = [
-            name
-            for name, each in presence.attendance.presences.items()
-            if each.position >= position
-            and each.state is not EdgeState.JOINING
-            and name != self._service.member.name
-        ]
-        if presence.position >= position:
-            names.append(self._service.member.name)
-        return names
 
     async def _position(self, epoch: int, deadline_s: float) -> int | None:
         """The position of a row's entry; START where it counts as applied; None on a timeout."""

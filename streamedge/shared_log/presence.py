@@ -99,6 +99,7 @@ class PresenceReporter:
         if self._continues:
             self.standing = lease.continued(status.hears_until_s)
         self.attendance = Attendance()
+        self._reported = Attendance()  # from the response to the last report
         self.fault = ""
         self._completed = 0
         self._completed_history = 0
@@ -142,6 +143,15 @@ class PresenceReporter:
     def has_completed(self, position: int) -> bool:
         """Whether every edge has applied all entries up to a position, as far as is known here."""
         return self._completed_history == self._applied().history and position <= self._completed
+
+    def edges_with(self, position: int) -> set[str]:
+        """The edges that have applied all entries up to a position, as far as is known here.
+
+        The response to a report may say so before the presences that are watched do, or after.
+        """
+        names = self.attendance.applied(position) | self._reported.applied(position)
+        names.discard(self._name)
+        return names | {self._name} if self.position >= position else names
 
     async def wait_completed(
         self, position: int, timeout_s: float, observe: Callable[[], None] = lambda: None
@@ -346,8 +356,8 @@ class PresenceReporter:
         positions that were completed are those of other entries.
         """
         if self._clock() < self.standing.hears_until_s:
-            attendance = Attendance(presences.by_name, is_complete=presences.complete)
-            completed = attendance.completed(own.by_workers)
+            self._reported = Attendance(presences.by_name, is_complete=presences.complete)
+            completed = self._reported.completed(own.by_workers)
             if completed > self._completed or own.history != self._completed_history:
                 self._completed, self._completed_history = completed, own.history
                 self._status.note_completed(max(START, completed))

@@ -30,6 +30,8 @@ def test_entry_is_completed_once_all_but_joining_edges_have_applied_it() -> None
     assert attendance.completed(9) == 5
     assert attendance.completed(4) == 4
     assert attendance.behind(6) == ["ams-1"]
+    assert attendance.applied(6) == {"fra-1"}
+    assert attendance.applied(0) == {"ams-1", "fra-1"}
     assert attendance.behind(8) == ["ams-1", "fra-1"]
 
 

@@ -10,13 +10,32 @@ import pytest
 
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.fleet.members import Presence
 from streamedge.fleet.position import START, position_at
+from streamedge.fleet.states import EdgeState
 from streamedge.shared_log import presence as presence_module
-from streamedge.shared_log.engine import Presences
+from streamedge.shared_log.engine import Bounds, Presences
 from streamedge.shared_log.presence import AppliedLog, PresenceReporter
 from tests.support.fleet.memory_engine import MemoryEngine, MemoryServer
 from tests.support.fleet.replica_edge import RecordedLog
 from tests.support.patience import PATIENCE_S
+
+POSITION = position_at(1, 7)
+
+
+class ReportingEngine(MemoryEngine):
+    """Two edges are up at a position; only the response to a report says so."""
+
+    async def report(
+        self, presence: Presence, lease_s: float, *, applied: int = START, entry_id: str = ""
+    ) -> Presences:
+        names = "one", "two"
+        return Presences(
+            {name: Presence(name, EdgeState.UP, POSITION) for name in names}, complete=True
+        )
+
+    async def bounds(self) -> Bounds:
+        return Bounds(POSITION, POSITION)
 
 
 class ObservedEngine(MemoryEngine):
@@ -31,23 +50,39 @@ class ObservedEngine(MemoryEngine):
         return Presences({}, complete=True)
 
 
-async def test_edge_where_nothing_waits_looks_rarely_and_a_worker_that_waits_ends_that(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(presence_module, "IDLE_LOOKS_APART_S", 1e6)
-    engine, status = ObservedEngine(MemoryServer()), FleetStatus()
-    reporter = PresenceReporter(
+def reporter_of(engine: MemoryEngine, status: FleetStatus, position: int) -> PresenceReporter:
+    return PresenceReporter(
         "one",
         engine,
         10.0,
         status,
         cast("Any", RecordedLog([])),
         ChangeEvent(),
-        applied=lambda: AppliedLog(START, "", START),
+        applied=lambda: AppliedLog(position, "", position),
         load=lambda: 0,
         drains=lambda: False,
         is_new=True,
     )
+
+
+async def test_edges_with_a_completed_entry_are_known_before_the_watched_presences_say_so() -> None:
+    reporter = reporter_of(ReportingEngine(MemoryServer()), FleetStatus(), POSITION)
+    reporting = asyncio.create_task(reporter.report())
+    assert await reporter.wait_completed(POSITION, PATIENCE_S)
+    assert reporter.attendance.presences == {}
+    assert reporter.edges_with(POSITION) == {"one", "two"}
+    assert reporter.edges_with(POSITION + 1) == set()
+    reporting.cancel()
+    with suppress(asyncio.CancelledError):
+        await reporting
+
+
+async def test_edge_where_nothing_waits_looks_rarely_and_a_worker_that_waits_ends_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence_module, "IDLE_LOOKS_APART_S", 1e6)
+    engine, status = ObservedEngine(MemoryServer()), FleetStatus()
+    reporter = reporter_of(engine, status, START)
     watching = asyncio.create_task(reporter.watch())
     async with asyncio.timeout(PATIENCE_S):
         await engine.looks.get()

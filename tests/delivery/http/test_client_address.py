@@ -164,7 +164,7 @@ async def test_ipv6_address_reaches_origin_and_log(cache_root: Path) -> None:
         async with coming_from(edge, "2001:db8::1", 80) as viewer:
             await viewer.get("/small")
         assert await seen_by_origin(edge) == "2001:db8::1"
-        assert logged_viewers(edge) == [("2001:db8::1", None, "Miss")]
+        assert logged_viewers(edge) == [("[2001:db8::1]", None, "Miss")]
 
 
 async def test_connection_without_a_proxy_header_gets_no_response(cache_root: Path) -> None:
