@@ -9,7 +9,7 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamedge.build.origins_and_web import origin_identity
+from streamedge.build.origins import origin_identity
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import variant_key
 from streamedge.cache.storage.records import Asset, asset_digest, version_digest

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.build.origins_and_web import ttl_rules
+from streamedge.build.web import ttl_rules
 from streamedge.build.web_rules import error_pages, web_behaviors
 from streamedge.cache.rfc9111.freshness import TtlRules, initial_age_s, lifetime_s
 from streamedge.cache.rfc9111.reuse import Reuse, decide_absent, decide_reuse, may_serve_on_error

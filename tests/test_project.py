@@ -202,7 +202,7 @@ ALLOWED_WORDS = {
     ("CHANGELOG.md", "unsaid"): "a field of log lines of an earlier version",
     ("CHANGELOG.md", "wanted"): "a field of log lines of an earlier version",
     ("docs/operations/running.md", "whom"): "an option of systemctl",
-    ("streamedge/build/origins_and_web.py", "anybody"): "a part of cache keys",
+    ("streamedge/build/origins.py", "anybody"): "a part of cache keys",
     ("streamedge/cache/storage/locks.py", "whence"): "a member of struct flock, fcntl(2)",
     ("streamedge/cache/storage/records.py", "asked"): "a key of records on disk",
     ("streamedge/write_back/change_signal.py", "bell"): "a file of an earlier version, removed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from streamedge.build.origins_and_web import log_bucket
+from streamedge.build.origins import s3_origin
 from streamedge.config.schema.config import (
     AnyOriginConfig,
     Config,
@@ -57,6 +57,6 @@ class LogDestinations:
             return before[1].writer
         if before is not None:
             before[1].retire()
-        origin = log_bucket(section, self._cache_root)
+        origin = s3_origin(section, self._cache_root)
         self._buckets[name] = section, origin
         return origin.writer

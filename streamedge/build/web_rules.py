@@ -35,6 +35,16 @@ from streamedge.delivery.http.policy.response_headers import (
 ALWAYS_SERVED = frozenset({"GET", "HEAD"})
 
 
+def writes_back(config: Config) -> bool:
+    """Whether any behavior answers writes before their origin has them."""
+    return any(
+        rules.write == "back"
+        for section in config.distributions
+        if isinstance(section, WebDistributionConfig)
+        for rules in (section, *map(section.rules_for, section.behaviors))
+    )
+
+
 def web_behaviors(config: Config, distribution: WebDistributionConfig) -> tuple[Behavior, ...]:
     """The distribution's behaviors in their order; the last is its default, with pattern "*"."""
     behaviors = [

@@ -17,13 +17,9 @@ from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase
 from streamedge.build.mixed import limit_mixed
-from streamedge.build.origins_and_web import (
-    bind_origins,
-    replace_web,
-    unchanged_origins,
-    web_distributions,
-)
+from streamedge.build.origins import bind_origins, unchanged_origins
 from streamedge.build.rtmp import replace_rtmp, rtmp_distributions
+from streamedge.build.web import replace_web, web_distributions
 from streamedge.cache.invalidated import AppliedInvalidations
 from streamedge.cache.objects import Cache
 from streamedge.config.schema.config import Config

@@ -27,7 +27,7 @@ from streamedge.admin.jobs.jobs import Jobs
 from streamedge.admin.status import LiveStatus
 from streamedge.admin.viewers import LiveViewers
 from streamedge.build.log_delivery import AccessLogs
-from streamedge.build.origins_and_web import origin_identities
+from streamedge.build.origins import origin_identities
 from streamedge.cache.storage.eviction import Evictor
 from streamedge.cache.storage.folder import WORKERS_MAX
 from streamedge.cache.storage.inspection import CacheInspector

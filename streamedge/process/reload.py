@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase
-from streamedge.build.origins_and_web import writes_back
+from streamedge.build.web_rules import writes_back
 from streamedge.config.describe import restart_keys
 from streamedge.config.load import load
 from streamedge.config.schema.config import Config, Section

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase, CountryDatabaseError
-from streamedge.build.origins_and_web import writes_back
+from streamedge.build.web_rules import writes_back
 from streamedge.cache.storage.folder import WORKERS_MAX, FolderInUseError, lock_folder
 from streamedge.cache.storage.store import close_folder, prepare_folder
 from streamedge.config.schema.config import Config

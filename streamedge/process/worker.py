@@ -20,7 +20,8 @@ import uvloop
 
 from streamedge.access.geo import CountryDatabase, CountryDatabaseChange
 from streamedge.build.nearest import nearest_edges
-from streamedge.build.origins_and_web import bind_origins, web_server
+from streamedge.build.origins import bind_origins
+from streamedge.build.web import web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
 from streamedge.config.schema.config import Config

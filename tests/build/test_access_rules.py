@@ -10,7 +10,7 @@ import pytest
 from streamedge.access.admission import AccessRules, CountryRule
 from streamedge.access.keys import KeyFileError
 from streamedge.build.access_rules import access_rules
-from streamedge.build.origins_and_web import bind_origins
+from streamedge.build.origins import bind_origins
 from streamedge.build.rtmp import rtmp_distributions
 from streamedge.config.schema.config import Config
 from streamedge.config.schema.countries import ALL_COUNTRIES, CountryList

@@ -15,8 +15,9 @@ import pytest
 
 from streamedge.access.geo import CountryDatabase, CountryDatabaseError
 from streamedge.access.keys import KeyFileError
-from streamedge.build.origins_and_web import bind_origins, web_server
+from streamedge.build.origins import bind_origins
 from streamedge.build.rtmp import rtmp_server
+from streamedge.build.web import web_server
 from streamedge.cache.invalidated import AppliedInvalidations, InvalidationChecker
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store

@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from streamedge.admin.fleet import OwnerError
-from streamedge.build.origins_and_web import bind_origins, web_distributions
+from streamedge.build.origins import bind_origins
 from streamedge.build.rtmp import rtmp_distributions
+from streamedge.build.web import web_distributions
 from streamedge.config.schema.config import Config
 from streamedge.delivery.hosts import OriginBinding
 from streamedge.delivery.http.request.request import web_request

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from streamedge.access.geo import CountryDatabase
-from streamedge.build.origins_and_web import bind_origins, web_server
+from streamedge.build.origins import bind_origins
+from streamedge.build.web import web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.changes import is_changes_file_whole
 from streamedge.cache.storage.store import Store

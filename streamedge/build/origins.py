@@ -1,11 +1,11 @@
-"""Builds origins, origin groups and the HTTP server from a config; ``build.rtmp`` builds RTMP."""
+"""Builds origins and origin groups from a config, and their identities in cache keys."""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,30 +14,16 @@ from typing import NamedTuple
 
 from pydantic import SecretStr
 
-from streamedge.access.geo import CountryDatabase
-from streamedge.build.web_rules import error_pages, web_behaviors
-from streamedge.cache.objects import Cache
-from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.config.schema.config import (
     AnyOriginConfig,
     Config,
     DirectoryOriginConfig,
-    DistributionConfig,
     HttpOriginConfig,
     OriginGroupConfig,
     S3OriginConfig,
-    WebDistributionConfig,
 )
-from streamedge.delivery.hosts import HostTable, OriginBinding
-from streamedge.delivery.http.handler import HttpHandler
-from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy, ErrorPage
-from streamedge.delivery.http.request.routing import Rule, WebDistribution
-from streamedge.delivery.http.response.cloudfront_log import LogRules, WebLog
-from streamedge.delivery.http.server import WebServer
-from streamedge.delivery.nearest import NearestEdges
+from streamedge.delivery.hosts import OriginBinding
 from streamedge.keys import join_key, key_bytes
-from streamedge.logs.spool import SpoolWriter
-from streamedge.logs.spool_names import LogFormat, SpoolTarget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import Origin
@@ -61,16 +47,6 @@ from streamedge.write_back.queue import WriteQueue
 NO_BINDINGS: Mapping[str, OriginBinding] = MappingProxyType({})
 
 
-def writes_back(config: Config) -> bool:
-    """Whether any behavior answers writes before their origin has them."""
-    return any(
-        rules.write == "back"
-        for section in config.distributions
-        if isinstance(section, WebDistributionConfig)
-        for rules in (section, *map(section.rules_for, section.behaviors))
-    )
-
-
 def bind_origins(
     config: Config,
     log: Log,
@@ -91,12 +67,7 @@ def bind_origins(
     for name, origin in config.origins.items():
         groups = _group_identities(config, name)
         own = reusable.get(name) or _bind(
-            name,
-            origin,
-            config.edge.cache,
-            pending,
-            groups,
-            OriginHealth(name, counts, time.monotonic),
+            name, origin, config.edge.cache, pending, OriginHealth(name, counts, time.monotonic)
         )
         bindings[name] = replace(own, groups=groups, tier=_tier(origin, fleet))
     for name, group in config.origin_groups.items():
@@ -153,140 +124,17 @@ def unchanged_origins(
     return {name: bindings[name] for name in names}
 
 
-def web_server(
-    config: Config,
-    bindings: dict[str, OriginBinding],
-    cache: Cache,
-    log: Log,
-    counts: Counts,
-    write_queue: WriteQueue | None = None,
-    countries: CountryDatabase | None = None,
-    descriptors_end: int = 0,
-    nearest: NearestEdges | None = None,
-    spool: SpoolWriter | None = None,
-) -> WebServer:
-    """The HTTP server for the config's web distributions; ``nearest``: None in a fleet of one.
-
-    ``spool`` takes the lines of access logs.
-    """
-    limits = config.limits
-    site = HttpHandler(
-        config.edge.name,
-        web_distributions(config, bindings),
-        cache,
-        log,
-        counts,
-        write_queue=write_queue,
-        request_body_bytes=limits.request_body,
-        url_bytes=limits.url,
-        ranges_max=limits.ranges,
-        proxies=config.listen.proxies,
-        countries=countries,
-        signature_bytes=limits.signature,
-        memory_bytes=limits.request_memory,
-        alt_svc=config.listen.alt_svc,
-        nearest=nearest,
-        web_log=WebLog(
-            config.edge.name,
-            spool,
-            _unknown_country if countries is None else countries.country,
-            log_rules(config),
-        ),
-        logs_responses=config.edge.log_responses,
-    )
-    return WebServer(
-        site,
-        log,
-        counts,
-        connections_max=limits.http_connections,
-        handshake_s=limits.tls_handshake,
-        idle_s=limits.http_idle,
-        stall_s=limits.http_stall,
-        body_rate=limits.http_body_rate,
-        per_address_max=limits.http_connections_per_address,
-        descriptors_end=descriptors_end,
-    )
-
-
-def replace_web(
-    server: WebServer, config: Config, distributions: HostTable[WebDistribution]
-) -> None:
-    """Replaces the config and the distributions of a running server."""
-    limits = config.limits
-    server.handler.replace(
-        distributions,
-        request_body_bytes=limits.request_body,
-        url_bytes=limits.url,
-        ranges_max=limits.ranges,
-        memory_bytes=limits.request_memory,
-        alt_svc=config.listen.alt_svc,
-        log_rules=log_rules(config),
-        logs_responses=config.edge.log_responses,
-    )
-    server.limit(
-        limits.tls_handshake,
-        limits.http_idle,
-        limits.http_stall,
-        limits.http_body_rate,
-        limits.http_connections_per_address,
-    )
-
-
-def web_distributions(
-    config: Config, bindings: Mapping[str, OriginBinding]
-) -> HostTable[WebDistribution]:
-    """The web distributions that are enabled, by host name. Raises KeyFileError."""
-    return HostTable(_distributions(config, bindings))
-
-
-def _distributions(
-    config: Config, bindings: Mapping[str, OriginBinding]
-) -> Iterator[WebDistribution]:
-    for section in config.distributions:
-        if isinstance(section, WebDistributionConfig) and section.enabled:
-            yield WebDistribution(
-                section.id,
-                section.aliases,
-                tuple(
-                    Rule(
-                        behavior,
-                        bindings[behavior.origin],
-                        ttl_rules(behavior.cache, error_pages(section)),
-                    )
-                    for behavior in web_behaviors(config, section)
-                ),
-                section.default_root_object,
-                error_pages(section),
-                section.cache_tag_header.lower(),
-                section.http2,
-                section.nearest_from if section.nearest and config.fleet.engine else None,
-            )
-
-
-def ttl_rules(policy: CachePolicy, pages: Mapping[int, ErrorPage]) -> TtlRules:
-    """A cache policy's times, with those of a distribution's error pages."""
-    return TtlRules(
-        policy.min_ttl_s,
-        policy.default_ttl_s,
-        policy.max_ttl_s,
-        policy.error_ttl_s,
-        policy.strict,
-        tuple((status, page.ttl_s) for status, page in pages.items()),
-    )
-
-
 def _bind(
     name: str,
     section: AnyOriginConfig,
     cache_root: Path,
     pending: PendingWrites,
-    groups: tuple[str, ...],
     observer: RequestObserver,
 ) -> OriginBinding:
     if isinstance(section, HttpOriginConfig):
-        return _bind_site(name, section, pending, groups, observer)
+        return _bind_site(name, section, pending, observer)
     if isinstance(section, S3OriginConfig):
-        return _bind_bucket(name, section, cache_root, pending, groups, observer)
+        return _bind_bucket(name, section, cache_root, pending, observer)
     identity = origin_identity(section)
     origin = DirectoryOrigin(section.path, section.prefix)
     origin.observer = observer
@@ -298,7 +146,6 @@ def _bind(
         overlay,
         ObjectUpstream(overlay),
         writer=writer,
-        groups=groups,
         is_pending=_is_pending(overlay),
     )
 
@@ -307,7 +154,6 @@ def _bind_site(
     name: str,
     section: HttpOriginConfig,
     pending: PendingWrites,
-    groups: tuple[str, ...],
     observer: RequestObserver,
 ) -> OriginBinding:
     identity = origin_identity(section)
@@ -324,7 +170,6 @@ def _bind_site(
         is_site=True,
         sends_viewer_host=section.host == "viewer",
         writer=SiteWriter(origin, section.read_timeout),
-        groups=groups,
         is_pending=_is_pending(overlay),
     )
 
@@ -334,11 +179,10 @@ def _bind_bucket(
     section: S3OriginConfig,
     cache_root: Path,
     pending: PendingWrites,
-    groups: tuple[str, ...],
     observer: RequestObserver,
 ) -> OriginBinding:
     identity = origin_identity(section)
-    origin = _s3_origin(section, cache_root)
+    origin = s3_origin(section, cache_root)
     origin.client.observer = observer
     overlay = pending.over(origin, identity, is_site=False)
     return OriginBinding(
@@ -349,7 +193,6 @@ def _bind_bucket(
         writer=origin.writer,
         relay=origin.writer,
         bucket=origin.bucket,
-        groups=groups,
         is_pending=_is_pending(overlay),
     )
 
@@ -430,46 +273,6 @@ def _is_pending(origin: Origin) -> Callable[[str], bool]:
     return origin.is_pending if isinstance(origin, PendingWritesOrigin) else never_pending
 
 
-def log_bucket(section: S3OriginConfig, cache_root: Path) -> S3Origin:
-    """A bucket that access logs are delivered to."""
-    return _s3_origin(section, cache_root)
-
-
-def log_rules(config: Config) -> Mapping[str, LogRules]:
-    """The access logs of the config's web distributions, by id."""
-    return {
-        section.id: LogRules(
-            SpoolTarget(section.id, _LOG_FORMATS[section.log.format], section.log.interval),
-            log_domain(config, section),
-            section.log.cookies,
-            _patterns(section) if section.log.format == "realtime" else (),
-        )
-        for section in config.distributions
-        if isinstance(section, WebDistributionConfig) and section.log.origin
-    }
-
-
-def _patterns(section: WebDistributionConfig) -> tuple[Behavior, ...]:
-    return tuple(Behavior(pattern, "") for pattern in [*(b.path for b in section.behaviors), "*"])
-
-
-def _unknown_country(_address: str) -> str:
-    return ""
-
-
-_LOG_FORMATS = {"standard": LogFormat.WEB, "realtime": LogFormat.REALTIME}
-
-
-def log_domain(config: Config, section: DistributionConfig) -> str:
-    """The name of a distribution in cs(Host): its first alias that is a host name.
-
-    The API gives its distributions a name of their own as the first alias; one without any has a
-    name of the same form.
-    """
-    names = (alias for alias in section.aliases if "*" not in alias)
-    return next(names, f"{section.id}.{config.edge.name}.streamedge".lower())
-
-
 def _http_origin(section: HttpOriginConfig) -> HttpOrigin:
     return HttpOrigin(
         section.url,
@@ -485,7 +288,8 @@ def _http_origin(section: HttpOriginConfig) -> HttpOrigin:
     )
 
 
-def _s3_origin(section: S3OriginConfig, cache_root: Path) -> S3Origin:
+def s3_origin(section: S3OriginConfig, cache_root: Path) -> S3Origin:
+    """A bucket; the records of its unfinished uploads are below ``cache_root``."""
     return S3Origin(
         section.bucket,
         section.prefix,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamedge.build.origins_and_web import bind_origins
+from streamedge.build.origins import bind_origins
 from streamedge.config.schema.config import Config
 from streamedge.delivery.hosts import OriginBinding
 from streamedge.errors import OriginError
