@@ -3,41 +3,105 @@
     GET    /viewers      rows: RTMP sessions and HTTP viewers; filtered, sorted, limited
     DELETE /viewers/ID   ends the session, or the responses of the HTTP viewer
 
-Workers collect rows only while an operator looks. So the first call waits for their first reports,
-and HTTP viewers between two requests appear from then on. Workers from before an upgrade report,
-too.
+Workers make rows on request, and note HTTP viewers only while an operator looks. So a call waits
+for the workers' reports, and HTTP viewers between two requests appear from the first call on.
+Workers from before an upgrade report, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows
+from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
 from streamedge.coordination.wakeups import ChangeEvent
-from streamedge.delivery.viewers import ViewerRow
 from streamedge.ops.log import Log
 
 REPORT_TIMEOUT_S = 3.0
-REPORT_AGE_MAX_S = 3.0  # an older report is of a worker that does not run
+REPORT_SHARED_S = 0.5  # calls within this time use the same reports
+COUNT_AGE_MAX_S = 3.0  # an older count is of a worker that does not run
 END_TIMEOUT_S = 5.0
 LIMIT = 1000
 MATCH_CHARACTERS_MAX = 200
 
-ROW_FIELDS = (*ViewerRow._fields, "rate", "country")
-"""The values of a row in a worker's report."""
-
 SORTS = ("rate", "sent_bytes", "age_s", "idle_s", "position_s", "requests", "address", "object")
 _MATCHED = ("id", "address", "country", "distribution", "site", "object", "agent", "state")
 _ID = re.compile(r"[0-9a-z-]{1,64}")
+
+
+class ListedViewer(NamedTuple):
+    """A row of the list: a ``ViewerRow``, its rate in bytes a second and country, and its workers.
+
+    ``country`` is "" if it is unknown. ``retiring``: only workers from before an upgrade serve it.
+    """
+
+    id: str
+    kind: str
+    protocol: str
+    address: str
+    client: str
+    distribution: str
+    site: str
+    object: str
+    agent: str
+    state: str
+    position_s: float | None
+    sent_bytes: int
+    requests: int
+    age_s: float
+    idle_s: float
+    rate: float
+    country: str
+    workers: tuple[int, ...]
+    retiring: bool
+
+    def merged(self, other: ListedViewer) -> ListedViewer:
+        """The row of an HTTP viewer that the workers of both rows serve."""
+        return self._replace(
+            client="",
+            state=other.state if other.state == "sending" else self.state,
+            sent_bytes=self.sent_bytes + other.sent_bytes,
+            requests=self.requests + other.requests,
+            age_s=max(self.age_s, other.age_s),
+            idle_s=min(self.idle_s, other.idle_s),
+            rate=self.rate + other.rate,
+            workers=self.workers + other.workers,
+            retiring=self.retiring and other.retiring,
+        )
+
+    def json(self) -> str:
+        """The row as a JSON object."""
+        position_s = "null" if self.position_s is None else repr(self.position_s)
+        texts = _texts(*self[:10], self.country, self.workers, self.retiring)
+        return (
+            f'{texts},"position_s":{position_s},"sent_bytes":{self.sent_bytes}'
+            f',"requests":{self.requests},"age_s":{self.age_s!r},"idle_s":{self.idle_s!r}'
+            f',"rate":{self.rate!r}}}'
+        )
+
+
+TEXTS_REMEMBERED = 1024
+
+
+@lru_cache(TEXTS_REMEMBERED)
+def _texts(*values: Any) -> str:
+    """The beginning of a row's JSON object: what seldom changes while an operator looks."""
+    *texts, country, workers, is_retiring = values
+    members = dict(zip(ListedViewer._fields, texts, strict=False))
+    members |= {"country": country or None, "workers": workers, "retiring": is_retiring}
+    return json.dumps(members, separators=(",", ":"), ensure_ascii=False)[:-1]
 
 
 class LiveViewers:
@@ -50,6 +114,8 @@ class LiveViewers:
         self._previous_rows = previous_rows
         self._all_rows = [rows] if previous_rows is None else [rows, previous_rows]
         self._written = ChangeEvent()
+        self._requested_s = -math.inf  # when rows were requested last
+        self._requests: Mapping[ViewerRows, int] = {}  # the numbers of these requests
 
     def subscribe(self) -> None:
         for rows in self._all_rows:
@@ -65,45 +131,39 @@ class LiveViewers:
             rows.watch()
 
     def http_count(self) -> int | None:
-        """The number of HTTP viewers, some twice; None while they are not collected."""
-        counts = [rows.http_count(worker) for rows, worker in self._reporting()]
+        """The number of HTTP viewers, some twice; None while they are not counted."""
+        counts = [
+            rows.http_count(worker)
+            for rows, worker in self._workers()
+            if rows.count_age_s(worker) < COUNT_AGE_MAX_S
+        ]
         return sum(counts) if counts else None
 
-    async def document(self) -> dict[str, Any]:
-        """All rows, and how many viewers there are. Waits for all running workers' reports."""
-        self.watch()
-        await self._written.wait_for(
-            lambda: set(self._running()) <= set(self._reporting()), REPORT_TIMEOUT_S
-        )
-        return await asyncio.to_thread(self._document)
+    async def document(self, selection: Selection) -> bytes:
+        """The list as JSON: the rows of the selection, and how many viewers there are.
 
-    def _document(self) -> dict[str, Any]:
-        rows: dict[str, dict[str, Any]] = {}
-        rtmp = http = skipped = left_off = 0
-        for shared_rows, worker in self._reporting():
-            report = shared_rows.report(worker)
-            rtmp, http = rtmp + report.rtmp, http + report.http
-            skipped += report.skipped
-            left_off += report.rtmp + report.http - len(report.rows)
-            is_retiring = shared_rows is self._previous_rows
-            for values in report.rows:
-                row = dict(zip(ROW_FIELDS, values, strict=True))
-                row["country"] = row["country"] or None
-                row["workers"] = [worker]
-                row["retiring"] = is_retiring
-                same = rows.get(row["id"])
-                if same is not None:
-                    http -= 1
-                    row = merged(same, row)
-                rows[row["id"]] = row
-        return {
-            "time_s": round(time.time(), 3),
-            "rtmp": rtmp,
-            "http": http,
-            "skipped": skipped,
-            "left_off": left_off,
-            "rows": list(rows.values()),
-        }
+        Waits for the reports of all running workers.
+        """
+        now_s = time.monotonic()
+        if now_s - self._requested_s >= REPORT_SHARED_S:
+            self._requested_s = now_s
+            self._requests = {rows: rows.request_rows() for rows in self._all_rows}
+        requests = self._requests
+
+        def has_reported(rows: ViewerRows, worker: int) -> bool:
+            return rows.has_answered(worker, requests[rows])
+
+        await self._written.wait_for(
+            lambda: all(has_reported(*one) for one in self._running()), REPORT_TIMEOUT_S
+        )
+        reported = [one for one in self._workers() if has_reported(*one)]
+        return await asyncio.to_thread(lambda: viewers_document(self._reports(reported), selection))
+
+    def _reports(
+        self, workers: Iterable[tuple[ViewerRows, int]]
+    ) -> Iterator[tuple[int, bool, WorkerReport]]:
+        for rows, worker in workers:
+            yield worker, rows is self._previous_rows, rows.report(worker)
 
     async def end(self, identifier: str) -> int:
         """Ends a viewer; returns how many connections of it there were."""
@@ -124,23 +184,49 @@ class LiveViewers:
     def _running(self) -> list[tuple[ViewerRows, int]]:
         return [(rows, worker) for rows, worker in self._workers() if rows.reports(worker)]
 
-    def _reporting(self) -> list[tuple[ViewerRows, int]]:
-        return [
-            (rows, worker)
-            for rows, worker in self._workers()
-            if rows.report_age_s(worker) < REPORT_AGE_MAX_S
-        ]
+
+def viewers_document(
+    reports: Iterable[tuple[int, bool, WorkerReport]], selection: Selection
+) -> bytes:
+    """What ``GET /viewers`` answers.
+
+    ``reports``: of workers by number, and whether it is one from before an upgrade.
+    """
+    rows: dict[str, ListedViewer] = {}
+    rtmp = http = skipped = left_off = 0
+    for worker, is_retiring, report in reports:
+        rtmp, http = rtmp + report.rtmp, http + report.http
+        skipped += report.skipped
+        left_off += report.rtmp + report.http - len(report.rows)
+        for values in report.rows:
+            row = ListedViewer._make((*values, (worker,), is_retiring))
+            same = rows.get(row.id)
+            if same is not None:
+                http -= 1
+                row = same.merged(row)
+            rows[row.id] = row
+    matches = selection.select(rows.values())
+    head = {
+        "time_s": round(time.time(), 3),
+        "rtmp": rtmp,
+        "http": http,
+        "skipped": skipped,
+        "left_off": left_off,
+        "matching": len(matches),
+    }
+    texts = ",".join([row.json() for row in matches[: selection.limit]])
+    text = f'{json.dumps(head, separators=(",", ":"))[:-1]},"rows":[{texts}]}}'
+    return text.encode("utf-8", "backslashreplace")
 
 
 def viewers_routes(viewers: LiveViewers, log: Log) -> list[Route]:
     """The routes. ``log`` gets an event for each viewer that an operator has ended."""
 
     async def show(request: Request) -> Response:
-        chosen = Selection(request.query_params)
-        document = await viewers.document()
-        rows = chosen.select(document["rows"])
-        document |= {"matching": len(rows), "rows": rows[: chosen.limit]}
-        return JSONResponse(document, headers={"cache-control": "no-store"})
+        document = await viewers.document(Selection(request.query_params))
+        return Response(
+            document, media_type="application/json", headers={"cache-control": "no-store"}
+        )
 
     async def end(request: Request) -> Response:
         identifier = request.path_params["identifier"]
@@ -184,47 +270,33 @@ class Selection:
             self._equal["retiring"] = retiring == "true"
         self._match = query.get("match", "")[:MATCH_CHARACTERS_MAX].lower()
         sort = query.get("sort", "-rate")
-        self._sort, self._descends = sort.removeprefix("-"), sort.startswith("-")
-        if self._sort not in SORTS:
+        by, self._descends = sort.removeprefix("-"), sort.startswith("-")
+        if by not in SORTS:
             raise HTTPException(
                 400, f'sort is one of {", ".join(SORTS)}, with "-" in front for descending order'
             )
+        self._key: Callable[[ListedViewer], Any] = attrgetter(by)
+        self._has_gaps = by == "position_s"
         limit = query.get("limit", str(LIMIT))
         if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit) > 0):
             raise HTTPException(400, f"limit is a number above 0, not {limit[:100]!a}")
         self.limit = min(int(limit), ROWS_MAX)
 
-    def select(self, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    def select(self, rows: Iterable[ListedViewer]) -> list[ListedViewer]:
         """The rows that match, in order."""
         matches = [row for row in rows if self._matches(row)]
-        # Rows without a value come last in either order; equal ones by id, so that they stay.
-        matches.sort(key=lambda row: row["id"])
+        matches.sort(key=attrgetter("id"))  # equal ones by id, so that they stay
+        if self._has_gaps:  # rows without a value come last in either order
+            last = [row for row in matches if self._key(row) is None]
+            matches = [row for row in matches if self._key(row) is not None]
+        else:
+            last = []
         matches.sort(key=self._key, reverse=self._descends)
-        matches.sort(key=lambda row: row[self._sort] is None)
-        return matches
+        return matches + last
 
-    def _key(self, row: Mapping[str, Any]) -> Any:
-        value = row[self._sort]
-        if self._sort in {"address", "object"}:
-            return str(value)
-        return 0.0 if value is None else value
-
-    def _matches(self, row: Mapping[str, Any]) -> bool:
-        if any(row[name] != value for name, value in self._equal.items()):
+    def _matches(self, row: ListedViewer) -> bool:
+        if any(getattr(row, name) != value for name, value in self._equal.items()):
             return False
-        return not self._match or any(self._match in str(row[name]).lower() for name in _MATCHED)
-
-
-def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """One row for an HTTP viewer that two workers serve."""
-    row = dict(one)
-    for name in ("sent_bytes", "requests", "rate"):
-        row[name] += other[name]
-    row["age_s"] = max(one["age_s"], other["age_s"])
-    row["idle_s"] = min(one["idle_s"], other["idle_s"])
-    row["workers"] = [*one["workers"], *other["workers"]]
-    row["retiring"] = one["retiring"] and other["retiring"]
-    row["client"] = ""
-    if other["state"] == "sending":
-        row["state"] = other["state"]
-    return row
+        return not self._match or any(
+            self._match in getattr(row, name).lower() for name in _MATCHED
+        )

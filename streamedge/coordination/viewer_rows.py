@@ -1,8 +1,9 @@
 """The viewers of all workers in shared memory, and requests to end one.
 
-Nothing is collected before an operator looks: ``watch`` sets a time until which workers report, and
-wakes them. Then each writes its rows once a second, and wakes the control process. A worker also
-ends the viewers that the control process names, and writes how many it has ended.
+Nothing is collected before an operator looks: ``watch`` sets a time until which workers note their
+HTTP viewers, and wakes them. Then each writes once a second how many it has. It writes its rows
+only when the control process requests them, and wakes it. A worker also ends the viewers that the
+control process names, and writes how many it has ended.
 
 Workers from before an upgrade have rows of their own, whose memory is handed over
 (``process.handover``), until the last of them has ended.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,28 +25,27 @@ from streamedge.ops.wakeup import Wakeup
 ROWS_MAX = 4096  # of one worker
 WATCH_S = 5.0  # after the last look
 ENDS_MAX = 64  # requests to end a viewer that are remembered
-# Words in shared memory. From _WORKERS on there are _WORKER_WORDS for each worker: the time of its
-# newest report, how many HTTP viewers it has, and whether it reports when an operator looks.
-_WATCHED_UNTIL_MS, _ENDS, _WORKERS = range(3)
-_REPORTED_MS, _HTTP, _REPORTS, _WORKER_WORDS = range(4)
+# Words in shared memory; _ENDS and _ROW_REQUESTS are the numbers of the newest requests. From
+# _WORKERS on there are _WORKER_WORDS for each worker: when it has counted its HTTP viewers, how
+# many there were, the request that its newest report answers, and whether it runs and reports.
+_WATCHED_UNTIL_MS, _ENDS, _ROW_REQUESTS, _WORKERS = range(4)
+_COUNTED_MS, _HTTP, _ANSWERED, _REPORTS, _WORKER_WORDS = range(5)
 _COMMON, _OWN = 5, 7  # descriptors of all workers together, and of each one
 
 
 class WorkerReport(NamedTuple):
     """The viewers of one worker: how many RTMP and HTTP viewers, and rows, at most ROWS_MAX.
 
-    ``time_s``: of the monotonic clock; 0 before the first report. ``skipped``: responses since the
-    last report that are in no row.
+    ``skipped``: responses since the last report that are in no row.
     """
 
-    time_s: float
     rtmp: int
     http: int
     skipped: int
     rows: Sequence[Sequence[Any]]
 
 
-_NO_REPORT = WorkerReport(0.0, 0, 0, 0, ())
+_NO_REPORT = WorkerReport(0, 0, 0, ())
 
 
 class ViewerRows:
@@ -105,24 +106,38 @@ class ViewerRows:
     # For the control process.
 
     def watch(self) -> None:
-        """Makes the workers report until WATCH_S from now; wakes them if they do not yet."""
+        """Makes the workers note and count HTTP viewers until WATCH_S from now; wakes them if they
+        do not yet."""
         was_watched = self.is_watched
-        self._words[_WATCHED_UNTIL_MS] = int((time.monotonic() + WATCH_S) * 1000)
+        self._note_look()
         if not was_watched:
             self._wake_workers()
+
+    def request_rows(self) -> int:
+        """Requests the rows of each worker; returns the request's number."""
+        self._note_look()
+        self._words[_ROW_REQUESTS] += 1
+        self._wake_workers()
+        return self._words[_ROW_REQUESTS]
+
+    def has_answered(self, worker: int, number: int) -> bool:
+        """Whether a worker has reported since the request for rows."""
+        return self._words[self._word(worker, _ANSWERED)] >= number
 
     def report(self, worker: int) -> WorkerReport:
         """A worker's newest report. Raises OSError."""
         text = self._reports[worker].read()
-        return WorkerReport(*json.loads(text)) if text else _NO_REPORT
+        if not text:
+            return _NO_REPORT
+        return WorkerReport(*pickle.loads(text))  # noqa: S301  # the edge's own
 
-    def report_age_s(self, worker: int) -> float:
-        """Seconds since a worker's newest report; infinite before the first one."""
-        reported_ms = self._words[self._word(worker, _REPORTED_MS)]
-        return time.monotonic() - reported_ms / 1000 if reported_ms else math.inf
+    def count_age_s(self, worker: int) -> float:
+        """Seconds since a worker has counted its HTTP viewers; infinite before it has."""
+        counted_ms = self._words[self._word(worker, _COUNTED_MS)]
+        return time.monotonic() - counted_ms / 1000 if counted_ms else math.inf
 
     def http_count(self, worker: int) -> int:
-        """The number of HTTP viewers in a worker's newest report."""
+        """The number of HTTP viewers that a worker counted last."""
         return self._words[self._word(worker, _HTTP)]
 
     def reports(self, worker: int) -> bool:
@@ -160,7 +175,7 @@ class ViewerRows:
 
     def subscribe(self, worker: int, callback: Callable[[], object]) -> None:
         """Makes the running event loop call ``callback`` when an operator begins to look, or
-        requests that a viewer is ended."""
+        requests rows or the end of a viewer."""
         self._wakeups[worker].subscribe(callback)
         self._words[self._word(worker, _REPORTS)] = 1
 
@@ -168,12 +183,23 @@ class ViewerRows:
         self._wakeups[worker].unsubscribe()
         self.forget(worker)
 
-    def publish(self, worker: int, report: WorkerReport) -> None:
-        """Writes a worker's report. Raises OSError."""
-        self._reports[worker].write(json.dumps(report, separators=(",", ":")).encode())
-        self._words[self._word(worker, _HTTP)] = report.http
-        self._words[self._word(worker, _REPORTED_MS)] = int(report.time_s * 1000)
+    def row_request(self, worker: int) -> int | None:
+        """The number of the newest request for rows, if the worker has not answered it."""
+        number = self._words[_ROW_REQUESTS]
+        return None if self.has_answered(worker, number) else number
+
+    def publish(self, worker: int, number: int, report: WorkerReport) -> None:
+        """Writes a worker's report, which answers the request ``number``. Raises OSError."""
+        # A third of the time of JSON, and a fifth of it to read.
+        self._reports[worker].write(pickle.dumps(tuple(report)))
+        self.publish_count(worker, report.http)
+        self._words[self._word(worker, _ANSWERED)] = number
         self._control.notify()
+
+    def publish_count(self, worker: int, http: int) -> None:
+        """Writes how many HTTP viewers a worker has."""
+        self._words[self._word(worker, _HTTP)] = http
+        self._words[self._word(worker, _COUNTED_MS)] = int(time.monotonic() * 1000)
 
     @property
     def end_requests(self) -> int:
@@ -191,7 +217,7 @@ class ViewerRows:
 
     def forget(self, worker: int) -> None:
         """Removes the rows of a worker that has ended. The supervisor does it for a killed one."""
-        for word in (_REPORTS, _REPORTED_MS, _HTTP):
+        for word in (_REPORTS, _ANSWERED, _COUNTED_MS, _HTTP):
             self._words[self._word(worker, word)] = 0
         self._control.notify()
 
@@ -203,6 +229,9 @@ class ViewerRows:
         text = self._ends.read()
         requests: list[list[Any]] = json.loads(text) if text else []
         return requests
+
+    def _note_look(self) -> None:
+        self._words[_WATCHED_UNTIL_MS] = int((time.monotonic() + WATCH_S) * 1000)
 
     def _wake_workers(self) -> None:
         for wakeup in self._wakeups:

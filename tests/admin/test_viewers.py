@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import math
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from streamedge.admin import viewers as admin_viewers
 from streamedge.admin.app import create_admin_app
-from streamedge.admin.viewers import ROW_FIELDS, LiveViewers, viewers_routes
+from streamedge.admin.viewers import ListedViewer, LiveViewers, viewers_routes
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
+from tests.support.patience import PATIENCE_S
 from tests.support.process.shared_memory import close_shared, make_shared
 
 ROW: dict[str, Any] = {
@@ -42,8 +45,9 @@ ROW: dict[str, Any] = {
 class Edge:
     """The shared state of two workers, which run, and the control process.
 
-    ``previous``: the rows of a worker from before an upgrade, which does not run yet. ``woken``:
-    set when an operator begins to look, or ends a viewer; by worker.
+    ``previous``: the rows of a worker from before an upgrade, which does not run yet. ``reports``:
+    what workers report on request, by worker; one without a report never does. ``woken``: set
+    when an operator begins to look, or ends a viewer; by worker.
     """
 
     def __init__(self, shared: SharedState) -> None:
@@ -52,9 +56,14 @@ class Edge:
         self.viewers = LiveViewers(shared.viewer_rows, self.previous)
         self.log = shared.open_log("control")
         self.woken = [asyncio.Event() for _worker in range(2)]
-        for worker, woken in enumerate(self.woken):
-            shared.viewer_rows.subscribe(worker, woken.set)
+        self.reports: dict[int, WorkerReport] = {}
+        for worker in range(2):
+            shared.viewer_rows.subscribe(worker, partial(self._wake, worker))
         self.viewers.subscribe()
+
+    def _wake(self, worker: int) -> None:
+        self.woken[worker].set()
+        answer(self.shared.viewer_rows, worker, self.reports.get(worker))
 
     def close(self) -> None:
         self.viewers.close()
@@ -65,8 +74,9 @@ class Edge:
         close_shared(self.shared)
 
     def report(self, worker: int, *rows: dict[str, Any]) -> None:
-        """Publishes rows as a worker."""
-        self.shared.viewer_rows.publish(worker, report_of(*rows))
+        """Makes a worker report these rows, also to a call that waits."""
+        self.reports[worker] = report_of(*rows)
+        answer(self.shared.viewer_rows, worker, self.reports[worker])
 
     async def call(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
         routes = viewers_routes(self.viewers, self.log)
@@ -84,15 +94,25 @@ class Edge:
         return [row["id"] for row in await self.rows(query)]
 
 
+def answer(rows: ViewerRows, worker: int, report: WorkerReport | None) -> None:
+    """Publishes a worker's report, if there is one and it was requested."""
+    number = rows.row_request(worker)
+    if number is not None and report is not None:
+        rows.publish(worker, number, report)
+
+
 def report_of(*rows: dict[str, Any]) -> WorkerReport:
     """A worker's report with these rows."""
-    values = [[row[field] for field in ROW_FIELDS] for row in rows]
+    own = [name for name in ListedViewer._fields if name not in {"workers", "retiring"}]
+    values = [tuple(row[name] for name in own) for row in rows]
     rtmp = sum(row["kind"] == "rtmp" for row in rows)
-    return WorkerReport(time.monotonic(), rtmp, len(rows) - rtmp, 0, values)
+    return WorkerReport(rtmp, len(rows) - rtmp, 0, values)
 
 
 @pytest.fixture(name="edge")
-async def _edge() -> AsyncIterator[Edge]:
+async def _edge(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edge]:
+    monkeypatch.setattr(admin_viewers, "REPORT_SHARED_S", 0.0)
+    monkeypatch.setattr(admin_viewers, "COUNT_AGE_MAX_S", PATIENCE_S)
     edge = Edge(make_shared(2))
     yield edge
     edge.close()
@@ -121,17 +141,37 @@ async def test_call_waits_for_the_reports_of_running_workers(edge: Edge) -> None
 async def test_rows_of_a_worker_that_has_stopped_are_not_shown(edge: Edge) -> None:
     edge.report(1, ROW)
     edge.report(0, ROW | {"id": "h2"})
-    edge.shared.viewer_rows.forget(0)
+    edge.shared.viewer_rows.unsubscribe(0)
     _status, document = await edge.call("GET", "/viewers")
     assert (document["http"], await edge.ids()) == (1, ["h1"])
 
 
-async def test_old_report_of_a_worker_is_not_shown(edge: Edge) -> None:
+async def test_report_from_before_the_call_is_not_shown(edge: Edge) -> None:
     edge.report(1, ROW)
-    edge.shared.viewer_rows.unsubscribe(0)
-    old = report_of(ROW | {"id": "h2"})._replace(time_s=time.monotonic() - 60)
-    edge.shared.viewer_rows.publish(0, old)
+    edge.report(0, ROW | {"id": "h2"})
+    assert await edge.ids() == ["h1", "h2"]
+    edge.shared.viewer_rows.unsubscribe(0)  # it has ended
     assert await edge.ids() == ["h1"]
+
+
+async def test_calls_at_the_same_time_share_the_reports(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_viewers, "REPORT_SHARED_S", math.inf)
+    edge.report(0, ROW)
+    edge.report(1)
+    await asyncio.gather(*(edge.ids() for _operator in range(20)))
+    assert edge.shared.viewer_rows.request_rows() == 2
+
+
+async def test_count_of_http_viewers_needs_no_rows(edge: Edge) -> None:
+    assert edge.viewers.http_count() is None
+    edge.viewers.watch()
+    await edge.woken[0].wait()
+    for worker in range(2):
+        assert edge.shared.viewer_rows.row_request(worker) is None
+        edge.shared.viewer_rows.publish_count(worker, 3)
+    assert edge.viewers.http_count() == 6
 
 
 async def test_viewers_of_workers_from_before_an_upgrade_are_listed(edge: Edge) -> None:
@@ -142,7 +182,9 @@ async def test_viewers_of_workers_from_before_an_upgrade_are_listed(edge: Edge) 
     edge.report(1)
     pending = asyncio.ensure_future(edge.rows())
     await watched.wait()  # its report is awaited, too
-    edge.previous.publish(0, report_of(play, ROW | {"requests": 5}, ROW | {"id": "h2"}))
+    report = report_of(play, ROW | {"requests": 5}, ROW | {"id": "h2"})
+    answer(edge.previous, 0, report)
+    edge.previous.subscribe(0, lambda: answer(edge.previous, 0, report))
     rows = {row["id"]: row for row in await pending}
     assert {identifier: row["retiring"] for identifier, row in rows.items()} == {
         "1-1": True,

@@ -34,18 +34,35 @@ def test_rows_are_watched_for_a_while_after_each_look(
 
 
 def test_control_process_reads_the_report_of_a_worker(shared: ViewerRows) -> None:
-    assert shared.report(1) == (0.0, 0, 0, 0, ())
-    assert shared.report_age_s(1) == math.inf
-    report = WorkerReport(time.monotonic(), 1, 3, 7, [["1-1", "rtmp"]])
+    assert shared.report(1) == (0, 0, 0, ())
+    assert shared.count_age_s(1) == math.inf
+    report = WorkerReport(1, 3, 7, [("1-1", "rtmp")])
+    number = shared.request_rows()
+    assert (shared.row_request(0), shared.row_request(1)) == (number, number)
     child = os.fork()
     if child == 0:
-        shared.publish(1, report)
+        shared.publish(1, number, report)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert shared.report(1) == report
+    assert (shared.has_answered(0, number), shared.has_answered(1, number)) == (False, True)
+    assert (shared.row_request(0), shared.row_request(1)) == (number, None)
     assert shared.http_count(1) == 3
-    assert shared.report_age_s(1) < math.inf
-    assert shared.report_age_s(0) == math.inf
+    assert shared.count_age_s(1) < math.inf
+    assert shared.count_age_s(0) == math.inf
+
+
+def test_request_for_rows_is_a_look(shared: ViewerRows) -> None:
+    assert not shared.is_watched
+    shared.request_rows()
+    assert shared.is_watched
+
+
+def test_worker_counts_viewers_without_a_report(shared: ViewerRows) -> None:
+    shared.publish_count(1, 5)
+    assert shared.http_count(1) == 5
+    assert shared.count_age_s(1) < math.inf
+    assert shared.report(1).rows == ()
 
 
 def test_program_that_replaces_another_adopts_the_rows(shared: ViewerRows) -> None:
@@ -53,9 +70,9 @@ def test_program_that_replaces_another_adopts_the_rows(shared: ViewerRows) -> No
     assert adopted.workers == range(2)
     adopted.watch()
     assert shared.is_watched
-    report = WorkerReport(time.monotonic(), 0, 2, 0, [["h1", "http"]])
-    shared.publish(1, report)
-    assert (adopted.report(0), adopted.report(1)) == ((0.0, 0, 0, 0, ()), report)
+    report = WorkerReport(0, 2, 0, [("h1", "http")])
+    shared.publish(1, adopted.request_rows(), report)
+    assert (adopted.report(0), adopted.report(1)) == ((0, 0, 0, ()), report)
     assert adopted.http_count(1) == 2
     number = adopted.request_end("h1")
     assert shared.end_requests_after(0) == [(number, "h1")]
@@ -68,17 +85,19 @@ async def test_worker_reports_from_its_subscription_to_its_end(shared: ViewerRow
     assert not shared.reports(1)
     shared.subscribe(1, lambda: None)
     assert (shared.reports(0), shared.reports(1)) == (False, True)
-    shared.publish(1, WorkerReport(time.monotonic(), 0, 2, 0, []))
     written = asyncio.Event()
     shared.subscribe_control(written.set)
+    number = shared.request_rows()
+    shared.publish(1, number, WorkerReport(0, 2, 0, []))
     await written.wait()
     written.clear()
     shared.forget(1)  # as the supervisor does when the worker was killed
     await written.wait()
     assert not shared.reports(1)
-    assert (shared.http_count(1), shared.report_age_s(1)) == (0, math.inf)
+    assert (shared.http_count(1), shared.count_age_s(1)) == (0, math.inf)
     shared.subscribe(1, lambda: None)  # its successor
     assert shared.reports(1)
+    assert shared.row_request(1) == number  # which reports to the operator who looks
     shared.unsubscribe(1)
     assert not shared.reports(1)
     shared.unsubscribe_control()

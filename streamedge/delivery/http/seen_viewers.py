@@ -85,6 +85,36 @@ class SeenViewers:
 
     def rows(self, running: Iterable[RunningResponse], now_s: float) -> list[ViewerRow]:
         """The viewers now: those with a response on its way, then the others."""
+        sending = self._update(running, now_s)
+        rows = [
+            _row(key, self._viewers[key], responses, now_s)
+            for key, responses in sending.items()
+            if key in self._viewers
+        ]
+        rows += [
+            _row(key, seen, (), now_s)
+            for key, seen in reversed(self._viewers.items())
+            if key not in sending
+        ]
+        return rows
+
+    def count(self, running: Iterable[RunningResponse], now_s: float) -> int:
+        """How many viewers there are now."""
+        self._update(running, now_s)
+        return len(self._viewers)
+
+    def find(self, identifier: str) -> tuple[ViewerKey, frozenset[str]] | None:
+        """The viewer of a row, and the connections on which it was seen; None if there is none."""
+        for key, seen in self._viewers.items():
+            if viewer_id(key) == identifier:
+                return key, frozenset(seen.clients)
+        return None
+
+    def _update(
+        self, running: Iterable[RunningResponse], now_s: float
+    ) -> dict[ViewerKey, list[RunningResponse]]:
+        """Notes what has happened since the last look; returns the running
+        responses by viewer."""
         self._examine(now_s)
         sending: dict[ViewerKey, list[RunningResponse]] = {}
         for response in running:
@@ -101,24 +131,7 @@ class SeenViewers:
             if now_s - oldest.last_s <= SEEN_S and len(self._viewers) <= VIEWERS_MAX:
                 break
             self._viewers.popitem(last=False)
-        rows = [
-            _row(key, self._viewers[key], responses, now_s)
-            for key, responses in sending.items()
-            if key in self._viewers
-        ]
-        rows += [
-            _row(key, seen, (), now_s)
-            for key, seen in reversed(self._viewers.items())
-            if key not in sending
-        ]
-        return rows
-
-    def find(self, identifier: str) -> tuple[ViewerKey, frozenset[str]] | None:
-        """The viewer of a row, and the connections on which it was seen; None if there is none."""
-        for key, seen in self._viewers.items():
-            if viewer_id(key) == identifier:
-                return key, frozenset(seen.clients)
-        return None
+        return sending
 
     def _examine(self, now_s: float) -> None:
         """Counts the responses that were noted since the last look."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -23,7 +23,7 @@ from streamedge.delivery.http.http2.connection import Http2Connection
 from streamedge.delivery.http.http2.engine import Ended, ErrorCode
 from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
 from streamedge.delivery.http.response.response import ResponseHead
-from streamedge.delivery.http.seen_viewers import SeenViewers
+from streamedge.delivery.http.seen_viewers import RunningResponse, SeenViewers
 from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer, Route
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.delivery.viewers import ViewerRow
@@ -156,11 +156,20 @@ class WebServer:
 
         Takes some milliseconds with thousands of connections. ``forget_viewers`` ends it.
         """
-        viewers = self.handler.response_log.viewers
-        if viewers is None:
-            viewers = self.handler.response_log.viewers = SeenViewers()
-        running = (response for one in self._connections.open for response in one.running())
-        return viewers.rows(running, now_s)
+        return self._seen_viewers().rows(self._running(), now_s)
+
+    def count_viewers(self, now_s: float) -> int:
+        """The number of HTTP viewers now; as ``viewer_rows``."""
+        return self._seen_viewers().count(self._running(), now_s)
+
+    def _seen_viewers(self) -> SeenViewers:
+        log = self.handler.response_log
+        if log.viewers is None:
+            log.viewers = SeenViewers()
+        return log.viewers
+
+    def _running(self) -> Iterator[RunningResponse]:
+        return (response for one in self._connections.open for response in one.running())
 
     def take_skipped(self) -> int:
         """How many responses were not examined since the last call."""

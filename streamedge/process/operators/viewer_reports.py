@@ -1,10 +1,14 @@
-"""A worker reports its viewers while an operator looks, and ends those that operators name."""
+"""A worker reports its viewers to operators who look, and ends those that they name.
+
+While an operator looks, it counts its HTTP viewers once a second. It makes rows only on request.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from streamedge.coordination.viewer_rows import ENDS_MAX, ROWS_MAX, ViewerRows, WorkerReport
@@ -12,8 +16,8 @@ from streamedge.delivery.http.server import WebServer
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.viewers import ViewerRow
 
-REPORT_INTERVAL_S = 1.0
-RATE_REPORTS = 5  # a rate is measured over so many: RTMP media are sent in bursts
+COUNT_INTERVAL_S = 1.0
+RATE_S = 5.0  # a rate is measured over this time: RTMP media are sent in bursts
 
 
 class ViewerReporter:
@@ -47,9 +51,13 @@ class ViewerReporter:
                 woken.clear()
                 while self._shared_rows.is_watched:
                     self._end_viewers()
-                    self._report()
+                    number = self._shared_rows.row_request(self._number)
+                    if number is None:
+                        self._count()
+                    else:
+                        self._report(number)
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(REPORT_INTERVAL_S):
+                        async with asyncio.timeout(COUNT_INTERVAL_S):
                             await woken.wait()
                     woken.clear()
                 self._end_viewers()
@@ -59,19 +67,25 @@ class ViewerReporter:
             self._web.forget_viewers()
             self._shared_rows.unsubscribe(self._number)
 
-    def _report(self) -> None:
+    def _count(self) -> None:
+        count = self._web.count_viewers(asyncio.get_running_loop().time())
+        self._shared_rows.publish_count(self._number, count)
+
+    def _report(self, number: int) -> None:
         loop_s, now_s = asyncio.get_running_loop().time(), time.monotonic()
         rtmp, http = self._rtmp.viewer_rows(loop_s), self._web.viewer_rows(loop_s)
         rows = [*rtmp, *http][:ROWS_MAX]
         rates = self._rates.update(rows, now_s)
         report = WorkerReport(
-            now_s,
             len(rtmp),
             len(http),
             self._web.take_skipped(),
-            [[*row, rates[row.id], self._country(row.address)] for row in rows],
+            [
+                (*row, rate, self._country(row.address))
+                for row, rate in zip(rows, rates, strict=True)
+            ],
         )
-        self._shared_rows.publish(self._number, report)
+        self._shared_rows.publish(self._number, number, report)
 
     def _end_viewers(self) -> None:
         """Ends the viewers that the control process has named since the last call."""
@@ -87,20 +101,25 @@ class ViewerReporter:
 
 
 class Rates:
-    """Bytes a second of viewers over the last reports; at first since the viewer came."""
+    """Bytes a second of viewers over the last RATE_S; of a viewer that came later, since then."""
 
     def __init__(self) -> None:
-        self._past: dict[str, list[tuple[float, int]]] = {}  # by id: times and bytes
+        # Times of reports and the bytes of viewers by id. The first is RATE_S old, if any is.
+        self._past: deque[tuple[float, Mapping[str, int]]] = deque()
 
-    def update(self, rows: Sequence[ViewerRow], now_s: float) -> Mapping[str, float]:
-        """The rates of all rows, by id. Rows that are missing now are forgotten."""
-        past: dict[str, list[tuple[float, int]]] = {}
-        rates: dict[str, float] = {}
+    def update(self, rows: Sequence[ViewerRow], now_s: float) -> list[float]:
+        """The rates of all rows, in their order."""
+        past = self._past
+        while len(past) > 1 and now_s - past[1][0] >= RATE_S:
+            past.popleft()
+        before_s, before = past[0] if past else (now_s, {})
+        since_s = max(now_s - before_s, 0.001)
+        past.append((now_s, {row.id: row.sent_bytes for row in rows}))
+        rates = []
         for row in rows:
-            before = self._past.get(row.id) or [(now_s - max(row.age_s, 1.0), 0)]
-            since_s, sent_bytes = before[0]
-            rise = max(0, row.sent_bytes - sent_bytes)
-            rates[row.id] = round(rise / max(now_s - since_s, 0.001), 1)
-            past[row.id] = [*before, (now_s, row.sent_bytes)][-RATE_REPORTS:]
-        self._past = past
+            sent_bytes = before.get(row.id)
+            if sent_bytes is None:
+                rates.append(round(row.sent_bytes / max(row.age_s, 1.0), 1))
+            else:
+                rates.append(round(max(0, row.sent_bytes - sent_bytes) / since_s, 1))
         return rates
