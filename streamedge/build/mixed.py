@@ -5,12 +5,11 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from streamedge.build.parts import ServerParts
 from streamedge.config.schema.config import Config
 from streamedge.delivery.mixed_server import MixedServer
 from streamedge.delivery.net.accept import AcceptRules
 from streamedge.delivery.net.protocol_detection import DetectedProtocol
-from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counts
 
 if TYPE_CHECKING:
     from streamedge.delivery.http.server import WebServer
@@ -22,16 +21,14 @@ def mixed_server(
     web: WebServer,
     rtmp: RtmpServer,
     context: ssl.SSLContext | None,
-    log: Log,
-    counts: Counts,
-    descriptors_end: int,
+    parts: ServerParts,
 ) -> MixedServer:
     """The server of ``listen.mixed`` and ``listen.rtmps``. ``context``: None without TLS."""
     rules = AcceptRules(
         config.listen.proxies,
         waiting_max=config.limits.http_connections,
         per_address_max=_undecided_per_address(config),
-        descriptors_end=descriptors_end,
+        descriptors_end=parts.descriptors_end,
     )
     routes = {
         DetectedProtocol.RTMP: rtmp.route,
@@ -41,7 +38,14 @@ def mixed_server(
     }
     if config.listen.rtmpe:
         routes[DetectedProtocol.RTMPE] = rtmp.route
-    return MixedServer(routes, context, rules, log, counts, handshake_s=config.limits.tls_handshake)
+    return MixedServer(
+        routes,
+        context,
+        rules,
+        parts.log,
+        parts.counts,
+        handshake_s=config.limits.tls_handshake,
+    )
 
 
 def limit_mixed(server: MixedServer, config: Config) -> None:

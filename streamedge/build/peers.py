@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from streamedge.build.parts import ServerParts
 from streamedge.cache.objects import Cache
 from streamedge.config.schema.config import Config, DirectoryOriginConfig
 from streamedge.delivery.hosts import OriginBinding
@@ -35,25 +36,17 @@ class Peers:
     clients: PeerClients
     tls: FleetTls
 
-    def server(
-        self,
-        config: Config,
-        bindings: Mapping[str, OriginBinding],
-        cache: Cache,
-        log: Log,
-        counts: Counts,
-        write_queue: WriteQueue | None = None,
-    ) -> PeerServer:
+    def server(self, config: Config, parts: ServerParts) -> PeerServer:
         """The server of their requests; not started."""
-        limits = config.limits
+        limits, log, counts = config.limits, parts.log, parts.counts
         service = PeerService(
             self.fleet.view,
-            cache,
-            bindings,
+            parts.cache,
+            parts.bindings,
             log,
             counts,
             ranges_max=limits.ranges,
-            held_here=_held_here(write_queue),
+            held_here=_held_here(parts.write_queue),
         )
         return PeerServer(service, log, counts, connections_max=limits.http_connections)
 

@@ -8,45 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from streamedge.access.geo import CountryDatabase
 from streamedge.access.wildcards import compile_pattern
 from streamedge.build.access_rules import access_rules
-from streamedge.cache.objects import Cache
+from streamedge.build.parts import ServerParts
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.config.schema.config import Config, RtmpDistributionConfig
 from streamedge.delivery.hosts import HostTable, OriginBinding
-from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.rtmp.aggregates import Aggregation
 from streamedge.delivery.rtmp.context import RtmpLimits
 from streamedge.delivery.rtmp.server import RtmpServer
 from streamedge.delivery.rtmp.streams import RtmpDistribution, StreamResolver, Tracks
 from streamedge.delivery.rtmp.tunnel.peers import TunnelPeers
-from streamedge.logs.spool import SpoolWriter
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
 from streamedge.logs.stream_log import StreamLog
 from streamedge.media.containers.process import HelperLimits, HelperPool
 from streamedge.media.library import MediaLibrary
-from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counts
 
 
 def rtmp_server(
-    config: Config,
-    bindings: dict[str, OriginBinding],
-    cache: Cache,
-    log: Log,
-    counts: Counts,
-    countries: CountryDatabase,
-    descriptors_end: int = 0,
-    nearest: NearestEdges | None = None,
-    tunnel_peers: TunnelPeers | None = None,
-    spool: SpoolWriter | None = None,
+    config: Config, parts: ServerParts, tunnel_peers: TunnelPeers | None = None
 ) -> RtmpServer:
     """The RTMP server for the config's rtmp distributions. Raises KeyFileError.
 
-    ``nearest``: None in a fleet of one. ``tunnel_peers``: None without a mixed address.
-    ``spool`` takes the lines of access logs.
+    ``tunnel_peers``: None without a mixed address.
     """
+    log = parts.log
     limits = config.limits
 
     def report(name: str, faults: tuple[str, ...]) -> None:
@@ -60,7 +46,7 @@ def rtmp_server(
         report_helper,
     )
     library = MediaLibrary(
-        cache,
+        parts.cache,
         memory_bytes=limits.titles,
         index_bytes=min(limits.titles, limits.media_index),
         moov_bytes=limits.moov,
@@ -68,23 +54,23 @@ def rtmp_server(
         helpers=helpers,
     )
     streams = StreamResolver(
-        rtmp_distributions(config, bindings),
+        rtmp_distributions(config, parts.bindings),
         library,
-        countries,
+        parts.countries,
         signature_bytes=limits.signature,
-        nearest=nearest,
+        nearest=parts.nearest,
     )
     return RtmpServer(
         streams,
         _client_limits(config),
         log,
-        counts,
+        parts.counts,
         proxies=config.listen.proxies,
         per_address_max=limits.rtmp_connections_per_address,
-        descriptors_end=descriptors_end,
+        descriptors_end=parts.descriptors_end,
         tunnel_peers=tunnel_peers,
         offers_rtmpe=config.listen.rtmpe,
-        stream_log=StreamLog(config.edge.name, spool, log_targets(config)),
+        stream_log=StreamLog(config.edge.name, parts.spool, log_targets(config)),
     )
 
 
@@ -121,14 +107,14 @@ def log_targets(config: Config) -> Mapping[str, SpoolTarget]:
 
 
 def rtmp_distributions(
-    config: Config, bindings: dict[str, OriginBinding]
+    config: Config, bindings: Mapping[str, OriginBinding]
 ) -> HostTable[RtmpDistribution]:
     """The rtmp distributions that are enabled, by host name. Raises KeyFileError."""
     return HostTable(_distributions(config, bindings))
 
 
 def _distributions(
-    config: Config, bindings: dict[str, OriginBinding]
+    config: Config, bindings: Mapping[str, OriginBinding]
 ) -> Iterator[RtmpDistribution]:
     for section in config.distributions:
         if isinstance(section, RtmpDistributionConfig) and section.enabled:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from streamedge.access.geo import CountryDatabase
+from streamedge.build.parts import ServerParts
 from streamedge.build.web_rules import error_pages, web_behaviors
-from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.config.schema.config import (
     Config,
@@ -14,71 +13,40 @@ from streamedge.config.schema.config import (
     WebDistributionConfig,
 )
 from streamedge.delivery.hosts import HostTable, OriginBinding
-from streamedge.delivery.http.handler import HttpHandler
+from streamedge.delivery.http.handler import HandlerRules, HttpHandler
+from streamedge.delivery.http.listeners import TimeLimits
 from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy, ErrorPage
 from streamedge.delivery.http.request.routing import Rule, WebDistribution
-from streamedge.delivery.http.response.cloudfront_log import LogRules, WebLog
+from streamedge.delivery.http.response.cloudfront_log import LogRules
 from streamedge.delivery.http.server import WebServer
-from streamedge.delivery.nearest import NearestEdges
-from streamedge.logs.spool import SpoolWriter
+from streamedge.delivery.net.accept import AcceptRules
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
-from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counts
-from streamedge.write_back.queue import WriteQueue
 
 
-def web_server(
-    config: Config,
-    bindings: dict[str, OriginBinding],
-    cache: Cache,
-    log: Log,
-    counts: Counts,
-    write_queue: WriteQueue | None = None,
-    countries: CountryDatabase | None = None,
-    descriptors_end: int = 0,
-    nearest: NearestEdges | None = None,
-    spool: SpoolWriter | None = None,
-) -> WebServer:
-    """The HTTP server for the config's web distributions; ``nearest``: None in a fleet of one.
-
-    ``spool`` takes the lines of access logs.
-    """
+def web_server(config: Config, parts: ServerParts) -> WebServer:
+    """The HTTP server for the config's web distributions. Raises KeyFileError."""
     limits = config.limits
     handler = HttpHandler(
         config.edge.name,
-        web_distributions(config, bindings),
-        cache,
-        log,
-        counts,
-        write_queue=write_queue,
-        request_body_bytes=limits.request_body,
-        url_bytes=limits.url,
-        ranges_max=limits.ranges,
-        proxies=config.listen.proxies,
-        countries=countries,
+        _handler_rules(config, web_distributions(config, parts.bindings)),
+        parts.cache,
+        parts.log,
+        parts.counts,
+        write_queue=parts.write_queue,
+        countries=parts.countries,
         signature_bytes=limits.signature,
-        memory_bytes=limits.request_memory,
-        alt_svc=config.listen.alt_svc,
-        nearest=nearest,
-        web_log=WebLog(
-            config.edge.name,
-            spool,
-            _unknown_country if countries is None else countries.country,
-            _log_rules(config),
-        ),
-        logs_responses=config.edge.log_responses,
+        proxies=config.listen.proxies,
+        nearest=parts.nearest,
+        spool=parts.spool,
+    )
+    rules = AcceptRules(
+        config.listen.proxies,
+        limits.http_connections,
+        limits.http_connections_per_address,
+        parts.descriptors_end,
     )
     return WebServer(
-        handler,
-        log,
-        counts,
-        connections_max=limits.http_connections,
-        handshake_s=limits.tls_handshake,
-        idle_s=limits.http_idle,
-        stall_s=limits.http_stall,
-        body_rate=limits.http_body_rate,
-        per_address_max=limits.http_connections_per_address,
-        descriptors_end=descriptors_end,
+        handler, parts.log, parts.counts, rules, _time_limits(config), limits.http_connections
     )
 
 
@@ -86,8 +54,13 @@ def replace_web(
     server: WebServer, config: Config, distributions: HostTable[WebDistribution]
 ) -> None:
     """Replaces the config and the distributions of a running server."""
+    server.handler.replace(_handler_rules(config, distributions))
+    server.limit(_time_limits(config), config.limits.http_connections_per_address)
+
+
+def _handler_rules(config: Config, distributions: HostTable[WebDistribution]) -> HandlerRules:
     limits = config.limits
-    server.handler.replace(
+    return HandlerRules(
         distributions,
         request_body_bytes=limits.request_body,
         url_bytes=limits.url,
@@ -97,12 +70,12 @@ def replace_web(
         log_rules=_log_rules(config),
         logs_responses=config.edge.log_responses,
     )
-    server.limit(
-        limits.tls_handshake,
-        limits.http_idle,
-        limits.http_stall,
-        limits.http_body_rate,
-        limits.http_connections_per_address,
+
+
+def _time_limits(config: Config) -> TimeLimits:
+    limits = config.limits
+    return TimeLimits(
+        limits.tls_handshake, limits.http_idle, limits.http_stall, limits.http_body_rate
     )
 
 
@@ -178,7 +151,3 @@ def _log_domain(config: Config, section: DistributionConfig) -> str:
     """
     names = (alias for alias in section.aliases if "*" not in alias)
     return next(names, f"{section.id}.{config.edge.name}.streamedge".lower())
-
-
-def _unknown_country(_address: str) -> str:
-    return ""

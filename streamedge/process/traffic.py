@@ -35,17 +35,17 @@ class WorkerTraffic:
         self._is_stopping = False
         self.current = WELCOME
 
-    def subscribe(self, direct: Callable[[Traffic], None]) -> None:
-        """Calls ``direct`` with the state, now and after each change."""
-        self._subscribers.append(direct)
-        direct(self.current)
+    def subscribe(self, set_traffic: Callable[[Traffic], None]) -> None:
+        """Calls ``set_traffic`` with the state, now and after each change."""
+        self._subscribers.append(set_traffic)
+        set_traffic(self.current)
 
     def change(self, traffic: Traffic) -> None:
         """Changes the state; does nothing while the worker stops."""
         if traffic != self.current and not self._is_stopping:
             self.current = traffic
-            for direct in self._subscribers:
-                direct(traffic)
+            for set_traffic in self._subscribers:
+                set_traffic(traffic)
 
     def stop(self) -> None:
         """Sends viewers elsewhere because the worker stops."""

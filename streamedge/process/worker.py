@@ -21,6 +21,7 @@ import uvloop
 from streamedge.access.geo import CountryDatabase, CountryDatabaseChange
 from streamedge.build.nearest import nearest_edges
 from streamedge.build.origins import bind_origins
+from streamedge.build.parts import ServerParts
 from streamedge.build.web import web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.store import Store
@@ -30,8 +31,7 @@ from streamedge.control.database import ControlDamagedError, ControlDatabase
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
 from streamedge.coordination.effective_config import EffectiveConfig
-from streamedge.coordination.fleet_status import FleetStatus
-from streamedge.coordination.invalidation_feed import apply_invalidations
+from streamedge.coordination.invalidation_feed import Revoke, apply_invalidations
 from streamedge.coordination.shared_state import SharedState
 from streamedge.logs.batches import SPOOL_FOLDER, segments_folder
 from streamedge.logs.spool import SpoolWriter
@@ -42,20 +42,29 @@ from streamedge.process.descriptors import descriptor_limit, open_descriptors, s
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
 from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
 from streamedge.process.upgrade.all_modules import import_all_of_workers
-from streamedge.process.worker_end import Server, drain, on_signals, retire, wait_for_any
+from streamedge.process.worker_end import (
+    Drained,
+    EndEvents,
+    Server,
+    drain,
+    on_signals,
+    retire,
+    wait_for_any,
+)
 from streamedge.process.worker_peers import WorkerPeers, open_worker_peers
 from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
     from streamedge.cache.invalidated import AppliedInvalidations
     from streamedge.control.fleet_positions import FleetPositions
-    from streamedge.coordination.shared_writes import SharedWrites
     from streamedge.delivery.http.server import WebServer
     from streamedge.delivery.mixed_server import MixedServer
     from streamedge.delivery.rtmp.server import RtmpServer
     from streamedge.process.apply_config import ConfigApplier
     from streamedge.process.certificates import Certificates
     from streamedge.process.worker_writes import WorkerWrites
+
+    ApplyInvalidations = Callable[[], AppliedInvalidations]
 
 HOUSEKEEPING_INTERVAL_S = 1.0
 EDGE_NAMES_INTERVAL_S = 1.0  # in which workers notice that edges have joined the fleet
@@ -93,6 +102,27 @@ def run_worker(context: WorkerContext) -> None:
         log.finish()
 
 
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What all parts of a worker use. ``database`` never waits for a lock."""
+
+    context: WorkerContext
+    log: Log
+    counts: Counts
+    effective: EffectiveConfig
+    database: ControlDatabase
+    services: Services
+    end: EndEvents
+
+
+@dataclass(frozen=True, slots=True)
+class _FleetParts:
+    """The worker's part in its fleet. ``writes``: None in a fleet of one."""
+
+    peers: WorkerPeers
+    writes: WorkerWrites | None
+
+
 async def _serve(context: WorkerContext, log: Log) -> None:
     loop = asyncio.get_running_loop()
     log.write_on(loop)
@@ -100,40 +130,54 @@ async def _serve(context: WorkerContext, log: Log) -> None:
     counts = _counts(context)
     report_unhandled(loop, log, counts)
     report_libraries(loop, log)
-    stopping, aborting, retiring = on_signals(loop, context.lifeline)
+    end = on_signals(loop, context.lifeline)
     folder = context.shared.config_versions.config.edge.cache
     # The event loop never waits for a lock of the database; threads may.
     database = ControlDatabase(folder, busy_timeout_s=CONTROL_BUSY_TIMEOUT_S)
     loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
     effective = EffectiveConfig(context.shared.config_versions, database, log)
-    await read_config(effective, AnnouncedHead(folder), stopping)
-    if not stopping.is_set():
-        await _serve_viewers(
-            context, log, counts, effective, loop_database, stopping, aborting, retiring
-        )
+    await read_config(effective, AnnouncedHead(folder), end.stopping)
+    if not end.stopping.is_set():
+        services = Services(log, counts)
+        process = _Process(context, log, counts, effective, loop_database, services, end)
+        await _serve_viewers(process)
     loop.remove_reader(context.lifeline)
     database.close()
     loop_database.close()
 
 
-async def _serve_viewers(
-    context: WorkerContext,
-    log: Log,
-    counts: Counts,
-    effective: EffectiveConfig,
-    database: ControlDatabase,
-    stopping: asyncio.Event,
-    aborting: asyncio.Event,
-    retiring: asyncio.Event,
-) -> None:
-    shared, config = context.shared, effective.config
-    services = Services(log, counts)
+async def _serve_viewers(process: _Process) -> None:
+    config, services = process.effective.config, process.services
+    parts, fleet = _open_parts(process, config)
+    web = web_server(config, parts)
+    traffic = _follow_fleet(process, parts.cache, web)
+    await _start_web(process, config, web)
+    await asyncio.to_thread(_import_media_modules)
+    rtmp, mixed = await _start_media(process, config, parts, web, traffic)
+    await fleet.peers.start(config, parts, process.context.listeners.fleet, services)
+    applier = _config_applier(process, config, parts, fleet, (web, rtmp, mixed))
+    apply_new = _invalidation_reader(parts.cache, fleet, (web.revoke, rtmp.revoke))
+    _start_services(process, applier, apply_new)
+    _announce_up(process, parts.cache.store)
+    _start_housekeeping(process, parts.cache.store)
+    servers = (web, rtmp, mixed, fleet.peers)
+    is_replaced = await _wait_for_end(process, applier, servers, apply_new)
+    await _stop_serving(process, traffic, servers, None if is_replaced else fleet.writes, apply_new)
+    await services.stop()
+    await _close(parts, fleet, applier)
+    process.counts.flush()
+    process.log.event("worker_down")
+
+
+def _open_parts(process: _Process, config: Config) -> tuple[ServerParts, _FleetParts]:
+    """Opens what responses are made of: the cache, the queue of writes, origins and the fleet."""
+    context, log, counts = process.context, process.log, process.counts
+    shared = context.shared
     budget = share_descriptors(config, descriptor_limit(), open_descriptors())
-    end = budget.connections_end if budget.is_short else 0
-    cache = _cache(config, context.slot, database, log, counts, budget.open_extents)
+    cache = _cache(process, config, budget.open_extents)
     write_queue = _open_write_queue(config, context) if shared.has_write_queue else None
-    peers = open_worker_peers(config, shared, database, cache, log, counts)
-    writes = _open_writes(context, cache, database, peers, write_queue, log, counts)
+    peers = open_worker_peers(config, shared, process.database, cache, log, counts)
+    writes = _open_writes(process, cache, peers, write_queue)
     bindings = bind_origins(
         config,
         log,
@@ -142,89 +186,111 @@ async def _serve_viewers(
         fleet=peers.fleet,
         fleet_writes=None if writes is None else writes.fleet_writes,
     )
-    nearest = nearest_edges(config, shared, context.countries)
-    spool = _open_spool(config, context.slot, log, counts)
-    web = web_server(
-        config, bindings, cache, log, counts, write_queue, context.countries, end, nearest, spool
-    )
-    traffic = _follow_fleet(services, shared.fleet, effective, cache, web)
-    proxied = proxied_listeners(config.listen, context.listeners)
-    certificates, front = context.certificates, None
-    if certificates is not None:
-        # The supervisor may have read them long ago.
-        await certificates.reload_and_log(log)
-        front = certificates.front
-    await web.start(context.listeners.http, context.listeners.https, front, proxied)
-    await asyncio.to_thread(_import_media_modules)
-    from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
-    from streamedge.process.apply_config import ConfigApplier, WorkerComponents, watch_config  # noqa: PLC0415
-
-    rtmp = rtmp_server(
-        config,
+    parts = ServerParts(
         bindings,
         cache,
         log,
         counts,
         context.countries,
-        end,
-        nearest,
-        context.listeners.tunnel,
-        spool,
+        write_queue,
+        nearest_edges(config, shared, context.countries),
+        _open_spool(process, config),
+        budget.connections_end if budget.is_short else 0,
     )
-    traffic.subscribe(rtmp.direct)
-    mixed = await _start_media(context, config, web, rtmp, log, counts, end)
+    return parts, _FleetParts(peers, writes)
+
+
+async def _start_web(process: _Process, config: Config, web: WebServer) -> None:
+    context, front = process.context, None
+    if context.certificates is not None:
+        # The supervisor may have read them long ago.
+        await context.certificates.reload_and_log(process.log)
+        front = context.certificates.front
+    listeners = context.listeners
+    await web.start(
+        listeners.http, listeners.https, front, proxied_listeners(config.listen, listeners)
+    )
+
+
+async def _start_media(
+    process: _Process,
+    config: Config,
+    parts: ServerParts,
+    web: WebServer,
+    traffic: WorkerTraffic,
+) -> tuple[RtmpServer, MixedServer]:
+    """Starts the listeners of RTMP, and those that it shares with HTTP."""
+    from streamedge.build.mixed import mixed_server  # noqa: PLC0415
+    from streamedge.build.rtmp import rtmp_server  # noqa: PLC0415
+
+    listeners, certificates = process.context.listeners, process.context.certificates
+    proxied = proxied_listeners(config.listen, listeners)
+    front = None if certificates is None else certificates.front_without_tickets
+    rtmp = rtmp_server(config, parts, listeners.tunnel)
+    traffic.subscribe(rtmp.set_traffic)
+    mixed = mixed_server(config, web, rtmp, front, parts)
+    await rtmp.start(listeners.rtmp, proxied)
+    await mixed.start(listeners.mixed, listeners.rtmps, proxied)
+    return rtmp, mixed
+
+
+def _config_applier(
+    process: _Process,
+    config: Config,
+    parts: ServerParts,
+    fleet: _FleetParts,
+    servers: tuple[WebServer, RtmpServer, MixedServer],
+) -> ConfigApplier:
+    """The owner of the running config and of its origins."""
+    from streamedge.process.apply_config import ConfigApplier, WorkerComponents  # noqa: PLC0415
+
+    context = process.context
+    web, rtmp, mixed = servers
     components = WorkerComponents(
         web,
         rtmp,
-        cache,
-        write_queue,
-        certificates,
+        parts.cache,
+        parts.write_queue,
+        context.certificates,
         context.countries,
-        log,
-        counts,
-        peers,
-        writes,
+        process.log,
+        process.counts,
+        fleet.peers,
+        fleet.writes,
         mixed,
     )
-    await peers.start(
-        config, bindings, cache, context.listeners.fleet, services, log, counts, write_queue
-    )
-    applier = ConfigApplier(config, bindings, components)
-    apply_new = peers.refreshing(
-        partial(apply_invalidations, cache.invalidation_checker, (web.revoke, rtmp.revoke))
-    )
-    if writes is not None:
-        apply_new = partial(_apply_and_check, apply_new, writes.shared_writes)
-    services.start(
-        "config", lambda: watch_config(applier, effective, shared, context.number, apply_new)
-    )
-    _start_services(services, context, applier)
-    _announce_up(context, cache.store, log)
-    _start_housekeeping(services, context, cache.store, log, counts)
-    servers = (web, rtmp, mixed, peers)
-    await wait_for_any(stopping, retiring)
-    is_replaced = not stopping.is_set()
-    await services.stop("config")
-    if is_replaced:
-        # A worker of the new program sends the queued writes from now on.
-        await services.stop("replicator", "abandoned_writes")
-        log.event("worker_retiring", pid=os.getpid())
-        shared.wakeups.subscribe(context.number, apply_new)
-        await retire(servers, applier.config.edge.drain, stopping)
-    await _stop_serving(
-        context, traffic, servers, None if is_replaced else writes, apply_new, aborting, log
-    )
-    await services.stop()
-    await _close(cache, applier, peers, writes, write_queue, spool)
-    counts.flush()
-    log.event("worker_down")
+    return ConfigApplier(config, parts.bindings, components)
 
 
-def _start_services(services: Services, context: WorkerContext, applier: ConfigApplier) -> None:
-    """Starts what the worker does besides serving: reports of viewers, and queued writes."""
+def _invalidation_reader(
+    cache: Cache, fleet: _FleetParts, revokes: Sequence[Revoke]
+) -> ApplyInvalidations:
+    """What the worker does at a wake-up: it applies what the control log has new."""
+    apply_new = fleet.peers.refreshing(
+        partial(apply_invalidations, cache.invalidation_checker, revokes)
+    )
+    writes = fleet.writes
+    return apply_new if writes is None else partial(_apply_and_check, apply_new, writes)
+
+
+def _apply_and_check(apply_new: ApplyInvalidations, writes: WorkerWrites) -> AppliedInvalidations:
+    applied = apply_new()
+    writes.shared_writes.check()
+    return applied
+
+
+def _start_services(
+    process: _Process, applier: ConfigApplier, apply_new: ApplyInvalidations
+) -> None:
+    """Starts the rest: new configs, reports of viewers, queued writes."""
+    from streamedge.process.apply_config import watch_config  # noqa: PLC0415
     from streamedge.process.operators.viewer_reports import ViewerReporter  # noqa: PLC0415
 
-    components = applier.components
+    context, services, components = process.context, process.services, applier.components
+    services.start(
+        "config",
+        lambda: watch_config(applier, process.effective, context.shared, context.number, apply_new),
+    )
     reporter = ViewerReporter(
         context.shared.viewer_rows,
         context.number,
@@ -237,57 +303,48 @@ def _start_services(services: Services, context: WorkerContext, applier: ConfigA
     services.start("abandoned_writes", applier.end_abandoned_writes)
 
 
-async def _start_media(
-    context: WorkerContext,
-    config: Config,
-    web: WebServer,
-    rtmp: RtmpServer,
-    log: Log,
-    counts: Counts,
-    descriptors_end: int,
-) -> MixedServer:
-    """Starts the listeners of RTMP, and those that it shares with HTTP."""
-    from streamedge.build.mixed import mixed_server  # noqa: PLC0415
-
-    proxied = proxied_listeners(config.listen, context.listeners)
-    certificates = context.certificates
-    front = None if certificates is None else certificates.front_without_tickets
-    mixed = mixed_server(config, web, rtmp, front, log, counts, descriptors_end)
-    await rtmp.start(context.listeners.rtmp, proxied)
-    await mixed.start(context.listeners.mixed, context.listeners.rtmps, proxied)
-    return mixed
-
-
-async def _close(
-    cache: Cache,
+async def _wait_for_end(
+    process: _Process,
     applier: ConfigApplier,
-    peers: WorkerPeers,
-    writes: WorkerWrites | None,
-    write_queue: WriteQueue | None,
-    spool: SpoolWriter,
-) -> None:
+    servers: Sequence[Server],
+    apply_new: ApplyInvalidations,
+) -> bool:
+    """Waits for the order to end; returns whether workers of a new program take over.
+
+    In that case the viewers have left, or ``edge.drain`` has passed.
+    """
+    end, services = process.end, process.services
+    await wait_for_any(end.stopping, end.retiring)
+    is_replaced = not end.stopping.is_set()
+    await services.stop("config")
+    if is_replaced:
+        # A worker of the new program sends the queued writes from now on.
+        await services.stop("replicator", "abandoned_writes")
+        process.log.event("worker_retiring", pid=os.getpid())
+        process.context.shared.wakeups.subscribe(process.context.number, apply_new)
+        await retire(servers, applier.config.edge.drain, end.stopping)
+    return is_replaced
+
+
+async def _close(parts: ServerParts, fleet: _FleetParts, applier: ConfigApplier) -> None:
     """Closes what requests used, when none is left."""
-    await spool.close()
-    if writes is not None:
-        await writes.close()
-    await cache.close()
+    if parts.spool is not None:
+        await parts.spool.close()
+    if fleet.writes is not None:
+        await fleet.writes.close()
+    await parts.cache.close()
     for binding in applier.bindings.values():
         await binding.origin.close()
-    await peers.close()
-    if write_queue is not None:
-        write_queue.close()
+    await fleet.peers.close()
+    if parts.write_queue is not None:
+        parts.write_queue.close()
 
 
-def _follow_fleet(
-    services: Services,
-    status: FleetStatus | None,
-    effective: EffectiveConfig,
-    cache: Cache,
-    web: WebServer,
-) -> WorkerTraffic:
+def _follow_fleet(process: _Process, cache: Cache, web: WebServer) -> WorkerTraffic:
     """What the worker does with viewers; in a fleet it follows the state of the edge."""
     traffic = WorkerTraffic()
-    traffic.subscribe(web.handler.direct)
+    traffic.subscribe(web.handler.set_traffic)
+    status, effective, services = process.context.shared.fleet, process.effective, process.services
     if status is not None:
         watch = FleetWatch(
             status,
@@ -313,18 +370,12 @@ def _counts(context: WorkerContext) -> Counts:
     return counts
 
 
-def _cache(
-    config: Config,
-    slot: int,
-    database: ControlDatabase,
-    log: Log,
-    counts: Counts,
-    open_extents: int,
-) -> Cache:
+def _cache(process: _Process, config: Config, open_extents: int) -> Cache:
+    database, log = process.database, process.log
     cache = Cache(
-        Store(config.edge.cache, slot, log),
+        Store(config.edge.cache, process.context.slot, log),
         log,
-        counts,
+        process.counts,
         open_extents=open_extents,
         retries=config.limits.origin_retries,
         quick_abort_bytes=config.limits.quick_abort,
@@ -347,28 +398,17 @@ def _fleet_positions(database: ControlDatabase) -> FleetPositions:
 
 
 def _open_writes(
-    context: WorkerContext,
-    cache: Cache,
-    database: ControlDatabase,
-    peers: WorkerPeers,
-    write_queue: WriteQueue | None,
-    log: Log,
-    counts: Counts,
+    process: _Process, cache: Cache, peers: WorkerPeers, write_queue: WriteQueue | None
 ) -> WorkerWrites | None:
     """The worker's part in the writes of its fleet; None in a fleet of one."""
-    if not context.shared.config_versions.config.fleet.engine:
+    shared = process.context.shared
+    if not shared.config_versions.config.fleet.engine:
         return None
     from streamedge.process.worker_writes import WorkerWrites  # noqa: PLC0415  # in a fleet only
 
-    return WorkerWrites(context.shared, cache, database, peers.fleet, write_queue, log, counts)
-
-
-def _apply_and_check(
-    apply_new: Callable[[], AppliedInvalidations], shared_writes: SharedWrites
-) -> AppliedInvalidations:
-    applied = apply_new()
-    shared_writes.check()
-    return applied
+    return WorkerWrites(
+        shared, cache, process.database, peers.fleet, write_queue, process.log, process.counts
+    )
 
 
 async def read_config(
@@ -392,17 +432,18 @@ async def read_config(
                 await stopping.wait()
 
 
-def _open_spool(config: Config, slot: int, log: Log, counts: Counts) -> SpoolWriter:
+def _open_spool(process: _Process, config: Config) -> SpoolWriter:
     folder = segments_folder(config.edge.cache / SPOOL_FOLDER)
-    return SpoolWriter(folder, f"worker-{slot}", log, counts)
+    return SpoolWriter(folder, f"worker-{process.context.slot}", process.log, process.counts)
 
 
-def _announce_up(context: WorkerContext, store: Store, log: Log) -> None:
+def _announce_up(process: _Process, store: Store) -> None:
     """Notes that this worker serves viewers."""
+    context = process.context
     note_folder(context, store)
     context.shared.worker_status.mark_up(context.number)
     context.shared.wakeups.notify_at(context.shared.wakeups.control)
-    log.event("worker_up", pid=os.getpid())
+    process.log.event("worker_up", pid=os.getpid())
 
 
 def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:
@@ -415,22 +456,21 @@ def _open_write_queue(config: Config, context: WorkerContext) -> WriteQueue:
 
 
 async def _stop_serving(
-    context: WorkerContext,
+    process: _Process,
     traffic: WorkerTraffic,
     servers: Sequence[Server],
     writes: WorkerWrites | None,
-    apply_new: Callable[[], object],
-    aborting: asyncio.Event,
-    log: Log,
+    apply_new: ApplyInvalidations,
 ) -> None:
     """Drains the servers, and ``writes`` if the edge ends."""
-    shared = context.shared
-    shared.worker_status.mark_down(context.number)
+    shared, number = process.context.shared, process.context.number
+    shared.worker_status.mark_down(number)
     shared.wakeups.notify_at(shared.wakeups.control)
-    shared.wakeups.subscribe(context.number, apply_new)
-    log.event("worker_draining")
-    await drain(traffic, servers if writes is None else (*servers, writes), aborting)
-    shared.wakeups.unsubscribe(context.number)
+    shared.wakeups.subscribe(number, apply_new)
+    process.log.event("worker_draining")
+    drained: list[Drained] = [*servers] if writes is None else [*servers, writes]
+    await drain(traffic, drained, process.end.aborting)
+    shared.wakeups.unsubscribe(number)
 
 
 def _import_media_modules() -> None:
@@ -453,10 +493,10 @@ def note_folder(context: WorkerContext, store: Store) -> None:
     )
 
 
-def _start_housekeeping(
-    services: Services, context: WorkerContext, store: Store, log: Log, counts: Counts
-) -> None:
+def _start_housekeeping(process: _Process, store: Store) -> None:
     """Starts periodic work: metrics, changed certificates, a new country database."""
+    context, services = process.context, process.services
+    log, counts = process.log, process.counts
     certificates, countries = context.certificates, context.countries
 
     async def flush_metrics() -> None:

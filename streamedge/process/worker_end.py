@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from streamedge.process.traffic import WorkerTraffic
@@ -30,29 +31,36 @@ class Server(Drained, Protocol):
     def retire(self) -> None: ...
 
 
-def on_signals(
-    loop: asyncio.AbstractEventLoop, lifeline: int
-) -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
-    """Events for stopping, aborting and retiring.
+@dataclass(frozen=True, slots=True)
+class EndEvents:
+    """What ends a worker.
 
-    The first SIGTERM or the supervisor's end stops the worker, a second SIGTERM aborts that.
-    SIGUSR2 retires it: after an upgrade other workers accept.
+    The first SIGTERM or the supervisor's end stops it, a second SIGTERM aborts the drain. SIGUSR2
+    retires it: after an upgrade other workers accept.
     """
-    stopping, aborting, retiring = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    aborting: asyncio.Event = field(default_factory=asyncio.Event)
+    retiring: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def on_signals(loop: asyncio.AbstractEventLoop, lifeline: int) -> EndEvents:
+    """The events, which are set from now on."""
+    end = EndEvents()
 
     def terminate() -> None:
-        if stopping.is_set():
-            aborting.set()
-        stopping.set()
+        if end.stopping.is_set():
+            end.aborting.set()
+        end.stopping.set()
 
     def on_supervisor_end() -> None:
         loop.remove_reader(lifeline)  # it stays readable from now on
-        stopping.set()
+        end.stopping.set()
 
     loop.add_signal_handler(signal.SIGTERM, terminate)
-    loop.add_signal_handler(signal.SIGUSR2, retiring.set)
+    loop.add_signal_handler(signal.SIGUSR2, end.retiring.set)
     loop.add_reader(lifeline, on_supervisor_end)
-    return stopping, aborting, retiring
+    return end
 
 
 async def wait_for_any(*events: asyncio.Event) -> None:

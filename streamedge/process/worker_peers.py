@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from streamedge.build.parts import ServerParts
 from streamedge.cache.invalidated import AppliedInvalidations
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.changes import ChangeCounter
@@ -21,7 +22,6 @@ from streamedge.delivery.hosts import OriginBinding
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
-from streamedge.write_back.queue import WriteQueue
 
 if TYPE_CHECKING:
     from streamedge.build.peers import Peers
@@ -47,13 +47,9 @@ class WorkerPeers:
     async def start(
         self,
         config: Config,
-        bindings: Mapping[str, OriginBinding],
-        cache: Cache,
+        parts: ServerParts,
         listeners: Sequence[socket.socket],
         services: Services,
-        log: Log,
-        counts: Counts,
-        write_queue: WriteQueue | None,
     ) -> None:
         """Starts to serve other edges."""
         peers = self._peers
@@ -63,11 +59,11 @@ class WorkerPeers:
         async def reload_certificate() -> None:
             try:
                 if await asyncio.to_thread(peers.tls.reload_if_changed):
-                    log.event("fleet_certificate_loaded")
+                    parts.log.event("fleet_certificate_loaded")
             except OSError as exc:
-                log.event("fleet_certificate_refused", reason=str(exc))
+                parts.log.event("fleet_certificate_refused", reason=str(exc))
 
-        self._server = peers.server(config, bindings, cache, log, counts, write_queue)
+        self._server = peers.server(config, parts)
         await self._server.start(listeners, peers.tls.server)
         services.start_periodic("fleet_certificate", CERTIFICATES_INTERVAL_S, reload_certificate)
 

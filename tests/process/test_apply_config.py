@@ -16,6 +16,7 @@ import pytest
 from streamedge.access.geo import CountryDatabase, CountryDatabaseError
 from streamedge.access.keys import KeyFileError
 from streamedge.build.origins import bind_origins
+from streamedge.build.parts import ServerParts
 from streamedge.build.rtmp import rtmp_server
 from streamedge.build.web import web_server
 from streamedge.cache.invalidated import AppliedInvalidations, InvalidationChecker
@@ -96,10 +97,8 @@ async def live_edge(root: Path, **tables: Any) -> AsyncIterator[LiveEdge]:
         log, counts, countries = open_log(str(log_file), "test"), Counts(), CountryDatabase(None)
         cache = Cache(Store(root, 0, log), log, counts, open_extents=64, retries=0)
         bindings = bind_origins(config, log, counts)
-        servers = (
-            web_server(config, bindings, cache, log, counts, None, countries),
-            rtmp_server(config, bindings, cache, log, counts, countries),
-        )
+        parts = ServerParts(bindings, cache, log, counts, countries)
+        servers = (web_server(config, parts), rtmp_server(config, parts))
         components = WorkerComponents(*servers, cache, None, None, countries, log, counts)
         listeners = [socket.create_server(("127.0.0.1", 0)) for _server in servers]
         ports = [listener.getsockname()[1] for listener in listeners]

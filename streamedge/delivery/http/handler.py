@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from streamedge.access.client_address import IpNetwork
 from streamedge.access.geo import CountryDatabase
-from streamedge.access.signed_request import SIGNATURE_LIMIT_BYTES
 from streamedge.cache.lookup.outcome import Passed, Stored
 from streamedge.cache.lookup.pass_through import RunningPass, begin_pass, pass_at_once
 from streamedge.cache.objects import Cache
@@ -35,8 +34,13 @@ from streamedge.delivery.http.compression.negotiation import (
 from streamedge.delivery.http.exchange import Exchange
 from streamedge.delivery.http.fast_path.batch import HitBatch
 from streamedge.delivery.http.fast_path.fast_path import FastPath
-from streamedge.delivery.http.fast_path.remembered import RememberedRequest
-from streamedge.delivery.http.fast_path.request_memo import BytesMemo, FieldsMemo, RawFields
+from streamedge.delivery.http.fast_path.remembered import HeadEncoder, RememberedRequest
+from streamedge.delivery.http.fast_path.request_memo import (
+    BytesMemo,
+    FieldsMemo,
+    RawFields,
+    RequestMemo,
+)
 from streamedge.delivery.http.forwarding import Forwarder, Upgraded
 from streamedge.delivery.http.http1.encoding import Http1Heads, encode_head
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads
@@ -57,9 +61,8 @@ from streamedge.delivery.http.request.routing import (
 )
 from streamedge.delivery.http.response.build import Representation, Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status
-from streamedge.delivery.http.response.cloudfront_log import NO_LOGS, LogRules, WebLog
+from streamedge.delivery.http.response.cloudfront_log import LogRules, WebLog
 from streamedge.delivery.http.response.conditions import Condition, evaluate
-from streamedge.delivery.http.response.ranges import RANGES_MAX
 from streamedge.delivery.http.response.remembered_pass import RememberedPass, is_short
 from streamedge.delivery.http.response_log import ResponseLog
 from streamedge.delivery.http.s3_calls import require_known_call
@@ -68,6 +71,7 @@ from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import Traffic
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.fleet.nearest import with_edge_label
+from streamedge.logs.spool import SpoolWriter
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, pair
@@ -76,9 +80,28 @@ from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import WriteRefusedError
 from streamedge.write_back.queue import WriteQueue
 
-REQUEST_BODY_BYTES = 50 << 30
-URL_BYTES = 8192
-REQUEST_MEMORY_BYTES = 32 << 20
+Key = TypeVar("Key")
+AnyHead = TypeVar("AnyHead")
+Tail = TypeVar("Tail")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerRules:
+    """What a new config replaces in a running handler.
+
+    ``request_body_bytes``: the longest body. ``memory_bytes``: for remembered requests.
+    ``alt_svc``: the value of Alt-Svc, "" without one. ``log_rules``: by distribution.
+    ``logs_responses``: whether each response has a log line.
+    """
+
+    distributions: HostTable[WebDistribution]
+    request_body_bytes: int
+    url_bytes: int
+    ranges_max: int
+    memory_bytes: int
+    alt_svc: str
+    log_rules: Mapping[str, LogRules]
+    logs_responses: bool
 
 
 class HttpHandler:
@@ -87,108 +110,94 @@ class HttpHandler:
     def __init__(
         self,
         edge_name: str,
-        distributions: HostTable[WebDistribution],
+        rules: HandlerRules,
         cache: Cache,
         log: Log,
         counts: Counts,
         *,
-        write_queue: WriteQueue | None = None,
-        request_body_bytes: int = REQUEST_BODY_BYTES,
-        url_bytes: int = URL_BYTES,
-        ranges_max: int = RANGES_MAX,
-        proxies: Sequence[IpNetwork] = (),
-        countries: CountryDatabase | None = None,
-        signature_bytes: int = SIGNATURE_LIMIT_BYTES,
-        memory_bytes: int = REQUEST_MEMORY_BYTES,
-        alt_svc: str = "",
-        nearest: NearestEdges | None = None,
-        web_log: WebLog | None = None,
-        logs_responses: bool = True,
+        write_queue: WriteQueue | None,
+        countries: CountryDatabase,
+        signature_bytes: int,
+        proxies: Sequence[IpNetwork],
+        nearest: NearestEdges | None,
+        spool: SpoolWriter | None,
     ) -> None:
         self.new_request_id = RequestIds().next
-        self.web_log = WebLog(edge_name) if web_log is None else web_log
+        self.web_log = WebLog(edge_name, spool, countries.country, rules.log_rules)
         self._nearest = nearest
         self._edge_names = frozenset[str]() if nearest is None else nearest.names
-        self._memory = MemoryBudget(memory_bytes)
+        self._memory = MemoryBudget(rules.memory_bytes)
         self.authorizer = Authorizer(countries, signature_bytes)
         self.edge_name = edge_name
         self._dispatcher = Dispatcher(
-            edge_name, distributions, self.authorizer, url_bytes, nearest=nearest
+            edge_name, rules.distributions, self.authorizer, rules.url_bytes, nearest=nearest
         )
         self.proxies = proxies  # trusted to name the viewer's address
         self.responses = ResponseCache(cache)
         self._cache = cache
         self._compressor = Compressor(cache)
         self._write_queue = write_queue
-        self._writes = Writes(self.responses, write_queue, request_body_bytes)
-        self._builder = ResponseBuilder(edge_name, ranges_max, alt_svc)
+        self._writes = Writes(self.responses, write_queue, rules.request_body_bytes)
+        self._builder = ResponseBuilder(edge_name, rules.ranges_max, rules.alt_svc)
         self._forwarder = Forwarder(
             edge_name, self.responses, self._writes, self._builder, write_queue
         )
         self._counts = counts
-        self.response_log = ResponseLog(log, counts, self.web_log, logs_responses=logs_responses)
+        self.response_log = ResponseLog(
+            log, counts, self.web_log, logs_responses=rules.logs_responses
+        )
         # What a connection calls at the end of a response, without a call between.
         self.finished = self.response_log.finished
         self.hits_finished = self.response_log.hits_finished
         self.hit_finished = self.response_log.hit_finished
         self.refused_connection = self.response_log.refused_connection
         self.fast_paths: dict[tuple[bool, bool], FastPath[bytes, bytes, bytes]] = {
-            (secure, forwarded): FastPath(
-                cache,
-                self.responses,
-                edge_name,
-                self._builder,
-                Http1Heads(),
-                BytesMemo(self._memory),
-                self._memory,
-                self.new_request_id,
-                self.web_log,
-            )
+            (secure, forwarded): self._fast_path(Http1Heads(), BytesMemo(self._memory))
             for secure in (False, True)
             for forwarded in (False, True)
         }
         self.http2_fast_paths: dict[bool, FastPath[RawFields, Head, Head]] = {
-            forwarded: FastPath(
-                cache,
-                self.responses,
-                edge_name,
-                self._builder,
-                Http2Heads(),
-                FieldsMemo(self._memory),
-                self._memory,
-                self.new_request_id,
-                self.web_log,
-            )
+            forwarded: self._fast_path(Http2Heads(), FieldsMemo(self._memory))
             for forwarded in (False, True)
         }
         self.batch = HitBatch(self.hits_finished)
 
-    def replace(
+    def _fast_path(
         self,
-        distributions: HostTable[WebDistribution],
-        *,
-        request_body_bytes: int,
-        url_bytes: int,
-        ranges_max: int,
-        memory_bytes: int,
-        alt_svc: str = "",
-        log_rules: Mapping[str, LogRules] = NO_LOGS,
-        logs_responses: bool = True,
-    ) -> None:
-        """Uses this config from the next request on; requests with a route keep the old one."""
-        self.web_log.rules = log_rules
-        self.response_log.logs_responses = logs_responses
-        traffic = self.traffic
-        self._dispatcher = Dispatcher(
-            self.edge_name, distributions, self.authorizer, url_bytes, traffic, self._nearest
+        encoder: HeadEncoder[AnyHead, Tail],
+        memo: RequestMemo[Key, RememberedRequest[AnyHead, Tail]],
+    ) -> FastPath[Key, AnyHead, Tail]:
+        return FastPath(
+            self._cache,
+            self.responses,
+            self.edge_name,
+            self._builder,
+            encoder,
+            memo,
+            self._memory,
+            self.new_request_id,
+            self.web_log,
         )
-        self._writes = Writes(self.responses, self._write_queue, request_body_bytes)
-        self._builder = ResponseBuilder(self.edge_name, ranges_max, alt_svc)
-        self._forwarder.replace(self._writes, self._builder)
-        self._memory.limit(memory_bytes)
-        self._replace_builder()
 
-    def _replace_builder(self) -> None:
+    def replace(self, rules: HandlerRules) -> None:
+        """Uses these rules from the next request on; requests with a route keep the old ones."""
+        self.web_log.rules = rules.log_rules
+        self.response_log.logs_responses = rules.logs_responses
+        self._dispatcher = Dispatcher(
+            self.edge_name,
+            rules.distributions,
+            self.authorizer,
+            rules.url_bytes,
+            self.traffic,
+            self._nearest,
+        )
+        self._writes = Writes(self.responses, self._write_queue, rules.request_body_bytes)
+        self._builder = ResponseBuilder(self.edge_name, rules.ranges_max, rules.alt_svc)
+        self._forwarder.replace(self._writes, self._builder)
+        self._memory.limit(rules.memory_bytes)
+        self._forget_decisions()
+
+    def _forget_decisions(self) -> None:
         """Makes the fast paths forget what the previous builder and dispatcher decided."""
         for fast_path in self.fast_paths.values():
             fast_path.replace(self._builder)
@@ -200,19 +209,19 @@ class HttpHandler:
         names = frozenset[str]() if self._nearest is None else self._nearest.names
         if names != self._edge_names:
             self._edge_names = names
-            self._replace_builder()
+            self._forget_decisions()
 
     @property
     def traffic(self) -> Traffic:
         """Whether viewers should come here, and whether they are served."""
         return self._dispatcher.traffic
 
-    def direct(self, traffic: Traffic) -> None:
+    def set_traffic(self, traffic: Traffic) -> None:
         """Sets ``traffic``, from the next request on."""
         was_refusing = bool(self.traffic.refusal)
         self._dispatcher.traffic = traffic
         if was_refusing != bool(traffic.refusal):
-            self._replace_builder()  # the fast paths remember accepted requests
+            self._forget_decisions()  # the fast paths remember accepted requests
 
     def without_edge_name(self, request: WebRequest) -> WebRequest:
         """The request with an alias as its host, where it came to an edge's name below it."""

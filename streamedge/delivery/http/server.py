@@ -54,24 +54,17 @@ class WebServer:
         handler: HttpHandler,
         log: Log,
         counts: Counts,
-        *,
+        rules: AcceptRules,
+        limits: TimeLimits,
         connections_max: int,
-        handshake_s: float,
-        idle_s: float,
-        stall_s: float,
-        body_rate: int = 0,
-        per_address_max: int = 0,
-        descriptors_end: int = 0,
     ) -> None:
         self.handler = handler
         self._counts = counts
         self._failed_handshake = RateLimitedEvent(log, "tls_handshake_failed")
         self._failed_http2 = RateLimitedEvent(log, "http2_connection_ended")
-        rules = AcceptRules(handler.proxies, connections_max, per_address_max, descriptors_end)
         self._acceptor = Acceptor("http", rules, log, counts)
         self._connections_max = connections_max
         self._connections = Connections(connections_max)
-        limits = TimeLimits(handshake_s, idle_s, stall_s, body_rate)
         self._listeners = ServerListeners(self._acceptor, self._connections, limits)
         counts.gauges[Gauge.HTTP_CONNECTIONS] = 0
 
@@ -109,16 +102,9 @@ class WebServer:
             return Route(self._acceptor, self._serve_http2)
         return Route(self._acceptor, self._serve, TOO_MANY)
 
-    def limit(
-        self,
-        handshake_s: float,
-        idle_s: float,
-        stall_s: float,
-        body_rate: int,
-        per_address_max: int,
-    ) -> None:
+    def limit(self, limits: TimeLimits, per_address_max: int) -> None:
         """Sets the limits, for open connections too."""
-        self._listeners.limits = TimeLimits(handshake_s, idle_s, stall_s, body_rate)
+        self._listeners.limits = limits
         self._acceptor.rules = replace(self._acceptor.rules, per_address_max=per_address_max)
 
     def _serve(self, peer: Peer, on_close: OnClose) -> Http1Connection:

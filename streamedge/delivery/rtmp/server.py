@@ -125,7 +125,7 @@ class RtmpServer:
         """Ends the session with this id; returns how many there were."""
         return sum(session.end_viewer(identifier) for session in list(self.sessions))
 
-    def direct(self, traffic: Traffic) -> None:
+    def set_traffic(self, traffic: Traffic) -> None:
         """Refuses new clients while ``traffic`` says so, and asks those here to reconnect."""
         is_new = traffic.asks_to_reconnect and not self.traffic.asks_to_reconnect
         self.traffic = traffic

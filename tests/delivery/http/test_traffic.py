@@ -41,13 +41,13 @@ async def test_traffic_check_says_why_viewers_should_go_elsewhere(cache_root: Pa
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("film", b"film", etag=ETAG)
         assert (await viewer.get(CHECK)).status == 200
-        edge.server.handler.direct(Traffic("the edge is draining"))
+        edge.server.handler.set_traffic(Traffic("the edge is draining"))
         response = await viewer.get(CHECK)
         assert response.status == 503
         assert response.body == b"503 Service Unavailable: the edge is draining\n"
         # It still serves those who come.
         assert (await viewer.get("/film")).body == b"film"
-        edge.server.handler.direct(WELCOME)
+        edge.server.handler.set_traffic(WELCOME)
         assert (await viewer.get(CHECK)).status == 200
 
 
@@ -58,12 +58,12 @@ async def test_edge_that_refuses_viewers_answers_503_for_remembered_requests_too
         edge.origin.put("film", b"film", etag=ETAG)
         for _request in range(3):
             assert (await viewer.get("/film")).status == 200
-        edge.server.handler.direct(Traffic("lost", refusal="this edge cannot reach its fleet"))
+        edge.server.handler.set_traffic(Traffic("lost", refusal="this edge cannot reach its fleet"))
         for _request in range(3):
             response = await viewer.get("/film")
             assert response.status == 503
             assert b"cannot reach its fleet" in response.body
-        edge.server.handler.direct(WELCOME)
+        edge.server.handler.set_traffic(WELCOME)
         assert (await viewer.get("/film")).cache == "Hit"
 
 

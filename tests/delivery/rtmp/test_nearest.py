@@ -87,7 +87,7 @@ async def test_request_to_reconnect_names_the_nearest_other_edge(
     async with serve(cache_root, places) as edge:
         url = tc_url(edge, f"fra-1.{ALIAS}", "?token=x")  # a name that is not redirected
         async with open_client(edge.port, tcUrl=url, **ANNOUNCED) as client:
-            edge.server.direct(STOPPING)
+            edge.server.set_traffic(STOPPING)
             [*_, request] = await client.until_named(RECONNECT)
             elsewhere = tc_url(edge, f"{edge_name}.{ALIAS}", "?token=x") if edge_name else None
             assert information(request).get("tcUrl") == elsewhere
@@ -100,7 +100,7 @@ async def test_request_to_reconnect_without_nearest_names_no_edge(cache_root: Pa
     async with serve(cache_root) as edge:
         edge.rule(nearest=False)
         async with open_client(edge.port, tcUrl=tc_url(edge), **ANNOUNCED) as client:
-            edge.server.direct(STOPPING)
+            edge.server.set_traffic(STOPPING)
             [*_, request] = await client.until_named(RECONNECT)
             assert "tcUrl" not in information(request)
 

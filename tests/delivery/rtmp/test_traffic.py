@@ -26,8 +26,8 @@ async def test_client_that_can_reconnect_gets_a_request_and_its_play_goes_on(
         async with open_client(edge.port, capsEx=float(CAN_RECONNECT)) as client:
             client.play("film.mp4")
             received = await client.until_named("NetStream.Play.Start")
-            edge.server.direct(STOPPING)
-            edge.server.direct(STOPPING)
+            edge.server.set_traffic(STOPPING)
+            edge.server.set_traffic(STOPPING)
             received += await client.until_named(RECONNECT)
             assert information(received[-1]) == {
                 "level": "status",
@@ -47,7 +47,7 @@ async def test_other_clients_get_no_request_to_reconnect(cache_root: Path) -> No
         open_client(edge.port) as plain,
         open_client(edge.port, capsEx=2.0) as multitrack,
     ):
-        edge.server.direct(STOPPING)
+        edge.server.set_traffic(STOPPING)
         for client in (plain, multitrack):
             assert not any(RECONNECT in str(one.payload) for one in await client.read_pending())
 
@@ -55,12 +55,12 @@ async def test_other_clients_get_no_request_to_reconnect(cache_root: Path) -> No
 async def test_new_client_is_rejected_while_the_edge_refuses_viewers(cache_root: Path) -> None:
     async with serve_rtmp(cache_root) as edge:
         async with open_client(edge.port) as before:
-            edge.server.direct(Traffic("lost", refusal="this edge cannot reach its fleet"))
+            edge.server.set_traffic(Traffic("lost", refusal="this edge cannot reach its fleet"))
             with pytest.raises(KeyError, match=r"NetConnection\.Connect\.Rejected"):
                 async with open_client(edge.port):
                     pass
             await before.read_pending()  # who is here stays
-            edge.server.direct(WELCOME)
+            edge.server.set_traffic(WELCOME)
             async with open_client(edge.port):
                 pass
         await until(lambda: len(edge.lines("rtmp_disconnect")) >= 2)

@@ -58,10 +58,10 @@ def test_edge_is_not_ready_before_every_process_is_up(
     late_worker = (
         "import streamedge.process.worker as worker, pathlib, time\n"
         "plain = worker._serve_viewers\n"
-        "async def late(context, *more):\n"
-        f"    while context.number == 1 and not pathlib.Path({str(release)!r}).exists():\n"
+        "async def late(process):\n"
+        f"    while process.context.number == 1 and not pathlib.Path({str(release)!r}).exists():\n"
         "        import asyncio; await asyncio.sleep(0.01)\n"
-        "    await plain(context, *more)\n"
+        "    await plain(process)\n"
         "worker._serve_viewers = late\n"
     )
     states: list[list[dict[str, str]]] = []

@@ -14,6 +14,7 @@ from typing import Any
 
 from streamedge.access.geo import CountryDatabase
 from streamedge.build.origins import bind_origins
+from streamedge.build.parts import ServerParts
 from streamedge.build.web import web_server
 from streamedge.cache.objects import Cache
 from streamedge.cache.storage.changes import is_changes_file_whole
@@ -136,9 +137,8 @@ async def serve_web(
         cache.invalidation_checker.apply_new()  # as a worker does at its start
         bindings = bind_origins(config, log, counts)
         countries = CountryDatabase(config.countries.database)
-        server = web_server(
-            config, bindings, cache, log, counts, countries=countries, nearest=nearest
-        )
+        parts = ServerParts(bindings, cache, log, counts, countries, nearest=nearest)
+        server = web_server(config, parts)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
         port = listener.getsockname()[1]

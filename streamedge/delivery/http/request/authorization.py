@@ -30,7 +30,7 @@ class Authorizer:
     """Authorizes the requests of a worker."""
 
     def __init__(
-        self, countries: CountryDatabase | None, signature_bytes: int = SIGNATURE_LIMIT_BYTES
+        self, countries: CountryDatabase, signature_bytes: int = SIGNATURE_LIMIT_BYTES
     ) -> None:
         self._countries = countries
         self._signature_bytes = signature_bytes
@@ -59,10 +59,7 @@ class Authorizer:
         return grant.holds(_parsed(address), now_s) and self._serves_country(rules, address)
 
     def _serves_country(self, rules: AccessRules, address: str) -> bool:
-        if rules.countries is None:
-            return True
-        country = self._countries.country(address) if self._countries is not None else ""
-        return rules.countries.allows(country)
+        return rules.countries is None or rules.countries.allows(self._countries.country(address))
 
 
 def without_signature(rules: AccessRules, query: str) -> str:

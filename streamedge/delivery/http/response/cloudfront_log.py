@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from types import MappingProxyType
 from typing import Final, NamedTuple, TypedDict
 
 from streamedge.cache.reader import CacheResult
@@ -78,9 +77,6 @@ class LogRules(NamedTuple):
     def is_realtime(self) -> bool:
         """Whether its lines are those of the real-time log."""
         return self.target.format is LogFormat.REALTIME
-
-
-NO_LOGS: Final[Mapping[str, LogRules]] = MappingProxyType({})
 
 
 class LoggedRequest(NamedTuple):
