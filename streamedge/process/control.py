@@ -10,13 +10,14 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from streamedge.admin.access.control import AccessControl
 from streamedge.admin.access.same_origin import is_own_host
@@ -76,8 +77,26 @@ def run_control(shared: SharedState, listener: socket.socket, lifeline: int) -> 
         log.finish()
 
 
-def _start_reports(shared: SharedState, loop: asyncio.AbstractEventLoop, log: Log) -> Counts:
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What the parts of this process use.
+
+    Threads use ``database``, and may wait for its locks; the event loop uses ``loop_database``.
+    """
+
+    shared: SharedState
+    log: Log
+    counts: Counts
+    database: ControlDatabase
+    loop_database: ControlDatabase
+    effective: EffectiveConfig
+    change_event: ChangeEvent
+    services: Services
+
+
+def _start_process(shared: SharedState, log: Log) -> _Process:
     """Starts the heartbeats, the log and the metrics of this process."""
+    loop = asyncio.get_running_loop()
     log.write_on(loop)
     shared.heartbeats.start_beating(shared.wakeups.control, loop)
     counts = Counts()
@@ -85,98 +104,58 @@ def _start_reports(shared: SharedState, loop: asyncio.AbstractEventLoop, log: Lo
     report_libraries(loop, log)
     counts.publish_in(shared.metrics.part(shared.wakeups.control))
     counts.add(Counter.WORKER_STARTS, "control")
-    return counts
+    folder = shared.config_versions.config.edge.cache
+    loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
+    return _Process(
+        shared,
+        log,
+        counts,
+        ControlDatabase(folder),
+        loop_database,
+        EffectiveConfig(shared.config_versions, loop_database, log),
+        ChangeEvent(),
+        Services(log, counts),
+    )
 
 
 async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, log: Log) -> None:
     continues = _is_upgrading(shared)  # with the first heartbeat the upgrade goes on
-    counts = _start_reports(shared, asyncio.get_running_loop(), log)
-    folder = shared.config_versions.config.edge.cache
-    # The event loop never waits for a lock of the database; threads may.
-    database, loop_database = ControlDatabase(folder), ControlDatabase(folder, busy_timeout_s=0.0)
-    effective = EffectiveConfig(shared.config_versions, loop_database, log)
-    watch = ConfigWatch(effective, AnnouncedHead(folder), log)
-    change_event = ChangeEvent()
-
-    fleet: FleetParts | None = None  # started below
-
-    def on_wakeup() -> None:
-        watch.refresh()
-        change_event.notify()
-        access_logs.notice()
-        if fleet is not None:
-            fleet.notice()
-
+    process = _start_process(shared, log)
+    effective, services = process.effective, process.services
+    watch = ConfigWatch(effective, AnnouncedHead(effective.config.edge.cache), log)
     watch.refresh()
     config = effective.config
+    access_logs = AccessLogs(effective, log, process.counts)
+    at_wakeup = [watch.refresh, process.change_event.notify, access_logs.notice]
 
-    access_logs = AccessLogs(effective, log, counts)
+    def on_wakeup() -> None:
+        for call in at_wakeup:
+            call()
+
     shared.wakeups.subscribe(shared.wakeups.control, on_wakeup)
-    services = Services(log, counts)
-    services.start("eviction", lambda: _evict(effective, log, counts))
-    _start_metrics(services, log, counts)
+    services.start("eviction", lambda: _evict(effective, log, process.counts))
+    _start_metrics(services, log, process.counts)
     services.start("access_logs", access_logs.run)
     write_queue = _open_write_queue(shared, config)
     invalidation_feed = InvalidationFeed(
-        config.edge.cache, shared.wakeups, shared.worker_status, change_event
+        config.edge.cache, shared.wakeups, shared.worker_status, process.change_event
     )
-    fleet = _start_fleet(
-        shared,
-        effective,
-        database,
-        invalidation_feed,
-        change_event,
-        loop_database,
-        services,
-        log,
-        continues=continues,
-    )
-    edge = "" if fleet is None else config.edge.name
-    control_log = ControlLog(database, items_kept=config.limits.invalidations, edge=edge)
-    shared_changes = None if fleet is None else fleet.changes
-    api = cloudfront_routes(
-        database,
-        lambda: effective.from_file,
-        invalidation_feed,
-        log,
-        shared_changes,
-        edge,
-        None if fleet is None else fleet.completion.is_completed,
-    )
+    fleet = _start_fleet(process, invalidation_feed, continues=continues)
+    if fleet is not None:
+        at_wakeup.append(fleet.notice)
     viewers = LiveViewers(shared.viewer_rows, shared.previous_viewer_rows)
     viewers.subscribe()
     monitoring = Monitoring(shared, lambda: effective.config, fleet, viewers, log)
     monitoring.start(services)
-    jobs = Jobs(
-        {"verify": verify_kind(folder, log), "warm": warm_kind(lambda: edge_url(config))}, log
-    )
-    posters = _posters(config, log)
+    parts = _operator_parts(process, config, invalidation_feed, fleet, monitoring.status, viewers)
     certificate = _certificate(config, log, services)
-    access = AccessControl(
-        lambda: effective.config.admin, log, is_unix=listener.family == socket.AF_UNIX
-    )
-    parts = OperatorParts(
-        config=config,
-        shared=shared,
-        effective=effective,
-        origin_identities=lambda: origin_identities(effective.config),
-        control_log=control_log,
-        invalidation_feed=invalidation_feed,
-        change_event=change_event,
-        status=monitoring.status,
-        viewers=viewers,
-        posters=posters,
-        jobs=jobs,
-        fleet=fleet,
-        completion=None if fleet is None else fleet.completion,
-        log=log,
-    )
+    is_unix = listener.family == socket.AF_UNIX
     app = create_admin_app(
         config.edge.name,
         shared,
-        access,
+        AccessControl(lambda: effective.config.admin, log, is_unix=is_unix),
         write_queue,
-        [*operator_routes(parts), *api],
+        [*operator_routes(parts), *_api_routes(process, config, invalidation_feed, fleet)],
         partial(_is_own_host, config.listen.admin, certificate),
         monitoring.metrics,
     )
@@ -184,13 +163,76 @@ async def _serve(shared: SharedState, listener: socket.socket, lifeline: int, lo
     shared.wakeups.unsubscribe(shared.wakeups.control)
     viewers.close()
     watch.close()
-    await jobs.close()
-    await posters.close()
+    await parts.jobs.close()
+    await parts.posters.close()
     await _stop_services(services, access_logs)
-    counts.flush()
+    process.counts.flush()
     if fleet is not None:
         await fleet.close(is_replaced=_is_upgrading(shared))
-    _close(write_queue, (database, loop_database))
+    if write_queue is not None:
+        write_queue.close()
+    process.database.close()
+    process.loop_database.close()
+
+
+def _operator_parts(
+    process: _Process,
+    config: Config,
+    invalidation_feed: InvalidationFeed,
+    fleet: FleetParts | None,
+    status: LiveStatus,
+    viewers: LiveViewers,
+) -> OperatorParts:
+    """What the operators' calls use; makes the jobs and the posters of the page."""
+    effective, log = process.effective, process.log
+    jobs = {
+        "verify": verify_kind(config.edge.cache, log),
+        "warm": warm_kind(lambda: edge_url(config)),
+    }
+    return OperatorParts(
+        config=config,
+        shared=process.shared,
+        effective=effective,
+        origin_identities=lambda: origin_identities(effective.config),
+        control_log=ControlLog(
+            process.database,
+            items_kept=config.limits.invalidations,
+            edge=_edge_in_fleet(config, fleet),
+        ),
+        invalidation_feed=invalidation_feed,
+        change_event=process.change_event,
+        status=status,
+        viewers=viewers,
+        posters=_posters(config, log),
+        jobs=Jobs(jobs, log),
+        fleet=fleet,
+        completion=None if fleet is None else fleet.completion,
+        log=log,
+    )
+
+
+def _api_routes(
+    process: _Process,
+    config: Config,
+    invalidation_feed: InvalidationFeed,
+    fleet: FleetParts | None,
+) -> list[Route]:
+    """CloudFront's API; in a fleet its changes are those of the fleet."""
+    effective = process.effective
+    return cloudfront_routes(
+        process.database,
+        lambda: effective.from_file,
+        invalidation_feed,
+        process.log,
+        None if fleet is None else fleet.changes,
+        _edge_in_fleet(config, fleet),
+        None if fleet is None else fleet.completion.is_completed,
+    )
+
+
+def _edge_in_fleet(config: Config, fleet: FleetParts | None) -> str:
+    """The edge's name in entries of the control log; "" in a fleet of one."""
+    return "" if fleet is None else config.edge.name
 
 
 async def _stop_services(services: Services, access_logs: AccessLogs) -> None:
@@ -198,13 +240,6 @@ async def _stop_services(services: Services, access_logs: AccessLogs) -> None:
     await services.stop("access_logs")
     await access_logs.close()
     await services.stop()
-
-
-def _close(write_queue: WriteQueue | None, databases: Sequence[ControlDatabase]) -> None:
-    if write_queue is not None:
-        write_queue.close()
-    for database in databases:
-        database.close()
 
 
 async def _serve_app(
@@ -217,7 +252,6 @@ async def _serve_app(
     """Serves the admin address until SIGTERM, or until the supervisor has gone."""
     loop = asyncio.get_running_loop()
     server = _server(app, certificate)
-
     _stop_on_signal(loop, lifeline, server, status)
     await server.serve(sockets=[listener])
 
@@ -312,18 +346,10 @@ def _open_write_queue(shared: SharedState, config: Config) -> WriteQueue | None:
 
 
 def _start_fleet(
-    shared: SharedState,
-    effective: EffectiveConfig,
-    database: ControlDatabase,
-    invalidation_feed: InvalidationFeed,
-    change_event: ChangeEvent,
-    loop_database: ControlDatabase,
-    services: Services,
-    log: Log,
-    *,
-    continues: bool,
+    process: _Process, invalidation_feed: InvalidationFeed, *, continues: bool
 ) -> FleetParts | None:
     """Starts this edge's part in its fleet; None in a fleet of one, which imports none of it."""
+    shared = process.shared
     if shared.fleet is None or shared.live_edges is None:
         return None
     from streamedge.process.fleet.parts import FleetParts  # noqa: PLC0415
@@ -334,18 +360,18 @@ def _start_fleet(
         )
 
     fleet = FleetParts(
-        effective,
-        database,
+        process.effective,
+        process.database,
         invalidation_feed,
         shared.fleet,
         shared.live_edges,
-        change_event,
+        process.change_event,
         load,
-        loop_database,
-        log,
+        process.loop_database,
+        process.log,
         continues=continues,
     )
-    fleet.start(services)
+    fleet.start(process.services)
     return fleet
 
 
