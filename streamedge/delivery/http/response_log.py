@@ -10,9 +10,7 @@ from http import HTTPStatus
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.fast_path.hit_log import cloudfront_hit_lines, json_hit_lines
-from streamedge.delivery.http.fast_path.remembered import (
-    SentHit,
-)
+from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.access_log import response_line
 from streamedge.delivery.http.response.build import Response
@@ -59,29 +57,20 @@ class ResponseLog(ResponseReports):
         self._count(message.status, result, sent_bytes, response.error, distribution)
         self._tallies[result.value][distribution].first_byte.observe(first_byte_s)
         if self.viewers is not None:
-            self.viewers.add(request, response.distribution or "", sent_bytes)
+            self.viewers.add(request, distribution, sent_bytes)
         if cut is not None:
             self._counts.add(Counter.ERRORS, "response_cut")
         if self.logs_responses:
-            headers = request.headers
             self._log.line(
                 response_line(
+                    request,
                     now_s=now_s,
                     process=self._log.process,
-                    client=request.client,
-                    method=request.method,
-                    host=request.host,
-                    path=request.path,
-                    range_field=headers.get("range"),
-                    status=response.message.status,
+                    status=message.status,
                     sent_bytes=sent_bytes,
-                    result=response.result.value,
+                    result=result.value,
                     distribution=response.distribution,
                     duration_s=duration_s,
-                    http_version=request.http_version,
-                    agent=headers.get("user-agent"),
-                    request_id=request.request_id,
-                    viewer=request.viewer,
                     reason=cut or response.reason,
                 )
             )

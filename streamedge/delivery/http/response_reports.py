@@ -51,7 +51,7 @@ class ResponseReports(Protocol):
         cut: str | None,
     ) -> None:
         """A hit that was not sent at once has ended."""
-        status, start, end, request_id = hit[0], hit[3], hit[4], hit[7]
+        status, _head, _ready, start, end, _opened, _message, request_id = hit
         sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
         self.hits_finished([sent], duration_s, cut)
 

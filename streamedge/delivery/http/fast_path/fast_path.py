@@ -137,10 +137,8 @@ class FastPath(Generic[Key, Head, Tail]):
             return None
         if isinstance(outcome, TrafficCheck):
             return None
-        admitted = None
-        target = None
         kind = Kind.PREPARED
-        byte_range = None
+        admitted = target = byte_range = None
         if isinstance(outcome, Refused):
             if outcome.is_personal:
                 return None
@@ -160,7 +158,6 @@ class FastPath(Generic[Key, Head, Tail]):
                     request = without_field(request, "range")
             if kind is not Kind.HANDLED:
                 target = self._target(outcome.lookup, request)
-        logged = viewer_fields(request.http_version, headers.get("user-agent"), request.viewer)
         message: PreparedMessage[Head] = PreparedMessage()  # [Head]() is slow
         remembered = RememberedRequest(
             kind,
@@ -169,7 +166,7 @@ class FastPath(Generic[Key, Head, Tail]):
             target,
             message,
             target_fields(request.host, request.path, distribution).encode(),
-            logged.encode(),
+            viewer_fields(request.http_version, headers.get("user-agent"), request.viewer).encode(),
             request.forwarded_client,
             admitted,
             distribution or "",
@@ -184,7 +181,7 @@ class FastPath(Generic[Key, Head, Tail]):
         byte_range: ByteRange | None,
     ) -> None:
         """Remembers the complete request that ``key`` is."""
-        texts_bytes = len(remembered.named) + len(remembered.logged)
+        texts_bytes = len(remembered.target_fields) + len(remembered.viewer_fields)
         self.memo.put(key, remembered, byte_range, TARGET_BYTES + REQUEST_BYTES + texts_bytes)
 
     def running_fetch(
@@ -221,7 +218,7 @@ class FastPath(Generic[Key, Head, Tail]):
         ):
             opened = self._refresh(target, now_s)
             if opened is None:
-                return self._decide_message(remembered, now_s) if target.is_other else None
+                return self._decide_message(remembered, now_s) if target.has_other_status else None
         size, request_id = target.size_bytes, self._new_id()
         if byte_range is None:
             start, end, status = 0, size, 200
@@ -329,10 +326,12 @@ class FastPath(Generic[Key, Head, Tail]):
         status: int | None = None,
     ) -> Response:
         age_s = opened.record.age_s(now_s)
-        handling = cache_status(self._edge_name, _HIT, opened.lifetime_s(route.rule.rules) - age_s)
+        cache_status_field = cache_status(
+            self._edge_name, _HIT, opened.lifetime_s(route.rule.rules) - age_s
+        )
         result = CacheResult.HIT if head.status < 400 else CacheResult.ERROR
         response = self._builder.from_head(
-            route, request, served_head(head), result, handling, age_s, now_s, status
+            route, request, served_head(head), result, cache_status_field, age_s, now_s, status
         )
         target = invalidation_target(route)
         record = opened.record
@@ -352,15 +351,15 @@ class FastPath(Generic[Key, Head, Tail]):
 
         None if it is not here, or not fresh.
         """
-        place = message.page_target
-        if place is None:
+        page_target = message.page_target
+        if page_target is None:
             page_request = error_page_request(request, page.path)
             page_route = route_in(route.distribution, page_request.path, "")
             if not isinstance(page_route, Route):
                 return None
             key = asset_key(page_route, page_route.rule.behavior.cache, page_request)
-            place = message.page_target = page_route, page_request, key
-        page_route, page_request, key = place
+            page_target = message.page_target = page_route, page_request, key
+        page_route, page_request, key = page_target
         subject = invalidation_target(page_route)
         opened = self._cache.peek(key, page_route.rule.rules, now_s, subject)
         if opened is None or opened.head.status != HTTPStatus.OK:
@@ -383,8 +382,8 @@ class FastPath(Generic[Key, Head, Tail]):
         """Checks whether the object is open and fresh, and builds this second's header fields."""
         changes = self._changes.word[0]
         opened = self._cache.peek(target.key, target.rules, now_s, target.subject)
-        target.is_other = opened is not None and opened.head.status != HTTPStatus.OK
-        if opened is not None and (target.is_other or not opened.version.has_ended):
+        target.has_other_status = opened is not None and opened.head.status != HTTPStatus.OK
+        if opened is not None and (target.has_other_status or not opened.version.has_ended):
             opened = None
         if opened is None:
             target.opened = None

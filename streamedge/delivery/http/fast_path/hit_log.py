@@ -21,12 +21,7 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of_hit,
     web_record,
 )
-from streamedge.logs.cloudfront import (
-    LINE,
-    beginning,
-    content_text,
-    line_parts,
-)
+from streamedge.logs.cloudfront import LINE, beginning, content_text, line_parts
 from streamedge.logs.escaping import ABSENT, unescape
 from streamedge.logs.spool import Lines
 from streamedge.logs.spool_names import SpoolTarget
@@ -65,13 +60,13 @@ def json_hit_lines(
             begin,
             viewer.text.client,
             method,
-            remembered.named,
+            remembered.target_fields,
             status,
             sent_bytes,
             result,
             seconds,
             ranged,
-            remembered.logged,
+            remembered.viewer_fields,
             request_id,
             end,
         )

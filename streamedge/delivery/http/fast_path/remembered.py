@@ -9,23 +9,14 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from streamedge.cache.open_object import OpenObject
 from streamedge.cache.storage.extent import Ready
-from streamedge.cache.storage.records import (
-    InvalidationTarget,
-    Provenance,
-)
-from streamedge.delivery.http.compression.negotiation import (
-    negotiate,
-)
+from streamedge.cache.storage.records import InvalidationTarget, Provenance
+from streamedge.delivery.http.compression.negotiation import negotiate
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.request.routing import (
-    PreparedLookup,
-    Route,
-    nearest_from_bytes,
-)
+from streamedge.delivery.http.request.routing import PreparedLookup, Route, nearest_from_bytes
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import LoggedRequest
 from streamedge.delivery.http.response.response import ResponseHead
@@ -79,8 +70,8 @@ class PreparedResponse(Generic[Tail]):
         "content_type",
         "distribution",
         "encoding",
+        "has_other_status",
         "header_tail",
-        "is_other",
         "key",
         "nearest_from_bytes",
         "opened",
@@ -118,7 +109,7 @@ class PreparedResponse(Generic[Tail]):
         self.since_s = 0.0
         self.until_s = 0.0
         self.opened: OpenObject | None = None
-        self.is_other = False  # the stored response has another status than 200
+        self.has_other_status = False  # than 200, in the stored response
         self.size_bytes = 0
         self.content_type = ABSENT.encode()  # as in CloudFront's log
         self.header_tail: Tail
@@ -162,10 +153,10 @@ class PreparedMessage(Generic[Head]):
 class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     """A request without a body, how it was dispatched, and what its response is made of.
 
-    ``request`` is without its range where ``kind`` is PLAIN. ``named`` are the log fields of its
-    target, ``logged`` the last log fields. ``address``: the viewer's address from a trusted proxy,
-    or "" for the connection's own. ``admitted``: the grant, or None where access is open to all.
-    ``distribution``: its id, "" where none matches.
+    ``request`` is without its range where ``kind`` is PLAIN. ``target_fields`` and
+    ``viewer_fields`` are its parts of the log line. ``address``: the viewer's address from a
+    trusted proxy, or "" for the connection's own. ``admitted``: the grant, or None where access is
+    open to all. ``distribution``: its id, "" where none matches.
     ``logged_request``: its part of CloudFront's log, or None where the distribution has none.
     """
 
@@ -174,8 +165,8 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
     outcome: Dispatched | Refused
     target: PreparedResponse[Tail] | None
     message: PreparedMessage[Head]
-    named: bytes
-    logged: bytes
+    target_fields: bytes
+    viewer_fields: bytes
     address: str
     admitted: CachedGrant | None
     distribution: str
@@ -214,25 +205,30 @@ class RememberedRequest(NamedTuple, Generic[Head, Tail]):
         )
 
 
-Hit = tuple[
-    int, Head, Ready | None, int, int, OpenObject | None, PreparedMessage[Head] | None, bytes
-]
-"""A response that can be sent now: status, head, ready bytes, start and end of the span, the open
-object, the message if it is not a plain GET, and the request's id.
+# Plain tuples, because each hit makes one of both; a NamedTuple takes five times as long to make.
+# They are always unpacked whole, under these names.
 
-No bytes are ready while the first one is still on its way from the origin, or when there are none.
-"""
+Hit = tuple[
+    int,  # status
+    Head,  # head, encoded
+    Ready | None,  # ready: the span's bytes; None: the first is on its way, or there are none
+    int,  # start of the span
+    int,  # end of the span
+    OpenObject | None,  # opened: the object with the bytes
+    PreparedMessage[Head] | None,  # message; None for a plain GET
+    bytes,  # request_id
+]
+"""A response that can be sent now."""
 
 SentHit = tuple[
-    RememberedRequest,  # type: ignore[type-arg]
-    ByteRange | None,
-    int,
-    Viewer,
-    int,
-    Response | None,
-    bytes,
-    int,
-    int,
+    RememberedRequest,  # type: ignore[type-arg]  # remembered
+    ByteRange | None,  # byte_range
+    int,  # status
+    Viewer,  # viewer
+    int,  # sent_bytes
+    Response | None,  # response, if it was a prepared message
+    bytes,  # request_id
+    int,  # start of the span
+    int,  # end of the span
 ]
-"""A hit that was sent completely: request, range, status, viewer, bytes sent; the response if it
-was a prepared message; the request's id; start and end of the span."""
+"""A hit that was sent completely."""

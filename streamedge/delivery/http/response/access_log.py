@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
+from streamedge.delivery.http.request.request import WebRequest
 from streamedge.memo import cache_short_texts
 from streamedge.ops.log import FIELD_CHARACTERS_MAX
 
@@ -44,7 +45,10 @@ def target_fields(host: bytes | str, path: bytes, distribution: str | None) -> s
 
 
 def viewer_fields(http_version: str, agent: bytes | str | None, viewer: str | None) -> str:
-    """The last fields of a request, each behind a comma; as in ``response_line``."""
+    """The last fields of a request, each behind a comma.
+
+    ``viewer``: the viewer's address if a trusted proxy sent it; None if it is the client's.
+    """
     fields = f',"http_version":"{http_version}"'
     if agent is not None:
         fields += ',"agent":' + quoted_and_cut(agent)
@@ -54,46 +58,35 @@ def viewer_fields(http_version: str, agent: bytes | str | None, viewer: str | No
 
 
 def response_line(
+    request: WebRequest,
     *,
     now_s: float,
     process: str,
-    client: str,
-    method: str,
-    host: bytes | str,
-    path: bytes,
-    range_field: bytes | str | None,
     status: int,
     sent_bytes: int,
     result: str,
     distribution: str | None,
     duration_s: float,
-    http_version: str,
-    agent: bytes | str | None,
-    request_id: str = "",
-    viewer: str | None = None,
-    reason: str | None = None,
+    reason: str | None,
 ) -> str:
-    """The line of one response.
-
-    ``range_field``: the request's Range. ``sent_bytes`` include the head of HTTP/1.1.
-    ``request_id``: as in X-Amz-Cf-Id. ``viewer``: the viewer's address if a trusted proxy sent it;
-    None if it is the client's.
-    """
+    """The line of one response. ``sent_bytes`` include the head of HTTP/1.1."""
+    headers = request.headers
     line = _LINE % (
         now_s,
         process,
-        client,
-        method,
-        target_fields(host, path, distribution),
+        request.client,
+        request.method,
+        target_fields(request.host, request.path, distribution),
         status,
         sent_bytes,
         result,
         duration_s,
     )
+    range_field = headers.get("range")
     if range_field is not None:
         line += ',"range":' + quoted_and_cut(range_field)
-    line += viewer_fields(http_version, agent, viewer)
-    line += f',"request_id":"{request_id}"'
+    line += viewer_fields(request.http_version, headers.get("user-agent"), request.viewer)
+    line += f',"request_id":"{request.request_id}"'
     if reason is not None:
         line += ',"reason":' + quoted(reason)
     return line + "}"

@@ -103,21 +103,14 @@ def general_line(
     duration_s: float,
 ) -> dict[str, Any]:
     line = response_line(
+        request,
         now_s=NOW_S,
         process="worker-0",
-        client=VIEWER.client,
-        method=request.method,
-        host=request.host,
-        path=request.path,
-        range_field=request.headers.get("range"),
         status=status,
         sent_bytes=sent_bytes,
         result=result,
         distribution="EWEB",
         duration_s=duration_s,
-        http_version=request.http_version,
-        agent=request.headers.get("user-agent"),
-        request_id=request.request_id,
         reason=reason,
     )
     fields: dict[str, Any] = json.loads(line)
