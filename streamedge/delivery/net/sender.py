@@ -14,37 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.extent import Ready
+from streamedge.delivery.net.pieces import Piece, Source
 from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES, writer_to
 from streamedge.spans import Span
-
-
-class Source(Protocol):
-    """The source of a piece's bytes: a cache reader."""
-
-    def ready(self, position: int, end: int) -> Ready | None: ...
-
-    def when_ready(
-        self, want: Span, woken: Callable[[Failure | None], None], *, eager: bool = False
-    ) -> Callable[[], None]: ...
-
-    def report_missing(self, position: int) -> None: ...
-
-
-class _Piece:
-    """The unsent rest of a span of a source."""
-
-    __slots__ = ("begun", "end", "lost_at", "position", "source")
-
-    def __init__(self, source: Source, span: Span) -> None:
-        self.source = source
-        self.position = span.start
-        self.end = span.end
-        self.begun = False
-        self.lost_at = -1
 
 
 class Sender:
@@ -79,7 +54,7 @@ class Sender:
         self._loop = loop
         self._drained = drained
         self._failed = failed
-        self._parts: list[bytes | memoryview | _Piece] = []
+        self._parts: list[bytes | memoryview | Piece] = []
         self._cancel_wait: Callable[[], None] | None = None
         self._next_quantum: asyncio.Handle | None = None
         self._pumping = False
@@ -99,14 +74,14 @@ class Sender:
     @property
     def queued_bytes(self) -> int:
         """Bytes of memory in the queue; pieces of objects take none."""
-        return sum(len(part) for part in self._parts if not isinstance(part, _Piece))
+        return sum(len(part) for part in self._parts if not isinstance(part, Piece))
 
     def push(self, *parts: bytes | tuple[Source, Span]) -> None:
         """Queues parts, and sends now what it can."""
         for part in parts:
             if isinstance(part, tuple):
                 if part[1].size:
-                    self._parts.append(_Piece(*part))
+                    self._parts.append(Piece(*part))
             elif part:
                 self._parts.append(part)
         waits = self.blocked_since_s is not None or self._cancel_wait is not None
@@ -152,7 +127,7 @@ class Sender:
         try:
             while self._parts:
                 part = self._parts[0]
-                sent = self._send_piece(part) if isinstance(part, _Piece) else self._send(part)
+                sent = self._send_piece(part) if isinstance(part, Piece) else self._send(part)
                 if sent < 0:
                     return
                 quantum_bytes += sent
@@ -179,13 +154,13 @@ class Sender:
         """Sends bytes, together with the bytes behind them that are ready."""
         following = self._parts[1] if len(self._parts) > 1 else None
         more = following is not None
-        if isinstance(following, _Piece):
+        if isinstance(following, Piece):
             ready = following.source.ready(following.position, following.end)
             more = ready is not None
             if ready is not None:
                 sent = self._writer.send_together(data, ready)
                 if sent > len(data):
-                    following.begun = True
+                    following.is_begun = True
                     following.position += sent - len(data)
                     if following.position == following.end:
                         del self._parts[1]
@@ -205,23 +180,20 @@ class Sender:
         else:
             self._parts[0] = memoryview(data)[count:]
 
-    def _send_piece(self, piece: _Piece) -> int:
+    def _send_piece(self, piece: Piece) -> int:
         """Sends the ready bytes of a piece; -1 when none is ready."""
         ready = piece.source.ready(piece.position, piece.end)
         if ready is None:
             self._stop_watching()
             self._cancel_wait = piece.source.when_ready(
-                Span(piece.position, piece.end), self._on_ready, eager=not piece.begun
+                Span(piece.position, piece.end), self._on_ready, eager=not piece.is_begun
             )
             return -1
-        piece.begun = True
+        piece.is_begun = True
         count = min(ready.size_bytes, self._writer.piece_bytes)
         sent = self._writer.send_file(ready.fd, ready.offset, count)
         if sent == 0:  # the file is too short: fetch these bytes again, once
-            if piece.lost_at == piece.position:
-                raise OSError("a cache file is shorter than its header states")
-            piece.lost_at = piece.position
-            piece.source.report_missing(piece.position)
+            piece.report_missing()
             return 0
         self._accepted_bytes += sent
         piece.position += sent

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
 
-async def call(
-    app: ASGIApp,
-    method: str,
-    target: str,
-    *,
-    fields: Iterable[tuple[str, str]] = (),
-    body: bytes = b"",
-    client: str = "127.0.0.1",
-    server: str = "127.0.0.1",
-    scheme: str = "http",
-) -> tuple[int, bytes]:
-    """Sends a request; returns the response's status and body."""
-    status, _, content = await exchange(
-        app, method, target, fields=fields, body=body, client=client, server=server, scheme=scheme
-    )
+async def call(app: ASGIApp, method: str, target: str, **request: Any) -> tuple[int, bytes]:
+    """As ``exchange``, without the header fields of the response."""
+    status, _fields, content = await exchange(app, method, target, **request)
     return status, content
 
 

@@ -11,21 +11,8 @@ from collections import deque
 from collections.abc import Callable
 
 from streamedge.cache.open_object import Failure
-from streamedge.delivery.net.sender import Source
+from streamedge.delivery.net.pieces import Piece, Source
 from streamedge.spans import Span
-
-
-class _Piece:
-    """The unsent rest of a span of a source."""
-
-    __slots__ = ("end", "is_begun", "lost_at", "position", "source")
-
-    def __init__(self, source: Source, span: Span) -> None:
-        self.source = source
-        self.position = span.start
-        self.end = span.end
-        self.is_begun = False
-        self.lost_at = -1
 
 
 class OutgoingBody:
@@ -34,7 +21,7 @@ class OutgoingBody:
     __slots__ = ("_cancel_wait", "_parts")
 
     def __init__(self) -> None:
-        self._parts: deque[memoryview | _Piece] = deque()
+        self._parts: deque[memoryview | Piece] = deque()
         self._cancel_wait: Callable[[], None] | None = None
 
     @property
@@ -45,7 +32,7 @@ class OutgoingBody:
         for part in parts:
             if isinstance(part, tuple):
                 if part[1].size:
-                    self._parts.append(_Piece(*part))
+                    self._parts.append(Piece(*part))
             elif part:
                 self._parts.append(memoryview(part))
 
@@ -55,7 +42,7 @@ class OutgoingBody:
         Raises OSError if a cache file cannot be read, or is shorter than it should be.
         """
         part = self._parts[0]
-        if isinstance(part, _Piece):
+        if isinstance(part, Piece):
             return self._read_piece(part, count)
         data = bytes(part[:count])
         if len(data) == len(part):
@@ -68,7 +55,7 @@ class OutgoingBody:
         """Calls ``woken`` once when ``read`` can return bytes, or with the reason why it never
         will."""
         piece = self._parts[0]
-        if not isinstance(piece, _Piece):
+        if not isinstance(piece, Piece):
             woken(None)
             return
 
@@ -86,17 +73,14 @@ class OutgoingBody:
             self._cancel_wait()
             self._cancel_wait = None
 
-    def _read_piece(self, piece: _Piece, count: int) -> bytes:
+    def _read_piece(self, piece: Piece, count: int) -> bytes:
         ready = piece.source.ready(piece.position, piece.end)
         if ready is None:
             return b""
         piece.is_begun = True
         data = os.pread(ready.fd, min(count, ready.size_bytes), ready.offset)
         if not data:  # the file is too short: fetch these bytes again, once
-            if piece.lost_at == piece.position:
-                raise OSError("a cache file is shorter than its header states")
-            piece.lost_at = piece.position
-            piece.source.report_missing(piece.position)
+            piece.report_missing()
             return b""
         piece.position += len(data)
         if piece.position == piece.end:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +18,7 @@ from streamedge.delivery.http.http1.connection import Http1Connection
 from tests.support.event_loop import until
 from tests.support.http.http_viewer import fetch, open_viewer
 from tests.support.http.web_edge import WebEdge, connections, serve_web
+from tests.support.mutations import Mutation, mutated, mutations
 from tests.support.origins.scripted_origin import Pattern
 
 RULES = {"methods": ["GET", "HEAD", "OPTIONS", "PUT", "POST", "PATCH", "DELETE"]}
@@ -64,30 +65,7 @@ PIECES = (
     b"\t",
     b"-1",
 )
-
-
-class Mutation(NamedTuple):
-    """Replaces up to ``removed`` bytes at a place, which is a share of the bytes, by others."""
-
-    place: float
-    removed: int
-    inserted: bytes
-
-
-mutations = st.builds(
-    Mutation,
-    st.floats(0, 1),
-    st.sampled_from([0, 0, 1, 2, 40]),
-    st.sampled_from(PIECES) | st.binary(max_size=4),
-)
 ENDS = ("abort", "end of input", "drain", "sweep", "answered")
-
-
-def mutated(data: bytes, changes: list[Mutation]) -> bytes:
-    for place, removed, inserted in changes:
-        at = int(place * len(data))
-        data = data[:at] + inserted + data[at + removed :]
-    return data
 
 
 def check_bounds(connection: Http1Connection) -> None:
@@ -135,7 +113,7 @@ def test_any_bytes_in_any_pieces_do_no_harm(tmp_path: Path) -> None:
         )
         @given(
             st.lists(
-                st.tuples(st.sampled_from(CORPUS), st.lists(mutations, max_size=2)),
+                st.tuples(st.sampled_from(CORPUS), st.lists(mutations(PIECES), max_size=2)),
                 min_size=1,
                 max_size=4,
             ),

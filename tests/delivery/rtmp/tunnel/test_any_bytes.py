@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_BYTE
 from streamedge.delivery.rtmp.tunnel.session import SILENCE_S, WAIT_S
 from tests.delivery.rtmp.tunnel.test_server import Tunnels, tunnels
 from tests.support.event_loop import until
+from tests.support.mutations import Mutation, mutated, mutations
 from tests.support.rtmp.tunnel_client import open_connection
 
 LENGTH = b" HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n\0"
@@ -43,31 +44,8 @@ CORPUS = (
     b"POST /send/{}/0 HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n\0",
 )
 PIECES = (b"/", b"\r\n", b"\r\n\r\n", b"0", b"-1", b":", b"\xff", b"POST ", b"\0", b"9" * 30)
-
-
-class Mutation(NamedTuple):
-    """Replaces up to ``removed`` bytes at a place, which is a share of the bytes, by others."""
-
-    place: float
-    removed: int
-    inserted: bytes
-
-
-mutations = st.builds(
-    Mutation,
-    st.floats(0, 1),
-    st.sampled_from([0, 0, 1, 2, 40]),
-    st.sampled_from(PIECES) | st.binary(max_size=4),
-)
 NEXT = b"abc"  # what the next client sends
 ENDS = ("abort", "end of input", "stop", "sweep")
-
-
-def mutated(data: bytes, changes: list[Mutation]) -> bytes:
-    for place, removed, inserted in changes:
-        at = int(place * len(data))
-        data = data[:at] + inserted + data[at + removed :]
-    return data
 
 
 async def feed(running: Tunnels, data: bytes, places: list[float], end: str) -> None:
@@ -109,7 +87,9 @@ async def feed(running: Tunnels, data: bytes, places: list[float], end: str) -> 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(CORPUS), st.lists(mutations, max_size=2)), min_size=1, max_size=5
+        st.tuples(st.sampled_from(CORPUS), st.lists(mutations(PIECES), max_size=2)),
+        min_size=1,
+        max_size=5,
     ),
     st.lists(st.floats(0, 1), max_size=6),
     st.sampled_from(ENDS),
