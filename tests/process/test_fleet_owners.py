@@ -62,6 +62,7 @@ def test_every_url_of_an_object_has_the_same_owners(tmp_path: Path, url: str) ->
     first = owners(tmp_path, "http://cdn.example.com/dir/film.mp4")["parts"]
     assert document["parts"] == first
     assert isinstance(first, list)
+    assert first
     assert all(sorted(part) == ["ams-1", "fra-1"] for part in first)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,11 @@ class Edge:
 
 @pytest.fixture
 def edge(tmp_path: Path) -> Iterator[Edge]:
-    yield from running(tmp_path, GOOD, None)
+    with running(tmp_path, GOOD, None) as edge:
+        yield edge
 
 
+@contextmanager
 def running(folder: Path, text: str, certificates: Certificates | None) -> Iterator[Edge]:
     (folder / "media").mkdir(exist_ok=True)
     file = folder / "config.toml"
@@ -154,7 +157,7 @@ def test_certificates_of_a_valid_file_are_used_and_of_an_invalid_one_are_not(
     authority = CertificateAuthority(tmp_path)
     one, other = authority.issue("a.example"), authority.issue("b.example")
     certificates = Certificates([CertificateFiles(one.certificate, one.key)])
-    for edge in running(tmp_path, tables(one), certificates):
+    with running(tmp_path, tables(one), certificates) as edge:
         first = certificates.context_for(None)
         assert edge.reload(tables(other, one) + "x = 1\n").problems
         assert certificates.context_for("b.example") is first
@@ -191,5 +194,5 @@ def test_first_certificate_of_a_mixed_address_needs_a_restart(tmp_path: Path) ->
     pair = CertificateAuthority(tmp_path).issue("edge.test")
     mixed = '[listen]\nmixed = ["127.0.0.1:8443"]\n'
     certificates = f'[[certificates]]\ncertificate = "{pair.certificate}"\nkey = "{pair.key}"\n'
-    for edge in running(tmp_path, mixed + GOOD, None):
+    with running(tmp_path, mixed + GOOD, None) as edge:
         assert edge.reload(mixed + GOOD + certificates).needs_restart == ("certificates",)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from streamedge.errors import OriginError, OriginFailure
-from streamedge.origin import Origin, OriginRequest, Version
+from streamedge.origin import OriginRequest, Version
 from streamedge.origin.http import origin as origin_module
 from streamedge.origin.http.exchange import parse_base_url
 from streamedge.origin.http.origin import HttpOrigin
@@ -391,11 +391,6 @@ async def test_close_breaks_running_reads_and_is_idempotent(
         await read_all(read)
     assert caught.value.failure is OriginFailure.BROKEN
     await server.until(lambda: server.connections_open == 0)
-
-
-async def test_http_origin_implements_the_origin_interface(server: ScriptedOrigin) -> None:
-    origin: Origin = HttpOrigin(server.url)
-    await origin.close()
 
 
 @pytest.mark.parametrize("base", ["", "/", "/films", "/films/"])
