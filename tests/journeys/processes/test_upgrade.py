@@ -281,9 +281,9 @@ async def test_write_queue_has_one_leader_through_an_upgrade(tmp_path: Path) -> 
                     await viewer.send(text)
                     assert (await viewer.receive()).status in {200, 201}
                 await asyncio.to_thread(await_file, tmp_path / "media" / f"{number}.txt", text)
-            # The lock has gone on to a new worker, perhaps by way of another old one.
-            retiring = await asyncio.to_thread(edge.await_log, "worker_retiring")
-            await asyncio.to_thread(await_leader, edge, retiring[0]["time"])
+            # The lock has gone on to a new worker, perhaps by way of another old one. Old workers
+            # release it after all new ones are up, and may log their retirement after that.
+            await asyncio.to_thread(await_leader, edge, edge.log("worker_up")[-1]["time"])
             assert edge.log("replicator_failed") == []
             name = "streamedge_replications_total"
             assert await asyncio.to_thread(edge.await_metric, name, lambda value: value >= 4) == 4
