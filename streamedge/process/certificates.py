@@ -100,6 +100,13 @@ class Certificates:
         file_pairs: Sequence[CertificateFiles],
         offers_http2: Callable[[str], bool] = lambda _host: True,
     ) -> None:
+        self._offers_http2 = offers_http2
+        self._file_pairs: list[CertificateFiles] = []
+        self._loaded: list[_LoadedCertificate] = []  # by pair
+        self._by_name: dict[str, int] = {}  # the number of the pair
+        self._seen: list[_Stamp] = []  # of the files at the last check
+        self._stamps: list[_Stamp] = []  # of the files that were read or refused
+        self._covers_remembered = self._covers
         self.use(load_pairs(file_pairs), offers_http2)
         self.front = self._front_context(SESSION_TICKETS)
         self.front_without_tickets = self._front_context(0)
@@ -110,9 +117,8 @@ class Certificates:
         self._offers_http2 = offers_http2
         self._file_pairs = [pair.files for pair in pairs]
         self._seen = [pair.stamp for pair in pairs]
-        self._stamps = list(self._seen)  # of the files that were read or refused
+        self._stamps = list(self._seen)
         self._loaded = [pair.loaded for pair in pairs]
-        self._by_name: dict[str, int] = {}
         self._index()
 
     @property

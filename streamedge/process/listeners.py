@@ -58,37 +58,39 @@ class Handed:
     tunnels: TunnelAddresses | None = None
 
 
+def addresses_by_kind(config: Config) -> dict[str, Sequence[Address]]:
+    """The addresses on which the edge listens, by kind of listener."""
+    listen = config.listen
+    fleet = () if listen.fleet is None or not config.fleet.engine else (listen.fleet,)
+    return {
+        "http": listen.http,
+        "rtmp": listen.rtmp,
+        "https": listen.https,
+        "fleet": fleet,
+        "rtmps": listen.rtmps,
+        "mixed": listen.mixed,
+    }
+
+
 def bind_listeners(
-    http: Sequence[Address],
-    rtmp: Sequence[Address],
+    addresses: Mapping[str, Sequence[Address]],
     workers: int,
-    https: Sequence[Address] = (),
-    fleet: Sequence[Address] = (),
-    rtmps: Sequence[Address] = (),
-    mixed: Sequence[Address] = (),
     *,
     slots: Sequence[int] = (),
     handed: Handed | None = None,
 ) -> list[WorkerListeners]:
     """Binds every address once for each worker. Raises OSError, with the address in its text.
 
-    ``slots``: the workers' numbers for tunnels; by default from 0. ``handed``: the sockets from
-    before an upgrade, which are used where the config has the same address.
+    ``addresses``: by kind, a field of WorkerListeners. ``slots``: the workers' numbers for tunnels;
+    by default from 0. ``handed``: the sockets from before an upgrade, which are used where the
+    config has the same address.
     """
-    kinds = {
-        "http": http,
-        "rtmp": rtmp,
-        "https": https,
-        "fleet": fleet,
-        "rtmps": rtmps,
-        "mixed": mixed,
-    }
     handed = handed or Handed()
     left = {place: list(each) for place, each in handed.sockets.items()}
     plan = [
         (kind, address, left[kind, address].pop(0) if left.get((kind, address)) else ())
-        for kind, addresses in kinds.items()
-        for address in addresses
+        for kind, configured in addresses.items()
+        for address in configured
     ]
     with ExitStack() as undo:
         for _kind, address, held in plan:
@@ -110,7 +112,7 @@ def bind_listeners(
     listeners = [
         WorkerListeners(*(of(kind, worker) for kind in LISTENER_KINDS)) for worker in range(workers)
     ]
-    if not mixed:
+    if not addresses.get("mixed"):
         return listeners
     tunnels = bind_tunnel_peers(slots or range(workers), handed.tunnels)
     return [replace(each, tunnel=tunnel) for each, tunnel in zip(listeners, tunnels, strict=True)]

@@ -58,6 +58,7 @@ from streamedge.process.handover import (
 from streamedge.process.listeners import (
     LISTENER_KINDS,
     WorkerListeners,
+    addresses_by_kind,
     bind_admin,
     bind_listeners,
     close_admin,
@@ -155,19 +156,14 @@ def _log_target(config: Config, previous: Previous | None) -> LogTarget:
 
 def _prepare(config: Config, log: Log, previous: Previous | None) -> _Prepared:
     """Raises StartError."""
-    listen, workers = config.listen, _worker_count(config)
+    workers = _worker_count(config)
     try:
         slots = free_slots([] if previous is None else previous.slots, workers, WORKERS_MAX)
         certificates = _certificates(config)
         countries = CountryDatabase(config.countries.database)
         listeners = bind_listeners(
-            listen.http,
-            listen.rtmp,
+            addresses_by_kind(config),
             workers,
-            listen.https,
-            [listen.fleet] if listen.fleet is not None and config.fleet.engine else [],
-            listen.rtmps,
-            listen.mixed,
             slots=slots,
             handed=None if previous is None else previous.handed,
         )

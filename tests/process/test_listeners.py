@@ -44,7 +44,7 @@ def close_all(stack: ExitStack, listeners: list[WorkerListeners]) -> None:
 
 def test_each_worker_has_its_own_socket_on_each_address(closing: ExitStack) -> None:
     http, rtmp = free_port(), free_port()
-    listeners = bind_listeners([("127.0.0.1", http)], [("127.0.0.1", rtmp)], 3)
+    listeners = bind_listeners({"http": [("127.0.0.1", http)], "rtmp": [("127.0.0.1", rtmp)]}, 3)
     close_all(closing, listeners)
     assert len(listeners) == 3
     sockets = [listener for own in listeners for listener in (*own.http, *own.rtmp)]
@@ -66,7 +66,7 @@ def test_address_in_use_is_refused(closing: ExitStack, shared: bool) -> None:
     owner.listen()
     address = owner.getsockname()
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{address[1]}") as refused:
-        bind_listeners([address], [], 1)
+        bind_listeners({"http": [address]}, 1)
     assert refused.value.errno == errno.EADDRINUSE
     with pytest.raises(OSError, match="cannot listen on"):
         bind_admin(address)
@@ -74,7 +74,7 @@ def test_address_in_use_is_refused(closing: ExitStack, shared: bool) -> None:
 
 def test_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:8080"):
-        bind_listeners([("192.0.2.1", 8080)], [], 1)
+        bind_listeners({"http": [("192.0.2.1", 8080)]}, 1)
 
 
 def test_admin_socket_listens(closing: ExitStack) -> None:
@@ -98,7 +98,8 @@ def test_proxied_listeners_are_selected_by_address(closing: ExitStack) -> None:
         rtmp=(("127.0.0.4", 0),),
         proxy_protocol=(("127.0.0.2", 0), ("127.0.0.4", 0)),
     )
-    (own,) = bind_listeners(listen.http, listen.rtmp, 1, listen.https)
+    addresses = {"http": listen.http, "rtmp": listen.rtmp, "https": listen.https}
+    (own,) = bind_listeners(addresses, 1)
     for listener in (*own.http, *own.https, *own.rtmp):
         closing.callback(listener.close)
 
@@ -106,7 +107,7 @@ def test_proxied_listeners_are_selected_by_address(closing: ExitStack) -> None:
 
 
 def test_port_that_the_kernel_chooses_is_the_same_for_all_workers(closing: ExitStack) -> None:
-    listeners = bind_listeners([("127.0.0.1", 0), ("127.0.0.1", 0)], [("127.0.0.1", 0)], 3)
+    listeners = bind_listeners({"http": [("127.0.0.1", 0)] * 2, "rtmp": [("127.0.0.1", 0)]}, 3)
     close_all(closing, listeners)
     first = [address_of(listener) for listener in (*listeners[0].http, *listeners[0].rtmp)]
     assert len(set(first)) == 3
