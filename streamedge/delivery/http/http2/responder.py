@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
@@ -23,9 +23,8 @@ from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http2.encoding import Head, encode_fields, encode_head
 from streamedge.delivery.http.http2.engine import Engine, ErrorCode, SentField
 from streamedge.delivery.http.http2.exchange import Http2Exchange
-from streamedge.delivery.http.http2.outgoing import OutgoingBody
+from streamedge.delivery.http.http2.in_flight import ResponseInFlight
 from streamedge.delivery.http.http2.schedule import Priority, Schedule
-from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import REVOKED, VIEWER_LEFT, VIEWER_STALLED
@@ -42,8 +41,6 @@ QUANTUM_BYTES: Final = 1 << 20
 """Bytes that are sent before other connections have their turn."""
 
 Remembered = RememberedRequest[Head, Head]
-Finished = Callable[[int, float, str | None], None]
-"""Logs and counts a response: bytes of its body, seconds taken, and why it was cut off."""
 
 
 class Http2ResponderStats(NamedTuple):
@@ -56,60 +53,6 @@ class Http2ResponderStats(NamedTuple):
     blocked: int
     is_blocked: bool
     is_window_closed: bool
-
-
-class ResponseInFlight:
-    """A response in flight on a stream. ``exchange`` is None for a hit of the fast path, which
-    ``request`` is equal to; ``distribution`` and the viewer's ``address`` are for operators."""
-
-    __slots__ = (
-        "address",
-        "blocked_since_s",
-        "body",
-        "distribution",
-        "done",
-        "exchange",
-        "finished",
-        "is_ending",
-        "provenance",
-        "pushing",
-        "reader",
-        "request",
-        "sent_bytes",
-        "started_s",
-        "stream_id",
-        "trailers",
-    )
-
-    def __init__(
-        self,
-        stream_id: int,
-        exchange: Http2Exchange | None,
-        reader: Reader | None,
-        finished: Finished,
-        *,
-        request: WebRequest,
-        address: str,
-        distribution: str | None,
-        started_s: float,
-        provenance: Callable[[], Provenance] | None,
-    ) -> None:
-        self.stream_id = stream_id
-        self.exchange = exchange
-        self.reader = reader
-        self.finished = finished
-        self.request = request
-        self.address = address
-        self.distribution = distribution
-        self.started_s = started_s
-        self.provenance = provenance  # None: no invalidation applies
-        self.body = OutgoingBody()
-        self.is_ending = False  # nothing will be pushed behind what the body has
-        self.trailers: Head = ()
-        self.sent_bytes = 0
-        self.blocked_since_s: float | None = None  # since when the peer's window is closed
-        self.done: asyncio.Future[None] | None = None  # set when all pushed bytes are sent
-        self.pushing: asyncio.Task[Any] | None = None  # the task that pushes pieces
 
 
 class Http2Responder:
@@ -196,15 +139,14 @@ class Http2Responder:
         loop_s: float,
     ) -> SentHit | None:
         """Sends a hit. Returns None when it is not sent at once; then it is logged at its end."""
-        status, head, ready, start, end, opened, message, request_id = hit
-        viewer = self._viewer
+        status, head, ready, start, end, _opened, message, request_id = hit
+        viewer, engine = self._viewer, self._engine
         size, body = end - start, b""
         parts: Sequence[bytes | Span] = ()
         response = None
         if message is not None:
             response = message.response
             body, parts = response.message.body, response.message.parts
-        engine = self._engine
         if not size and not body and not parts:
             engine.respond(stream_id, head, ends=True)
             return remembered, byte_range, status, viewer, 0, response, request_id, start, end
@@ -214,45 +156,50 @@ class Http2Responder:
             if ready is not None:
                 # A rest is in another file; a short read means that bytes are missing.
                 body = os.pread(ready.fd, size, ready.offset) if ready.size_bytes == size else b""
-            if body and len(body) >= size and len(body) <= engine.room(stream_id):
+            count = len(body)
+            if count and count >= size and count <= engine.room(stream_id):
                 engine.respond_whole(stream_id, head, body)
-                sent = len(body)
                 return (
-                    remembered,
-                    byte_range,
-                    status,
-                    viewer,
-                    sent,
-                    response,
-                    request_id,
-                    start,
-                    end,
-                )
+                    remembered, byte_range, status, viewer, count, response, request_id, start, end,
+                )  # fmt: skip
             if ready is not None:
                 body = b""
+        self._queue_hit(stream_id, remembered, byte_range, hit, body, loop_s)
+        return None
+
+    def _queue_hit(
+        self,
+        stream_id: int,
+        remembered: Remembered,
+        byte_range: ByteRange | None,
+        hit: Hit[Head],
+        body: bytes,
+        loop_s: float,
+    ) -> None:
+        """Sends the head of a hit, and its body when it is its turn."""
+        _status, head, _ready, start, end, opened, message, _request_id = hit
+        response = None if message is None else message.response
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
-        sending = ResponseInFlight(
+        viewer = self._viewer
+        in_flight = ResponseInFlight(
             stream_id,
             None,
             reader,
-            partial(
-                self._handler.hit_finished, remembered, byte_range, hit, self._viewer, response
-            ),
+            partial(self._handler.hit_finished, remembered, byte_range, hit, viewer, response),
             request=remembered.request,
             address=remembered.address or viewer.address,
             distribution=remembered.distribution,
             started_s=loop_s,
             provenance=remembered.provenance(response),
         )
-        sending.is_ending = True
+        in_flight.is_ending = True
         if reader is None or body:
-            sending.body.push(body)
-        elif parts:
-            sending.body.push(*with_reader(reader, parts))
+            in_flight.body.push(body)
+        elif response is not None and response.message.parts:
+            in_flight.body.push(*with_reader(reader, response.message.parts))
         else:
-            sending.body.push((reader, Span(start, end)))
-        self._begin(sending, head)
-        return None
+            in_flight.body.push((reader, Span(start, end)))
+        self._begin(in_flight, head)
 
     async def send(self, exchange: Http2Exchange, response: Response) -> None:
         """Sends a response; returns when all of it is queued or the viewer has left."""
@@ -260,7 +207,7 @@ class Http2Responder:
         request = exchange.request
         first_byte_s = self._loop.time() - request.started_s
         message, reader, stream = response.message, response.reader, response.stream
-        sending = ResponseInFlight(
+        in_flight = ResponseInFlight(
             exchange.stream_id,
             exchange,
             reader,
@@ -273,18 +220,18 @@ class Http2Responder:
         )
         head = encode_head(message.head, request.request_id)
         if stream is not None:
-            self._begin(sending, head)
+            self._begin(in_flight, head)
             self.write()
-            await self._send_stream(sending, response)
+            await self._send_stream(in_flight, response)
             return
         if reader is None:
-            sending.body.push(message.body)
+            in_flight.body.push(message.body)
         elif message.span is not None:
-            sending.body.push((reader, message.span))
+            in_flight.body.push((reader, message.span))
         else:
-            sending.body.push(*with_reader(reader, message.parts))
-        sending.is_ending = True
-        self._begin(sending, head)
+            in_flight.body.push(*with_reader(reader, message.parts))
+        in_flight.is_ending = True
+        self._begin(in_flight, head)
         self.write()
 
     def send_interim(self, stream_id: int, fields: Sequence[SentField]) -> None:
@@ -292,7 +239,7 @@ class Http2Responder:
         self._engine.interim(stream_id, fields)
         self.write_soon()
 
-    async def _send_stream(self, sending: ResponseInFlight, response: Response) -> None:
+    async def _send_stream(self, in_flight: ResponseInFlight, response: Response) -> None:
         """Sends the pieces of a body, each when the previous one has been sent.
 
         An exception in them resets the stream, so that the viewer detects the error. When the
@@ -300,51 +247,51 @@ class Http2Responder:
         """
         if response.stream is None:
             return
-        sending.pushing = asyncio.current_task()
+        in_flight.pushing = asyncio.current_task()
         try:
             async with contextlib.aclosing(response.stream) as pieces:
                 async for piece in pieces:
-                    if self._has_ended(sending):
+                    if self._has_ended(in_flight):
                         return
-                    sending.body.push(piece)
-                    await self._sent(sending)
-                if self._has_ended(sending):
+                    in_flight.body.push(piece)
+                    await self._sent(in_flight)
+                if self._has_ended(in_flight):
                     return
-                sending.trailers = encode_fields(response.trailers())
-                sending.is_ending = True
-                self._ready(sending.stream_id)
+                in_flight.trailers = encode_fields(response.trailers())
+                in_flight.is_ending = True
+                self._ready(in_flight.stream_id)
                 self.write()
         except asyncio.CancelledError:
-            if not self._has_ended(sending):
+            if not self._has_ended(in_flight):
                 raise  # the edge is stopping
         except (OriginError, CacheFullError) as failure:
-            self._cut(sending, str(failure))
+            self._cut(in_flight, str(failure))
             self.write()
         except BaseException as failure:
-            self._cut(sending, str(failure))
+            self._cut(in_flight, str(failure))
             self.write()
             raise
 
-    async def _sent(self, sending: ResponseInFlight) -> None:
+    async def _sent(self, in_flight: ResponseInFlight) -> None:
         """Sends what was pushed; returns when the transport has it or the stream has ended."""
-        self._ready(sending.stream_id)
+        self._ready(in_flight.stream_id)
         self.write()
-        while not sending.body.is_empty and not self._has_ended(sending):
-            sending.done = self._loop.create_future()
-            await sending.done
+        while not in_flight.body.is_empty and not self._has_ended(in_flight):
+            in_flight.done = self._loop.create_future()
+            await in_flight.done
 
-    def _has_ended(self, sending: ResponseInFlight) -> bool:
-        return self._responses.get(sending.stream_id) is not sending
+    def _has_ended(self, in_flight: ResponseInFlight) -> bool:
+        return self._responses.get(in_flight.stream_id) is not in_flight
 
-    def _begin(self, sending: ResponseInFlight, head: Head) -> None:
+    def _begin(self, in_flight: ResponseInFlight, head: Head) -> None:
         """Sends the head of a response, and schedules its body."""
-        stream_id = sending.stream_id
-        ends = sending.is_ending and sending.body.is_empty
-        self._responses[stream_id] = sending
+        stream_id = in_flight.stream_id
+        ends = in_flight.is_ending and in_flight.body.is_empty
+        self._responses[stream_id] = in_flight
         if not self._engine.respond(stream_id, head, ends=ends):
-            self._finish(sending, "viewer left")
+            self._finish(in_flight, "viewer left")
         elif ends:
-            self._finish(sending, None)
+            self._finish(in_flight, None)
         else:
             self._ready(stream_id)
 
@@ -366,9 +313,9 @@ class Http2Responder:
         if not stream_id:
             self._window_closed_since_s = None
             return
-        sending = self._responses.get(stream_id)
-        if sending is not None and sending.blocked_since_s is not None:
-            sending.blocked_since_s = None
+        in_flight = self._responses.get(stream_id)
+        if in_flight is not None and in_flight.blocked_since_s is not None:
+            in_flight.blocked_since_s = None
             self._ready(stream_id)
 
     def windows_changed(self) -> None:
@@ -426,9 +373,9 @@ class Http2Responder:
         if output:
             self._transport.write(output)
         has_resets = False
-        for sending in completed:
-            has_resets |= sending.exchange is not None and not sending.exchange.is_received
-            self._finish(sending, None)
+        for in_flight in completed:
+            has_resets |= in_flight.exchange is not None and not in_flight.exchange.is_received
+            self._finish(in_flight, None)
         may_send = self._process()
         return fed_bytes, may_send or has_resets or (bool(output) and len(self._schedule) > 0)
 
@@ -437,60 +384,60 @@ class Http2Responder:
         fed_bytes, round_bytes = 0, ROUND_BYTES - self._engine.unsent_bytes()
         while fed_bytes < round_bytes and (turn := self._schedule.next()) is not None:
             stream_id, turn_bytes = turn
-            sending = self._responses[stream_id]
+            in_flight = self._responses[stream_id]
             room = self._engine.room(stream_id)
             if room <= 0:
                 if self._engine.connection_room() <= 0:
                     if self._window_closed_since_s is None:
                         self._window_closed_since_s = self._loop.time()
                     break
-                sending.blocked_since_s = self._loop.time()
+                in_flight.blocked_since_s = self._loop.time()
                 self._schedule.remove(stream_id)
                 continue
-            count = self._feed_stream(sending, min(room, turn_bytes, round_bytes - fed_bytes))
+            count = self._feed_stream(in_flight, min(room, turn_bytes, round_bytes - fed_bytes))
             fed_bytes += count
             if stream_id not in self._responses:
                 continue
             self._schedule.sent(stream_id, count)
-            if sending.body.is_empty:
+            if in_flight.body.is_empty:
                 self._schedule.remove(stream_id)
-                if sending.is_ending:
-                    completed.append(sending)
-                elif sending.done is not None and not sending.done.done():
-                    sending.done.set_result(None)
+                if in_flight.is_ending:
+                    completed.append(in_flight)
+                elif in_flight.done is not None and not in_flight.done.done():
+                    in_flight.done.set_result(None)
         return fed_bytes
 
-    def _feed_stream(self, sending: ResponseInFlight, count: int) -> int:
+    def _feed_stream(self, in_flight: ResponseInFlight, count: int) -> int:
         """Gives the engine at most ``count`` bytes of a body; returns how many."""
-        stream_id, body = sending.stream_id, sending.body
+        stream_id, body = in_flight.stream_id, in_flight.body
         data = b""
         if not body.is_empty:
             try:
                 data = body.read(count)
             except OSError as exc:
-                self._cut(sending, str(exc))
+                self._cut(in_flight, str(exc))
                 return 0
             if not data:
                 self._schedule.remove(stream_id)
-                body.wait(partial(self._woken, sending))
+                body.wait(partial(self._woken, in_flight))
                 return 0
-        ends = sending.is_ending and body.is_empty
-        if ends and sending.trailers:
+        ends = in_flight.is_ending and body.is_empty
+        if ends and in_flight.trailers:
             self._engine.data(stream_id, data, ends=False)
-            self._engine.trailers(stream_id, sending.trailers)
+            self._engine.trailers(stream_id, in_flight.trailers)
         else:
             self._engine.data(stream_id, data, ends=ends)
-        sending.sent_bytes += len(data)
+        in_flight.sent_bytes += len(data)
         return len(data)
 
-    def _woken(self, sending: ResponseInFlight, failure: Failure | None) -> None:
+    def _woken(self, in_flight: ResponseInFlight, failure: Failure | None) -> None:
         """Bytes of a body have come into the cache, or cannot come."""
-        if self._has_ended(sending):
+        if self._has_ended(in_flight):
             return
         if failure is None:
-            self._ready(sending.stream_id)
+            self._ready(in_flight.stream_id)
         else:
-            self._cut(sending, str(failure))
+            self._cut(in_flight, str(failure))
         self.write_soon()
 
     def _ready(self, stream_id: int) -> None:
@@ -501,54 +448,54 @@ class Http2Responder:
 
     def close_stream(self, stream_id: int, cut: str) -> None:
         """Ends the response on a stream that has ended, if there is one."""
-        sending = self._responses.get(stream_id)
-        if sending is not None:
-            self._finish(sending, cut)
+        in_flight = self._responses.get(stream_id)
+        if in_flight is not None:
+            self._finish(in_flight, cut)
 
     def cut_stalled(self, now_s: float, stall_s: float) -> None:
         """Resets the streams whose window was closed for too long."""
-        for sending in list(self._responses.values()):
-            blocked_s = sending.blocked_since_s
+        for in_flight in list(self._responses.values()):
+            blocked_s = in_flight.blocked_since_s
             if blocked_s is not None and now_s - blocked_s > stall_s:
-                self._cut(sending, VIEWER_STALLED)
+                self._cut(in_flight, VIEWER_STALLED)
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Resets the streams whose responses have been revoked."""
-        for sending in list(self._responses.values()):
-            if sending.provenance is not None and is_revoked(sending.provenance()):
-                self._cut(sending, REVOKED)
+        for in_flight in list(self._responses.values()):
+            if in_flight.provenance is not None and is_revoked(in_flight.provenance()):
+                self._cut(in_flight, REVOKED)
         self.write()
 
     def running(self) -> list[RunningResponse]:
         """The responses in flight, as operators see them."""
         return [
             RunningResponse(
-                sending.request,
+                in_flight.request,
                 self._viewer.client,
-                sending.address,
-                sending.distribution or "",
-                sending.sent_bytes,
-                sending.started_s,
+                in_flight.address,
+                in_flight.distribution or "",
+                in_flight.sent_bytes,
+                in_flight.started_s,
             )
-            for sending in self._responses.values()
+            for in_flight in self._responses.values()
         ]
 
     def end_viewer(self, viewer: ViewerKey) -> bool:
         """Resets the streams of a viewer's responses; returns whether there was any."""
         matches = [
-            sending
-            for sending in self._responses.values()
-            if viewer_key(sending.request, sending.address) == viewer
+            in_flight
+            for in_flight in self._responses.values()
+            if viewer_key(in_flight.request, in_flight.address) == viewer
         ]
-        for sending in matches:
-            self._cut(sending, ENDED_BY_OPERATOR)
+        for in_flight in matches:
+            self._cut(in_flight, ENDED_BY_OPERATOR)
         self.write()
         return bool(matches)
 
     def finish_all(self, cut: str) -> None:
         """Ends all responses early."""
-        for sending in list(self._responses.values()):
-            self._finish(sending, cut)
+        for in_flight in list(self._responses.values()):
+            self._finish(in_flight, cut)
 
     def close(self) -> None:
         """Ends all responses: the connection is lost. Nothing more is written.
@@ -563,27 +510,27 @@ class Http2Responder:
         self.finish_all(VIEWER_LEFT)
         self._process, self._ended, self._written = _has_nothing, _ignore, _nothing
 
-    def _finish(self, sending: ResponseInFlight, cut: str | None) -> None:
+    def _finish(self, in_flight: ResponseInFlight, cut: str | None) -> None:
         """Ends a response in flight. ``cut``: why it ends early, or None."""
-        if self._responses.pop(sending.stream_id, None) is None:
+        if self._responses.pop(in_flight.stream_id, None) is None:
             return
-        self._schedule.remove(sending.stream_id)
-        sending.body.close()
-        if sending.reader is not None:
-            sending.reader.close()
-        sending.finished(sending.sent_bytes, self._loop.time() - sending.started_s, cut)
-        self._ended(sending.exchange)
-        pushing = sending.pushing
+        self._schedule.remove(in_flight.stream_id)
+        in_flight.body.close()
+        if in_flight.reader is not None:
+            in_flight.reader.close()
+        in_flight.finished(in_flight.sent_bytes, self._loop.time() - in_flight.started_s, cut)
+        self._ended(in_flight.exchange)
+        pushing = in_flight.pushing
         if cut is not None and pushing is not None and pushing is not asyncio.current_task():
             pushing.cancel()
-        if sending.done is not None and not sending.done.done():
-            sending.done.set_result(None)
+        if in_flight.done is not None and not in_flight.done.done():
+            in_flight.done.set_result(None)
 
-    def _cut(self, sending: ResponseInFlight, cut: str) -> None:
+    def _cut(self, in_flight: ResponseInFlight, cut: str) -> None:
         """Resets the stream of a response, so that the viewer knows that it is not complete."""
-        if not self._has_ended(sending):
-            self._engine.reset(sending.stream_id, ErrorCode.INTERNAL_ERROR)
-            self._finish(sending, cut)
+        if not self._has_ended(in_flight):
+            self._engine.reset(in_flight.stream_id, ErrorCode.INTERNAL_ERROR)
+            self._finish(in_flight, cut)
 
 
 # In place of the owner's functions, when the connection is lost.
