@@ -29,7 +29,7 @@ from streamedge.media.mp4.codecs import (
     UnsupportedCodec,
     parse_stsd,
 )
-from streamedge.media.mp4.edit_list import apply_edits
+from streamedge.media.mp4.edit_list import Edited, apply_edits
 from streamedge.media.mp4.fragments import Run, start_at_edit, with_fragments
 from streamedge.media.mp4.moov import Movie, Track
 from streamedge.media.mp4.sample_table import (
@@ -285,47 +285,20 @@ def _read_track(
 
     None when the track is empty.
     """
-    runs = movie.fragments.runs.get(track.track_id, ())
-    table = _sample_table(track, runs, kind, movie, samples_max)
+    table = _sample_table(track, kind, movie, samples_max)
     if table.count == 0:
         return None
-    faults: list[str] = []
     table = _of_one_codec(table, descriptions)
     if table.count == 0:
         raise invalid("none of its samples has a description that can be played")
-    _check_times(table, track)
-    if runs:
-        edited_rows = start_at_edit(
-            table, track.edits, timescale=track.timescale, movie_timescale=movie.timescale
-        )
-    else:
-        edited_rows = apply_edits(
-            table,
-            # Without edits if the tables contradict each other, as in FFmpeg.
-            () if table.is_overfull else track.edits,
-            timescale=track.timescale,
-            movie_timescale=movie.timescale,
-            is_audio=kind is TrackKind.AUDIO,
-            rows_max=samples_max,
-        )
-    rows, dts, pts = edited_rows
-    is_in_file = table.offset[rows] + table.size_bytes[rows] <= file_size_bytes
-    has_data = table.size_bytes[rows] > 0
-    lost = int(np.count_nonzero(~is_in_file & has_data))
-    if lost:
-        faults.append(f"{lost} of {len(rows)} {kind.name.lower()} samples lie past the file's end")
-    sendable = np.flatnonzero(is_in_file & has_data)
-    if len(sendable) == 0:
-        raise invalid(
-            "the MP4 is cut off: all of its samples lie past the file's end"
-            if lost
-            else "an MP4 track has only empty samples"
-        )
-    if len(sendable) < len(rows):
-        rows, dts, pts = rows[sendable], dts[sendable], pts[sendable]
-    limit = TIME_MAX_MS * track.timescale // 1000
-    if int(np.abs(dts).max()) > limit:
-        raise invalid(f"an MP4 track is longer than {TIME_MAX_MS // 1000} s or starts too late")
+    _check_time(table.end, track)
+    edited = _edited(table, track, kind, movie, samples_max)
+    sendable, lost = _sendable(table, edited.rows, file_size_bytes)
+    faults = (f"{lost} of {len(edited.rows)} {kind.name.lower()} samples lie past the file's end",)
+    if len(sendable) < len(edited.rows):
+        edited = Edited(*(values[sendable] for values in edited))
+    rows, dts, pts = edited
+    _check_time(int(np.abs(dts).max()), track)
     # Presentation times stay. Decoding times never go back, even where edits overlap.
     pts_ms = _milliseconds(pts, track.timescale)
     dts_ms = np.maximum.accumulate(_milliseconds(dts, track.timescale))
@@ -347,16 +320,56 @@ def _read_track(
         tuple(changes),
         last_ms + int(_milliseconds(np.array([last_duration]), track.timescale)[0]),
         rate=len(rows) * track.timescale / presented if presented > 0 else 0.0,
-        faults=tuple(faults),
+        faults=faults if lost else (),
         language=track.language,
         title=track.title,
     )
 
 
-def _sample_table(
-    track: Track, runs: Sequence[Run], kind: TrackKind, movie: Movie, samples_max: int
-) -> SampleTable:
+def _edited(
+    table: SampleTable, track: Track, kind: TrackKind, movie: Movie, rows_max: int
+) -> Edited:
+    """The samples of a track as its edit list has them."""
+    if _runs(track, movie):
+        return start_at_edit(
+            table, track.edits, timescale=track.timescale, movie_timescale=movie.timescale
+        )
+    return apply_edits(
+        table,
+        # Without edits if the tables contradict each other, as in FFmpeg.
+        () if table.is_overfull else track.edits,
+        timescale=track.timescale,
+        movie_timescale=movie.timescale,
+        is_audio=kind is TrackKind.AUDIO,
+        rows_max=rows_max,
+    )
+
+
+def _sendable(
+    table: SampleTable, rows: NDArray[np.intp], file_size_bytes: int
+) -> tuple[NDArray[np.intp], int]:
+    """Which of ``rows`` have bytes in the file, and how many lie past its end."""
+    is_in_file = table.offset[rows] + table.size_bytes[rows] <= file_size_bytes
+    has_data = table.size_bytes[rows] > 0
+    lost = int(np.count_nonzero(~is_in_file & has_data))
+    sendable = np.flatnonzero(is_in_file & has_data)
+    if len(sendable) == 0:
+        raise invalid(
+            "the MP4 is cut off: all of its samples lie past the file's end"
+            if lost
+            else "an MP4 track has only empty samples"
+        )
+    return sendable, lost
+
+
+def _runs(track: Track, movie: Movie) -> Sequence[Run]:
+    """The samples of a track in fragments."""
+    return movie.fragments.runs.get(track.track_id, ())
+
+
+def _sample_table(track: Track, kind: TrackKind, movie: Movie, samples_max: int) -> SampleTable:
     """The samples of a track in moov and in fragments."""
+    runs = _runs(track, movie)
     always_sync = kind is TrackKind.AUDIO
     table = read_sample_table(track.stbl, always_sync=always_sync, samples_max=samples_max)
     if not runs:
@@ -367,9 +380,9 @@ def _sample_table(
     )
 
 
-def _check_times(table: SampleTable, track: Track) -> None:
-    limit = TIME_MAX_MS * track.timescale // 1000
-    if table.end > limit:
+def _check_time(time: int, track: Track) -> None:
+    """Raises MediaError for a time, in the track's units, that FLV cannot have."""
+    if time > TIME_MAX_MS * track.timescale // 1000:
         raise invalid(f"an MP4 track is longer than {TIME_MAX_MS // 1000} s or starts too late")
 
 
