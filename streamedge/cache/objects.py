@@ -54,9 +54,9 @@ RECHECK_TICKS = 10  # chunks that another worker fills are checked every 50 ms
 TOUCH_INTERVAL_S = 60.0
 RECORDS_BYTES = 32 * 1024 * 1024  # of the keys and header fields of a worker's open versions
 VARYING_BYTES = 4 * 1024 * 1024  # of keys whose responses vary, and the fields they vary by
-EVICTED_LOOK_S = 1.0
+EVICTED_CHECK_S = 1.0
 CLOSED_AT_A_TIME = 64  # versions; copying the list of all would take long
-INLINE_LOOKS = 8  # a small object is checked every 8 s: it takes a system call
+INLINE_CHECKS = 8  # a small object is checked every 8 s: it takes a system call
 VERSION_ONLY = Span(0, 0)  # an open that needs the version and none of its bytes
 
 
@@ -97,7 +97,7 @@ class Cache:
         self._responses = ResponseCache(self)
         self._waited_for: set[OpenObject] = set()
         self._holders: set[OpenObject] = set()  # have or had open files
-        self._looks = 0
+        self._evicted_checks = 0
         self._is_closing = False
         self._evicted_timer: asyncio.TimerHandle | None = None
         self._ticks = 0
@@ -280,37 +280,40 @@ class Cache:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def extent_opened(self, version: OpenObject) -> None:
+    def extent_opened(self, open_object: OpenObject) -> None:
         """Schedules the checks for too many open files and, while any is open, for evicted ones."""
-        self._holders.add(version)
-        self._look_for_too_many()
+        self._holders.add(open_object)
+        self._schedule_closing()
         if self._evicted_timer is None:
             loop = asyncio.get_running_loop()
-            self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
+            self._evicted_timer = loop.call_later(EVICTED_CHECK_S, self._close_evicted)
 
-    def waiting_began(self, version: OpenObject) -> None:
+    def waiting_began(self, open_object: OpenObject) -> None:
         """Ticks for a version while it has waiters."""
         if not self._waited_for:
             asyncio.get_running_loop().call_later(TICK_S, self._tick)
-        self._waited_for.add(version)
+        self._waited_for.add(open_object)
 
-    def version_failed(self, version: OpenObject, cause: Failure) -> None:
+    def version_failed(self, open_object: OpenObject, cause: Failure) -> None:
         """Makes the next open validate if a fill shows that the object has changed."""
         gone = {OriginFailure.CHANGED, OriginFailure.NOT_FOUND, OriginFailure.RANGE_OUTSIDE}
         is_gone = isinstance(cause, OriginError) and cause.failure in gone
-        if is_gone or version.version.id:
-            self.forget(version)
+        if is_gone or open_object.version.id:
+            self.forget(open_object)
 
-    def version_measured(self, version: OpenObject) -> None:
+    def version_measured(self, open_object: OpenObject) -> None:
         """Saves the record of a version whose size is now known, unless it was replaced."""
-        if self._versions.get(version.asset.key) is version:
-            self.remember(version.asset, version.record)
+        if self._versions.get(open_object.asset.key) is open_object:
+            self.remember(open_object.asset, open_object.record)
 
-    def version_left(self, version: OpenObject) -> None:
+    def version_left(self, open_object: OpenObject) -> None:
         """Closes a version that is no longer listed; schedules closing if a limit is passed."""
-        if self._versions.get(version.asset.key) is not version or version.files.in_memory:
-            self._forget(version)
-        self._look_for_too_many()
+        if (
+            self._versions.get(open_object.asset.key) is not open_object
+            or open_object.files.in_memory
+        ):
+            self._forget(open_object)
+        self._schedule_closing()
 
     @property
     def log_position(self) -> int:
@@ -430,16 +433,16 @@ class Cache:
         patient = self._ticks % PATIENT_TICKS == 0
         recheck = self._ticks % RECHECK_TICKS == 0
         try:
-            for version in list(self._waited_for):
-                if not version.tick(patient=patient, recheck=recheck):
-                    self._waited_for.discard(version)
+            for open_object in list(self._waited_for):
+                if not open_object.tick(patient=patient, recheck=recheck):
+                    self._waited_for.discard(open_object)
         finally:  # a defect in one waiter must not stop the others
             if self._waited_for:
                 asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _supersede(self, open_object: OpenObject) -> None:
         open_object.superseded = True
-        self._take_out(open_object)
+        self._unlist(open_object)
         if open_object.idle:
             # Not at once: bytes reported as ready may be about to be sent.
             asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_if_idle, open_object)
@@ -450,11 +453,11 @@ class Cache:
             self._holders.discard(open_object)
 
     def _forget(self, open_object: OpenObject) -> None:
-        self._take_out(open_object)
+        self._unlist(open_object)
         open_object.close()
         self._holders.discard(open_object)
 
-    def _take_out(self, open_object: OpenObject) -> None:
+    def _unlist(self, open_object: OpenObject) -> None:
         key = open_object.asset.key
         if self._versions.get(key) is open_object:
             del self._versions[key]
@@ -463,15 +466,15 @@ class Cache:
         for named in [named for named, one in self._unlisted.items() if one is open_object]:
             del self._unlisted[named]
 
-    def _look_for_too_many(self) -> None:
+    def _schedule_closing(self) -> None:
         """Closes files after CLOSE_DELAY_S when too many are open: ``ready`` results for them
         may be about to be sent.
         """
-        if self._has_too_many and not self._is_closing:
+        if self._is_over_limit and not self._is_closing:
             self._is_closing = True
-            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_too_many)
+            asyncio.get_running_loop().call_later(CLOSE_DELAY_S, self._close_excess)
 
-    def _close_too_many(self) -> None:
+    def _close_excess(self) -> None:
         """Closes the least recently used versions, then files without readers of the others."""
         self._is_closing = False
         self._close_unused()
@@ -484,9 +487,12 @@ class Cache:
     def _close_evicted(self) -> None:
         """Closes evicted files, so that their disk space is free."""
         self._evicted_timer = None
-        self._looks += 1
+        self._evicted_checks += 1
         for open_object in list(self._holders):
-            if open_object.files.is_inline and (hash(open_object) + self._looks) % INLINE_LOOKS:
+            if (
+                open_object.files.is_inline
+                and (hash(open_object) + self._evicted_checks) % INLINE_CHECKS
+            ):
                 continue
             if open_object.files.evicted:
                 if open_object.idle:
@@ -497,10 +503,10 @@ class Cache:
                 self._holders.discard(open_object)
         if self.counts.gauges[Gauge.OPEN_EXTENTS]:
             loop = asyncio.get_running_loop()
-            self._evicted_timer = loop.call_later(EVICTED_LOOK_S, self._close_evicted)
+            self._evicted_timer = loop.call_later(EVICTED_CHECK_S, self._close_evicted)
 
     def _close_unused(self) -> None:
-        if not self._has_too_many:
+        if not self._is_over_limit:
             return
         passed = 0  # versions that are in use
         while oldest := list(islice(self._versions.values(), passed, passed + CLOSED_AT_A_TIME)):
@@ -509,11 +515,11 @@ class Cache:
                     passed += 1
                     continue
                 self._forget(open_object)
-                if not self._has_too_many:
+                if not self._is_over_limit:
                     return
 
     @property
-    def _has_too_many(self) -> bool:
+    def _is_over_limit(self) -> bool:
         """Whether a limit is passed. It counts versions too, as one may have no extent open."""
         open_extents = self.counts.gauges[Gauge.OPEN_EXTENTS]
         return (

@@ -211,7 +211,7 @@ async def test_small_object_with_a_damaged_body_is_fetched_again(location: Locat
 async def test_evicted_small_object_is_closed_and_fetched_again(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects_module, "EVICTED_LOOK_S", 0.01)
+    monkeypatch.setattr(objects_module, "EVICTED_CHECK_S", 0.01)
     worker = location.worker()
     await fetch(worker, location.asset(), ALL)
     reader = await worker.open(location.asset(), ALL)
