@@ -154,11 +154,13 @@ def test_all_modules_of_processes_are_imported_before_an_upgrade_replaces_files(
     assert "streamedge.process.control" in names
     assert "streamedge.shared_log.redis.engine" in names
     assert not any(name.startswith("streamedge.cli") for name in names)
+    assert not any("helper" in name for name in names)  # programs of their own
 
 
-def test_workers_import_no_library_of_the_control_process() -> None:
+def test_workers_import_no_library_of_the_control_process_or_of_media_helpers() -> None:
     code = (
-        "import sys; from streamedge.process.upgrade.all_modules import import_all_of_workers;"
+        "import sys; sys.modules['av'] = None;"  # as without the extra ``media``
+        "from streamedge.process.upgrade.all_modules import import_all_of_workers;"
         "import streamedge.process.worker; import_all_of_workers();"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )

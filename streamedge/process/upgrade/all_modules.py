@@ -18,7 +18,9 @@ PAUSE_S = 0.001  # between two modules: other threads of the process run meanwhi
 _NOT_OF_PROCESSES = (
     "streamedge.__main__",
     "streamedge.cli",
-    "streamedge.media.containers.helper",  # a program of its own
+    # Programs of their own, with a library that is an extra.
+    "streamedge.media.containers.helper",
+    "streamedge.media.containers.poster_helper",
 )
 # They bring libraries that take 25 MiB in each worker.
 _NOT_OF_WORKERS = (
