@@ -1,8 +1,8 @@
 """The poster helper: a process that makes a small picture of one film by PyAV.
 
 ``python -m streamedge.media.containers.poster_helper DESCRIPTOR MEMORY_BYTES TIME_S``. It has the
-protocol and the restrictions of the media helper (``helper``). Its answer to each request is a
-JPEG, or a failure. Bytes that are not cached look to it like the file's end.
+protocol and the restrictions of the media helper (``helper_process``). Its answer to each request
+is a JPEG, or a failure. Bytes that are not cached look to it like the file's end.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from streamedge.errors import MediaError, MediaFault
-from streamedge.media.containers.helper import (
-    BUFFER_BYTES,
-    STREAMS_MAX,
+from streamedge.media.containers.helper import BUFFER_BYTES, STREAMS_MAX
+from streamedge.media.containers.helper_process import (
     Answer,
     Connection,
     RemoteFile,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from streamedge.media.containers.framing import READ_BODY, FrameKind
-from streamedge.media.containers.helper import Connection, limit_time, run_helper
+from streamedge.media.containers.helper_process import Connection, limit_time, run_helper
 
 GROWTH_BYTES = 16 << 20
 
