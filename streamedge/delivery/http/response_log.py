@@ -15,6 +15,7 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.access_log import response_line
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import WebLog
+from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.delivery.http.response.tallies import DistributionTallies
 from streamedge.delivery.http.response_reports import ResponseReports
 from streamedge.delivery.http.seen_viewers import SeenViewers
@@ -52,7 +53,8 @@ class ResponseLog(ResponseReports):
         duration_s: float,
         cut: str | None,
     ) -> None:
-        now_s, distribution = time.time(), response.distribution or ""
+        end = ResponseEnd(time.time(), sent_bytes, duration_s, first_byte_s, cut)
+        distribution = response.distribution or ""
         message, result = response.message, response.result
         self._count(message.status, result, sent_bytes, response.error, distribution)
         self._tallies[result.value][distribution].first_byte.observe(first_byte_s)
@@ -64,27 +66,16 @@ class ResponseLog(ResponseReports):
             self._log.line(
                 response_line(
                     request,
-                    now_s=now_s,
+                    end,
                     process=self._log.process,
                     status=message.status,
-                    sent_bytes=sent_bytes,
                     result=result.value,
                     distribution=response.distribution,
-                    duration_s=duration_s,
-                    reason=cut or response.reason,
+                    reason=response.reason,
                 )
             )
         if self._web_log.rules:
-            self._web_log.finished(
-                request,
-                response,
-                viewer,
-                ended_s=now_s,
-                sent_bytes=sent_bytes,
-                duration_s=duration_s,
-                first_byte_s=first_byte_s,
-                cut=cut,
-            )
+            self._web_log.finished(request, response, viewer, end)
 
     def hits_finished(
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None

@@ -21,6 +21,7 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of_hit,
     web_record,
 )
+from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.logs.cloudfront import LINE, beginning, content_text, line_parts
 from streamedge.logs.escaping import ABSENT, unescape
 from streamedge.logs.spool import Lines
@@ -182,11 +183,8 @@ def _realtime_line(
         viewer,
         content,
         results,
-        ended_s=ended_s,
+        ResponseEnd(ended_s, sent_bytes, duration_s, 0.0, cut),
         status=logged_status(status, sent_bytes, cut),
-        sent_bytes=sent_bytes,
-        duration_s=duration_s,
-        first_byte_s=0.0,
         request_id=request_id.decode(),
     )
     address = remembered.address or viewer.address

@@ -10,6 +10,7 @@ import json
 from functools import lru_cache
 
 from streamedge.delivery.http.request.request import WebRequest
+from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.memo import cache_short_texts
 from streamedge.ops.log import FIELD_CHARACTERS_MAX
 
@@ -59,34 +60,33 @@ def viewer_fields(http_version: str, agent: bytes | str | None, viewer: str | No
 
 def response_line(
     request: WebRequest,
+    end: ResponseEnd,
     *,
-    now_s: float,
     process: str,
     status: int,
-    sent_bytes: int,
     result: str,
     distribution: str | None,
-    duration_s: float,
     reason: str | None,
 ) -> str:
-    """The line of one response. ``sent_bytes`` include the head of HTTP/1.1."""
+    """The line of one response. ``reason`` is logged unless it was cut off: then ``end.cut`` is."""
     headers = request.headers
     line = _LINE % (
-        now_s,
+        end.ended_s,
         process,
         request.client,
         request.method,
         target_fields(request.host, request.path, distribution),
         status,
-        sent_bytes,
+        end.sent_bytes,
         result,
-        duration_s,
+        end.duration_s,
     )
     range_field = headers.get("range")
     if range_field is not None:
         line += ',"range":' + quoted_and_cut(range_field)
     line += viewer_fields(request.http_version, headers.get("user-agent"), request.viewer)
     line += f',"request_id":"{request.request_id}"'
+    reason = end.cut or reason
     if reason is not None:
         line += ',"reason":' + quoted(reason)
     return line + "}"

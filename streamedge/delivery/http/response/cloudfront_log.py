@@ -18,6 +18,7 @@ from streamedge.delivery.http.policy.behaviors import Behavior, choose_behavior
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
+from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.object_names import path_name
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR
@@ -125,16 +126,7 @@ class WebLog:
         return LoggedRequest(rules, request_text(**texts), head_bytes(request), {})
 
     def finished(
-        self,
-        request: WebRequest,
-        response: Response,
-        viewer: Viewer,
-        *,
-        ended_s: float,
-        sent_bytes: int,
-        duration_s: float,
-        first_byte_s: float,
-        cut: str | None,
+        self, request: WebRequest, response: Response, viewer: Viewer, end: ResponseEnd
     ) -> None:
         """Adds the line of a response that was not a hit of the fast path."""
         rules = self.rules.get(response.distribution or "")
@@ -146,17 +138,14 @@ class WebLog:
             request,
             viewer,
             content_of(response.message.head.fields),
-            results_of(response.message.status, response, cut),
-            ended_s=ended_s,
-            status=logged_status(response.message.status, sent_bytes, cut),
-            sent_bytes=sent_bytes,
-            duration_s=duration_s,
-            first_byte_s=first_byte_s,
+            results_of(response.message.status, response, end.cut),
+            end,
+            status=logged_status(response.message.status, end.sent_bytes, end.cut),
             request_id=request.request_id,
         )
         if record.status == HTTPStatus.SWITCHING_PROTOCOLS:
             record = record._replace(protocol="wss" if request.secure else "ws")
-        self.spool.add(1, ended_s, partial(self._line, rules, request, record, ended_s))
+        self.spool.add(1, end.ended_s, partial(self._line, rules, request, record, end.ended_s))
 
     def _line(
         self, rules: LogRules, request: WebRequest, record: WebRecord, ended_s: float
@@ -255,31 +244,28 @@ def web_record(
     viewer: Viewer,
     content: Content,
     results: Results,
+    end: ResponseEnd,
     *,
-    ended_s: float,
     status: int,
-    sent_bytes: int,
-    duration_s: float,
-    first_byte_s: float,
     request_id: str,
 ) -> WebRecord:
-    """The record of a response."""
+    """The record of a response. ``status``: that of ``logged_status``."""
     tls_protocol, tls_cipher = map(unescape, viewer.tls.split("\t"))
     return WebRecord(
-        ended_s=int(ended_s),
+        ended_s=int(end.ended_s),
         location=location,
-        sent_bytes=sent_bytes,
+        sent_bytes=end.sent_bytes,
         address=viewer.address,
         status=status,
         result=results.final,
         request_id=request_id,
         received_bytes=head_bytes(request) + _body_bytes(request),
-        duration_ms=round(duration_s * 1000),
+        duration_ms=round(end.duration_s * 1000),
         tls_protocol=tls_protocol,
         tls_cipher=tls_cipher,
         response_result=results.response,
         port=viewer.port,
-        first_byte_ms=round(first_byte_s * 1000),
+        first_byte_ms=round(end.first_byte_s * 1000),
         detailed=results.detailed,
         fle_status=None,
         fle_fields=None,

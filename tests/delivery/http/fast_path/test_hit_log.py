@@ -38,6 +38,7 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of_hit,
     web_record,
 )
+from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.http.viewer import viewer_at
 from streamedge.delivery.net.accept import Peer
@@ -104,13 +105,11 @@ def general_line(
 ) -> dict[str, Any]:
     line = response_line(
         request,
-        now_s=NOW_S,
+        ResponseEnd(NOW_S, sent_bytes, duration_s, 0.0, None),
         process="worker-0",
         status=status,
-        sent_bytes=sent_bytes,
         result=result,
         distribution="EWEB",
-        duration_s=duration_s,
         reason=reason,
     )
     fields: dict[str, Any] = json.loads(line)
@@ -142,11 +141,8 @@ def test_plain_hit(
         VIEWER,
         content,
         results_of_hit(cut),
-        ended_s=NOW_S,
+        ResponseEnd(NOW_S, sent_bytes, duration_s, 0.0, cut),
         status=status if sent_bytes or cut is None else 0,
-        sent_bytes=sent_bytes,
-        duration_s=duration_s,
-        first_byte_s=0.0,
         request_id=ID.decode(),
     )
     assert cloudfront_line(hit, duration_s, cut) == encode(record)
@@ -179,11 +175,8 @@ def test_prepared_hit(
         VIEWER,
         content_of(fields),
         results_of(404, response, cut),
-        ended_s=NOW_S,
+        ResponseEnd(NOW_S, sent_bytes, 0.0, 0.0, cut),
         status=404 if sent_bytes or cut is None else 0,
-        sent_bytes=sent_bytes,
-        duration_s=0.0,
-        first_byte_s=0.0,
         request_id=ID.decode(),
     )
     assert cloudfront_line(hit, 0.0, cut) == encode(record)

@@ -17,6 +17,7 @@ from streamedge.delivery.http.response.cloudfront_log import (
     results_of,
     results_of_hit,
 )
+from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.http.viewer import viewer_at
 from streamedge.delivery.net.accept import Peer
@@ -97,16 +98,7 @@ async def line_of(
     web_log = WebLog("fra-1", spool, rules={"EWEB": RULES})
     sent = [(b"host", b"cdn.example.com"), *fields]
     request = request_of(VIEWER, b"/a%20b?Signature=x&c=1", sent)
-    web_log.finished(
-        request,
-        answer,
-        VIEWER,
-        ended_s=1.7e9,
-        sent_bytes=sent_bytes,
-        duration_s=0.0825,
-        first_byte_s=0.001,
-        cut=cut,
-    )
+    web_log.finished(request, answer, VIEWER, ResponseEnd(1.7e9, sent_bytes, 0.0825, 0.001, cut))
     await spool.close()
     await asyncio.to_thread(log.close)
     (path,) = tmp_path.glob("EWEB.*")
