@@ -90,24 +90,24 @@ def _distributions(
     config: Config, bindings: Mapping[str, OriginBinding]
 ) -> Iterator[WebDistribution]:
     for section in config.distributions:
-        if isinstance(section, WebDistributionConfig) and section.enabled:
-            yield WebDistribution(
-                section.id,
-                section.aliases,
-                tuple(
-                    Rule(
-                        behavior,
-                        bindings[behavior.origin],
-                        ttl_rules(behavior.cache, error_pages(section)),
-                    )
-                    for behavior in web_behaviors(config, section)
-                ),
-                section.default_root_object,
-                error_pages(section),
-                section.cache_tag_header.lower(),
-                section.http2,
-                section.nearest_from if section.nearest and config.fleet.engine else None,
-            )
+        if not isinstance(section, WebDistributionConfig) or not section.enabled:
+            continue
+        pages = error_pages(section)
+        yield WebDistribution(
+            section.id,
+            section.aliases,
+            tuple(
+                Rule(behavior, bindings[behavior.origin], ttl_rules(behavior.cache, pages))
+                for behavior in web_behaviors(config, section)
+            ),
+            root_object=section.default_root_object,
+            error_pages=pages,
+            cache_tag_header=section.cache_tag_header.lower(),
+            http2=section.http2,
+            nearest_from_bytes=section.nearest_from
+            if section.nearest and config.fleet.engine
+            else None,
+        )
 
 
 def ttl_rules(policy: CachePolicy, pages: Mapping[int, ErrorPage]) -> TtlRules:

@@ -98,22 +98,25 @@ async def append_change(service: FleetService, changes: Changes, expected: int) 
     entry = change_entry(changes, service.replica.edge, service.now_s())
     documents = documents_of(entry.body["resources"])
     last_error = "it did not answer in time"
+
+    async def is_applied() -> bool:
+        """Appends it; whether the follower has read it. Until then the engine may lose it."""
+        await service.engine.append(
+            entry,
+            line=service.line,
+            documents=documents,
+            expected_resources_position=expected,
+        )
+        return await service.wait_published(entry.id, FOLLOWED_TIMEOUT_S) is not None
+
     try:
         async with asyncio.timeout(CHANGE_TIMEOUT_S):
             while True:
                 try:
-                    await service.engine.append(
-                        entry,
-                        line=service.line,
-                        documents=documents,
-                        expected_resources_position=expected,
-                    )
+                    if await is_applied():
+                        return
                 except engines.EngineError as exc:
                     last_error = str(exc)
-                else:
-                    # The engine may still lose it: it counts when the follower has read it.
-                    if await service.wait_published(entry.id, FOLLOWED_TIMEOUT_S) is not None:
-                        return
                 # Repeating is safe: the log keeps an id once.
                 await asyncio.sleep(_PAUSE_S * (1 + random.random()))
     except engines.ConflictError as exc:

@@ -76,6 +76,7 @@ class RtmpSession(asyncio.Protocol):
         self._loop = loop
         self._id = f"{os.getpid():x}-{next(_serial):x}"
         self._transport: asyncio.Transport | None = None
+        self._transport_name = "rtmp"  # as logs and operators see it
         self._sender: Sender  # from ``connection_made`` on, the first call that asyncio makes
         self.address = peer.address  # the viewer's, behind trusted proxies
         self._client = str(peer)
@@ -102,7 +103,7 @@ class RtmpSession(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         name = "rtmps" if isinstance(transport, TlsConnection) else "rtmp"
-        self._transport_name: str = transport.get_extra_info("rtmp_transport", name)
+        self._transport_name = transport.get_extra_info("rtmp_transport", name)
         self.engine.window_size_bytes = transport.get_extra_info(
             "rtmp_window_size", WINDOW_SIZE_BYTES
         )
