@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 from streamedge.cache.storage.extent import Ready
@@ -227,7 +228,10 @@ def is_reset(transport: asyncio.BaseTransport) -> bool:
     return connected is not None and bool(connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
-_buffer = memoryview(bytearray())
+@cache
+def _buffer() -> memoryview:
+    """The one buffer of a worker, made for the first TLS piece: plain HTTP needs none."""
+    return memoryview(bytearray(TLS_WRITE_BYTES))
 
 
 def read_piece(file: int, offset: int, count: int, head: bytes | memoryview = b"") -> memoryview:
@@ -235,9 +239,7 @@ def read_piece(file: int, offset: int, count: int, head: bytes | memoryview = b"
 
     Raises OSError.
     """
-    global _buffer  # noqa: PLW0603 - allocated for the first TLS piece; plain HTTP needs none
-    if not _buffer:
-        _buffer = memoryview(bytearray(TLS_WRITE_BYTES))
-    _buffer[: len(head)] = head
-    read = os.preadv(file, [_buffer[len(head) : len(head) + count]], offset)
-    return _buffer[: len(head) + read]
+    buffer = _buffer()
+    buffer[: len(head)] = head
+    read = os.preadv(file, [buffer[len(head) : len(head) + count]], offset)
+    return buffer[: len(head) + read]
