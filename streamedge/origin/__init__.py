@@ -8,7 +8,7 @@ belong to the cache (``cache/fill.py``).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +19,23 @@ UNKNOWN_BYTES = 1 << 62
 
 Fields = list[tuple[str, str]]
 """Header fields in the order in which they were sent; names in any case."""
+
+
+class VariedFields(list[tuple[str, str]]):
+    """Fields of a response of which some values often differ between responses to equal requests.
+
+    ``template``: the same object for all responses that differ in these values only; ``places``:
+    the indexes of their fields. No other value depends on them.
+    """
+
+    __slots__ = ("places", "template")
+
+    def __init__(
+        self, fields: Iterable[tuple[str, str]], template: object, places: tuple[int, ...]
+    ) -> None:
+        super().__init__(fields)
+        self.template = template
+        self.places = places
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,12 @@ from streamedge.delivery.http.response.build import Representation, Response, Re
 from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.response.cloudfront_log import LogRules, WebLog
 from streamedge.delivery.http.response.conditions import Condition, evaluate
-from streamedge.delivery.http.response.remembered_pass import RememberedPass, is_short
+from streamedge.delivery.http.response.remembered_pass import (
+    LENGTH_MARK,
+    RememberedPass,
+    is_short,
+    marked_fields,
+)
 from streamedge.delivery.http.response_log import ResponseLog
 from streamedge.delivery.http.s3_calls import require_known_call
 from streamedge.delivery.http.writes import Writes
@@ -75,7 +80,7 @@ from streamedge.logs.spool import SpoolWriter
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, pair
-from streamedge.origin import Fields, OriginHead, OriginResponse
+from streamedge.origin import Fields, OriginHead, OriginResponse, VariedFields
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.writing import WriteRefusedError
 from streamedge.write_back.queue import WriteQueue
@@ -277,22 +282,31 @@ class HttpHandler:
             if body is not None:
                 running.mark_again(self._cache)
                 provenance = _provenance(running.request, running.sent_at.position, origin_response)
-                return self._builder.passed_again(route, remembered, body, provenance)
+                return self._builder.passed_again(
+                    route, remembered, origin_response.fields, body, provenance
+                )
         passed = pass_at_once(self._cache, running)
         if passed is None or origin_response.status in route.distribution.error_pages:
             return None
         response = self._passed(
             route, exchange.request, passed, running.request, running.sent_at.position
         )
-        if response.message.body and _may_remember(route, exchange.request, origin_response.fields):
+        fields = origin_response.fields
+        if (
+            response.message.body
+            and isinstance(fields, VariedFields)
+            and _may_remember(route, exchange.request, response.message.status, fields)
+        ):
+            marked = self._builder.passed_head(
+                route,
+                exchange.request,
+                response.message.status,
+                marked_fields(fields),
+                LENGTH_MARK,
+                cache_status(self.edge_name, passed.cache_status),
+            )
             lookup.passed = RememberedPass(
-                origin_response.fields,
-                now_s,
-                response.message.head,
-                encode_head(response.message.head),
-                response.result,
-                response.reason,
-                response.error,
+                fields, now_s, marked, encode_head, response.result, response.reason, response.error
             )
         return response
 
@@ -501,10 +515,14 @@ def _provenance(
     return lambda: Provenance(lookup.asset.subject, position, fold_fields(response.fields))
 
 
-def _may_remember(route: Route, request: WebRequest, fields: Fields) -> bool:
-    """Whether the head of a response that was passed through is worth remembering."""
+def _may_remember(route: Route, request: WebRequest, status: int, fields: Fields) -> bool:
+    """Whether the head of a response that was passed through is worth remembering.
+
+    Not that of a 206: whether it answers the request depends on its length too.
+    """
     is_timed = route.rule.behavior.response_headers.server_timing_percent > 0
-    return request.method == "GET" and not is_timed and is_short(fields)
+    is_part = status == HTTPStatus.PARTIAL_CONTENT
+    return request.method == "GET" and not is_timed and not is_part and is_short(fields)
 
 
 def _encoding(route: Route, request: WebRequest) -> ContentCoding | None:

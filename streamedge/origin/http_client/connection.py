@@ -17,6 +17,7 @@ from enum import Enum
 from functools import partial
 from typing import NamedTuple, cast
 
+from streamedge.origin.http_client.head_templates import parse_repeated_head
 from streamedge.origin.http_client.request import RequestHead
 from streamedge.origin.http_client.response_parser import (
     END_OF_HEAD,
@@ -26,7 +27,6 @@ from streamedge.origin.http_client.response_parser import (
     Framing,
     ResponseError,
     ResponseHead,
-    parse_head,
     require_head_start,
 )
 
@@ -439,7 +439,7 @@ class Connection(asyncio.Protocol):
             while self._next is _Next.HEAD and (end := END_OF_HEAD.search(data)) is not None:
                 if end.end() > HEAD_MAX_BYTES:
                     raise ResponseError("the header section is too long")
-                self._begin_response(parse_head(data[: end.end()], self._method))
+                self._begin_response(parse_repeated_head(data[: end.end()], self._method))
                 data = data[end.end() :]
             if self._next is _Next.HEAD:
                 self._undecoded += data

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from functools import partial
 from typing import NamedTuple
 
 import httptools
-
-from streamedge.memo import cache_short_texts
 
 HEAD_MAX_BYTES = 64 << 10  # a header section, a trailer section, or the line before a chunk
 
@@ -87,14 +84,7 @@ def parse_head(data: bytes, method: str) -> ResponseHead:
     """Parses one head, complete with its empty line, of a response to a ``method`` request.
 
     Lines may end with LF alone, and field lines may be folded. Raises ResponseError.
-
-    Equal short heads are parsed once: then the result is the same object, which must not be
-    changed.
     """
-    return _parse_head_of_head(data) if method == "HEAD" else _parse_other_head(data)
-
-
-def _parse_any_head(method: str, data: bytes) -> ResponseHead:
     try:
         return _parse_head(data, method)
     except ResponseError:
@@ -105,9 +95,9 @@ def _parse_any_head(method: str, data: bytes) -> ResponseHead:
     return _parse_head(plain, method)
 
 
-# Pages that are passed through have equal heads within a second.
-_parse_head_of_head = cache_short_texts(64, 1024)(partial(_parse_any_head, "HEAD"))
-_parse_other_head = cache_short_texts(256, 1024)(partial(_parse_any_head, "GET"))
+def has_no_body(method: str, status: int) -> bool:
+    """Whether a response has no body, whatever its fields say (RFC 9110 §6.4.1)."""
+    return method == "HEAD" or status < 200 or status in {204, 304}
 
 
 def require_head_start(data: bytes | bytearray) -> None:
@@ -144,7 +134,7 @@ def _parse_head(data: bytes, method: str) -> ResponseHead:
     framing, size_bytes = Framing.LENGTH, length
     if status == 101:
         framing, size_bytes = Framing.SWITCHED, None
-    elif method == "HEAD" or status < 200 or status in {204, 304}:
+    elif has_no_body(method, status):
         size_bytes = 0
     elif codings:
         if codings != ["chunked"]:

@@ -251,6 +251,19 @@ async def test_field_that_the_origin_changes_reaches_the_viewer(cache_root: Path
             assert (await viewer.get("/page")).fields["x-number"] == number.decode()
 
 
+async def test_values_that_differ_in_each_response_reach_the_viewer(cache_root: Path) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        await warm_up(edge, viewer)
+        for number in range(1, 8):
+            cookie, etag = f"id={number}%; Path=/", f'"{number}"'
+            lines = (b"Set-Cookie: " + cookie.encode(), b"ETag: " + etag.encode())
+            edge.origin.script(passed_response(b"x" * number, *lines))
+            response = await viewer.get("/page")
+            fields = response.fields
+            assert (response.cookies, fields["etag"]) == ((cookie,), etag)
+            assert (response.body, fields["content-length"]) == (b"x" * number, str(number))
+
+
 async def test_equal_heads_for_one_request_alone_do_not_prolong_the_mark(
     cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

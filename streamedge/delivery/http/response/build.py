@@ -224,20 +224,9 @@ class ResponseBuilder:
             version = Version(fields_by_name.get("etag", "").strip(), 0, modified_s)
             if evaluate(request.headers, version) is Condition.NOT_MODIFIED:
                 status = HTTPStatus.NOT_MODIFIED.value
-        result = CacheResult.MISS if status < 400 else CacheResult.ERROR
         has_body = request.method != "HEAD" and status not in _NO_BODY
-        fields: list[Field] = []
-        if has_body and response.size_bytes is not None:
-            fields = [("content-length", str(response.size_bytes))]
-        elif status not in _NO_BODY and not has_body:
-            # The origin decides which length a HEAD states (RFC 9110 §8.6). In a 304 many state 0,
-            # which is not the object's, so none is passed on.
-            fields = [
-                (name, value) for name, value in response.fields if name.lower() == "content-length"
-            ]
-        context = self._context(request, time.time(), result, route, handling)
-        fields += response_fields(passed_fields(response.fields), None, context)
-        head = ResponseHead(status, fields)
+        length = None if response.size_bytes is None else str(response.size_bytes)
+        head = self.passed_head(route, request, status, response.fields, length, handling)
         body = stream = None
         trailers: Callable[[], Fields] = list
         if has_body:
@@ -250,7 +239,7 @@ class ResponseBuilder:
         return Response(
             ResponseMessage(head, body=body or b""),
             None,
-            result,
+            _passed_result(status),
             route.distribution.id,
             _reason(status) if has_body else None,
             stream,
@@ -259,16 +248,44 @@ class ResponseBuilder:
             provenance,
         )
 
+    def passed_head(
+        self,
+        route: Route,
+        request: WebRequest,
+        status: int,
+        origin_fields: Fields,
+        length: str | None,
+        handling: str,
+    ) -> ResponseHead:
+        """The head of a response that is passed through. ``length``: of its body, if known."""
+        fields: list[Field] = []
+        if status not in _NO_BODY:
+            if request.method == "HEAD":
+                # The origin decides which length a HEAD states (RFC 9110 §8.6). In a 304 many
+                # state 0, which is not the object's, so none is passed on.
+                fields = [
+                    (name, value)
+                    for name, value in origin_fields
+                    if name.lower() == "content-length"
+                ]
+            elif length is not None:
+                fields = [("content-length", length)]
+        context = self._context(request, time.time(), _passed_result(status), route, handling)
+        fields += response_fields(passed_fields(origin_fields), None, context)
+        return ResponseHead(status, fields)
+
     def passed_again(
         self,
         route: Route,
         remembered: RememberedPass,
+        origin_fields: Fields,
         body: bytes,
         provenance: Callable[[], Provenance],
     ) -> Response:
-        """What ``passed`` returned for an equal request and an equal head, with another body."""
+        """What ``passed`` returns for an equal request and a head that ``remembered`` holds for."""
+        head, encoded = remembered.fill(origin_fields, len(body))
         return Response(
-            ResponseMessage(remembered.head, None, body),
+            ResponseMessage(head, None, body),
             None,
             remembered.result,
             route.distribution.id,
@@ -277,7 +294,7 @@ class ResponseBuilder:
             list,
             remembered.error,
             provenance,
-            remembered.encoded,
+            encoded,
         )
 
     def written(self, route: Route, request: WebRequest, response: WriteResponse) -> Response:
@@ -419,6 +436,10 @@ def _reason(status: int) -> str | None:
 def _error(status: int) -> str:
     """The label under which a status of the origin counts as an error, or ""."""
     return "" if status < 400 else f"origin_{status}"
+
+
+def _passed_result(status: int) -> CacheResult:
+    return CacheResult.MISS if status < 400 else CacheResult.ERROR
 
 
 def passed_fields(fields: Sequence[Field]) -> Iterator[Field]:
