@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamedge.cache import fill_plan as plan
+from streamedge.cache import fill_plan
 from streamedge.cache.fill_plan import QUICK_ABORT_BYTES
 from streamedge.cache.objects import Cache
 from streamedge.cache.reader import CacheResult, Reader
@@ -33,7 +33,7 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 @pytest.fixture(autouse=True)
 def slow_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each origin sends 10 KB in the time that another read needs to begin."""
-    monkeypatch.setattr(plan.Pace, "round_trip_bytes", 10_000)
+    monkeypatch.setattr(fill_plan.Pace, "round_trip_bytes", 10_000)
 
 
 async def held_download(location: Location, worker: Cache) -> Reader:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache import fill_plan as plan
+from streamedge.cache import fill_plan
 from streamedge.cache.reader import Reader
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage import locks
@@ -154,7 +154,7 @@ async def play(location: Location, origin: PiecewiseOrigin, steps: list[Step], t
         reader.close()
         await fills_ended(worker)
     cuts = len(origin.requests)
-    slack = cuts * (plan.SKIP_MAX_BYTES + max(origin.piece_bytes) + CHUNK_BYTES)
+    slack = cuts * (fill_plan.SKIP_MAX_BYTES + max(origin.piece_bytes) + CHUNK_BYTES)
     assert origin.sent_bytes <= len(DATA) + slack
     assert sum(span.size for span in origin.requests) > 0
 
@@ -179,7 +179,7 @@ def test_readers_get_their_bytes_and_fills_end_at_each_other(
     piece_bytes: list[int],
     breaks: list[int],
 ) -> None:
-    monkeypatch.setattr(plan.Pace, "round_trip_bytes", round_trip_bytes)
+    monkeypatch.setattr(fill_plan.Pace, "round_trip_bytes", round_trip_bytes)
     monkeypatch.setattr("streamedge.cache.fill.backoff_s", lambda _attempt, _jitter: 0.0)
     origin = PiecewiseOrigin(piece_bytes, list(breaks))
 

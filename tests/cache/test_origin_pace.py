@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamedge.cache import origin_pace as throughput
+from streamedge.cache import origin_pace
 from streamedge.cache.fill_plan import RATE_DEFAULT_BYTES_S, ROUND_TRIP_DEFAULT_S, Pace
 from streamedge.cache.origin_pace import Paces, Throughput
 
@@ -59,7 +59,7 @@ def test_pace_is_measured_for_each_origin() -> None:
 
 
 def test_paces_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "ORIGINS_MAX", 2)
+    monkeypatch.setattr(origin_pace, "ORIGINS_MAX", 2)
     paces = Paces()
     for name in ("a", "b", "c"):
         paces.note_rate(name, 1.0)

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from streamedge.origin.writing import Write
-from streamedge.write_back import bodies, rows
-from streamedge.write_back import pending_index as waiting
+from streamedge.write_back import bodies, pending_index, rows
 from streamedge.write_back.bodies import ORPHAN_AGE_S, create_body, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
 from streamedge.write_back.rows import ROW_BYTES, Row, open_database
@@ -212,8 +211,8 @@ async def test_pending_runs_no_query_while_nothing_changes(
     def fail(*_args: object) -> None:
         raise AssertionError("queried")
 
-    monkeypatch.setattr(waiting.PendingIndex, "refresh", fail)
-    monkeypatch.setattr(waiting, "newest_pending", fail)
+    monkeypatch.setattr(pending_index.PendingIndex, "refresh", fail)
+    monkeypatch.setattr(pending_index, "newest_pending", fail)
     assert neighbour.pending("key") is not None
     assert neighbour.pending("other") is None
     await write_queue.accept("other", "main", put(), body_of(b"hello"))
