@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gzip
 import os
 import secrets
 import shutil
@@ -40,8 +39,9 @@ SPOOL_FOLDER: Final = "logs"
 BATCH_BYTES: Final = 32 << 20
 """Lines that are delivered before the interval is over."""
 
+GZIP_WBITS: Final = 31  # a gzip file, without a time or name, and the largest window
 GRACE_S: Final = 2.0  # for segments of other workers whose interval ends at the same time
-COMPRESSION_LEVEL: Final = 1  # half the time of 6, and a tenth more bytes
+COMPRESSION_LEVEL: Final = 1  # of ISA-L: a sixth of the time of zlib's fastest, and fewer bytes
 _COPY_BYTES: Final = 1 << 20
 _SEGMENTS, _BATCHES, _FILES = "segments", "batches", "files"
 _REMOVED_PREFIX = ".removed-"
@@ -140,13 +140,17 @@ def compress(root: Path, batch: Batch) -> Path:
     The same batch gives the same bytes. A line without its end is left out: its writer was killed
     while it wrote it.
     """
+    from isal import isal_zlib  # noqa: PLC0415  # with the first delivery
+
     path = root / _FILES / batch.name.file_name
     with open(path, "wb") as raw:
         os.chmod(path, 0o600)
-        with gzip.GzipFile("", "wb", COMPRESSION_LEVEL, raw, mtime=0) as file:
-            file.write(batch.name.format.head.encode("ascii"))
-            for segment in sorted(_named(batch.path.iterdir())):
-                _copy_lines(segment.path, file)
+        compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP_WBITS)
+        raw.write(compressor.compress(batch.name.format.head.encode("ascii")))
+        for segment in sorted(_named(batch.path.iterdir())):
+            for lines in _whole_lines(segment.path):
+                raw.write(compressor.compress(lines))
+        raw.write(compressor.flush())
     return path
 
 
@@ -216,13 +220,14 @@ def _make_batch(root: Path, name: BatchName, segments: Iterable[_Segment]) -> No
         segment.path.rename(folder / segment.path.name)
 
 
-def _copy_lines(path: Path, file: gzip.GzipFile) -> None:
+def _whole_lines(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as segment:
         rest = b""
         while data := segment.read(_COPY_BYTES):
-            lines, feed, rest_after = (rest + data).rpartition(b"\n")
-            file.write(lines + feed)
-            rest = rest_after
+            data = rest + data
+            end = data.rfind(b"\n") + 1
+            yield data[:end]
+            rest = data[end:]
 
 
 def _count_lines(path: Path) -> int:

@@ -241,7 +241,7 @@ def clock(ended_s: int) -> str:
 
 
 def encode(record: WebRecord) -> bytes:
-    """The line of a response."""
+    """The line of a response, with its end."""
     request = request_text(
         method=record.method,
         domain=record.domain,

@@ -80,8 +80,8 @@ class StreamRecord(NamedTuple):
     stream_id: int | None
 
 
-def encode(record: StreamRecord) -> str:
-    """The line of an event, without its end."""
+def encode(record: StreamRecord) -> bytes:
+    """The line of an event, with its end."""
     texts = (
         record.stem,
         record.query,
@@ -93,7 +93,7 @@ def encode(record: StreamRecord) -> str:
         record.extension,
     )
     stream_id = "-" if record.stream_id is None else str(record.stream_id)
-    return "\t".join(
+    line = "\t".join(
         (
             clock(record.received_s),
             escape(_to_bytes(record.location)),
@@ -106,6 +106,7 @@ def encode(record: StreamRecord) -> str:
             stream_id,
         )
     )
+    return f"{line}\n".encode("ascii")
 
 
 def decode(line: str) -> StreamRecord:

@@ -133,9 +133,10 @@ def values_of(record: WebRecord, more: MoreFields) -> dict[str, Value]:
     return dict(zip(FIELDS, values, strict=True))
 
 
-def encode(values: Mapping[str, Value]) -> str:
-    """The line of a response, without its end."""
-    return _encode({field: values[field] for field in FIELDS})
+def encode(values: Mapping[str, Value]) -> bytes:
+    """The line of a response, with its end."""
+    line = _encode({field: values[field] for field in FIELDS})
+    return f"{line}\n".encode("ascii")
 
 
 def decode(line: str) -> dict[str, Value]:

@@ -152,4 +152,4 @@ class ClientLog:
 
 
 def _lines(target: SpoolTarget, record: StreamRecord) -> Lines:
-    return [(target, f"{encode(record)}\n".encode("ascii"))]
+    return [(target, encode(record))]

@@ -6,19 +6,21 @@ together, so a killed process loses at most 100 ms of lines, and an idle process
 
 Writing never waits for the reader of the log. Lines that cannot be written yet are buffered, up to
 ``buffer_bytes``; further lines are dropped and counted, and a line ``log_lines_dropped`` has their
-number once the log can be written again.
+number once the log can be written again. A line that cannot be made, because of a defect, loses no
+other: it is dropped, too, and a line ``log_line_failed`` has the error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from streamedge.ops.log_output import LogOutput, LogTarget
 
@@ -30,8 +32,12 @@ which halves their cost."""
 BUFFER_BYTES = 8 << 20
 FIELD_CHARACTERS_MAX = 2048  # clients control some fields; longer ones are cut
 FIELD_ITEMS_MAX = 100
+FAILED_INTERVAL_S = 10.0  # between lines about lines that cannot be made
 RETRY_S = (0.01, 0.5)  # while the log cannot be written: first and longest pause
 _CUT = "…"
+
+_Item = TypeVar("_Item")
+_Unformatted: TypeAlias = "tuple[Sequence[Any], Callable[[Sequence[Any]], bytes]]"
 
 
 def _text(value: object) -> str:
@@ -52,6 +58,7 @@ class Log:
         "_buffer_bytes",
         "_dropped_in_log",
         "_dropped_in_metric",
+        "_failed_s",
         "_formatted",
         "_gathered",
         "_gathering",
@@ -74,7 +81,7 @@ class Log:
         self._is_off = output.is_off
         self.process = process
         self._buffer_bytes = buffer_bytes
-        self._lines: list[str | Callable[[], bytes]] = []
+        self._lines: list[str | _Unformatted] = []
         self._unformatted = 0  # lines in ``_lines``
         self._formatted: list[bytes] = []
         self._gathered = 0  # lines in both
@@ -88,6 +95,7 @@ class Log:
         self.dropped = 0
         self._dropped_in_log = 0
         self._dropped_in_metric = 0
+        self._failed_s = -math.inf  # when the last line about a line that failed was made
 
     def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Makes ``loop`` flush lines FLUSH_INTERVAL_S after the first one.
@@ -106,6 +114,16 @@ class Log:
         """
         if self._is_off:
             return
+        line = self._event_line(event, fields)
+        if self._loop is None or threading.get_ident() == self._thread_id:
+            self.line(line)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.line, line)
+        except RuntimeError:  # the loop is closed: ``finish`` writes the line
+            self._lines.append(line)
+
+    def _event_line(self, event: str, fields: Mapping[str, Any]) -> str:
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
         for name, value in fields.items():
             if isinstance(value, str):
@@ -117,26 +135,21 @@ class Log:
                 ]
             elif value is not None:
                 line[name] = value
-        if self._loop is None or threading.get_ident() == self._thread_id:
-            self.line(_encode(line))
-            return
-        try:
-            self._loop.call_soon_threadsafe(self.line, _encode(line))
-        except RuntimeError:  # the loop is closed: ``finish`` writes the line
-            self._lines.append(_encode(line))
+        return _encode(line)
 
     def line(self, line: str) -> None:
         """Adds a line that is JSON already."""
         self._gather(line, 1)
 
-    def lines(self, count: int, make_lines: Callable[[], bytes]) -> None:
-        """Adds ``count`` lines, which ``make_lines`` returns as JSON, each with its end.
+    def lines(self, items: Sequence[_Item], make_lines: Callable[[Sequence[_Item]], bytes]) -> None:
+        """Adds a line for each item: ``make_lines`` returns them as JSON, each with its end.
 
-        It is called later, because formatting many lines at once costs less.
+        It is called later, because formatting many lines at once costs less; once more for each
+        item if it raises an exception.
         """
-        self._gather(make_lines, count)
+        self._gather((items, make_lines), len(items))
 
-    def _gather(self, lines: str | Callable[[], bytes], count: int) -> None:
+    def _gather(self, lines: str | _Unformatted, count: int) -> None:
         if self._is_off:
             return
         is_first = not self._gathered
@@ -183,11 +196,35 @@ class Log:
         self._output.close()
 
     def _format(self) -> None:
-        lines, count = self._lines, self._unformatted
+        lines, formatted = self._lines, self._formatted
         self._lines, self._unformatted = [], 0
-        self._gathered -= count  # if one cannot be formatted
-        self._formatted += [_encoded(each) if isinstance(each, str) else each() for each in lines]
-        self._gathered += count
+        for each in lines:
+            if isinstance(each, str):
+                formatted.append(_encoded(each))
+                continue
+            items, make_lines = each
+            try:
+                formatted.append(make_lines(items))
+            except Exception:  # noqa: BLE001 - a defect in one line loses no other line
+                formatted += self._each_alone(items, make_lines)
+
+    def _each_alone(
+        self, items: Sequence[Any], make_lines: Callable[[Sequence[Any]], bytes]
+    ) -> list[bytes]:
+        """The lines of the items for which one can be made, and one about the others."""
+        lines: list[bytes] = []
+        error = None
+        for item in items:
+            try:
+                lines.append(make_lines([item]))
+            except Exception as exc:  # noqa: BLE001 - the same
+                self.dropped += 1
+                error = repr(exc)
+        now_s = time.monotonic()
+        if error is not None and now_s - self._failed_s >= FAILED_INTERVAL_S:
+            self._failed_s = now_s
+            lines.append(_encoded(self._event_line("log_line_failed", {"error": error})))
+        return lines
 
     def _write_or_keep(self, data: bytes) -> None:
         """Writes lines; buffers those that must wait, and drops them when the buffer is full."""

@@ -35,11 +35,15 @@ LINES = 50  # of a worker that are waited for
 
 @dataclass
 class VirtualClock:
-    """Time that passes only up to ``until_s``, and only while no file is being sent."""
+    """Time that passes only up to ``until_s``, and only while no file is being sent.
+
+    ``is_waited_for``: the delivery waits for the time to pass, so it does nothing else.
+    """
 
     delivery: LogDelivery | None = None
     elapsed_s: float = 0.0
     until_s: float = 0.0
+    is_waited_for: bool = False
     began_s: float = field(default_factory=time)
 
     @property
@@ -52,15 +56,17 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
+        self.is_waited_for = True
         while self.is_blocked or self.elapsed_s + seconds > self.until_s:
             await asyncio.to_thread(pause)
+        self.is_waited_for = False
         self.elapsed_s += seconds
 
     async def advance(self, seconds: float) -> None:
-        """Lets so much time pass; returns when nothing is being sent at its end."""
+        """Lets so much time pass; returns when nothing is being done at its end."""
         self.until_s += seconds
         async with asyncio.timeout(PATIENCE_S):
-            while self.is_blocked or self.elapsed_s < self.until_s:
+            while self.is_blocked or not self.is_waited_for or self.elapsed_s < self.until_s:
                 await asyncio.to_thread(pause)
 
 

@@ -26,9 +26,8 @@ MORE = MoreFields(1575493351250, "DE", "gzip", "*/*", "images/*", (("host", "a")
 @given(records, more_fields)
 def test_values_are_read_as_they_were_written(record: WebRecord, more: MoreFields) -> None:
     values = values_of(record, more)
-    line = encode(values)
+    line = encode(values).decode("ascii").removesuffix("\n")
     assert decode(line) == values
-    assert line.isascii()
     assert "\n" not in line
 
 

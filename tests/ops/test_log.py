@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -416,11 +416,11 @@ def test_lines_are_formatted_when_they_are_written(pipe: tuple[int, int]) -> Non
     log = open_log("stdout", "worker-1")
     calls: list[str] = []
 
-    def make_lines() -> bytes:
+    def make_lines(events: Sequence[str]) -> bytes:
         calls.append("now")
-        return b'{"event":"late"}\n{"event":"later"}\n'
+        return b"".join(b'{"event":"%b"}\n' % event.encode() for event in events)
 
-    log.lines(2, make_lines)
+    log.lines(["late", "later"], make_lines)
     assert calls == []
     log.line('{"event":"ready"}')
     log.flush()
@@ -428,19 +428,27 @@ def test_lines_are_formatted_when_they_are_written(pipe: tuple[int, int]) -> Non
     assert calls == ["now"]
 
 
-def test_lines_whose_formatting_fails_are_discarded(pipe: tuple[int, int]) -> None:
+def test_line_whose_formatting_fails_loses_no_other(pipe: tuple[int, int]) -> None:
     log = open_log("stdout", "worker-1")
-    fault = RuntimeError("of ours")
 
-    def make_lines() -> bytes:
-        raise fault
+    def make_lines(events: Sequence[str]) -> bytes:
+        if "faulty" in events:
+            raise RuntimeError("a defect")
+        return b"".join(b'{"event":"%b"}\n' % event.encode() for event in events)
 
-    log.lines(1, make_lines)
-    with pytest.raises(RuntimeError):
-        log.flush()
+    log.event("before")
+    for number in range(2):
+        log.lines([f"a{number}", "faulty", f"b{number}"], make_lines)
     log.event("next")
     log.flush()
-    assert [line["event"] for line in lines(pipe[0])] == ["next"]
+    log.flush()
+    read = lines(pipe[0])
+    assert [line["event"] for line in read] == [
+        *("before", "a0", "b0", "log_line_failed", "a1", "b1", "next"),
+        "log_lines_dropped",
+    ]
+    assert read[3]["error"] == "RuntimeError('a defect')"
+    assert read[-1]["lines"] == log.dropped == 2
 
 
 def test_log_that_is_off_makes_no_line_and_no_file(
@@ -451,7 +459,7 @@ def test_log_that_is_off_makes_no_line_and_no_file(
     log = open_log(target, "worker-1")
     log.event("fill_failed")
     log.line("{}")
-    log.lines(1, lambda: pytest.fail("a line was made"))
+    log.lines([1], lambda _items: pytest.fail("a line was made"))
     target.request_reopen()
     log.flush()
     log.finish()

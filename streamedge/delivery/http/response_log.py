@@ -102,7 +102,7 @@ class ResponseLog(ResponseReports):
             self.viewers.add_hits(hits)
         log, now_s = self._log, time.time()
         if self.logs_responses:
-            log.lines(len(hits), partial(json_hit_lines, log.process, hits, now_s, duration_s, cut))
+            log.lines(hits, partial(json_hit_lines, log.process, now_s, duration_s, cut))
         web_log = self._web_log
         if web_log.rules and web_log.spool is not None:
             lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)

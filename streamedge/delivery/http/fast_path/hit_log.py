@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from streamedge.delivery.http.fast_path.remembered import SentHit
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.cloudfront_log import (
     Content,
+    LoggedRequest,
     LogRules,
     WebLog,
+    WholeHit,
     content_of,
     logged_status,
     results_of,
@@ -27,19 +30,23 @@ from streamedge.logs.escaping import ABSENT, unescape
 from streamedge.logs.spool import Lines
 from streamedge.logs.spool_names import SpoolTarget
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 _JSON_LINE = (
     b'%b%b","method":"%b",%b,"status":%d,"bytes":%d,"cache":"%b","seconds":%b%b%b'
     b',"request_id":"%b"%b}\n'
 )
 _ABSENT = ABSENT.encode()
 HIT_PARTS_MAX = 4
-"""Of one request, by the lengths of its ranges: each has the texts of the request once more."""
+"""Texts of one request, by TLS or by the length of its ranges: each has those of the request once
+more."""
 
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
 
 
 def json_hit_lines(
-    process: str, hits: Sequence[SentHit], now_s: float, duration_s: float, cut: str | None
+    process: str, now_s: float, duration_s: float, cut: str | None, hits: Sequence[SentHit]
 ) -> bytes:
     """The lines of hits, in the form of ``access_log``."""
     begin = f'{{"time":{now_s:.3f},"event":"response","process":"{process}","client":"'.encode()
@@ -94,58 +101,108 @@ def cloudfront_hit_lines(
     is_at_once = cut is None and not duration_s
     lines: dict[SpoolTarget, list[bytes]] = {}
     rules_before, is_realtime, of_target = None, False, list[bytes]()
+    begin_and_bytes, sent_before = b"", -1
     for hit in hits:
         remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
         logged = remembered.logged_request
         if logged is None:
             continue
-        rules, text, received_bytes, hit_parts = logged
+        rules, _, _, whole_hits, _ = logged
         if rules is not rules_before:
             of_target = lines.setdefault(rules.target, [])
             rules_before, is_realtime = rules, rules.is_realtime
         if is_realtime:
             of_target.append(_realtime_line(web_log, rules, hit, ended_s, duration_s, cut))
-            continue
-        status_sent = logged_status(status, sent_bytes, cut)
-        if response is not None:
-            content = content_text(*content_of(response.message.head.fields)).encode("ascii")
-            results = results_of(status, response, cut)
-            parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
-        else:
+        elif is_at_once and byte_range is None and response is None:
             target = remembered.target
             content_type = _ABSENT if target is None else target.content_type
-            if byte_range is None:
-                content = b"%b\t%d\t-\t-" % (content_type, end - start)
-            else:
-                content = b"%b\t%d\t%d\t%d" % (content_type, end - start, start, end - 1)
-                received_bytes += _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
-            remembered_parts = hit_parts.get(received_bytes) if is_at_once else None
-            if remembered_parts is not None:
-                parts = remembered_parts
-            else:
-                results = results_of_hit(cut)
-                parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
-                if is_at_once:
-                    if len(hit_parts) >= HIT_PARTS_MAX:
-                        hit_parts.clear()
-                    hit_parts[received_bytes] = parts
-        before_id, after_id, before_port, after_port = parts
-        _, address, port, tls = viewer.text
-        line = LINE % (
-            begin,
-            sent_bytes,
-            address,
-            before_id,
-            request_id,
-            after_id,
-            tls,
-            before_port,
-            port,
-            after_port,
-            content,
-        )
-        of_target.append(line)
+            _, address, port, tls = viewer.text
+            whole = whole_hits.get(tls)
+            if whole is None or whole[3] is not content_type or whole[4] != end - start:
+                whole = _whole_hit(logged, status, tls, content_type, end - start)
+                _remember(whole_hits, tls, whole)
+            if sent_bytes != sent_before:
+                begin_and_bytes, sent_before = b"%b%d\t" % (begin, sent_bytes), sent_bytes
+            before_id, before_port, after_port, _, _ = whole
+            of_target += (
+                begin_and_bytes,
+                address,
+                before_id,
+                request_id,
+                before_port,
+                port,
+                after_port,
+            )
+        else:
+            of_target.append(_line(begin, hit, logged, duration_s, cut))
     return [(target, b"".join(texts)) for target, texts in lines.items()]
+
+
+def _line(
+    begin: bytes, hit: SentHit, logged: LoggedRequest, duration_s: float, cut: str | None
+) -> bytes:
+    """The line of any hit."""
+    remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
+    _, text, received_bytes, _, range_parts = logged
+    status_sent = logged_status(status, sent_bytes, cut)
+    if response is not None:
+        content = content_text(*content_of(response.message.head.fields)).encode("ascii")
+        results = results_of(status, response, cut)
+        parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
+    else:
+        target = remembered.target
+        content_type = _ABSENT if target is None else target.content_type
+        if byte_range is None:
+            content = b"%b\t%d\t-\t-" % (content_type, end - start)
+        else:
+            content = b"%b\t%d\t%d\t%d" % (content_type, end - start, start, end - 1)
+            received_bytes += _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
+        is_at_once = cut is None and not duration_s
+        remembered_parts = range_parts.get(received_bytes) if is_at_once else None
+        if remembered_parts is not None:
+            parts = remembered_parts
+        else:
+            results = results_of_hit(cut)
+            parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
+            if is_at_once:
+                _remember(range_parts, received_bytes, parts)
+    before_id, after_id, before_port, after_port = parts
+    _, address, port, tls = viewer.text
+    return LINE % (
+        begin,
+        sent_bytes,
+        address,
+        before_id,
+        request_id,
+        after_id,
+        tls,
+        before_port,
+        port,
+        after_port,
+        content,
+    )
+
+
+def _remember(texts: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    if len(texts) >= HIT_PARTS_MAX:
+        texts.clear()
+    texts[key] = value
+
+
+def _whole_hit(
+    logged: LoggedRequest, status: int, tls: bytes, content_type: bytes, size_bytes: int
+) -> WholeHit:
+    results = results_of_hit(None)
+    before_id, after_id, before_port, after_port = line_parts(
+        logged.text, status, results, logged.received_bytes, 0.0, 0.0
+    )
+    return WholeHit(
+        before_id,
+        after_id + tls + before_port,
+        b"%b%b\t%d\t-\t-\n" % (after_port, content_type, size_bytes),
+        content_type,
+        size_bytes,
+    )
 
 
 def _realtime_line(

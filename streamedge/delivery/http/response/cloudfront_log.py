@@ -80,16 +80,32 @@ class LogRules(NamedTuple):
         return self.target.format is LogFormat.REALTIME
 
 
+class WholeHit(NamedTuple):
+    """The line of a hit of a whole object that was sent at once, between what each one has.
+
+    ``before_id`` ends at the request's id; ``before_port`` has all from there to the port, and
+    ``after_port`` the rest, for an object of this type and size.
+    """
+
+    before_id: bytes
+    before_port: bytes
+    after_port: bytes
+    content_type: bytes
+    size_bytes: int
+
+
 class LoggedRequest(NamedTuple):
     """A request's part of its lines. ``received_bytes`` are those of its head.
 
-    ``hit_parts``: of plain hits that were sent at once, by the bytes received; a few.
+    ``whole_hits``: by the text of TLS; ``range_parts``: of ranges that were sent at once, by the
+    bytes received; a few of each.
     """
 
     rules: LogRules
     text: RequestText
     received_bytes: int
-    hit_parts: dict[int, LineParts]
+    whole_hits: dict[bytes, WholeHit]
+    range_parts: dict[int, LineParts]
 
 
 class Results(NamedTuple):
@@ -123,7 +139,7 @@ class WebLog:
         if rules is None:
             return None
         texts = _request_texts(request, rules)
-        return LoggedRequest(rules, request_text(**texts), head_bytes(request), {})
+        return LoggedRequest(rules, request_text(**texts), head_bytes(request), {}, {})
 
     def finished(
         self, request: WebRequest, response: Response, viewer: Viewer, end: ResponseEnd
@@ -169,7 +185,7 @@ class WebLog:
             behavior.pattern,
             tuple(_shown_fields(request, rules)),
         )
-        return f"{realtime.encode(realtime.values_of(record, more))}\n".encode("ascii")
+        return realtime.encode(realtime.values_of(record, more))
 
 
 def _shown_fields(request: WebRequest, rules: LogRules) -> Iterator[tuple[str, str]]:

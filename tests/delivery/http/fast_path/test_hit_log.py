@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
@@ -40,7 +42,7 @@ from streamedge.delivery.http.response.cloudfront_log import (
 )
 from streamedge.delivery.http.response.end import ResponseEnd
 from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
-from streamedge.delivery.http.viewer import viewer_at
+from streamedge.delivery.http.viewer import Viewer, viewer_at
 from streamedge.delivery.net.accept import Peer
 from streamedge.logs.cloudfront import encode
 from streamedge.logs.spool_names import LogFormat, SpoolTarget
@@ -51,6 +53,7 @@ ID = b"the-id"
 RULES = LogRules(SpoolTarget("EWEB", LogFormat.WEB, 300.0), "d1.cloudfront.net", has_cookies=True)
 WEB_LOG = WebLog("fra-1", None, rules={"EWEB": RULES})
 VIEWER = viewer_at(Peer("2001:db8::1", 4000), "TLSv1.3\tTLS_AES_128_GCM_SHA256")
+PLAIN_VIEWER = viewer_at(Peer("192.0.2.1", 4001))
 
 agents = st.none() | st.sampled_from(["wrk/4.1", 'a "b" \\ %s %b \u00e4\t', "x" * 3000])
 cuts = st.none() | st.sampled_from(["viewer left", "revoked", "origin broke off"])
@@ -146,7 +149,7 @@ def test_plain_hit(
         request_id=ID.decode(),
     )
     assert cloudfront_line(hit, duration_s, cut) == encode(record)
-    line = json_hit_lines("worker-0", [hit], NOW_S, duration_s, cut)
+    line = json_hit_lines("worker-0", NOW_S, duration_s, cut, [hit])
     assert line.count(b"\n") == 1
     general = general_line(request, status, sent_bytes, "Hit", cut, duration_s)
     assert json.loads(line) == general
@@ -180,8 +183,60 @@ def test_prepared_hit(
         request_id=ID.decode(),
     )
     assert cloudfront_line(hit, 0.0, cut) == encode(record)
-    line = json_hit_lines("worker-0", [hit], NOW_S, 0.0, cut)
+    line = json_hit_lines("worker-0", NOW_S, 0.0, cut, [hit])
     assert json.loads(line) == general_line(request, 404, sent_bytes, "Error", cut or reason, 0.0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([VIEWER, PLAIN_VIEWER]),
+            st.sampled_from([b"video/mp4", b"text/html"]),
+            st.sampled_from([1024, 1025]),
+            st.sampled_from([300, 301]),
+        ),
+        max_size=20,
+    )
+)
+def test_lines_of_whole_objects_follow_viewer_type_and_size(
+    sent: list[tuple[Viewer, bytes, int, int]],
+) -> None:
+    request = get_of(None, "curl")
+    remembered = remembered_of(request, "curl")
+    hits: list[SentHit] = []
+    expected = b""
+    for viewer, content_type, size_bytes, head_bytes in sent:
+        target: Any = SimpleNamespace(content_type=content_type)
+        sent_bytes = head_bytes + size_bytes
+        hits.append(
+            (remembered._replace(target=target), None, 200, viewer, sent_bytes, None, ID, 0,
+             size_bytes)
+        )  # fmt: skip
+        record = web_record(
+            RULES,
+            WEB_LOG.location,
+            replace(request, address=viewer.address),
+            viewer,
+            Content(content_type.decode(), size_bytes, None, None),
+            results_of_hit(None),
+            ResponseEnd(NOW_S, sent_bytes, 0.0, 0.0, None),
+            status=200,
+            request_id=ID.decode(),
+        )
+        expected += encode(record)
+    lines = cloudfront_hit_lines(WEB_LOG, hits, NOW_S, 0.0, None)
+    assert b"".join(text for _target, text in lines) == expected
+
+
+def test_lines_of_few_tls_ciphers_are_remembered() -> None:
+    remembered = remembered_of(get_of(None, None), None)
+    logged = remembered.logged_request
+    assert logged is not None
+    for number in range(2 * HIT_PARTS_MAX):
+        viewer = viewer_at(Peer("192.0.2.1", 4000), f"TLSv1.3\tCIPHER_{number}")
+        hit = remembered, None, 200, viewer, 10, None, ID, 0, 10
+        assert f"\tCIPHER_{number}\t".encode() in cloudfront_line(hit, 0.0, None)
+        assert len(logged.whole_hits) <= HIT_PARTS_MAX
 
 
 def test_parts_of_few_ranges_are_remembered() -> None:
@@ -195,7 +250,7 @@ def test_parts_of_few_ranges_are_remembered() -> None:
         byte_range = b"0" * digits, b"9"
         hit = remembered, byte_range, 206, VIEWER, 10, None, ID, 0, 10
         assert cloudfront_line(hit, 0.0, None)
-        assert len(logged.hit_parts) <= HIT_PARTS_MAX
+        assert len(logged.range_parts) <= HIT_PARTS_MAX
 
 
 def test_lines_of_distributions_without_a_log_are_left_out() -> None:
