@@ -24,7 +24,7 @@ from bench.loads.wrk import WrkPlan, wrk
 from bench.machine import LOAD_CORE, SERVER_CORE
 from bench.options import Options
 from bench.report import Figure, Target
-from bench.rounds import ROUNDS, ratio_figures, rounds_of
+from bench.rounds import SHORT_ROUNDS, SHORT_ROUNDS_MAX, ratio_figures, rounds_of
 from bench.rtmp.rtmp_rows import COST_VIEWERS, NAME, watch_viewers
 from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.origin import origin
@@ -37,16 +37,22 @@ OBJECT = "/synthetic-1024"
 COST_MAX = 1.05
 VIEWERS = "/viewers?sort=-rate&limit=200"
 VIEWERS_PAUSE_S = 1.5  # as streamedge/page/views/viewers.js has it
-RTMP_ROUNDS = 3
+RTMP_ROUNDS = 7
+RTMP_ROUND_SHARE = 0.4  # of the length of a timed measurement
 
 
 def watching(options: Options) -> list[Figure]:
     """1 KiB hits and 200 RTMP viewers, with and without operators who watch."""
     with _edges() as servers:
-        hits = rounds_of(servers, lambda server: _hits(server, options.seconds))
+        hits = rounds_of(
+            servers,
+            lambda server: _hits(server, options.seconds / SHORT_ROUNDS),
+            rounds=SHORT_ROUNDS,
+            rounds_max=SHORT_ROUNDS_MAX,
+        )
         plays = rounds_of(
             servers,
-            lambda server: _plays(server, options.seconds),
+            lambda server: _plays(server, RTMP_ROUND_SHARE * options.seconds),
             rounds=RTMP_ROUNDS,
             rounds_max=2 * RTMP_ROUNDS,
         )
@@ -105,8 +111,7 @@ def _logs(folder: Path) -> Path:
 
 
 def _hits(server: Server, seconds: float) -> LoadResult:
-    plan = WrkPlan(server.http_port, OBJECT, CONNECTIONS, seconds / ROUNDS / 2)
-    return wrk(plan, server.pid)
+    return wrk(WrkPlan(server.http_port, OBJECT, CONNECTIONS, seconds), server.pid)
 
 
 def _plays(server: Server, seconds: float) -> LoadResult:

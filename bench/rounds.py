@@ -18,6 +18,10 @@ from bench.servers.server import BenchError, Failure, Server, Value, pick
 
 ROUNDS = 5
 ROUNDS_MAX = 15
+SHORT_ROUNDS = 15
+"""Of ratios within a few percent of 1: the median of many short rounds is steadier than that of few
+long ones."""
+SHORT_ROUNDS_MAX = 25
 STEAL_MAX = 0.02
 
 

@@ -10,7 +10,7 @@ from bench.loads.load import LoadResult
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.report import Figure
-from bench.rounds import ROUNDS, ratio_figures, rounds_of
+from bench.rounds import SHORT_ROUNDS, SHORT_ROUNDS_MAX, ratio_figures, rounds_of
 from bench.servers.edge import STREAMEDGE, streamedge
 from bench.servers.origin import origin
 from bench.servers.server import Failure, Server, scratch_folder
@@ -50,12 +50,12 @@ def logged_hits(options: Options) -> list[Figure]:
                         object_bytes=films.moov_first.stat().st_size,
                         range_bytes=size_bytes,
                         connections=CONNECTIONS,
-                        seconds=options.seconds / len(SIZES_BYTES) / ROUNDS / 2,
+                        seconds=options.seconds / len(SIZES_BYTES) / SHORT_ROUNDS,
                         server_pid=server.pid,
                     )
                 )
 
-            results = rounds_of(servers, measure)
+            results = rounds_of(servers, measure, rounds=SHORT_ROUNDS, rounds_max=SHORT_ROUNDS_MAX)
             label = f"{size_bytes >> 10} KiB"
             figures += ratio_figures(label, results, WITHOUT_LOG, RATIO_MIN, peer_word="no log")
     return figures

@@ -56,9 +56,9 @@ class Log:
 
     __slots__ = (
         "_buffer_bytes",
+        "_defect",
         "_dropped_in_log",
         "_dropped_in_metric",
-        "_failed_s",
         "_formatted",
         "_gathered",
         "_gathering",
@@ -67,6 +67,7 @@ class Log:
         "_loop",
         "_output",
         "_pause_s",
+        "_reported_s",
         "_retry",
         "_thread_id",
         "_unformatted",
@@ -95,7 +96,8 @@ class Log:
         self.dropped = 0
         self._dropped_in_log = 0
         self._dropped_in_metric = 0
-        self._failed_s = -math.inf  # when the last line about a line that failed was made
+        self._defect = ""  # the error of a line that could not be made
+        self._reported_s = -math.inf  # when one was reported last
 
     def write_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Makes ``loop`` flush lines FLUSH_INTERVAL_S after the first one.
@@ -114,7 +116,7 @@ class Log:
         """
         if self._is_off:
             return
-        line = self._event_line(event, fields)
+        line = self._with_fields(event, fields)
         if self._loop is None or threading.get_ident() == self._thread_id:
             self.line(line)
             return
@@ -123,7 +125,7 @@ class Log:
         except RuntimeError:  # the loop is closed: ``finish`` writes the line
             self._lines.append(line)
 
-    def _event_line(self, event: str, fields: Mapping[str, Any]) -> str:
+    def _with_fields(self, event: str, fields: Mapping[str, Any]) -> str:
         line = {"time": round(time.time(), 3), "event": event, "process": self.process}
         for name, value in fields.items():
             if isinstance(value, str):
@@ -174,6 +176,8 @@ class Log:
             self._write()
         if self._gathered or self._lines:  # those of other threads are not counted
             self._format()
+            if self._defect:
+                self._report_defect()
             lines, self._formatted, self._gathered = b"".join(self._formatted), [], 0
             self._write_or_keep(lines)
 
@@ -211,20 +215,23 @@ class Log:
     def _each_alone(
         self, items: Sequence[Any], make_lines: Callable[[Sequence[Any]], bytes]
     ) -> list[bytes]:
-        """The lines of the items for which one can be made, and one about the others."""
+        """The lines of the items for which one can be made."""
         lines: list[bytes] = []
-        error = None
         for item in items:
             try:
                 lines.append(make_lines([item]))
             except Exception as exc:  # noqa: BLE001 - the same
                 self.dropped += 1
-                error = repr(exc)
-        now_s = time.monotonic()
-        if error is not None and now_s - self._failed_s >= FAILED_INTERVAL_S:
-            self._failed_s = now_s
-            lines.append(_encoded(self._event_line("log_line_failed", {"error": error})))
+                self._defect = repr(exc)
         return lines
+
+    def _report_defect(self) -> None:
+        defect, self._defect = self._defect, ""
+        now_s = time.monotonic()
+        if now_s - self._reported_s >= FAILED_INTERVAL_S:
+            self._reported_s = now_s
+            self.event("log_line_failed", error=defect)
+            self._format()
 
     def _write_or_keep(self, data: bytes) -> None:
         """Writes lines; buffers those that must wait, and drops them when the buffer is full."""

@@ -444,10 +444,10 @@ def test_line_whose_formatting_fails_loses_no_other(pipe: tuple[int, int]) -> No
     log.flush()
     read = lines(pipe[0])
     assert [line["event"] for line in read] == [
-        *("before", "a0", "b0", "log_line_failed", "a1", "b1", "next"),
+        *("before", "a0", "b0", "a1", "b1", "next", "log_line_failed"),
         "log_lines_dropped",
     ]
-    assert read[3]["error"] == "RuntimeError('a defect')"
+    assert read[-2]["error"] == "RuntimeError('a defect')"
     assert read[-1]["lines"] == log.dropped == 2
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.engine.redis_server import run_redis
+from tests.support.fleet.edges import run_fleet
 from tests.support.patience import PATIENCE_S
 from tests.support.process.admin_calls import await_json, call_json, get_json
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
@@ -170,3 +172,45 @@ def test_killed_workers_leave_no_metrics_behind(edge: EdgeProcess) -> None:
     assert abs(len(edge.admin("/metrics").splitlines()) - lines) < lines / 2
     assert get(edge, "page.html") == 200
     edge.await_metric("streamedge_responses_total", lambda count: count == responses + 1)
+
+
+def test_status_has_the_fleet_and_follows_it(tmp_path: Path) -> None:
+    origins = '[origins.main]\ntype = "directory"\npath = "."\n'
+    with (
+        run_redis(tmp_path / "redis") as engine,
+        run_fleet(tmp_path, engine.url, origins, "ab") as (first, second),
+    ):
+
+        def states(document: dict[str, Any]) -> dict[str, tuple[str, str]]:
+            return {one["name"]: (one["state"], one["role"]) for one in document["fleet"]["edges"]}
+
+        both_up = {"a": ("up", "serving"), "b": ("up", "serving")}
+        for edge, name in ((first, "a"), (second, "b")):
+            fleet = await_json(
+                edge,
+                "/status",
+                lambda document: (
+                    states(document) == both_up
+                    and [one["lag"] for one in document["fleet"]["edges"]] == [0, 0]
+                ),
+            )["fleet"]
+            assert (fleet["edge"], fleet["state"]) == (name, "up")
+            assert (fleet["engine"], fleet["engine_up"]) == (engine.url, True)
+            assert fleet.keys() == get_json(edge, "/fleet").keys()
+        assert call_json(first, "POST", "/fleet/b/drain")[0] == 200
+        for edge in (first, second):
+            await_json(
+                edge,
+                "/status",
+                lambda document: states(document)["b"] == ("draining", "draining"),
+            )
+        assert second.stop() == 0
+        await_json(first, "/status", lambda document: states(document)["b"][0] == "gone")
+        engine.stop()
+        await_json(
+            first,
+            "/status",
+            lambda document: (
+                not document["fleet"]["engine_up"] and document["fleet"]["engine_problem"]
+            ),
+        )
