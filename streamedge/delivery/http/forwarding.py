@@ -59,7 +59,8 @@ class Forwarder:
         self._responses = responses
         self._write_queue = write_queue
         self._body_buffer = BodyBuffer()
-        self.replace(writes, builder)
+        self._writes = writes
+        self._builder = builder
 
     def replace(self, writes: Writes, builder: ResponseBuilder) -> None:
         """Uses these from the next request on."""
