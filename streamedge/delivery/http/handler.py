@@ -46,9 +46,20 @@ from streamedge.delivery.http.http1.encoding import Http1Heads, encode_head
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads
 from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import Authorizer
-from streamedge.delivery.http.request.dispatch import Dispatched, Dispatcher, Outcome
+from streamedge.delivery.http.request.dispatch import (
+    Dispatched,
+    Dispatcher,
+    Outcome,
+    Refused,
+    TrafficCheck,
+)
 from streamedge.delivery.http.request.first_read import first_read
-from streamedge.delivery.http.request.request import WebRequest, error_page_request, request_url
+from streamedge.delivery.http.request.request import (
+    WebRequest,
+    error_page_request,
+    error_page_viewer,
+    request_url,
+)
 from streamedge.delivery.http.request.request_ids import RequestIds
 from streamedge.delivery.http.request.routing import (
     RequestTarget,
@@ -69,6 +80,7 @@ from streamedge.delivery.http.response.remembered_pass import (
     is_short,
     marked_fields,
 )
+from streamedge.delivery.http.response.response import ResponseHead
 from streamedge.delivery.http.response_log import ResponseLog
 from streamedge.delivery.http.s3_calls import require_known_call
 from streamedge.delivery.http.writes import Writes
@@ -320,7 +332,7 @@ class HttpHandler:
         """The response to any request. Failures become error responses."""
         request, outcome = exchange.request, exchange.outcome
         if not isinstance(outcome, Dispatched):
-            return self._builder.answered(request, outcome)
+            return await self._answered(request, outcome)
         route = outcome.route
         if route.is_s3:
             try:
@@ -358,10 +370,23 @@ class HttpHandler:
         """
         route = dispatched.route
         response = await self._respond(dispatched, request, interim, running)
-        page = route.distribution.error_pages.get(response.message.status)
-        if page is None or not page.path or route.is_s3:
+        page = route.error_page(response.message.status)
+        return response if page is None else await self._error_page(route, request, page, response)
+
+    async def _answered(self, request: WebRequest, outcome: Refused | TrafficCheck) -> Response:
+        """The edge's own response: a refusal, or the distribution's page for it."""
+        response = self._builder.answered(request, outcome)
+        if isinstance(outcome, TrafficCheck) or outcome.route is None:
             return response
-        return await self._error_page(route, request, page, response)
+        page = outcome.route.error_page(outcome.status)
+        if page is None:
+            return response
+        shown = await self._error_page(outcome.route, request, page, response)
+        if shown is not response and outcome.fields:
+            head = shown.message.head
+            head = ResponseHead(head.status, [*head.fields, *outcome.fields])
+            shown = shown._replace(message=replace(shown.message, head=head))
+        return shown
 
     async def _respond(
         self,
@@ -484,8 +509,13 @@ class HttpHandler:
         outcome = await self._page(page_route, page_request)
         if outcome is None:
             return response
+        viewer_request = error_page_viewer(request, page.path)
+        encoding = _encoding(page_route, viewer_request)
+        representation = await self._representation(page_route, outcome, encoding)
         await response.close()
-        shown = self._builder.stored(page_route, page_request, outcome, status=page.response_status)
+        shown = self._builder.stored(
+            page_route, viewer_request, outcome, representation, page.response_status
+        )
         return shown._replace(
             reason=response.reason, error=response.error, provenance=outcome.reader.provenance
         )

@@ -70,6 +70,9 @@ class Writes:
         binding = route.rule.binding
         if "x-amz-copy-source" in request.headers:  # its empty body would become the object
             raise refuse(501, "NotImplemented", "objects are not copied through the edge")
+        if "content-range" in request.headers:  # a part would become the object (RFC 9110 §14.5)
+            message = "objects are written whole: send no Content-Range"
+            raise refuse(400, "InvalidRequest", message)
         size_bytes = _size_bytes(request)
         body = self.bounded(request, body)
         keys = binding.write_keys(route.origin_path)

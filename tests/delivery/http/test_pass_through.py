@@ -64,6 +64,16 @@ async def test_request_body_is_streamed(cache_root: Path, method: str, chunked: 
         }
 
 
+async def test_place_of_a_part_is_forwarded_with_it(cache_root: Path) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.script(Reply(status=308))
+        part = {"content_range": "bytes 3-5/10", "content_length": "3"}
+        await viewer.send(request("/film", "PUT", **part) + b"abc")
+        assert (await viewer.receive()).status == 308
+        (seen,) = edge.origin.requests
+        assert seen.headers["content-range"] == "bytes 3-5/10"
+
+
 async def test_large_request_body_is_forwarded(cache_root: Path) -> None:
     async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
         body = LARGE.read(Span(0, LARGE.size_bytes))

@@ -134,7 +134,7 @@ async def test_signed_cookies_are_accepted_and_the_url_takes_precedence(cache_ro
         put(edge)
         good = cookies(SIGNER.url(url(), expires_s=moment(60)))
         wide = cookies(SIGNER.url(url(), policy=custom_policy(url("/*"), moment(60))))
-        for cookie in (good, f"a=b; {wide}; c=d"):
+        for cookie in (good, f"a=b; {wide}; c=d", f"a=b\r\nCookie: {wide}\r\nCookie: c=d"):
             for _cold_then_warm in range(2):
                 assert (await fetch(edge.port, "/film.mp4", cookie=cookie)).status == 200
         assert (await fetch(edge.port, canned(after_s=-1), cookie=good)).status == 403

@@ -102,6 +102,15 @@ async def test_stored_response_is_reused_only_if_nothing_changed(
     await cache.until(invalidations)  # also for responses that were stored meanwhile
 
 
+async def test_part_of_an_object_is_refused() -> None:
+    writer = Writer(WriteResponse(200))
+    writes = Writes(cast(ResponseCache, InvalidationCounter()), None, 1 << 20)
+    headers = {"content-range": "bytes 0-2/10", "content-length": "3"}
+    put = WebRequest("PUT", "edge", b"/film", headers, "127.0.0.1:1", True, 0.0)
+    assert (await writes.write(route_to(writer), put, None)).status == 400
+    assert not writer.begun.is_set()
+
+
 async def test_cancelled_write_invalidates_the_object() -> None:
     cache, writer = InvalidationCounter(), Writer(None)
     writes = Writes(cast(ResponseCache, cache), None, 1 << 20)

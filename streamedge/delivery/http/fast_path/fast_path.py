@@ -28,7 +28,6 @@ from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import IMMUTABLE
 from streamedge.cache.storage.records import (
     NO_TARGET,
-    InvalidationTarget,
     Provenance,
     served_head,
 )
@@ -36,6 +35,7 @@ from streamedge.config.schema.field_names import CONDITIONS
 from streamedge.control.invalidation_index import Verdict
 from streamedge.delivery.http.compression.compressor import encoded_key
 from streamedge.delivery.http.compression.negotiation import (
+    ContentCoding,
     encoded_head,
     is_compressible,
     with_vary,
@@ -45,16 +45,24 @@ from streamedge.delivery.http.fast_path.remembered import (
     HeadEncoder,
     Hit,
     Kind,
+    PageTarget,
     PreparedMessage,
     PreparedResponse,
     RememberedRequest,
+    ShownPage,
+    Sources,
     Tail,
 )
 from streamedge.delivery.http.fast_path.request_memo import ByteRange, RequestMemo, plain_range
 from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import CachedGrant
 from streamedge.delivery.http.request.dispatch import Outcome, Refused, TrafficCheck
-from streamedge.delivery.http.request.request import WebRequest, error_page_request, without_field
+from streamedge.delivery.http.request.request import (
+    WebRequest,
+    error_page_request,
+    error_page_viewer,
+    without_field,
+)
 from streamedge.delivery.http.request.request_ids import no_id
 from streamedge.delivery.http.request.routing import (
     PreparedLookup,
@@ -282,8 +290,10 @@ class FastPath(Generic[Key, Head, Tail]):
         """Builds this second's response to a request; False if it cannot be built from memory."""
         message, outcome, request = remembered.message, remembered.outcome, remembered.request
         changes = self._changes.word[0]
+        route = outcome.route
+        opened: OpenObject | None = None
         if isinstance(outcome, Refused):
-            response, opened = self._builder.rejected(request, outcome), None
+            response = self._builder.rejected(request, outcome)
             message.sources = ()
         else:
             target = remembered.target
@@ -293,22 +303,21 @@ class FastPath(Generic[Key, Head, Tail]):
             limit_bytes = target.nearest_from_bytes
             if limit_bytes is not None and stored.version.size_bytes >= limit_bytes:
                 return False
-            head, opened = self._representation(target, stored, now_s)
+            head, opened = self._representation(target.compress, target.encoding, stored, now_s)
             if opened is None:
                 return False
-            stored_source = stored, target.subject
-            message.sources = (stored_source,)
+            message.sources = ((stored, target.subject),)
             if opened is not stored:
                 message.sources += ((opened, NO_TARGET),)
             response = self._from_object(outcome.route, request, stored, head, now_s)
-            page = outcome.route.distribution.error_pages.get(response.message.status)
-            if page is not None and page.path:
-                shown = self._error_page(message, outcome.route, request, page, now_s)
-                if shown is None:
-                    return False
-                response = shown[0]._replace(reason=response.reason, error=response.error)
-                opened = shown[1]
-                message.sources = stored_source, shown[1:]
+        page = None if route is None else route.error_page(response.message.status)
+        if route is not None and page is not None:
+            shown = self._error_page(message, route, request, page, now_s)
+            if shown is None or (isinstance(outcome, Refused) and outcome.fields):
+                return False
+            response = shown.response._replace(reason=response.reason, error=response.error)
+            opened = shown.opened
+            message.sources = message.sources[:1] + shown.sources
         message.response = response
         message.opened = opened if response.message.has_object_bytes else None
         message.head = self._encoder.message(response.message.head, closes=not request.keep_alive)
@@ -346,30 +355,35 @@ class FastPath(Generic[Key, Head, Tail]):
         request: WebRequest,
         page: ErrorPage,
         now_s: float,
-    ) -> tuple[Response, OpenObject, InvalidationTarget] | None:
-        """The error page, its object and what invalidations of it match.
-
-        None if it is not here, or not fresh.
-        """
-        page_target = message.page_target
-        if page_target is None:
+    ) -> ShownPage | None:
+        """The error page in the form for this viewer; None if it is not here, or not fresh."""
+        target = message.page_target
+        if target is None:
             page_request = error_page_request(request, page.path)
             page_route = route_in(route.distribution, page_request.path, "")
             if not isinstance(page_route, Route):
                 return None
             key = asset_key(page_route, page_route.rule.behavior.cache, page_request)
-            page_target = message.page_target = page_route, page_request, key
-        page_route, page_request, key = page_target
+            viewer_request = error_page_viewer(request, page.path)
+            target = message.page_target = PageTarget(page_route, viewer_request, key)
+        page_route = target.route
         subject = invalidation_target(page_route)
-        opened = self._cache.peek(key, page_route.rule.rules, now_s, subject)
-        if opened is None or opened.head.status != HTTPStatus.OK:
+        stored = self._cache.peek(target.key, page_route.rule.rules, now_s, subject)
+        if stored is None or stored.head.status != HTTPStatus.OK:
             return None
-        if not opened.version.has_ended or opened.record.trailers:
+        if not stored.version.has_ended or stored.record.trailers:
+            return None
+        compress = page_route.rule.behavior.compress
+        head, opened = self._representation(compress, target.encoding, stored, now_s)
+        if opened is None:
             return None
         response = self._from_object(
-            page_route, page_request, opened, opened.head, now_s, page.response_status
+            page_route, target.request, stored, head, now_s, page.response_status
         )
-        return response, opened, subject
+        sources: Sources = ((stored, subject),)
+        if opened is not stored:
+            sources += ((opened, NO_TARGET),)
+        return ShownPage(response, opened, sources)
 
     def _peek(self, target: PreparedResponse[Tail], now_s: float) -> OpenObject | None:
         """The stored object of a target if it is open, fresh, and complete in its head."""
@@ -388,7 +402,7 @@ class FastPath(Generic[Key, Head, Tail]):
         if opened is None:
             target.opened = None
             return None
-        head, sent = self._representation(target, opened, now_s)
+        head, sent = self._representation(target.compress, target.encoding, opened, now_s)
         target.opened, target.stored = sent, opened
         target.sources = ((opened, target.subject),)
         if (
@@ -430,19 +444,19 @@ class FastPath(Generic[Key, Head, Tail]):
         return server_timing(self._edge_name, CacheResult.HIT, 0.0)
 
     def _representation(
-        self, target: PreparedResponse[Tail], opened: OpenObject, now_s: float
+        self, compress: bool, encoding: ContentCoding | None, opened: OpenObject, now_s: float
     ) -> tuple[OriginHead, OpenObject | None]:
         """The representation for this viewer: its head, and its object if it is open."""
         head = opened.head
-        if not target.compress or not is_compressible(head):
+        if not compress or not is_compressible(head):
             return head, opened
-        if target.encoding is None:
+        if encoding is None:
             return replace(head, headers=with_vary(head.headers)), opened
-        key = encoded_key(opened.asset.key, opened.version, target.encoding)
+        key = encoded_key(opened.asset.key, opened.version, encoding)
         encoded = self._cache.peek(key, IMMUTABLE, now_s)
         if encoded is None or encoded.head.status != HTTPStatus.OK:
             return head, None
-        return encoded_head(head, target.encoding, encoded.version.size_bytes), encoded
+        return encoded_head(head, encoding, encoded.version.size_bytes), encoded
 
     def _target(self, lookup: PreparedLookup, request: WebRequest) -> PreparedResponse[Tail]:
         headers, coding, route = request.headers, None, lookup.route

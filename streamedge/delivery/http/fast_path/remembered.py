@@ -122,6 +122,27 @@ class PreparedResponse(Generic[Tail]):
         return lambda: Provenance(subject, stored.record.position, stored.record.head.headers)
 
 
+class PageTarget:
+    """An error page for a viewer: its route and key, and the request it is the response to."""
+
+    __slots__ = ("encoding", "key", "request", "route")
+
+    def __init__(self, route: Route, request: WebRequest, key: str) -> None:
+        self.route = route
+        self.request = request
+        self.key = key
+        compress = route.rule.behavior.compress
+        self.encoding = negotiate(request.headers.get("accept-encoding")) if compress else None
+
+
+class ShownPage(NamedTuple):
+    """An error page as the response to a request, the object of its bytes, and its sources."""
+
+    response: Response
+    opened: OpenObject
+    sources: Sources
+
+
 class PreparedMessage(Generic[Head]):
     """A whole prepared response to a request; valid from ``since_s`` to ``until_s``.
 
@@ -145,7 +166,7 @@ class PreparedMessage(Generic[Head]):
         self.until_s = 0.0
         self.sources: Sources = ()
         self.opened: OpenObject | None = None
-        self.page_target: tuple[Route, WebRequest, str] | None = None
+        self.page_target: PageTarget | None = None
         self.head: Head
         self.response: Response
 

@@ -42,6 +42,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 WRITE_FIELDS = CONDITIONS | {
     *("authorization", "content-type", "content-encoding", "content-language", "content-location"),
     *("content-disposition", "content-md5", "content-digest", "repr-digest", "digest", "date"),
+    "content-range",  # the body is a part: without it the origin would take it for the whole
 }
 
 

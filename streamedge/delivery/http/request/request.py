@@ -28,9 +28,9 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]*)([/?][^#]*)?")
 class WebRequest:
     """The parts of a request.
 
-    ``headers``: by name in lower case; repeated fields are joined with ", ". ``fields``: the same
-    as received, in order. ``path``: as received, without the query. ``host``: "" when it is
-    missing, invalid or ambiguous. ``client``: address and port of the connection. ``address``: the
+    ``headers``: by name in lower case; repeated fields are joined with ", ", Cookie with "; ".
+    ``fields``: the same as received, in order. ``path``: as received, without the query.
+    ``host``: "" when it is missing, invalid or ambiguous. ``client``: address and port of the connection. ``address``: the
     viewer's address, from a trusted proxy's X-Forwarded-For (then also ``forwarded_client``) or
     from the connection; ``secure`` comes from X-Forwarded-Proto or the connection likewise.
     ``misdirected``: the connection was made for another host. ``from_proxy``: it is a trusted
@@ -127,7 +127,9 @@ def web_request(
     sent = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields])
     headers: dict[str, str] = {}
     for name, value in sent:
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if name in headers:
+            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers[name] = value
     hosts = [value for name, value in sent if name == "host"]
     host = hosts[0] if len(hosts) == 1 and len(hosts[0]) <= HOST_BYTES_MAX else ""
     if not is_host(host):
@@ -187,8 +189,18 @@ def without_field(request: WebRequest, name: str) -> WebRequest:
 
 
 def error_page_request(request: WebRequest, path: str) -> WebRequest:
-    """The request for an error page in place of ``request``."""
+    """The request for an error page in place of ``request``: the same for all viewers."""
     return replace(request, path=path.encode("latin-1"), query="", headers={}, fields=())
+
+
+def error_page_viewer(request: WebRequest, path: str) -> WebRequest:
+    """The request that a viewer's error page is the response to, with the viewer's own fields.
+
+    They select the content coding, and whether another site may read it. A page is sent whole.
+    """
+    method = "HEAD" if request.method == "HEAD" else "GET"
+    shown = replace(request, method=method, path=path.encode("latin-1"), query="")
+    return without_field(shown, "range") if "range" in shown.headers else shown
 
 
 def _absolute(target: bytes) -> tuple[str, bytes]:

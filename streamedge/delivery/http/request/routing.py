@@ -73,6 +73,9 @@ class Rule:
         return self.behavior.matches(path)
 
 
+_MISDIRECTED = 421
+
+
 @dataclass(frozen=True, slots=True)
 class WebDistribution:
     """A web distribution. The last of ``rules`` is its default, with the pattern "*"."""
@@ -112,6 +115,16 @@ class Route(NamedTuple):
     def origin_path(self) -> str:
         """The identity within the origin: at a site the path, octet for octet, else the name."""
         return self.path if self.rule.binding.is_site else self.name
+
+    def error_page(self, status: int) -> ErrorPage | None:
+        """The page in place of an error with ``status``; None: there is none. S3 clients get none.
+
+        A 421 stays: its viewer has to open another connection, and gets nothing over this one.
+        """
+        page = self.distribution.error_pages.get(status)
+        if page is None or not page.path or self.is_s3 or status == _MISDIRECTED:
+            return None
+        return page
 
     @property
     def is_bucket(self) -> bool:
