@@ -35,6 +35,7 @@ from streamedge.cli.output import (
     load_or_exit,
     show,
     show_mistakes,
+    table_console,
 )
 from streamedge.cli.writes import writes_app
 
@@ -136,8 +137,6 @@ def handed_over_config() -> Config | None:
 )
 def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Check a config file: report every mistake, or show a summary."""
-    from rich.console import Console  # noqa: PLC0415
-
     from streamedge.cli.config_summary import summary  # noqa: PLC0415
     from streamedge.control.recovery import problem_with  # noqa: PLC0415
 
@@ -145,8 +144,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     if problem := problem_with(loaded.edge.cache):
         typer.echo(f"streamedge: {problem}", err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID)
-    # The values are the operator's text; brackets in them are no markup.
-    console = Console(markup=False, highlight=False)
+    console = table_console()
     for table in summary(loaded):
         console.print(table)
     for warning in _warnings(loaded):
@@ -285,6 +283,8 @@ def invalidate(
     """Invalidate cached objects."""
     from streamedge.cli import admin_client as client  # noqa: PLC0415
 
+    if not paths and not tags:
+        raise typer.BadParameter('give a path such as "/index.html" or "/news/*", or --tag')
     admin = admin_of(context, config)
     options = {"soft": soft, "revoke": revoke, "wait": wait}
     with exit_on_admin_error():

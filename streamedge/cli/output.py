@@ -6,6 +6,7 @@ Exit codes: see ``main``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,13 @@ from streamedge.config.schema.config import Config
 from streamedge.errors import ConfigError, StreamEdgeError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 EXIT_EDGE_REFUSED = 1
 EXIT_CONFIG_INVALID = 2
 EXIT_PARTLY_DONE = 3
+_UNWRAPPED_COLUMNS = 10_000  # wider than any row: the longest name of an object has 1,024 bytes
 
 SMALLEST_CONFIG = """\
 [origins.samples]
@@ -100,14 +103,22 @@ def show(items: object, tables: Iterable[Table], *, as_json: bool, ending: str =
     if as_json:
         typer.echo(json.dumps(items, indent=2))
         return
-    from rich.console import Console  # noqa: PLC0415
-
-    # The values are the operator's text; brackets in them are no markup.
-    console = Console(markup=False, highlight=False)
+    console = table_console()
     for table in tables:
         console.print(table)
     if ending:
         console.print(ending)
+
+
+def table_console() -> Console:
+    """The console for tables. Where the output is no terminal, no cell or line is wrapped."""
+    from rich.console import Console  # noqa: PLC0415
+
+    # The values are the operator's text; brackets in them are no markup.
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _UNWRAPPED_COLUMNS
+    return console
 
 
 def report(result: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:

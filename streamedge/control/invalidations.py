@@ -85,7 +85,7 @@ def parse_item(text: str) -> Item:
         tag = text[1:]
         if not tag or len(tag) > TAG_CHARACTERS_MAX or _NOT_IN_A_TAG.search(tag):
             raise ItemError(
-                f"{text!a} is not a cache tag: use one word without commas,"
+                f"{tag!a} is not a cache tag: use one word without commas,"
                 f" at most {TAG_CHARACTERS_MAX} characters"
             )
         return Item(ItemKind.TAG, tag.lower())

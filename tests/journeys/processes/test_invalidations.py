@@ -192,11 +192,13 @@ def test_invalidate_command_reports_its_result(edge: EdgeProcess) -> None:
     for arguments, reason in (
         (("ENONE", "/a"), "no distribution has the id 'ENONE'"),
         (("EWEB", "a"), "begins with"),
-        (("EWEB",), "neither items nor tags"),
     ):
         result = invalidate(edge, *arguments)
         assert result.returncode == 1
         assert reason in result.stderr
+    result = invalidate(edge, "EWEB")
+    assert result.returncode == 2
+    assert "--tag" in result.stderr
     invalidations = json.loads(edge.admin("/invalidations?distribution=EWEB"))["invalidations"]
     assert [row["items"] for row in invalidations] == [["/a"], ["/a", "/b*", "#news"]]
     assert (edge.cache / "control.db").stat().st_mode & 0o777 == 0o600

@@ -30,9 +30,10 @@ class WebRequest:
 
     ``headers``: by name in lower case; repeated fields are joined with ", ", Cookie with "; ".
     ``fields``: the same as received, in order. ``path``: as received, without the query.
-    ``host``: "" when it is missing, invalid or ambiguous. ``client``: address and port of the connection. ``address``: the
-    viewer's address, from a trusted proxy's X-Forwarded-For (then also ``forwarded_client``) or
-    from the connection; ``secure`` comes from X-Forwarded-Proto or the connection likewise.
+    ``host``: "" when it is missing, invalid or ambiguous. ``client``: address and port of the
+    connection. ``address``: the viewer's address, from a trusted proxy's X-Forwarded-For (then also
+    ``forwarded_client``) or from the connection; ``secure`` comes from X-Forwarded-Proto or the
+    connection likewise.
     ``misdirected``: the connection was made for another host. ``from_proxy``: it is a trusted
     proxy's.
     """
@@ -127,9 +128,8 @@ def web_request(
     sent = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields])
     headers: dict[str, str] = {}
     for name, value in sent:
-        if name in headers:
-            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
-        headers[name] = value
+        separator = "; " if name == "cookie" else ", "
+        headers[name] = f"{headers[name]}{separator}{value}" if name in headers else value
     hosts = [value for name, value in sent if name == "host"]
     host = hosts[0] if len(hosts) == 1 and len(hosts[0]) <= HOST_BYTES_MAX else ""
     if not is_host(host):
