@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from bench.loads.viewers_plan import ViewersPlan
 from bench.machine import cpu_s, raise_open_files
 
 DISCARD_BYTES = 8 << 20
@@ -22,28 +23,6 @@ POLL_S = 0.05
 
 class LostError(Exception):
     """The server closed the connection, or refused a request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiscardingPlan:
-    """``viewers`` begin at random positions within ``latest_start_ms``; after ``settle_s``,
-    ``seconds`` are measured."""
-
-    port: int
-    application: str
-    name: str
-    viewers: int
-    settle_s: float
-    seconds: float
-    latest_start_ms: int
-    buffer_ms: int
-    server_pid: int
-    seed: int = 1
-
-    @property
-    def limit_s(self) -> float:
-        """How long the viewers play, once all have begun."""
-        return self.settle_s + self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +50,7 @@ class Viewer(Protocol):
         ...
 
 
-def watch_all(plan: DiscardingPlan, begin: Callable[[int], Viewer]) -> DiscardingResult:
+def watch_all(plan: ViewersPlan, begin: Callable[[int], Viewer]) -> DiscardingResult:
     """Runs the viewers. ``begin`` makes one that plays from a position in milliseconds."""
     raise_open_files()
     viewers = _Viewers(plan, begin)
@@ -91,7 +70,7 @@ def watch_all(plan: DiscardingPlan, begin: Callable[[int], Viewer]) -> Discardin
 class _Viewers:
     """All viewers, one epoll."""
 
-    def __init__(self, plan: DiscardingPlan, begin: Callable[[int], Viewer]) -> None:
+    def __init__(self, plan: ViewersPlan, begin: Callable[[int], Viewer]) -> None:
         source = random.Random(plan.seed)
         self._epoll = select.epoll()
         self._viewers: dict[int, Viewer] = {}

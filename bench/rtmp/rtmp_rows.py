@@ -11,9 +11,10 @@ from dataclasses import asdict
 from functools import partial
 from statistics import median
 
-from bench.loads.discarding import DiscardingPlan, DiscardingResult
+from bench.loads.discarding import DiscardingResult
 from bench.loads.load import run_program
 from bench.loads.rtmp_client import BUFFER_MS, play_whole
+from bench.loads.viewers_plan import ViewersPlan
 from bench.machine import SERVER_CORE
 from bench.options import Options
 from bench.report import Figure, Target, ratio
@@ -157,8 +158,8 @@ def _watch_encrypted(server: Server, *, is_encrypted: bool, seconds: float) -> D
     return rtmpe_viewers.watch(rtmpe_viewers.Plan(**asdict(plan), is_encrypted=is_encrypted))
 
 
-def _plan(server: Server, port: int, seconds: float) -> DiscardingPlan:
-    return DiscardingPlan(
+def _plan(server: Server, port: int, seconds: float) -> ViewersPlan:
+    return ViewersPlan(
         port=port,
         application=APPLICATION,
         name=NAME,

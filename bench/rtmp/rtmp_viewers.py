@@ -20,6 +20,7 @@ from enum import Enum, auto
 from bench.loads import rtmp_wire as wire
 from bench.loads.load import run_load
 from bench.loads.media_clock import MediaClock
+from bench.loads.viewers_plan import ViewersPlan
 from bench.machine import cpu_s, pss_bytes, raise_open_files
 from bench.servers.server import LOOPBACK
 
@@ -37,22 +38,12 @@ PEEK_BYTES = 2
 _KNOWN_KINDS = frozenset({2, 3, 4, 5, 6, wire.DATA, wire.COMMAND})
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """``viewers`` arrive at ``ramp_per_s``, each at a random start within ``latest_start_ms``;
-    after the last arrival and ``settle_s``, ``seconds`` are measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(ViewersPlan):
+    """As of all viewers, which arrive at ``ramp_per_s``; the last one is followed by
+    ``settle_s``."""
 
-    port: int
-    application: str
-    name: str
-    viewers: int
     ramp_per_s: float
-    settle_s: float
-    seconds: float
-    latest_start_ms: int
-    buffer_ms: int
-    server_pid: int
-    seed: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +65,7 @@ class Result:
 
 def watch(plan: Plan) -> Result:
     """Runs the viewers in a separate process."""
-    limit_s = plan.viewers / plan.ramp_per_s + plan.settle_s + plan.seconds
+    limit_s = plan.viewers / plan.ramp_per_s + plan.limit_s
     return Result(**run_load("bench.rtmp.rtmp_viewers", asdict(plan), limit_s=limit_s))
 
 

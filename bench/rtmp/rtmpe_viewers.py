@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from bench.loads import rtmp_wire as wire
 from bench.loads.discarding import (
     DISCARD_BYTES,
-    DiscardingPlan,
     DiscardingResult,
     LostError,
     watch_all,
 )
 from bench.loads.load import run_load
+from bench.loads.viewers_plan import ViewersPlan
 from bench.servers.server import LOOPBACK
 
 TIMEOUT_S = 15.0
@@ -44,7 +44,7 @@ EXPONENT = 3**150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan(DiscardingPlan):
+class Plan(ViewersPlan):
     """As of all such viewers. ``is_encrypted``: RTMPE."""
 
     is_encrypted: bool

@@ -16,12 +16,12 @@ from dataclasses import asdict
 from bench.loads import rtmp_wire as wire
 from bench.loads.discarding import (
     DISCARD_BYTES,
-    DiscardingPlan,
     DiscardingResult,
     LostError,
     watch_all,
 )
 from bench.loads.load import run_load
+from bench.loads.viewers_plan import ViewersPlan
 from bench.servers.server import LOOPBACK
 
 HEAD_BYTES = 512
@@ -31,7 +31,7 @@ _HEAD = re.compile(rb"HTTP/1\.1 200 .*?\r\nContent-Length: (\d+)\r\n.*?\r\n\r\n"
 _HEAD_END = b"\r\n\r\n"
 
 
-def watch(plan: DiscardingPlan) -> DiscardingResult:
+def watch(plan: ViewersPlan) -> DiscardingResult:
     """Runs the viewers in a separate process; ``bytes`` are those of bodies."""
     return DiscardingResult(
         **run_load("bench.rtmp.rtmpt_viewers", asdict(plan), limit_s=plan.limit_s)
@@ -41,7 +41,7 @@ def watch(plan: DiscardingPlan) -> DiscardingResult:
 class _Viewer:
     """One viewer with one session, over one connection."""
 
-    def __init__(self, plan: DiscardingPlan, start_ms: int) -> None:
+    def __init__(self, plan: ViewersPlan, start_ms: int) -> None:
         self.socket = socket.create_connection((LOOPBACK, plan.port), TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = b""  # of the next response, so far
@@ -118,9 +118,9 @@ class _Viewer:
         return data
 
 
-def _watch(plan: DiscardingPlan) -> DiscardingResult:
+def _watch(plan: ViewersPlan) -> DiscardingResult:
     return watch_all(plan, lambda start_ms: _Viewer(plan, start_ms))
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_watch(DiscardingPlan(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(_watch(ViewersPlan(**json.loads(sys.argv[1]))))))
