@@ -69,7 +69,7 @@ class RtmpSession(asyncio.Protocol):
         )
         self.counts = context.counts
         self.timers = context.timers
-        self.sends_data_start = True
+        self.splits_data = False
         self.takes_aggregates = True
         self._context = context
         self._limits = limits
@@ -375,8 +375,7 @@ class RtmpSession(asyncio.Protocol):
         self._log.distribution = admission.distribution.id
         self._client_codecs = event.playable_codecs
         self._can_reconnect = event.can_reconnect
-        # FFmpeg handles Data.Start as a separate data stream, and logs a warning each time.
-        self.sends_data_start = event.flash_version != FFMPEG_FLASH_VERSION
+        self.splits_data = event.flash_version == FFMPEG_FLASH_VERSION
         self.takes_aggregates = takes_aggregates(
             admission.distribution.aggregation,
             event.flash_version,

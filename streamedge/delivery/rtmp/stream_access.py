@@ -176,22 +176,23 @@ def _signed_names(client: Client, application: str, stream: StreamName) -> list[
     """
     objects = candidates(stream)
     # A signed name without an extension covers all objects that it may mean.
-    whole = objects[0] if len(objects) == 1 else object_name(stream.path) or ""
+    whole = object_name(stream.path) or ""
+    has_extension = bool(known_extension(whole))
     rest = _as_query(from_query(stream.query)[1])
     path = stream.path.lstrip("/")
     signed_names: list[_SignedName] = []
     for number, each in enumerate(objects):
         tail = each[len(whole) :]
         sent, decoded = [path + tail], [unquote(path) + tail]
-        if len(objects) == 1:
+        if has_extension and each == whole:
             sent.append(_without_extension(*sent))
             decoded.append(_without_extension(*decoded))
         prefix = stream.prefix or usual_prefix(known_extension(each))
-        ranks = _RANKS if number < _LIKELY_OBJECTS else _RANKS_UNLIKELY
+        ranks = _RANKS if number < (1 if has_extension else _LIKELY_OBJECTS) else _RANKS_UNLIKELY
         kinds = _forms(
             _application_urls(client.connect, application, stream), sent, decoded, prefix, stream
         )
-        covered = tuple(objects) if each == whole else (each,)
+        covered = tuple(objects) if each == whole and not has_extension else (each,)
         for rank, forms in zip(ranks, kinds, strict=True):
             signed_names += [_SignedName(rank, f"{form}{rest}", covered) for form in forms]
     return signed_names

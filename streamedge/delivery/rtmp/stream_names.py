@@ -145,14 +145,18 @@ def stream_names(match: ApplicationMatch, name: str) -> tuple[StreamName, ...]:
 def candidates(stream: StreamName) -> list[str]:
     """The objects that a stream name may mean, the likeliest first; empty if it is not valid.
 
-    A name with an extension means one object. Otherwise the prefix decides which extensions are
-    tried.
+    A name with an extension means the object of this name; if its prefix stands for another
+    extension, that one may have been dropped (librtmp plays clip.mov.mp4 as "mp4:clip.mov").
+    Without an extension the prefix decides which ones are tried.
     """
     decoded = object_name(stream.path)
     if decoded is None:
         return []
-    if known_extension(decoded):
-        return [decoded]
+    extension = known_extension(decoded)
+    if extension:
+        dropped = _EXTENSIONS[stream.prefix][0]
+        is_whole = not stream.prefix or extension == dropped
+        return [decoded] if is_whole else [decoded, f"{decoded}.{dropped}"]
     with_extensions = [f"{decoded}.{extension}" for extension in _EXTENSIONS[stream.prefix]]
     return [with_extensions[0], decoded, *with_extensions[1:]]
 

@@ -13,6 +13,7 @@ from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
     AUDIO,
     COMMAND,
+    DATA,
     MEDIA,
     VIDEO,
     Frame,
@@ -146,10 +147,16 @@ async def test_play_complete_has_duration_and_bytes(edge: EdgeProcess) -> None:
     assert expected_metadata["bytes"] >= sum(len(m.payload) for m in messages if m.type_id in MEDIA)
 
 
-async def test_ffmpeg_receives_no_data_start(edge: EdgeProcess) -> None:
+async def test_ffmpeg_receives_no_message_that_it_makes_a_track_of(edge: EdgeProcess) -> None:
     async with open_client(edge.rtmp_port, flashVer=FFMPEG) as client:
         client.play("film.mp4")
-        assert "NetStream.Data.Start" not in names(await client.until_named(STOP))
+        await client.until_named(STOP)
+        client.seek(10_000)
+        await client.until_named("NetStream.Seek.Notify")
+        await client.until_named(STOP)
+    data = [message for message in client.messages if message.type_id == DATA]
+    assert set(names(data)) == {"|RtmpSampleAccess", "onMetaData"}
+    assert {message.timestamp_ms for message in data} == {0}
 
 
 async def test_get_stream_length_returns_seconds(edge: EdgeProcess) -> None:

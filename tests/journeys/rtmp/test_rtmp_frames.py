@@ -6,6 +6,7 @@ with those that FFmpeg reads from the file.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.support.rtmp.rtmp_media import (
     tiny_frame,
 )
 from tests.support.rtmp.rtmp_players import (
+    BUFFER_MS,
     FFMPEG_5,
     FFMPEG_9,
     PlayedPacket,
@@ -95,6 +97,18 @@ async def test_ffmpeg_receives_every_frame(edge: EdgeProcess, name: str, exe: st
     result = await ffmpeg(edge.rtmp(name), exe=exe)
     assert result.code == 0, result.stderr
     assert packets(result.output) == expected_packets(expected(CLASSIC[name]))
+
+
+@pytest.mark.parametrize("exe", [FFMPEG_5, FFMPEG_9], ids=["ffmpeg-5.1", "ffmpeg-9"])
+@pytest.mark.parametrize("options", [(), ("-ss", "10", "-t", "1")], ids=["to the end", "seek"])
+async def test_ffmpeg_sees_no_track_that_the_file_does_not_have(
+    edge: EdgeProcess, options: tuple[str, ...], exe: str
+) -> None:
+    # Its default buffer: with a larger one, the end has come before it seeks.
+    buffer_ms = 3000 if options else BUFFER_MS
+    result = await ffmpeg(edge.rtmp("film.mp4"), exe=exe, options=options, buffer_ms=buffer_ms)
+    assert packets(result.output)["video"]
+    assert re.findall(r"New \w+ stream", result.stderr) == []
 
 
 @pytest.mark.parametrize("name", CLASSIC)

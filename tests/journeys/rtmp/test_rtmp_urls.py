@@ -38,6 +38,7 @@ NAMES = {
     "dir/sub/deep/film.mp4": "film.mp4",
     "dir/mp4:film.mp4": "film.mp4",
     "mp4:dir/sub/film": "film.mp4",
+    "mp4:dir/clip.mov.mp4": "film.mp4",
     "dir/film.flv": "film.flv",
     "flv:dir/film": "film.flv",
     "mp3:dir/song.mp3": "song.mp3",
@@ -54,6 +55,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
         (films / below).mkdir(parents=True, exist_ok=True)
         for name in ("film.mp4", "film.flv", "song.mp3"):
             (films / below / name).write_bytes(sample_file(name))
+    (films / "dir" / "clip.mov.mp4").write_bytes(sample_file("film.mp4"))
     # One second of it has 10 MB.
     (films / "large.mp4").write_bytes(avc_mp4([keyframe(400_000)] * 50, 40))
     distributions = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamedge.delivery.rtmp.protocol.amf_values import EcmaArray
+from streamedge.delivery.rtmp.protocol.amf_values import AmfValue, EcmaArray
 from streamedge.delivery.rtmp.protocol.chunks import MessageType
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
 from streamedge.delivery.rtmp.protocol.messages import StatusLevel
@@ -13,11 +13,18 @@ class Announcements:
     """Queues messages of one stream in the engine; the caller sends them.
 
     Codec headers of media whose types are in ``left_out`` are not sent.
+
+    ``splits_data`` is for FFmpeg, whose demuxer makes a subtitle track of an onMetaData with a
+    timestamp, and a data track of every onPlayStatus and Data.Start: players then list tracks that
+    the file does not have. It needs none of them, and gets each onMetaData at time 0.
     """
 
-    def __init__(self, engine: ServerConnection, stream_id: int) -> None:
+    def __init__(
+        self, engine: ServerConnection, stream_id: int, *, splits_data: bool = False
+    ) -> None:
         self._engine = engine
         self._stream_id = stream_id
+        self._splits_data = splits_data
         self.left_out = frozenset[int]()
 
     def status(
@@ -45,10 +52,10 @@ class Announcements:
         self._engine.stream_is_recorded(self._stream_id)
         self._engine.stream_begin(self._stream_id)
 
-    def samples(self, *, with_data_start: bool) -> None:
+    def samples(self) -> None:
         """What comes between a start or seek and the metadata."""
         self._engine.sample_access(self._stream_id)
-        if with_data_start:
+        if not self._splits_data:
             self._engine.data_start(self._stream_id)
 
     def medium(self, medium: Medium, position: Position, time_ms: int) -> None:
@@ -59,7 +66,9 @@ class Announcements:
             if isinstance(value, bool | int | float | str)
         }
         self._engine.metadata(
-            self._stream_id, time_ms, EcmaArray({**metadata, **medium.head.track_maps})
+            self._stream_id,
+            0 if self._splits_data else time_ms,
+            EcmaArray({**metadata, **medium.head.track_maps}),
         )
         for tag_type, body in medium.sequence_headers(position):
             if tag_type in self.left_out:
@@ -68,8 +77,7 @@ class Announcements:
 
     def next_item(self, medium: Medium, name: str, time_ms: int, size_bytes: int) -> None:
         """All media of an item were sent; those of the next item, ``name``, follow."""
-        self._engine.play_status(
-            self._stream_id,
+        self._play_status(
             time_ms,
             "NetStream.Play.Switch",
             f"Switching to {name}.",
@@ -84,8 +92,7 @@ class Announcements:
 
     def transition_complete(self, name: str, time_ms: int) -> None:
         """The media from here on are those of the new stream, ``name``."""
-        self._engine.play_status(
-            self._stream_id,
+        self._play_status(
             time_ms,
             "NetStream.Play.TransitionComplete",
             f"Transitioned to {name}.",
@@ -94,13 +101,18 @@ class Announcements:
 
     def end(self, medium: Medium, name: str, time_ms: int, size_bytes: int) -> None:
         """All media were sent, and nothing else is in the playlist."""
-        self._engine.play_complete(
-            self._stream_id,
+        self._play_status(
             time_ms,
-            duration_s=medium.head.duration_ms / 1000,
-            size_bytes=size_bytes,
+            "NetStream.Play.Complete",
+            "All requested media were sent.",
+            duration=medium.head.duration_ms / 1000,
+            bytes=size_bytes,
         )
         self.stop(name)
+
+    def _play_status(self, time_ms: int, code: str, description: str, **extra: AmfValue) -> None:
+        if not self._splits_data:
+            self._engine.play_status(self._stream_id, time_ms, code, description, **extra)
 
     def stop(self, name: str) -> None:
         """No more media follow."""

@@ -20,6 +20,7 @@ sent as aggregate messages (type 22). Their bodies are the bytes of the FLV in t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -40,6 +41,7 @@ from streamedge.ops.metrics import Counter
 
 INTERNAL_ERROR = ("NetStream.Play.Failed", "The edge failed.")  # code and description
 RESUME_NEAR_MS = 100  # a client that misses at most this much resumes where sending stopped
+REQUESTS_MAX = 16  # seeks and pauses that wait for the current message; older ones are dropped
 
 
 class PlayState(Enum):
@@ -69,15 +71,15 @@ class Player:
         self.medium: Medium | None = None
         self._context = context
         self._engine = context.engine
-        self._announce = Announcements(context.engine, stream_id)
+        self._announce = Announcements(context.engine, stream_id, splits_data=context.splits_data)
         self._playlist = Playlist()
         self._pump = Pump(context, stream_id, pace, self._wake)
         self._pump.left_out = self._announce.left_out = left_out
         self._switcher = Switcher(context, self._announce, self._playlist, self._pump, self._wake)
         self._pace = pace
         self._loop = asyncio.get_running_loop()
-        self._seek: Seek | None = None
-        self._pause: Pause | None = None
+        self._requests: deque[Seek | Pause] = deque(maxlen=REQUESTS_MAX)
+        self._first_ms = 0  # media of the item were sent from here on, since the last seek
         self._is_revoked = False
         self._is_stopped = False
         self._waker: asyncio.Future[None] | None = None
@@ -125,12 +127,14 @@ class Player:
 
     def seek(self, request: Seek) -> None:
         """Continues at another time, after the current message."""
-        self._seek = request
+        if self._requests and isinstance(self._requests[-1], Seek):
+            self._requests.pop()
+        self._requests.append(request)
         self._wake()
 
     def pause(self, request: Pause) -> None:
         """Pauses or resumes sending."""
-        self._pause = request
+        self._requests.append(request)
         self._wake()
 
     def buffer(self, buffer_ms: int) -> None:
@@ -147,7 +151,8 @@ class Player:
         """
         is_more = bool(self._pump.left_out - left_out)
         self._pump.left_out = self._announce.left_out = left_out
-        if is_more and self._seek is None and self.state in {PlayState.PLAYING, PlayState.PAUSED}:
+        is_seeking = any(isinstance(request, Seek) for request in self._requests)
+        if is_more and not is_seeking and self.state in {PlayState.PLAYING, PlayState.PAUSED}:
             time_ms = max(0, self._pump.shown_ms - self._playlist.origin_ms)
             self.seek(Seek(self.stream_id, time_ms))
 
@@ -321,6 +326,7 @@ class Player:
         self._is_item_sent = False
         self.name, self.medium = item.name, medium
         self._pump.position, self._pump.origin_ms = position, origin_ms
+        self._first_ms = position.time_ms
         self._limit(item)
         self.state = PlayState.PLAYING
         self._announce.play(item.name, is_reset=item.is_reset)
@@ -393,10 +399,8 @@ class Player:
                     "revoked",
                     "revoked",
                 )
-            if self._seek is not None:
-                medium = await self._handle_seek(medium, self._seek)
-            elif self._pause is not None:
-                medium = await self._handle_pause(medium, self._pause)
+            if self._requests:
+                medium = await self._handle(medium, self._requests.popleft())
             elif self._switcher.requested is not None:
                 self._switcher.prepare(self._switcher.requested)
             elif self._switcher.splice is not None and self._splice_is_due:
@@ -431,9 +435,14 @@ class Player:
         elif stop_reason is StopReason.YIELD:
             await asyncio.sleep(0)
 
+    async def _handle(self, medium: Medium, request: Seek | Pause) -> Medium:
+        """Carries out a request of the client; returns the medium to play from now on."""
+        if isinstance(request, Seek):
+            return await self._handle_seek(medium, request)
+        return await self._handle_pause(medium, request)
+
     async def _handle_seek(self, medium: Medium, request: Seek) -> Medium:
-        """Seeks, after the access check of a play; returns the medium to play from now on."""
-        self._seek = None
+        """Seeks, after the access check of a play."""
         self._switcher.cancel()
         item = self._playlist.current
         begin = self._playlist.seek(request.time_ms)
@@ -447,10 +456,11 @@ class Player:
             self._pump.position = await medium.locate(max(0, request.time_ms + begin.origin_ms))
         self._pump.origin_ms = begin.origin_ms
         self._pump.clock_is_running = False
+        self._first_ms = self._pump.position.time_ms
         self._is_item_sent = False
+        self.ended.clear()
         if self.state is PlayState.ENDED:
             self.state = PlayState.PLAYING
-            self.ended.clear()
         self._announce.seek(self.name, request.time_ms)
         self._announce_media(medium)
         at_ms = self._pump.position.time_ms
@@ -480,7 +490,7 @@ class Player:
         return self.medium
 
     async def _show_one_frame(self, medium: Medium) -> None:
-        """Sends one keyframe, for a seek while paused."""
+        """Sends one keyframe, which a paused client shows."""
         while not self._has_request and self.state is PlayState.PAUSED:
             run = medium.next_run(self._pump.position, 0, None)
             if isinstance(run, Skip):
@@ -498,21 +508,31 @@ class Player:
             return
 
     async def _handle_pause(self, medium: Medium, request: Pause) -> Medium:
-        """Pauses or resumes; returns the medium to play from now on."""
-        self._pause = None
-        if request.paused and self.state is PlayState.PLAYING:
+        """Pauses or resumes.
+
+        A client that has all media still shows them from its buffer, so it can pause in ENDED. One
+        that pauses before the first frame of a play or a seek gets that frame. When it resumes, a
+        time before that frame is of another one, which it showed before a seek.
+        """
+        if request.paused and self.state in {PlayState.PLAYING, PlayState.ENDED}:
             self.state = PlayState.PAUSED
             self._status("NetStream.Pause.Notify", f"Paused {self.name}.")
             self._context.log_event("pause", self, at_ms=request.time_ms)
+            if self._pump.plain_tags == PLAIN_TAGS_MAX:
+                self._context.push()
+                await self._show_one_frame(medium)
         elif not request.paused and self.state is PlayState.PAUSED:
-            self.state = PlayState.PLAYING
-            before, client_ms = medium, request.time_ms + self._pump.origin_ms
+            before = medium
+            client_ms = max(request.time_ms + self._pump.origin_ms, self._first_ms - 1)
             if self._pump.position.time_ms - client_ms > RESUME_NEAR_MS and request.time_ms:
                 # §7.2.2.8: send only what is later than the time at which the client stopped.
                 # Tags are sent a second time, so access is checked as for a seek.
                 medium = await self._reauthorize(medium)
                 self._pump.position = await medium.locate_after(client_ms)
                 self._is_item_sent = False
+                self._playlist.reopen()
+                self.ended.clear()
+            self.state = PlayState.ENDED if self.ended.is_set() else PlayState.PLAYING
             self._pump.clock_is_running = False
             self._status("NetStream.Unpause.Notify", f"Unpaused {self.name}.")
             self._context.log_event("unpause", self, at_ms=request.time_ms)
@@ -523,7 +543,7 @@ class Player:
 
     def _announce_media(self, medium: Medium) -> None:
         """Sends what a decoder needs before its first frame, after each play and seek."""
-        self._announce.samples(with_data_start=self._context.sends_data_start)
+        self._announce.samples()
         self._announce.medium(medium, self._pump.position, self._pump.sent_ms)
         self._pump.plain_tags = PLAIN_TAGS_MAX
         self._context.push()
@@ -546,8 +566,7 @@ class Player:
     def _has_request(self) -> bool:
         """Whether there is a request from the client or the server to handle."""
         return (
-            self._seek is not None
-            or self._pause is not None
+            bool(self._requests)
             or self._switcher.requested is not None
             or self._splice_is_due
             or self._is_revoked

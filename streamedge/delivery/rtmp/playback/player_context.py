@@ -23,7 +23,8 @@ class PlayerContext(Protocol):
     engine: ServerConnection
     counts: Counts
     timers: CoalescedTimers
-    sends_data_start: bool
+    splits_data: bool
+    """Whether the client makes a track of each data message (see ``Announcements``)."""
     takes_aggregates: bool
 
     async def open_medium(self, name: str) -> Medium:

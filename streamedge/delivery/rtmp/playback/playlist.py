@@ -224,6 +224,10 @@ class Playlist:
             self._is_over = False
         self.switch = None
 
+    def reopen(self) -> None:
+        """Media of the current item are sent again."""
+        self._is_over = False
+
     def seek(self, time_ms: int) -> Begin:
         """Returns to the item that holds a time of the viewer, or stays at the current one.
 

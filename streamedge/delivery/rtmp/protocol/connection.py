@@ -287,19 +287,6 @@ class ServerConnection:
         """onMetaData, which players accept only as an ECMA array."""
         self.data_message(stream_id, timestamp_ms, "onMetaData", metadata)
 
-    def play_complete(
-        self, stream_id: int, timestamp_ms: int, *, duration_s: float, size_bytes: int
-    ) -> None:
-        """NetStream.Play.Complete: all media of this play were sent."""
-        self.play_status(
-            stream_id,
-            timestamp_ms,
-            "NetStream.Play.Complete",
-            "All requested media were sent.",
-            duration=duration_s,
-            bytes=size_bytes,
-        )
-
     def play_status(
         self, stream_id: int, timestamp_ms: int, code: str, description: str, **extra: AmfValue
     ) -> None:

@@ -13,7 +13,7 @@ from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import InvalidationTarget, Provenance
 from streamedge.delivery.rtmp.playback.pacing import Pace
-from streamedge.delivery.rtmp.playback.player import Player, PlayState
+from streamedge.delivery.rtmp.playback.player import REQUESTS_MAX, Player, PlayState
 from streamedge.delivery.rtmp.protocol import amf0, messages
 from streamedge.delivery.rtmp.protocol.chunks import ChunkReader, encode_message
 from streamedge.delivery.rtmp.protocol.connection import ServerConnection
@@ -126,7 +126,7 @@ class FakeContext:
         self._connect()
         self.counts = Counts()
         self.timers = CoalescedTimers(asyncio.get_running_loop())
-        self.sends_data_start = True
+        self.splits_data = False
         self.takes_aggregates = True
         self.statuses: list[tuple[int, str]] = []
         self.media: list[tuple[int, int]] = []  # type and time
@@ -303,6 +303,102 @@ async def test_paused_seek_shows_one_frame_when_it_arrives() -> None:
         await asyncio.sleep(0)
     assert bench.context.media == [(9, 1200), (9, 1200)]
     assert bench.player.state is PlayState.PAUSED
+    await bench.close()
+
+
+PAUSED = "NetStream.Pause.Notify"
+SOUGHT = "NetStream.Seek.Notify"
+RESUMED = "NetStream.Unpause.Notify"
+
+
+@pytest.mark.parametrize("order", [(PAUSED, SOUGHT), (SOUGHT, PAUSED)])
+async def test_pause_and_seek_in_one_packet_show_the_frame_of_the_seek(
+    order: tuple[str, str],
+) -> None:
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
+    bench.film.available = COUNT
+    bench.context.media.clear()
+    bench.context.statuses.clear()
+    for request in order:
+        if request == PAUSED:
+            bench.player.pause(Pause(1, paused=True, time_ms=200))
+        else:
+            bench.player.seek(Seek(1, 1500))
+    await bench.context.until(lambda: len(bench.context.media) == 2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert bench.context.media == [(9, 1200), (9, 1200)]  # the codec header and the keyframe
+    assert [code for code in bench.context.codes() if code in order] == list(order)
+    assert bench.player.state is PlayState.PAUSED
+    await bench.close()
+
+
+async def test_play_and_pause_in_one_packet_show_the_first_frame() -> None:
+    bench = Bench()
+    bench.player.pause(Pause(1, paused=True, time_ms=0))
+    await bench.context.until(lambda: len(bench.context.media) == 2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert bench.context.media == [(9, 0), (9, 0)]
+    bench.player.pause(Pause(1, paused=False, time_ms=0))
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
+    assert bench.context.media[2][1] == STEP_MS
+    await bench.close()
+
+
+async def test_resume_and_seek_in_one_packet_go_on_from_the_seek() -> None:
+    bench = await paused_at_20(200)
+    bench.player.pause(Pause(1, paused=False, time_ms=200))
+    bench.player.seek(Seek(1, 1600))
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
+    assert [code for code in bench.context.codes() if code in (RESUMED, SOUGHT)] == [
+        RESUMED,
+        SOUGHT,
+    ]
+    assert [time_ms for _, time_ms in bench.context.media[:2]] == [1600, 1600]
+    await bench.close()
+
+
+async def test_resume_with_a_time_from_before_the_seek_goes_on_from_the_seek() -> None:
+    bench = await paused_at_20(200)
+    bench.player.seek(Seek(1, 1600))
+    await bench.context.until(lambda: len(bench.context.media) == 2)
+    bench.player.pause(Pause(1, paused=False, time_ms=200))
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
+    assert [time_ms for _, time_ms in bench.context.media[:3]] == [1600, 1600, 1600 + STEP_MS]
+    await bench.close()
+
+
+@pytest.mark.parametrize("has_ms", [1000, COUNT * STEP_MS], ids=["a part", "all"])
+async def test_viewer_that_shows_the_end_from_its_buffer_can_pause(has_ms: int) -> None:
+    bench = Bench()
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
+    bench.context.media.clear()
+    bench.player.pause(Pause(1, paused=True, time_ms=has_ms))
+    await bench.context.until_status(PAUSED)
+    bench.player.pause(Pause(1, paused=False, time_ms=has_ms))
+    await bench.context.until_status(RESUMED)
+    await asyncio.wait_for(bench.player.ended.wait(), PATIENCE_S)
+    assert bench.player.state is PlayState.ENDED
+    stops = bench.context.codes().count("NetStream.Play.Stop")
+    if has_ms == 1000:
+        assert bench.context.media[0][1] == 1000 + STEP_MS
+        assert stops == 2
+    else:
+        assert bench.context.media == []
+        assert stops == 1
+    await bench.close()
+
+
+async def test_requests_that_wait_are_limited() -> None:
+    bench = Bench(available=20)
+    await asyncio.wait_for(bench.film.data_needed.wait(), PATIENCE_S)
+    for number in range(1000):
+        bench.player.pause(Pause(1, paused=number % 2 == 0, time_ms=0))
+    bench.player.seek(Seek(1, 400))
+    await bench.context.until_status(SOUGHT)
+    assert bench.context.codes().count(PAUSED) < REQUESTS_MAX
     await bench.close()
 
 

@@ -549,7 +549,10 @@ def test_stream_messages_are_written() -> None:
     engine.data_start(1)
     engine.metadata(1, 40, EcmaArray(duration=10.0))
     engine.media_message(1, MessageType.VIDEO, 40, bytes(70_000))
-    engine.play_complete(1, 10_000, duration_s=10.0, size_bytes=70_000)
+    engine.play_status(
+        1, 10_000, "NetStream.Play.Complete", "All requested media were sent.",
+        duration=10.0, bytes=70_000,
+    )  # fmt: skip
     engine.stream_eof(1)
     sent = client.received()
     assert [(m.type_id, m.stream_id, m.timestamp_ms) for m in sent] == [
