@@ -16,13 +16,14 @@ from tests.support.patience import PATIENCE_S
 from tests.support.process.admin_calls import await_json
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
-LARGE_BYTES = 1 << 30  # more than a download at its rate takes in the time of this test
+LARGE_BYTES = 1 << 30  # more than a download at RATE takes in the time of this test
+RATE = "2M"  # a second; a download that is cut ends when curl has read what its socket holds
 
 
 @contextmanager
 def download(edge: EdgeProcess, agent: str) -> Iterator[subprocess.Popen[bytes]]:
     """A slow download, once the edge lists it."""
-    command = ["curl", "-s", "--limit-rate", "100k", "-A", agent, "-o", "/dev/null"]
+    command = ["curl", "-s", "--limit-rate", RATE, "-A", agent, "-o", "/dev/null"]
     process = subprocess.Popen([*command, edge.http("large.bin")])
     try:
         path = f"/viewers?state=sending&match={agent}"
