@@ -54,13 +54,16 @@ class Database:
         error: type[Exception],
         damaged_error: type[Exception],
         busy_timeout_s: float,
+        checkpoints: bool = True,
     ) -> None:
+        """``checkpoints``: see ``checkpoint``."""
         self.path = path
         self._migrations = migrations
         self._title = title
         self._error = error
         self._damaged_error = damaged_error
         self._busy_timeout_s = busy_timeout_s
+        self._checkpoints = checkpoints
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._is_synced = True
@@ -100,6 +103,18 @@ class Database:
         """A read transaction on one snapshot of the last commit; does not wait for writers."""
         with self._transaction("BEGIN") as connection:
             yield connection
+
+    def checkpoint(self) -> None:
+        """Moves what the WAL holds into the file, and begins the WAL again.
+
+        SQLite does so within the transaction that makes the WAL too long, which then waits for the
+        disk several times; but not in transactions of a database without ``checkpoints``.
+        """
+        with self._lock, self._named_errors():
+            self._connected().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        # The first transaction afterwards waits for the disk, too: this one, which changes nothing.
+        with self.transaction() as connection:
+            connection.execute(f"PRAGMA user_version={_schema_version(connection)}")
 
     def check(self) -> None:
         """Reads the whole file. Raises ``damaged_error`` where it is damaged."""
@@ -179,6 +194,8 @@ class Database:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            if not self._checkpoints:
+                connection.execute("PRAGMA wal_autocheckpoint=0")
             self._is_synced = True
             self._migrate(connection)
             if self._file != _identity(self.path):
@@ -246,8 +263,7 @@ def run_script(connection: sqlite3.Connection, script: str) -> None:
 
 def insert(connection: sqlite3.Connection, statement: str, values: Sequence[object]) -> int:
     """Runs an INSERT of one row; returns the row's id."""
-    connection.execute(statement, values)
-    return int(connection.execute("SELECT last_insert_rowid()").fetchone()[0])
+    return int(connection.execute(statement, values).lastrowid or 0)
 
 
 def is_damage(exc: BaseException) -> bool:

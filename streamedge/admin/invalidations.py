@@ -78,7 +78,7 @@ def invalidation_routes(
         def announce(position: int) -> None:
             nonlocal announced
             announced = position
-            invalidation_feed.publish(position)
+            invalidation_feed.publish(position, at_once=requested.revoke)
 
         row = log.invalidate(
             requested.distribution,

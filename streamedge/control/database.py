@@ -128,7 +128,9 @@ class ControlDamagedError(ControlError):
 class ControlDatabase(Database):
     """One process's connection to the database in ``folder``. Every use raises ControlError."""
 
-    def __init__(self, folder: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(
+        self, folder: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S, checkpoints: bool = True
+    ) -> None:
         super().__init__(
             folder / FILE_NAME,
             MIGRATIONS,
@@ -136,6 +138,7 @@ class ControlDatabase(Database):
             error=ControlError,
             damaged_error=ControlDamagedError,
             busy_timeout_s=busy_timeout_s,
+            checkpoints=checkpoints,
         )
 
 

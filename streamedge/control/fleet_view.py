@@ -100,9 +100,22 @@ class MembersReader:
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, int]] = []
         self._members: dict[str, Member] = {}
+        self._is_read = False
 
-    def read(self, connection: sqlite3.Connection) -> Mapping[str, Member]:
-        """The members by name, within a transaction; rows that cannot be read are left out."""
+    def forget(self) -> None:
+        """The members may be others: the next ``read`` reads them."""
+        self._is_read = False
+
+    def read(
+        self, connection: sqlite3.Connection, *, is_changed: bool = True
+    ) -> Mapping[str, Member]:
+        """The members by name, within a transaction; rows that cannot be read are left out.
+
+        ``is_changed``: False if no other transaction can have changed them since the last call.
+        """
+        if self._is_read and not is_changed:
+            return self._members
+        self._is_read = True
         rows = connection.execute(_MEMBERS_QUERY).fetchall()
         if rows != self._rows:
             self._rows, self._members = rows, _members_of(rows)

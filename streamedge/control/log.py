@@ -315,7 +315,8 @@ class ControlLog:
             ),
         )
         if row.kind is RowKind.INVALIDATION:
-            _compact(connection, items_to_here - self._items_kept)
+            if items_to_here > self._items_kept:
+                _compact(connection, items_to_here - self._items_kept)
         else:
             connection.execute(
                 "DELETE FROM log WHERE kind = ? AND epoch <= ?",

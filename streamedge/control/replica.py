@@ -14,11 +14,11 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from streamedge.control import fleet_entries, pending_writes
-from streamedge.control.database import ControlDatabase
+from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.fleet_view import FleetView, MembersReader, fleet_view, members
 from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind, control_head
 from streamedge.control.resources import ResourceStore, decode_resource, encode_resource
@@ -28,6 +28,7 @@ from streamedge.fleet.members import Member, Role, member_of
 from streamedge.fleet.pending import PendingState
 from streamedge.fleet.position import START, line_of
 
+PRUNED_EVERY = 16  # entries: looking for old ones costs as much as applying one
 _OF_PENDING = frozenset({EntryKind.MEMBER, EntryKind.PENDING})
 _STATE_COLUMNS = (
     "position, entry_id, line, resources_position, is_reconciled, settled_position,"
@@ -44,7 +45,8 @@ class ReplicaState:
     this entry. ``is_reconciled``: False after lost history, until they were compared with the
     engine's. ``settled_position``: rows of the control log that are older than the fleet are older
     than the request of any answer as of this position; None: not known yet. ``pruned_position``
-    and ``pruned_epoch``: the highest of the entries that are no longer here.
+    and ``pruned_epoch``: the highest of the entries that are no longer here. ``is_engine_up``: as
+    ``note_engine`` noted it.
     """
 
     position: int = START
@@ -55,6 +57,7 @@ class ReplicaState:
     settled_position: int | None = None
     pruned_position: int = START
     pruned_epoch: int = 0
+    is_engine_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ class Documents:
 class Replica:
     """The replica of the edge ``edge``.
 
-    ``on_written`` is called with keys that were written through other edges, before the entry
+    ``loop_database``: a connection of the event loop, which does not wait for locks; None: there is
+    none. ``on_written`` is called with keys that were written through other edges, before the entry
     counts as applied; it must make older cached data of these keys invalid in all workers.
     """
 
@@ -93,9 +97,11 @@ class Replica:
         *,
         items_kept: int = ITEMS_KEPT,
         clock: Callable[[], float] = time.time,
+        loop_database: ControlDatabase | None = None,
     ) -> None:
         self.edge = edge
         self.database = database
+        self._loop_database = loop_database
         self._on_written = on_written
         self._clock = clock
         self._log = ControlLog(database, items_kept=items_kept, clock=clock)
@@ -252,15 +258,36 @@ class Replica:
         Not synced to the disk: after a power failure the entries, and with them the position, are
         read again from the shared log, and what was cached before is validated anyway.
         """
+        return self._apply(self.database, entries)
+
+    def apply_now(self, entries: Sequence[PlacedEntry]) -> AppliedEntries | None:
+        """As ``apply``, on the event loop, which saves two changes of threads.
+
+        None: nothing is applied, because another process uses the database just now, or it fails.
+        """
+        if self._loop_database is None:
+            return None
+        try:
+            return self._apply(self._loop_database, entries)
+        except ControlError:
+            return None
+
+    def _apply(self, database: ControlDatabase, entries: Sequence[PlacedEntry]) -> AppliedEntries:
         written: set[str] = set()
-        applied = self._apply(entries, written)
+        try:
+            applied = self._apply_within(database, entries, written)
+        except BaseException:
+            self._members.forget()  # they may be those of a transaction that was rolled back
+            raise
         if any(entry is not None and entry.kind in _OF_PENDING for _p, _id, entry in entries):
             # Once more: a worker may have read the origin before the rows were committed.
             self._on_written(pending_writes.SIGNAL_KEY, *written)
         return applied
 
-    def _apply(self, entries: Sequence[PlacedEntry], written: set[str]) -> AppliedEntries:
-        with self.database.transaction(synced=False) as connection:
+    def _apply_within(
+        self, database: ControlDatabase, entries: Sequence[PlacedEntry], written: set[str]
+    ) -> AppliedEntries:
+        with database.transaction(synced=False) as connection:
             state = replica_state(connection)
             if state is None or entries[0].position <= state.position:
                 raise ValueError("these entries do not follow the applied ones")
@@ -289,28 +316,36 @@ class Replica:
                     written.update(_written_keys(entry))
                 if settled is None and entry.edge == self.edge:
                     settled = position
-            pruned = fleet_entries.prune_entries(connection)
-            position = entries[-1].position
-            connection.execute(
-                "UPDATE fleet_state SET position = ?, entry_id = ?, line = ?,"
-                " resources_position = ?, settled_position = ?",
-                (
-                    position,
-                    entries[-1].id,
-                    line_of(position),
-                    resources_position,
-                    settled,
-                ),
+            state = replace(
+                state,
+                position=entries[-1].position,
+                entry_id=entries[-1].id,
+                line=line_of(entries[-1].position),
+                resources_position=resources_position,
+                settled_position=settled,
             )
-            if pruned is not None:
-                connection.execute(
-                    "UPDATE fleet_state SET pruned_position = ?, pruned_epoch = ?", pruned
-                )
+            if any(one.position % PRUNED_EVERY == 0 for one in entries):
+                state = _pruned(connection, state)
+            _put_position(connection, state)
             return AppliedEntries(
-                replica_state(connection) or state,
-                control_head(connection),
-                fleet_view(connection, self._members),
+                state, control_head(connection), self._view_within(connection, state, entries)
             )
+
+    def _view_within(
+        self,
+        connection: sqlite3.Connection,
+        state: ReplicaState,
+        entries: Sequence[PlacedEntry],
+    ) -> FleetView:
+        """As ``view`` when entries have led to ``state``; reads members only if these changed."""
+        kinds = {entry.kind for _position, _id, entry in entries if entry is not None}
+        return FleetView(
+            state.position,
+            state.line,
+            self._members.read(connection, is_changed=EntryKind.MEMBER in kinds),
+            fleet_entries.count_unpublished(connection),
+            state.is_engine_up,
+        )
 
     def rewind(self, position: int, entry_id: str, line: int) -> int:
         """Goes back to the last entry that the shared log still has; returns how many it has lost.
@@ -423,6 +458,7 @@ class Replica:
                 self._put_document(connection, key, text)
                 is_changed = True
         connection.execute("DELETE FROM fleet_members")
+        self._members.forget()
         for order, text in snapshot.members.values():
             try:
                 member = member_of(json.loads(text), order)
@@ -452,14 +488,48 @@ class Replica:
 def replica_state(connection: sqlite3.Connection) -> ReplicaState | None:
     """As ``Replica.state``, within a transaction."""
     row: tuple[Any, ...] | None = connection.execute(
-        f"SELECT {_STATE_COLUMNS} FROM fleet_state"  # noqa: S608
+        f"SELECT {_STATE_COLUMNS}, is_engine_up FROM fleet_state"  # noqa: S608
     ).fetchone()
     if row is None:
         return None
-    position, entry_id, line, resources, is_reconciled, settled, pruned, pruned_epoch = row
+    position, entry_id, line, resources, is_reconciled, settled, pruned, epoch, is_up = row
     return ReplicaState(
-        position, entry_id, line, resources, bool(is_reconciled), settled, pruned, pruned_epoch
+        position,
+        entry_id,
+        line,
+        resources,
+        bool(is_reconciled),
+        settled,
+        pruned,
+        epoch,
+        bool(is_up),
     )
+
+
+def _put_position(connection: sqlite3.Connection, state: ReplicaState) -> None:
+    """Notes how far entries are applied."""
+    connection.execute(
+        "UPDATE fleet_state SET position = ?, entry_id = ?, line = ?, resources_position = ?,"
+        " settled_position = ?, pruned_position = ?, pruned_epoch = ?",
+        (
+            state.position,
+            state.entry_id,
+            state.line,
+            state.resources_position,
+            state.settled_position,
+            state.pruned_position,
+            state.pruned_epoch,
+        ),
+    )
+
+
+def _pruned(connection: sqlite3.Connection, state: ReplicaState) -> ReplicaState:
+    """The state after old entries were deleted, if there are too many."""
+    pruned = fleet_entries.prune_entries(connection)
+    if pruned is None:
+        return state
+    position, epoch = pruned
+    return replace(state, pruned_position=position, pruned_epoch=epoch)
 
 
 def _apply_member(connection: sqlite3.Connection, entry: Entry, position: int) -> list[str]:

@@ -4,12 +4,17 @@ A process that has appended a row publishes the log's head in shared memory, whi
 checks; so the row is in effect from the next request on. Then it wakes all workers, so that idle
 ones apply the row too. A worker that was woken reads the log, ends revoked responses and plays, and
 notes its position in the worker status.
+
+In a fleet ``shared_log.service`` wakes the workers, a little later.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from streamedge.cache.invalidated import AppliedInvalidations, InvalidationChecker
 from streamedge.cache.storage.changes import ChangeCounter
@@ -24,6 +29,16 @@ APPLIED_TIMEOUT_S = 5.0  # a worker that has not read the log by then hangs or h
 
 Revoke = Callable[[Callable[[Provenance], bool]], None]
 """Ends all running responses and plays that a predicate matches."""
+
+
+class Published(Protocol):
+    """Is called when rows of this process are in effect; see ``InvalidationFeed.publish``."""
+
+    def __call__(self, *, at_once: bool) -> object: ...
+
+
+def _ignore(*, at_once: bool) -> None:
+    pass
 
 
 class InvalidationFeed:
@@ -46,25 +61,57 @@ class InvalidationFeed:
         self._wakeups = wakeups
         self._worker_status = worker_status
         self._change_event = change_event
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._published: Published = _ignore
 
-    def publish(self, position: int, *, wakes_control: bool = True) -> None:
+    def after_publishing(self, published: Published) -> None:
+        """From now on ``publish`` wakes no process: ``published`` does, on the running event loop.
+
+        It is called after each ``publish``.
+        """
+        self._loop, self._published = asyncio.get_running_loop(), published
+
+    def publish(self, position: int, *, at_once: bool = False) -> None:
         """Puts all rows up to ``position`` into effect; normally returns at once.
 
-        ``wakes_control``: not only the workers are woken. The control process is woken anyway when
-        they have applied the rows.
+        ``at_once``: idle workers have something to do, too.
 
         If the cache folder cannot be used, it waits until every worker that is up has read the
         log, and raises ControlError if one does not.
         """
+        is_announced = self.announce(position)
+        if self._loop is None:
+            self._wakeups.notify()
+        else:
+            self._loop.call_soon_threadsafe(partial(self._published, at_once=at_once))
+        if not is_announced:
+            self.await_workers(position)
+
+    def announce(self, position: int) -> bool:
+        """Puts all rows up to ``position`` into effect, and wakes no process.
+
+        False: the cache folder cannot be used, so only workers that read the log apply the rows.
+        """
         self._head.refresh()
-        is_shared = self._head.publish(position)
+        is_announced = self._head.publish(position)
         self._changes.announce_invalidation()
-        self._wakeups.notify(control=wakes_control)
-        if not is_shared and not self.wait_applied(position):
+        return is_announced
+
+    def await_workers(self, position: int) -> None:
+        """Wakes the workers, and waits until all that are up have read up to ``position``.
+
+        Raises ControlError if one has not done so in APPLIED_TIMEOUT_S.
+        """
+        self._wakeups.notify()
+        if not self.wait_applied(position):
             raise ControlError(
                 f"the change is stored, but not all workers have applied it: {self._folder} cannot"
                 " be used; they apply it as soon as it can"
             )
+
+    def wake_workers(self) -> None:
+        """Wakes the workers, which wake the control process when they have applied the rows."""
+        self._wakeups.notify(control=False)
 
     def have_applied(self, position: int) -> bool:
         """Whether every worker that is up has read all rows up to ``position``."""

@@ -105,7 +105,7 @@ def _start_process(shared: SharedState, log: Log) -> _Process:
     counts.publish_in(shared.metrics.part(shared.wakeups.control))
     counts.add(Counter.WORKER_STARTS, "control")
     folder = shared.config_versions.config.edge.cache
-    loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
+    loop_database = ControlDatabase(folder, busy_timeout_s=0.0, checkpoints=False)
     return _Process(
         shared,
         log,

@@ -32,7 +32,7 @@ CATCH_UP_PAUSE_S = 0.1  # between reports of an edge that is not current yet
 REPORTS_APART_S = 0.05  # at least, in a row: reports of many batches are one
 # After an entry all edges report at about the same time, and each edge reads all reports. The
 # delay lets them apply the entry first, and lets one look read most of the reports.
-REPORT_DELAY_S = 0.02
+REPORT_DELAY_S = 0.005
 LOOKS_APART_S = 0.02
 IDLE_LOOKS_APART_S = 0.5
 """While nothing here waits for the reports of others: every edge gets those of all, so what one

@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from streamedge.control.database import ControlError
 from streamedge.control.fleet_view import FleetView
 from streamedge.control.replica import AppliedEntries, Replica
 from streamedge.coordination.wakeups import ChangeEvent
-from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
+from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
 from streamedge.fleet.members import Member, Role
 from streamedge.fleet.position import START, format_position
 from streamedge.ops.background import Services
@@ -28,17 +28,24 @@ from streamedge.shared_log.follower import Follower
 from streamedge.shared_log.publisher import Publisher
 
 PAUSES_S = (0.05, 0.1, 0.2)  # after failures in a row, each up to twice as long
+WAKE_DELAY_S = 0.015
+"""From the moment when a row is in effect until idle workers read it, and others here notice it:
+edges that share a machine first put it into effect, and rows in a row cost one wake-up."""
 TRIM_ENTRIES = 500  # followed since the last call
 TRIM_INTERVAL_S = 60.0
+CHECKPOINT_ENTRIES = 100  # followed since the last one: a few hundred pages of the WAL
+CHECKPOINT_DELAY_S = 0.1  # behind an entry, which other edges of the machine may still apply
+CHECKPOINTS_APART_S = 1.0
 PUBLISHED_INTERVAL_S = 1.0  # between looks for waiting entries without a wake-up
 
 
 class FleetService:
     """Follows and publishes for the edge described by ``member``.
 
-    ``publish_rows(local_position)`` puts rows of the control log into effect in all workers; it
-    blocks, and is called in a thread. ``copy_aside``: see ``Follower``. ``few_waiting()``: the
-    entries that wait to be published, or None if these must be read in a thread; it does not block.
+    ``announce_rows``, ``wake_workers`` and ``await_workers`` are those of ``InvalidationFeed``.
+    ``checkpoint`` is that of the control database. It is called in a thread, as ``await_workers``
+    is. ``copy_aside``: see ``Follower``. ``few_waiting()``: the entries that wait to be published,
+    or None if these must be read in a thread; it does not block.
     """
 
     def __init__(
@@ -46,10 +53,13 @@ class FleetService:
         engine: Engine,
         replica: Replica,
         member: Member,
-        publish_rows: Callable[[int], None],
+        announce_rows: Callable[[int], bool],
         copy_aside: Callable[[], str],
         log: Log,
         few_waiting: Callable[[], Sequence[Entry] | None] = lambda: None,
+        wake_workers: Callable[[], None] = lambda: None,
+        await_workers: Callable[[int], None] = lambda _local_position: None,
+        checkpoint: Callable[[], None] = lambda: None,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -58,7 +68,7 @@ class FleetService:
         self.replica = replica
         self.member = member
         self.change_event = ChangeEvent()
-        """Notified after each batch and each change of state."""
+        """Notified soon after each batch, and after each change of state."""
         self.is_engine_up = False
         self.is_caught_up = False
         """Whether the log's head was reached since the engine is up."""
@@ -76,8 +86,12 @@ class FleetService:
             engine, replica, log, copy_aside, self._put_applied_into_effect, clock=clock
         )
         self._in_effect = (0, FleetView())
+        self._delayed: asyncio.TimerHandle | None = None
         self._publisher = Publisher(engine, replica, log, monotonic=monotonic)
-        self._publish_rows = publish_rows
+        self._announce_rows = announce_rows
+        self._wake_workers = wake_workers
+        self._await_workers = await_workers
+        self._checkpoint = checkpoint
         self._few_waiting = few_waiting
         self._log = log
         self._clock = clock
@@ -106,10 +120,19 @@ class FleetService:
         services.start("fleet_follower", self.follow)
         services.start("fleet_publisher", self.publish)
         services.start("fleet_trimmer", self.trim)
+        services.start("fleet_checkpoints", self.checkpoint)
 
     def notify_unpublished(self) -> None:
         """There may be new entries that wait to be published. Called on the event loop."""
         self._unpublished.set()
+
+    def note_own_rows(self, *, at_once: bool) -> None:
+        """Rows of this edge are in effect, and wait to be published. Called on the event loop.
+
+        ``at_once``: idle workers have something to do, too.
+        """
+        self._unpublished.set()
+        self._finish_batch(at_once=at_once)
 
     async def publish_member(self, member: Member) -> str:
         """Publishes the description of an edge; returns the id of its entry.
@@ -201,11 +224,29 @@ class FleetService:
             with contextlib.suppress(EngineError):
                 await self.engine.trim(self.position)
 
+    async def checkpoint(self) -> None:
+        """Moves what was followed from the WAL of the control database into its file, until
+        cancelled. The transactions of the event loop never wait for the disk instead.
+        """
+        while True:
+            next_checkpoint = self._followed_entries + CHECKPOINT_ENTRIES
+
+            def is_due(next_checkpoint: int = next_checkpoint) -> bool:
+                return self._followed_entries >= next_checkpoint
+
+            while not await self.change_event.wait_for(is_due, TRIM_INTERVAL_S):
+                pass
+            await asyncio.sleep(CHECKPOINT_DELAY_S)
+            with contextlib.suppress(ControlError):
+                await asyncio.to_thread(self._checkpoint)
+            await asyncio.sleep(CHECKPOINTS_APART_S)
+
     async def _synchronize(self) -> None:
         await self._follower.synchronize()
         self._publisher.forget()
         await asyncio.to_thread(self.replica.note_engine, is_up=True)
-        await asyncio.to_thread(self._put_into_effect)
+        await self._put_into_effect()
+        self._wake_workers()
         self._note_applied()
         if not self.is_engine_up:
             self.is_engine_up = True
@@ -230,11 +271,11 @@ class FleetService:
             self._followed_entries += len(applied.entries)
             self._publisher.note_followed(applied.entries)
             if applied.is_replaced:
-                await asyncio.to_thread(self._put_into_effect)
+                await self._put_into_effect()
             self._note_applied()
             if self.view.unpublished:
                 self._unpublished.set()
-            self.change_event.notify()
+            self._finish_batch(at_once=applied.is_replaced or _is_urgent(applied.entries))
 
     def _note_caught_up(self) -> None:
         if not self.is_caught_up:
@@ -242,16 +283,39 @@ class FleetService:
             self._log.event("fleet_caught_up", position=format_position(self._follower.position))
             self.change_event.notify()
 
-    def _put_into_effect(self) -> None:
-        """Makes the workers apply what was applied here. Called in a thread."""
-        local_position = self.replica.local_position()
-        self._publish_rows(local_position)
-        self._in_effect = local_position, self.replica.view()
+    def _finish_batch(self, *, at_once: bool) -> None:
+        """Wakes what need not hurry, once rows are in effect: ``at_once`` or soon."""
+        if not at_once:
+            if self._delayed is None:
+                loop = asyncio.get_running_loop()
+                self._delayed = loop.call_later(WAKE_DELAY_S, self._wake_others)
+            return
+        if self._delayed is not None:
+            self._delayed.cancel()
+        self._wake_others()
 
-    def _put_applied_into_effect(self, applied: AppliedEntries) -> None:
+    def _wake_others(self) -> None:
+        self._delayed = None
+        self._wake_workers()
+        self.change_event.notify()
+
+    async def _put_into_effect(self) -> None:
+        """Makes the workers apply what is in the control database."""
+        local_position, view = await asyncio.to_thread(self._read_replica)
+        await self._announce(local_position)
+        self._in_effect = local_position, view
+
+    async def _put_applied_into_effect(self, applied: AppliedEntries) -> None:
         """The same for entries that were followed; nothing is read again."""
-        self._publish_rows(applied.local_position)
+        await self._announce(applied.local_position)
         self._in_effect = applied.local_position, applied.view
+
+    def _read_replica(self) -> tuple[int, FleetView]:
+        return self.replica.local_position(), self.replica.view()
+
+    async def _announce(self, local_position: int) -> None:
+        if not self._announce_rows(local_position):
+            await asyncio.to_thread(self._await_workers, local_position)
 
     def _note_applied(self) -> None:
         """What was applied here is in effect."""
@@ -293,6 +357,17 @@ class FleetService:
             with contextlib.suppress(ControlError):
                 await asyncio.to_thread(self.replica.note_engine, is_up=False)
         self.change_event.notify()
+
+
+def _is_urgent(entries: Iterable[PlacedEntry]) -> bool:
+    """Whether workers have more to do than to compare cached objects with these entries at the next
+    request, or to count as having applied them."""
+    return any(
+        entry is None
+        or entry.kind not in {EntryKind.INVALIDATION, EntryKind.WRITTEN}
+        or bool(entry.body.get("revoke"))
+        for _position, _id, entry in entries
+    )
 
 
 def _pause_s(failures: int) -> float:

@@ -84,6 +84,28 @@ def test_transaction_that_is_not_synced_changes_nothing_for_later_ones(tmp_path:
     database.close()
 
 
+def test_wal_grows_without_checkpoints_until_one_begins_it_again(tmp_path: Path) -> None:
+    database = ControlDatabase(tmp_path, checkpoints=False)
+    wal = tmp_path / "control.db-wal"
+    for _ in range(1100):  # by itself SQLite begins the WAL again after 1000 pages
+        with database.transaction(synced=False) as connection:
+            connection.execute("UPDATE log_id SET id = id + 1")
+    assert wal.stat().st_size > 1100 * 4096
+    longest = wal.stat().st_size
+    with sqlite3.connect(f"file:{tmp_path}/control.db?immutable=1", uri=True) as without_wal:
+        assert without_wal.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+    database.checkpoint()
+    with sqlite3.connect(f"file:{tmp_path}/control.db?immutable=1", uri=True) as without_wal:
+        (moved,) = without_wal.execute("SELECT id FROM log_id").fetchone()
+    with database.read() as connection:
+        assert connection.execute("SELECT id FROM log_id").fetchone() == (moved,)
+    with database.transaction(synced=False) as connection:
+        connection.execute("UPDATE log_id SET id = id + 1")
+    assert wal.stat().st_size == longest  # its beginning is used again
+    assert schema_version(tmp_path) == len(MIGRATIONS)
+    database.close()
+
+
 def test_sync_writes_the_wal_and_once_its_folder_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

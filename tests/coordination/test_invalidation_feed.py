@@ -46,6 +46,29 @@ async def test_publish_moves_the_counter_and_wakes_all_processes(tmp_path: Path)
     wakeups.close()
 
 
+async def test_publish_in_a_fleet_leaves_the_wakeups_to_it(tmp_path: Path) -> None:
+    prepare_folder(tmp_path)
+    wakeups = Wakeups(1)
+    feed = InvalidationFeed(tmp_path, wakeups, WorkerStatus(1), ChangeEvent())
+    published: asyncio.Queue[bool] = asyncio.Queue()
+
+    def note(*, at_once: bool) -> None:
+        published.put_nowait(at_once)
+
+    feed.after_publishing(note)
+    await asyncio.to_thread(feed.publish, position_at(7, 3), at_once=True)
+    await asyncio.to_thread(feed.publish, position_at(7, 4))
+    assert AnnouncedHead(tmp_path).position == position_at(7, 4)
+    async with asyncio.timeout(PATIENCE_S):
+        assert [await published.get(), await published.get()] == [True, False]
+    for number in range(2):
+        with pytest.raises(BlockingIOError):
+            wakeups.take(number)
+    feed.wake_workers()
+    assert wakeups.take(0) == 1
+    wakeups.close()
+
+
 async def test_wait_applied_waits_for_workers_that_are_up(tmp_path: Path) -> None:
     prepare_folder(tmp_path)
     wakeups, worker_status = Wakeups(1), WorkerStatus(1)

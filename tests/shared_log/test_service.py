@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,19 +37,33 @@ from tests.support.patience import PATIENCE_S
 
 @dataclass
 class Edge:
-    """A running service; ``lines`` are its log, ``published`` positions of rows."""
+    """A running service; ``lines`` are its log, ``published`` positions of rows, ``wakeups`` those
+    of its control log when the workers were woken. ``loop_database`` applies what is light."""
 
     service: FleetService
     engine: MemoryEngine
     database: CountingDatabase
+    loop_database: CountingDatabase
     lines: list[dict[str, Any]]
     published: list[int] = field(default_factory=list)
+    wakeups: list[int] = field(default_factory=list)
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.lines]
 
+    @property
+    def transactions(self) -> int:
+        return self.database.transactions + self.loop_database.transactions
+
     async def until(self, condition: Any) -> None:
         assert await self.service.change_event.wait_for(condition, PATIENCE_S), self.lines
+
+
+async def until_at_once(condition: Callable[[], bool]) -> None:
+    """Looks in each step of the event loop, where no change is announced."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -63,13 +77,28 @@ async def run_service(
     engine.is_down = is_down
     database = CountingDatabase(folder)
     published: list[int] = []
-    loop_database = ControlDatabase(folder, busy_timeout_s=0.0)
-    replica = Replica(database, name, lambda *_keys: None)
-    few_waiting = partial(few_waiting_entries, loop_database)
+    wakeups: list[int] = []
+    waiting_database = ControlDatabase(folder, busy_timeout_s=0.0)
+    loop_database = CountingDatabase(folder, busy_timeout_s=0.0, checkpoints=False)
+    replica = Replica(database, name, lambda *_keys: None, loop_database=loop_database)
+    few_waiting = partial(few_waiting_entries, waiting_database)
+
+    def announce(local_position: int) -> bool:
+        published.append(local_position)
+        return True
+
     service = FleetService(
-        engine, replica, Member(name), published.append, lambda: "a copy", log, few_waiting
+        engine,
+        replica,
+        Member(name),
+        announce,
+        lambda: "a copy",
+        log,
+        few_waiting,
+        lambda: wakeups.append(service.local_position),
+        checkpoint=database.checkpoint,
     )
-    edge = Edge(service, engine, database, lines, published)
+    edge = Edge(service, engine, database, loop_database, lines, published, wakeups)
     services = Services(log, Counts())
     service.start(services)
     try:
@@ -78,13 +107,19 @@ async def run_service(
         await services.stop()
         database.close()
         loop_database.close()
+        waiting_database.close()
     assert "service_failed" not in edge.events(), lines
 
 
 class CountingDatabase(ControlDatabase):
-    """Counts its transactions."""
+    """Counts its transactions and checkpoints."""
 
     transactions = 0
+    checkpoints = 0
+
+    def checkpoint(self) -> None:
+        super().checkpoint()
+        self.checkpoints += 1
 
     @contextmanager
     def transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
@@ -269,11 +304,11 @@ async def test_entry_of_another_edge_costs_one_transaction(
         await one.until(lambda: one.service.view.members.keys() == {"one", "two"})
         await asyncio.to_thread(two.service.replica.state)  # everything of the start is over
         for name in ("/a", "/b"):
-            before, seen = two.database.transactions, two.service.position
+            before, seen = two.transactions, two.service.position
             ControlLog(one.database, edge="one").invalidate("E", [name])
             one.service.notify_unpublished()
             await two.until(lambda seen=seen: two.service.position > seen)
-            assert two.database.transactions - before == 1
+            assert two.transactions - before == 1
         assert (
             two.published[-1] == two.service.local_position == two.service.replica.local_position()
         )
@@ -296,3 +331,55 @@ async def test_many_waiting_entries_are_read_in_a_thread(
             lambda: edge.service.is_engine_up and few_waiting_entries(edge.database) is not None
         )
         await edge.until(lambda: few_waiting_entries(edge.database) == [])
+
+
+async def test_entry_is_applied_in_a_thread_while_another_process_writes(
+    tmp_path: Path, server: MemoryServer
+) -> None:
+    async with (
+        run_service(tmp_path / "one", server, "one") as one,
+        run_service(tmp_path / "two", server, "two") as two,
+    ):
+        await two.until(lambda: two.service.view.members.keys() == {"one", "two"})
+        other_process = ControlDatabase(tmp_path / "two")
+        with other_process.transaction():
+            tries = two.loop_database.transactions
+            ControlLog(one.database, edge="one").invalidate("E", ["/a"])
+            one.service.notify_unpublished()
+            await until_at_once(lambda: two.loop_database.transactions > tries)
+            seen = two.service.position
+        await two.until(lambda: two.service.position > seen)
+        other_process.close()
+        assert ControlLog(two.database).read_after(0).rows[-1].body["items"] == ["/a"]
+
+
+@pytest.mark.parametrize("revoke", [False, True])
+async def test_workers_are_woken_soon_but_at_once_to_end_responses(
+    tmp_path: Path, server: MemoryServer, *, revoke: bool
+) -> None:
+    async with (
+        run_service(tmp_path / "one", server, "one") as one,
+        run_service(tmp_path / "two", server, "two") as two,
+    ):
+        await two.until(lambda: two.service.view.members.keys() == {"one", "two"})
+        await two.until(lambda: two.wakeups[-1] == two.service.local_position)
+        woken, seen = len(two.wakeups), two.service.position
+        ControlLog(one.database, edge="one").invalidate("E", ["/a"], revoke=revoke)
+        one.service.note_own_rows(at_once=revoke)
+        await until_at_once(lambda: two.service.position > seen)
+        assert two.published[-1] == two.service.local_position  # in effect for requests
+        assert len(two.wakeups) - woken == int(revoke)
+        await two.until(lambda: two.wakeups[-1] == two.service.local_position)
+
+
+async def test_wal_is_moved_into_the_database_by_a_task_of_its_own(
+    tmp_path: Path, server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamedge.shared_log.service.CHECKPOINT_ENTRIES", 3)
+    async with run_service(tmp_path, server) as edge:
+        await edge.until(lambda: "one" in edge.service.view.members)
+        log = ControlLog(edge.database, edge="one")
+        for number in range(3):
+            log.invalidate("E", [f"/{number}"])
+        edge.service.note_own_rows(at_once=False)
+        await until_at_once(lambda: edge.database.checkpoints > 0)

@@ -72,6 +72,7 @@ class FleetParts:
         folder = config.edge.cache
         self._effective = effective
         self._live_edges = live_edges
+        self._invalidation_feed = invalidation_feed
         self._published = LiveEdges()
         self._log = log
         replica = Replica(
@@ -79,9 +80,11 @@ class FleetParts:
             config.edge.name,
             ChangeCounter(folder).announce,
             items_kept=config.limits.invalidations,
+            loop_database=loop_database,
         )
         with contextlib.suppress(ControlError):  # without the database no copy is used
             replica.announce_pending()
+        self._checkpoint_database = ControlDatabase(folder)
         engine = open_engine(
             config.fleet.engine,
             config.fleet.prefix,
@@ -91,13 +94,16 @@ class FleetParts:
             engine,
             replica,
             member_from_config(config),
-            lambda position: invalidation_feed.publish(position, wakes_control=False),
+            invalidation_feed.announce,
             lambda: str(copy_aside(folder)),
             log,
             lambda: few_waiting_entries(loop_database),
+            invalidation_feed.wake_workers,
+            invalidation_feed.await_workers,
+            self._checkpoint_database.checkpoint,
         )
+        invalidation_feed.after_publishing(self.service.note_own_rows)
         self.changes = FleetChanges(self.service, asyncio.get_running_loop())
-        self._invalidation_feed = invalidation_feed
         self._batches: deque[tuple[int, int]] = deque(maxlen=BATCHES_MAX)
         self._by_workers = START
         self.presence = PresenceReporter(
@@ -228,6 +234,7 @@ class FleetParts:
         if not is_replaced:
             await self.presence.withdraw()
         await self.service.engine.close()
+        self._checkpoint_database.close()
 
 
 def expiry_problems(path: Path, now: datetime) -> list[str]:

@@ -239,7 +239,7 @@ async def test_old_primary_of_a_split_engine_takes_neither_entries_nor_reports(
     engine: Engine, redis_server: RedisServer, replica: RedisServer
 ) -> None:
     """With the settings that the documents ask for: so its edges are lost after their lease."""
-    redis_server.call("CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", "5")
+    redis_server.require_replica(max_lag_s=5)
     replica.catch_up(redis_server)
     assert await engine.append(entry_of(), line=1) == position_at(1, 1)
     await engine.report(PRESENCE, LEASE_S)

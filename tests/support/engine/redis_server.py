@@ -105,6 +105,19 @@ class RedisServer:
             assert time.monotonic() < deadline_s
             time.sleep(POLL_S)
 
+    def require_replica(self, max_lag_s: int) -> None:
+        """Takes writes only with a replica that is not behind; waits until it sees one.
+
+        A replica knows that it has all data before its primary does.
+        """
+        self.call(
+            *("CONFIG", "SET", "min-replicas-to-write", "1", "min-replicas-max-lag", max_lag_s)
+        )
+        deadline_s = time.monotonic() + PATIENCE_S
+        while self.call("INFO", "replication")["min_slaves_good_slaves"] < 1:
+            assert time.monotonic() < deadline_s
+            time.sleep(POLL_S)
+
     def promote(self) -> None:
         """Becomes a primary, with what it has."""
         self.call("REPLICAOF", "NO", "ONE")

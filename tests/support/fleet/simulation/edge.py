@@ -250,11 +250,12 @@ class SimulatedEdge:
 
     # The control process and its workers, as ``process.fleet.parts`` connects them
 
-    def _publish_rows(self, local_position: int) -> None:
+    def _publish_rows(self, local_position: int) -> bool:
         """New rows are in effect for requests at once; workers note it a little later."""
         self._announced = max(self._announced, local_position)
         loop = self.loop
         loop.call_later(self.timing.worker_s, self._apply_rows, local_position)
+        return True
 
     def _apply_rows(self, local_position: int) -> None:
         if self.index.refresh(self._announced, again=True):
