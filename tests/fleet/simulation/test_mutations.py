@@ -124,7 +124,7 @@ CASES: dict[str, tuple[Plan, Break, Mutations]] = {
         Mutations(),
     ),
     "entries once": (
-        replace(SLOW, faults=(Fault(CRASH, 8.0, 1.0), Fault(CUT, 12.0, 2.0)), seed=2),
+        replace(SLOW, faults=(Fault(CRASH, 8.0, 1.0), Fault(CUT, 12.0, 2.0)), seed=9),
         no_known_ids,
         Mutations(),
     ),
