@@ -85,6 +85,7 @@ class MediaFault(Enum):
     CODED = "coded"  # stored compressed (Content-Encoding), which no player unpacks
     EXTRA_MISSING = "extra_missing"  # a container that needs streamedge[media]
     HELPER_FAILED = "helper_failed"  # reading it took too long or too much memory, or crashed
+    HELPER_NOT_STARTED = "helper_not_started"  # for lack of memory, processes or descriptors
 
 
 class MediaError(StreamEdgeError):

@@ -31,6 +31,7 @@ from streamedge.ops.log import Log
 
 RANGES_LISTED_MAX = 64  # of an object in a page
 PINNED_SHARE_MAX = 0.5  # of the cache's size
+POSTER_RETRY_S = 5
 _LIMIT_DIGITS_MAX = 6
 
 Identities = Callable[[], Mapping[str, str]]
@@ -92,7 +93,7 @@ def cache_routes(
         except PosterError as exc:
             raise HTTPException(404, f"no poster: {exc}") from exc
         except PostersBusyError as exc:
-            raise HTTPException(503, str(exc)) from exc
+            raise HTTPException(503, str(exc), {"Retry-After": str(POSTER_RETRY_S)}) from exc
         return Response(picture, media_type="image/jpeg")
 
     async def purge_one(request: Request) -> Response:

@@ -17,7 +17,6 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -28,6 +27,7 @@ from streamedge.logs.spool_names import HOUR_S, SegmentName, SpoolTarget, due_s
 from streamedge.ops.log import FORMAT_LINES, Log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.ops.rate_limited import RateLimitedEvent
+from streamedge.ops.threads import Threads
 
 FLUSH_INTERVAL_S = 0.2
 FLUSH_LINES = 2048  # that are written before the interval is over
@@ -56,7 +56,7 @@ class SpoolWriter:
         self._flushing: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None  # of the segments that are due
         self._writing: asyncio.Future[None] | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: Threads | None = None
 
     def add(self, lines: int, ended_s: float, make_lines: Callable[[], Lines]) -> None:
         """Adds lines of events at ``ended_s``, in seconds since 1970.
@@ -81,9 +81,17 @@ class SpoolWriter:
         if self._writing is not None:
             return  # ``_written`` calls it again
         self._cancel_timers()
+        if not self._gathered_lines and not self._files.is_open:
+            return
+        try:
+            executor = self._executor
+        except RuntimeError as exc:  # too many processes, or no memory: the lines wait
+            self._report_failure(0, None, str(exc))
+            self._flushing = self._loop.call_later(FLUSH_INTERVAL_S, self.flush)
+            return
         pieces = self._take_pieces()
         if pieces or self._files.is_open:
-            self._writing = self._loop.run_in_executor(self._executor, self._write, pieces)
+            self._writing = self._loop.run_in_executor(executor, self._write, pieces)
             self._writing.add_done_callback(self._written)
 
     async def close(self) -> None:
@@ -93,15 +101,22 @@ class SpoolWriter:
         self._cancel_timers()
         pieces = self._take_pieces()
         if pieces or self._files.is_open:
-            await self._loop.run_in_executor(self._executor, self._write, pieces)
-            await self._loop.run_in_executor(self._executor, self._files.close)
+            try:
+                executor = self._executor
+            except RuntimeError:  # no thread can be started, and the process ends
+                self._write(pieces)
+                self._files.close()
+                return
+            await self._loop.run_in_executor(executor, self._write, pieces)
+            await self._loop.run_in_executor(executor, self._files.close)
         if self._thread is not None:
             self._thread.shutdown()
 
     @property
-    def _executor(self) -> ThreadPoolExecutor:
+    def _executor(self) -> Threads:
+        """Raises RuntimeError while no thread can be started."""
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "access-log")
+            self._thread = Threads(1, "access-log")
         return self._thread
 
     def _cancel_timers(self) -> None:

@@ -53,7 +53,7 @@ class PosterError(StreamEdgeError):
 
 
 class PostersBusyError(StreamEdgeError):
-    """WAITING_MAX requests are waiting."""
+    """No poster can be made now: WAITING_MAX requests are waiting, or no helper can be started."""
 
 
 class _Entry(NamedTuple):
@@ -103,7 +103,7 @@ class Posters:
         self.memory_bytes = 0  # of all posters
 
     async def poster(self, cached: CachedObject) -> bytes:
-        """An object's poster, a JPEG. Raises PosterError, PostersBusyError, OSError."""
+        """An object's poster, a JPEG. Raises PosterError, PostersBusyError."""
         picture = self._remembered(cached)
         if picture is None:
             if self._waiting >= WAITING_MAX:
@@ -146,7 +146,10 @@ class Posters:
             self.memory_bytes -= self._entries.popitem(last=False)[1].memory_bytes
 
     async def _make(self, cached: CachedObject) -> bytes | str:
-        """A poster, or why there is none. Raises PosterError for what may succeed later."""
+        """A poster, or why there is none.
+
+        Raises PosterError for what may succeed later, PostersBusyError.
+        """
         if not is_film(cached):
             return "it is no film"
         film = _Film(CachedBytes(self._root, cached, READ_BYTES_MAX))
@@ -164,9 +167,13 @@ class Posters:
             picture = await self._helpers.run(source, HelperRequest())
         except MediaError as exc:
             reason = film.reason(str(exc))
+            if exc.fault is MediaFault.HELPER_NOT_STARTED:
+                raise PostersBusyError("no process can be started: try again later") from exc
             if exc.fault is MediaFault.HELPER_FAILED:  # which ``HelperPool`` remembers for a while
                 raise PosterError(reason) from exc
             return reason
+        except OSError as exc:
+            raise PostersBusyError(f"its bytes cannot be read now: {exc.strerror}") from exc
         finally:
             film.close()
         return picture if 0 < len(picture) <= POSTER_BYTES_MAX else "its poster is too large"

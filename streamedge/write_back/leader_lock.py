@@ -23,7 +23,10 @@ class LeaderLock:
         self._is_released = False
 
     async def acquire(self) -> None:
-        """Returns when this process holds the lock. Raises OSError."""
+        """Returns when this process holds the lock.
+
+        Raises OSError, and RuntimeError if no thread can be started.
+        """
         loop = asyncio.get_running_loop()
         acquired: asyncio.Future[None] = loop.create_future()
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
@@ -43,7 +46,11 @@ class LeaderLock:
                 loop.call_soon_threadsafe(_set, acquired)
 
         # Not a thread of asyncio's pool: the process waits for those when it ends.
-        Thread(target=block, name="leader-lock", daemon=True).start()
+        try:
+            Thread(target=block, name="leader-lock", daemon=True).start()
+        except RuntimeError:
+            os.close(descriptor)
+            raise
         await acquired
 
     def release(self) -> None:

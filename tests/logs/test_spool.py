@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -169,3 +170,35 @@ async def test_fault_in_a_line_loses_no_other_line(folder: Path) -> None:
         spool.add(1, ENDED_S, lines("b"))
     assert list(segments(folder).values()) == ["a\nb\n"]
     assert counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "fault") == 1
+
+
+async def test_lines_wait_until_a_thread_can_be_started(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "FLUSH_LINES", 2)
+    counts = Counts()
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with open_spool(folder, counts) as spool:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            for text in ("a", "b", "c"):
+                spool.add(1, ENDED_S, lines(text))
+        await await_true(lambda: list(segments(folder).values()) == ["a\nb\nc\n"])
+
+
+async def test_lines_of_a_process_that_ends_without_a_thread_are_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with open_spool(folder, Counts()) as spool:
+        spool.add(1, ENDED_S, lines("a"))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            await spool.close()
+    assert list(segments(folder).values()) == ["a\n"]
+    assert not is_locked(folder)

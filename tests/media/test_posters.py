@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from streamedge.cache.storage.records import asset_digest
 from streamedge.media import posters as posters_module
 from streamedge.media.containers import process as process_module
 from streamedge.media.containers.process import HelperLimits
-from streamedge.media.posters import HELPER_MODULE, PosterError, Posters, is_film
+from streamedge.media.posters import HELPER_MODULE, PosterError, Posters, PostersBusyError, is_film
 from streamedge.media.sniffing import FileKind
 from streamedge.spans import Span
 from tests.support.http.location import Location, fetch, fills_ended, run_location
@@ -166,6 +167,28 @@ async def test_film_that_broke_a_helper_gets_another_one_later(
         with pytest.raises(PosterError, match="cannot be read"):
             await posters.poster(cached)
         assert len(failures) == attempt
+    await posters.close()
+
+
+async def test_poster_is_refused_while_no_helper_can_be_started_and_made_later(
+    location: Location, media: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[Failure] = []
+    posters = posters_of(location, failures)
+    cached = await cache_film(location, "film.mp4", media("film.mp4"))
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    for place in ("containers.process.subprocess.Popen", "posters.CachedBytes.read"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"streamedge.media.{place}", refuse)
+            for _attempt in range(2):
+                with pytest.raises(PostersBusyError):
+                    await posters.poster(cached)
+    ((_name, reason, detail),) = failures
+    assert (reason, detail) == ("start", "[Errno 12] Cannot allocate memory")
+    assert await posters.poster(cached)
     await posters.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,22 @@ async def test_lock_goes_to_the_next_process_after_release(tmp_path: Path) -> No
     holder.release()
     await asyncio.wait_for(waiting, PATIENCE_S)
     patient.release()
+
+
+async def test_lock_whose_thread_cannot_be_started_keeps_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "replicator"
+    path.touch()
+    lock = LeaderLock(path)
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await lock.acquire()
+    lock.release()
+    links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    assert str(path) not in [os.readlink(link) for link in links if link.is_symlink()]

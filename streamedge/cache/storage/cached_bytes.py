@@ -2,11 +2,12 @@
 
 For operators: it requests nothing from the origin and opens nothing for writing, as
 ``inspection``. Bytes that are missing, or that were written before power failed and are unchecked,
-are left out. All methods block on the disk; call them in a thread.
+are left out. Reads block on the disk; call them in a thread.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -17,6 +18,8 @@ from streamedge.cache.storage.inspection import CachedObject, RangeState
 from streamedge.cache.storage.records import is_body_sound
 from streamedge.cache.storage.store import extent_identity
 from streamedge.spans import Span
+
+_NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class CachedBytes:
@@ -37,27 +40,48 @@ class CachedBytes:
         self._files: dict[int, int] = {}  # descriptors of extents by index; -1: it is missing
 
     def read(self, span: Span) -> bytes:
-        """The bytes of a span, up to the first one that is missing."""
-        parts: list[bytes] = []
-        position = span.start
-        with self._lock:
-            while position < span.end:
-                part = self._read_part(position, span.end)
-                if not part:
-                    self.is_cut = True
-                    break
-                parts.append(part)
-                position += len(part)
-        return b"".join(parts)
+        """The bytes of a span, up to the first one that is missing.
+
+        Raises OSError if there is no descriptor or memory for them; a later read may succeed.
+        """
+        try:
+            with self._lock:
+                return self._read(span)
+        finally:
+            if self._is_closed:
+                self._close_files()
 
     def close(self) -> None:
-        """Closes the files; harmless when called twice. Later reads return nothing."""
-        with self._lock:
-            self._is_closed = True
+        """Closes the files; harmless when called twice. Later reads return nothing.
+
+        Does not wait: a read that runs in a thread closes the files at its end.
+        """
+        self._is_closed = True
+        self._close_files()
+
+    def _read(self, span: Span) -> bytes:
+        parts: list[bytes] = []
+        position = span.start
+        while position < span.end:
+            part = self._read_part(position, span.end)
+            if not part:
+                self.is_cut = True
+                break
+            parts.append(part)
+            position += len(part)
+        return b"".join(parts)
+
+    def _close_files(self) -> None:
+        """Closes the files unless a read is running, which calls this at its end."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             while self._files:
                 fd = self._files.popitem()[1]
                 if fd >= 0:
                     os.close(fd)
+        finally:
+            self._lock.release()
 
     def _read_part(self, position: int, end: int) -> bytes:
         """Bytes from ``position`` on, of one extent; none if they are missing."""
@@ -89,7 +113,8 @@ class CachedBytes:
             path = Path(cached_path(self._root, RECORDS, self._cached.id))
             try:
                 data = path.read_bytes()
-            except OSError:
+            except OSError as exc:
+                _require_resources(exc)
                 data = b""
             body = data.partition(b"\n")[2]
             self._body = body if is_body_sound(self._cached.record, body) else b""
@@ -108,9 +133,16 @@ class CachedBytes:
         path = cached_path(self._root, EXTENTS, digest.hex())
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as exc:
+            _require_resources(exc)
             return -1
         if has_header(fd, body_bytes, digest):
             return fd
         os.close(fd)
         return -1
+
+
+def _require_resources(failure: OSError) -> None:
+    """Raises a failure that says nothing about the file."""
+    if failure.errno in _NO_RESOURCES:
+        raise failure

@@ -51,6 +51,9 @@ from streamedge.media.track_choice import DEFAULT_TRACKS, TrackChoice, read_choi
 RESOLVED_TTL_S = 60.0  # how long the object of a name is cached
 RESOLVED_MAX = 4096
 # S3 answers 403 for a missing object when the caller may not list the bucket.
+_NOT_THE_FILES = frozenset(
+    {MediaFault.NO_SUCH_TRACK, MediaFault.EXTRA_MISSING, MediaFault.HELPER_NOT_STARTED}
+)
 _MISSING = frozenset({OriginFailure.NOT_FOUND, OriginFailure.FORBIDDEN})
 
 
@@ -312,7 +315,7 @@ def refusal_of(failure: BaseException) -> RefusalError:
     if isinstance(failure, MediaError):
         if failure.fault is MediaFault.NO_SUPPORTED_TRACK:
             code = "NetStream.Play.NoSupportedTrackFound"
-        elif failure.fault in (MediaFault.NO_SUCH_TRACK, MediaFault.EXTRA_MISSING):
+        elif failure.fault in _NOT_THE_FILES:
             code = "NetStream.Play.Failed"
         else:
             code = "NetStream.Play.FileStructureInvalid"

@@ -4,6 +4,7 @@ A helper is a process of its own for one version of one file (``helper``). It is
 segment of the file has to be made, is kept for a while after its last one, and reads the file's
 bytes through the cache of this process. A helper that takes too long, grows too large or
 dies fails the request. The file is refused for FAILED_S, then a request starts another helper.
+Where the system starts no process, requests fail, and the next one tries again.
 """
 
 from __future__ import annotations
@@ -134,18 +135,18 @@ class Helper:
 
     @classmethod
     async def start(cls, source: SourceFile, limits: HelperLimits, module: str) -> Helper:
-        """Starts a process that runs ``module`` for a source."""
+        """Starts a process that runs ``module`` for a source. Raises OSError."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         spawning = loop.run_in_executor(None, _spawn, theirs, limits, module)
         try:
             process = await asyncio.shield(spawning)
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=FRAME_BYTES_MAX)
         except BaseException:
             ours.close()
             spawning.add_done_callback(_abandon)
             raise
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=FRAME_BYTES_MAX)
         helper = cls(source, process, reader, writer, limits.time_s)
         settings = {"format": source.format, "size_bytes": source.size_bytes}
         writer.write(frame(FrameKind.SOURCE, json.dumps(settings).encode()))
@@ -257,7 +258,7 @@ def _spawn(connection: socket.socket, limits: HelperLimits, module: str) -> subp
 
 
 def _abandon(spawning: asyncio.Future[subprocess.Popen[bytes]]) -> None:
-    """Reaps a process whose starter was cancelled: without its connection it ends by itself."""
+    """Reaps a process whose start was given up: without its connection it ends by itself."""
     if not spawning.cancelled() and spawning.exception() is None:
         asyncio.get_running_loop().run_in_executor(None, spawning.result().wait)
 
@@ -273,7 +274,8 @@ class HelperPool:
     """The helpers of a worker.
 
     ``report`` is called with the file's name, the reason ("time", "memory", "crash") and a text
-    when a helper broke off. ``module``: what the processes run. ``idle_s``: how long a helper waits
+    when a helper broke off; and with the reason "start" when one cannot be started, once until one
+    can. ``module``: what the processes run. ``idle_s``: how long a helper waits
     for another request. ``starts`` and ``answers`` count helpers and the requests that they
     answered.
     """
@@ -298,6 +300,7 @@ class HelperPool:
         self._slots = asyncio.Semaphore(limits.processes)
         self._busy: set[Helper] = set()
         self._is_closed = False
+        self._can_start = True
         self._running = 0
         self._idle: list[Helper] = []
         self._ends: set[asyncio.Task[None]] = set()
@@ -306,8 +309,9 @@ class HelperPool:
     async def run(self, source: SourceFile, request: HelperRequest) -> bytes:
         """The result of a request for a source; waits for a free helper.
 
-        Raises MediaError, also when the helper breaks off (HELPER_FAILED) or PyAV is not installed
-        (EXTRA_MISSING); OriginError and CacheFullError from reading the source.
+        Raises MediaError, also when the helper breaks off (HELPER_FAILED) or cannot be started
+        (HELPER_NOT_STARTED), or PyAV is not installed (EXTRA_MISSING); OriginError and
+        CacheFullError from reading the source.
         """
         if not self._is_available():
             raise MediaError(
@@ -321,8 +325,7 @@ class HelperPool:
             self._running += 1
             try:
                 if helper is None:
-                    helper = await Helper.start(source, self._limits, self._module)
-                    self.starts += 1
+                    helper = await self._start(source)
                 self._busy.add(helper)
                 result = await self._answer(helper, request)
             except BaseException:
@@ -338,6 +341,20 @@ class HelperPool:
             else:
                 self._put_idle(helper)
             return result
+
+    async def _start(self, source: SourceFile) -> Helper:
+        """Starts a helper. Raises MediaError if the system lets none start."""
+        try:
+            helper = await Helper.start(source, self._limits, self._module)
+        except OSError as exc:
+            if self._can_start and self._report is not None:
+                self._report(source.name, "start", str(exc))
+            self._can_start = False
+            text = f"The edge cannot read {source.name} now: a process cannot be started."
+            raise MediaError(MediaFault.HELPER_NOT_STARTED, text) from exc
+        self._can_start = True
+        self.starts += 1
+        return helper
 
     async def _answer(self, helper: Helper, request: HelperRequest) -> bytes:
         try:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
+import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from streamedge.cache.storage.cached_bytes import CachedBytes
-from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES
+from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES
 from streamedge.cache.storage.inspection import CacheInspector
 from streamedge.cache.storage.records import asset_digest
 from streamedge.spans import Span
 from tests.support.http.location import Location, fetch, fills_ended, run_location
 from tests.support.origins.scripted_origin import Pattern
+from tests.support.patience import PATIENCE_S
 
 FILM = Pattern(EXTENT_BYTES + 3 * CHUNK_BYTES + 10, seed=3)
 SMALL = Pattern(5000, seed=4)
@@ -69,6 +75,69 @@ async def test_limit_closing_and_eviction_end_reads(location: Location) -> None:
         path.unlink()
     assert evicted.read(Span(0, 10)) == b""
     evicted.close()
+
+
+def open_extents(location: Location) -> list[str]:
+    """The extents of which this process has a descriptor."""
+    paths = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            paths.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [path for path in paths if path.startswith(str(location.root / "extents"))]
+
+
+async def test_closing_does_not_wait_for_a_read_which_closes_the_files_at_its_end(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = location.worker()
+    await fetch(worker, location.asset(), Span(0, FILM.size_bytes))
+    await fills_ended(worker)
+    before = sorted(open_extents(location))
+    begun, go_on = threading.Event(), threading.Event()
+    pread = os.pread
+
+    def read_slowly(fd: int, size_bytes: int, offset: int) -> bytes:
+        if offset >= HEADER_BYTES:
+            begun.set()
+            go_on.wait(PATIENCE_S)
+        return pread(fd, size_bytes, offset)
+
+    film = open_cached(location)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", read_slowly)
+        reading = asyncio.ensure_future(asyncio.to_thread(film.read, Span(0, FILM.size_bytes)))
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        film.close()  # in this thread, in which the read could never go on
+        assert not reading.done()
+        assert len(open_extents(location)) > len(before)
+        go_on.set()
+        assert await reading == FILM.read(Span(0, EXTENT_BYTES))
+    assert sorted(open_extents(location)) == before
+
+
+async def test_lack_of_descriptors_is_not_taken_for_a_missing_file(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = location.worker()
+    await fetch(worker, location.asset(), Span(0, 100))
+    await fetch(worker, location.asset("small"), Span(0, SMALL.size_bytes))
+    await fills_ended(worker)
+    film, small = open_cached(location), open_cached(location, "small")
+
+    def refuse(*_arguments: object, **_options: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        patch.setattr(Path, "read_bytes", refuse)
+        for one in (film, small):
+            with pytest.raises(OSError, match="Too many"):
+                one.read(Span(0, 10))
+    assert film.read(Span(0, 10)) == FILM.read(Span(0, 10))
+    assert small.read(Span(0, 10)) == SMALL.read(Span(0, 10))
+    assert not film.is_cut
+    film.close()
+    small.close()
 
 
 async def test_small_object_is_read_from_its_record_unless_it_is_damaged(

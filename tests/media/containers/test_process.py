@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -167,6 +168,28 @@ async def test_failure_of_the_origin_is_not_the_files(
         with pytest.raises(OriginError):
             await bench.pool.run(other(file, "bad", "read_forever"), HelperRequest())
         assert bench.failures == []
+
+
+async def test_helper_that_cannot_be_started_is_reported_once_and_tried_again(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async with bench_of(cache_root, monkeypatch) as (bench, file):
+        for place in ("subprocess.Popen", "socket.socketpair"):
+            bench.failures.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(f"streamedge.media.containers.process.{place}", refuse)
+                for _attempt in range(2):
+                    with pytest.raises(MediaError, match="cannot be started") as failed:
+                        await bench.pool.run(other(file, place), HelperRequest())
+                    assert failed.value.fault is MediaFault.HELPER_NOT_STARTED
+            ((name, reason, detail),) = bench.failures
+            assert (name, reason) == (place, "start")
+            assert "Resource temporarily unavailable" in detail
+            assert await bench.pool.run(other(file, place), HelperRequest())
+        assert bench.pool.starts == 2
 
 
 async def test_without_the_extra_a_text_names_it(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from streamedge.delivery.net.accept import OnClose, Peer
@@ -28,6 +27,7 @@ from streamedge.delivery.rtmp.rtmpe.writer import EncryptingWriter
 from streamedge.delivery.rtmp.session import RtmpSession
 from streamedge.ops.metrics import Counter
 from streamedge.ops.rate_limited import RateLimitedEvent
+from streamedge.ops.threads import Threads
 
 EXPONENTS = 16  # of which one in 128 cannot be used
 
@@ -46,7 +46,7 @@ class Encryption:
         self.context = context
         self.loop = asyncio.get_running_loop()
         self.handshakes: set[RtmpeConnection] = set()
-        self.executor = ThreadPoolExecutor(1, "rtmpe-key-exchange")
+        self.executor = Threads(1, "rtmpe-key-exchange")
         self.buffer = memoryview(bytearray(TLS_WRITE_BYTES))
         self.is_stopping = False
         self._failed = RateLimitedEvent(context.log, "rtmpe_handshake_failed")
