@@ -105,7 +105,7 @@ class Sender:
         return accepted
 
     def close(self) -> None:
-        """Closes the writer and drops the queue. May be called twice.
+        """Closes the writer, and drops the queue and the owner's functions. May be called twice.
 
         The owner calls it before its transport closes the descriptor, in ``connection_lost``.
         """
@@ -118,6 +118,7 @@ class Sender:
             self._cancel_wait()
             self._cancel_wait = None
         self._writer.close()
+        self._drained = self._failed = _nothing
 
     def _pump(self) -> None:
         """Sends until the queue is empty, the quantum is used, or the peer or a fill must act."""
@@ -230,3 +231,7 @@ class Sender:
         self._parts.clear()
         self._stop_watching()
         self._failed(cause)
+
+
+def _nothing(_cause: Failure | None = None) -> None:
+    """Of a closed sender."""

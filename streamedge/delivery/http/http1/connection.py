@@ -17,12 +17,10 @@ from collections.abc import Callable, Sequence, Set
 from http import HTTPStatus
 
 from streamedge.access.client_address import IpNetwork, is_trusted
-from streamedge.cache.reader import CacheResult
 from streamedge.cache.storage.records import Provenance
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.fast_path.remembered import Hit, Kind, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
-from streamedge.delivery.http.forwarding import Upgraded
 from streamedge.delivery.http.http1.encoding import with_close_line
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.parser import (
@@ -35,15 +33,13 @@ from streamedge.delivery.http.http1.pipeline import Pipeline
 from streamedge.delivery.http.http1.responder import Remembered, Responder
 from streamedge.delivery.http.http1.states import Cause, ExchangeState, Input
 from streamedge.delivery.http.http1.stats import Http1Stats
-from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
+from streamedge.delivery.http.http1.tunnel import ViewerDuplex
 from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.body_pace import BodyPace
-from streamedge.delivery.http.request.dispatch import Dispatched, Outcome
+from streamedge.delivery.http.request.dispatch import Outcome
 from streamedge.delivery.http.request.request import WebRequest, web_request
 from streamedge.delivery.http.request_handler import RequestHandler
-from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT, VIEWER_STALLED
-from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.http.viewer import Viewer, viewer_of
@@ -190,13 +186,16 @@ class Http1Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._parser.state is Input.LOST:
             return
-        self._parser.become(Cause.CONNECTION_LOST)
-        self._unparsed.take()
+        self._parser.close()
+        self._unparsed.close()
         self._responder.finish(VIEWER_LEFT, complete=False)
         self._pipeline.cut()
         if self._tunnel is not None:
             self._tunnel.received(b"")
-        self._responder.sender.close()
+        self._responder.close()
+        # What refers to this object and what it refers to would be a circle, which only the
+        # garbage collector could free. A task that still runs has the pipeline.
+        del self._pipeline, self._begin
         self._connections.remove(self)
         self._on_close()
 
@@ -555,30 +554,18 @@ class Http1Connection(asyncio.Protocol):
         """Counts the time until an idle connection is closed from now on."""
         self._quiet_since_s = self.loop.time()
 
-    async def switch_protocols(self, exchange: Http1Exchange, upgraded: Upgraded) -> None:
-        """Sends the 101, and then the bytes of both sides until one ends."""
-        early, origin = upgraded.response.upgrade()
-        is_left = exchange.state is ExchangeState.CUT or self._has_ended
-        if is_left or self._parser.state is not Input.WAITING:
-            origin.close()
-            self.transport.abort()
-            return
-        outcome, request_id = exchange.outcome, exchange.request.request_id
-        fields = [*upgraded.fields]
-        if request_id:
-            fields.append(("x-amz-cf-id", request_id))
-        head = ResponseHead(HTTPStatus.SWITCHING_PROTOCOLS, fields)
-        distribution = outcome.route.distribution.id if isinstance(outcome, Dispatched) else None
-        exchange.interim(head.status, fields)
+    @property
+    def may_switch_protocols(self) -> bool:
+        """Whether the viewer still waits for another protocol."""
+        return self._parser.state is Input.WAITING and not self._has_ended
+
+    def begin_tunnel(self) -> ViewerDuplex:
+        """From now on the viewer's bytes are those of another protocol."""
         self._parser.become(Cause.UPGRADE_ACCEPTED)
-        response = Response(ResponseMessage(head), None, CacheResult.MISS, distribution)
-        self._responder.begin_tunnel(exchange, response)
         self._tunnel = ViewerDuplex(self.transport, self._control, self._responder.send_bytes)
         if self._unparsed:
             self._tunnel.received(self._unparsed.take())
-        self._control.release()
-        self._control.resume()
-        await run_tunnel(self._tunnel, origin, early)
+        return self._tunnel
 
     def _response_ended(self, exchange: Http1Exchange | None, closes: bool, complete: bool) -> None:
         """Goes on with what waited for a response; ``closes``: the connection ends behind it."""

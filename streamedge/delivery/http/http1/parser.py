@@ -134,6 +134,12 @@ class RequestParser:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         return b""
 
+    def close(self) -> None:
+        """The connection is lost: drops the owner, and the request that is incomplete."""
+        self.become(Cause.CONNECTION_LOST)
+        self._parser = None
+        del self._owner
+
     def become(self, cause: Cause) -> None:
         """Makes the transition for ``cause``."""
         state = TRANSITIONS.get((self.state, cause))

@@ -15,18 +15,21 @@ from http import HTTPStatus
 from typing import Protocol
 
 from streamedge.cache.lookup.pass_through import RunningPass
+from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.forwarding import Upgraded
 from streamedge.delivery.http.http1.encoding import encode_head
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.responder import Responder
 from streamedge.delivery.http.http1.states import ExchangeState
+from streamedge.delivery.http.http1.tunnel import ViewerDuplex, run_tunnel
 from streamedge.delivery.http.read_control import ReadControl
+from streamedge.delivery.http.request.dispatch import Dispatched
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT
-from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
 from streamedge.delivery.http.viewer import Viewer
 
 
@@ -42,7 +45,14 @@ class PipelineConnection(Protocol):
         """Whether the connection ends behind the next response."""
         ...
 
-    async def switch_protocols(self, exchange: Http1Exchange, upgraded: Upgraded) -> None: ...
+    @property
+    def may_switch_protocols(self) -> bool:
+        """Whether the viewer still waits for another protocol."""
+        ...
+
+    def begin_tunnel(self) -> ViewerDuplex:
+        """From now on the viewer's bytes are those of another protocol."""
+        ...
 
     def became_quiet(self) -> None: ...
 
@@ -139,7 +149,7 @@ class Pipeline:
         if exchange.has_unread_body and "expect" in exchange.request.headers:
             exchange.keep_alive = False  # the viewer may or may not send the body now
         if isinstance(response, Upgraded):
-            await self._connection.switch_protocols(exchange, response)
+            await self._switch_protocols(exchange, response)
         elif exchange.is_refused:
             await response.close()  # its error response is sent and logged
         elif exchange.state is ExchangeState.CUT:
@@ -151,6 +161,27 @@ class Pipeline:
         else:
             closes = not exchange.keep_alive or self._connection.ends_behind_next
             await self._responder.send(exchange, response, closes=closes)
+
+    async def _switch_protocols(self, exchange: Http1Exchange, upgraded: Upgraded) -> None:
+        """Sends the 101, and then the bytes of both sides until one ends."""
+        early, origin = upgraded.response.upgrade()
+        if exchange.state is ExchangeState.CUT or not self._connection.may_switch_protocols:
+            origin.close()
+            self._transport.abort()
+            return
+        outcome, request_id = exchange.outcome, exchange.request.request_id
+        fields = [*upgraded.fields]
+        if request_id:
+            fields.append(("x-amz-cf-id", request_id))
+        head = ResponseHead(HTTPStatus.SWITCHING_PROTOCOLS, fields)
+        distribution = outcome.route.distribution.id if isinstance(outcome, Dispatched) else None
+        exchange.interim(head.status, fields)
+        response = Response(ResponseMessage(head), None, CacheResult.MISS, distribution)
+        self._responder.begin_tunnel(exchange, response)
+        viewer = self._connection.begin_tunnel()
+        self._control.release()
+        self._control.resume()
+        await run_tunnel(viewer, origin, early)
 
     def begin_next(self) -> bool:
         """Handles the next request of the queue, or sends the refusal that ends the connection.

@@ -332,6 +332,12 @@ class Responder:
             in_flight.sent.set_result(None)
         self._ended(in_flight.exchange, in_flight.closes, complete)
 
+    def close(self) -> None:
+        """The connection is lost: drops the queue, the exchange and the owner's function."""
+        self.sender.close()
+        self.current = None
+        self._ended = _nothing
+
     def abort(self, cut: str) -> None:
         """Ends the response in flight, and closes the connection at once."""
         self.finish(cut, complete=False)
@@ -445,3 +451,7 @@ def _copy_parts(opened: OpenObject, parts: tuple[bytes | Span, ...]) -> bytes:
         if isinstance(part, Span)
     )
     return b"".join(pieces) if is_whole else b""
+
+
+def _nothing(_exchange: Http1Exchange | None, _closes: bool, _complete: bool) -> None:
+    """Of a lost connection."""

@@ -53,11 +53,13 @@ class RequestBody:
     def end(self) -> None:
         """All of the body has been received."""
         self._has_ended = True
+        self._needs_more = _nothing  # not called from now on: the owner is free
         self._arrived.set()
 
     def cut(self) -> None:
         """The rest of the body will not come, or is not needed."""
         self._is_cut = True
+        self._needs_more = _nothing
         if self._unread:
             self._consumed(len(self._unread))
             self._unread.clear()
@@ -81,3 +83,7 @@ class RequestBody:
             self._needs_more()
             self._arrived.clear()
             await self._arrived.wait()
+
+
+def _nothing() -> None:
+    """Of a body of which no more is needed."""
