@@ -94,6 +94,12 @@ class Plays:
         for player in self._players.values():
             player.close()
 
+    def drop(self) -> None:
+        """Drops the players and the session, which has ended."""
+        self._players.clear()
+        self._waiting.clear()
+        self._context = None  # type: ignore[assignment]  # no command comes any more
+
     def _play(self, event: events.Play | events.Play2) -> None:
         player = self._players.get(event.stream_id)
         if isinstance(event, events.Play) and event.reset:

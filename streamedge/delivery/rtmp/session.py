@@ -162,6 +162,8 @@ class RtmpSession(asyncio.Protocol):
         self._count_bytes()
         self._log.disconnected(self.sent_bytes, self._loop.time() - self._started_s, reason)
         self._transport = None
+        if not self._tasks:
+            self._drop_parts()
 
     # ``player.PlayerContext``
 
@@ -412,6 +414,13 @@ class RtmpSession(asyncio.Protocol):
         exc = None if task.cancelled() else task.exception()
         if exc is not None:
             self.fail(exc)
+        if self._transport is None and not self._tasks:
+            self._drop_parts()
+
+    def _drop_parts(self) -> None:
+        """Ends the circles of references, which only the garbage collector could free."""
+        self._plays.drop()
+        self._lengths.drop()
 
     def _end(self, reason: str) -> None:
         """Closes the connection once all output is sent."""

@@ -26,6 +26,10 @@ class LengthCalls:
         """The cache result of the viewer's first open of the medium, which a call may have made."""
         return self._first_results.pop(medium.name, medium.result)
 
+    def drop(self) -> None:
+        """Drops the session, which has ended."""
+        self._context = None  # type: ignore[assignment]  # no command comes any more
+
     def handle(self, event: GetStreamLength) -> None:
         """Answers a call, in a task of its own."""
         if self._running >= LENGTH_CALLS_MAX:

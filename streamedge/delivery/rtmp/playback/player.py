@@ -188,8 +188,8 @@ class Player:
             self._context.push()
             raise
         finally:
-            self._pump.stop()
-            self._switcher.cancel()
+            self._pump.close()
+            self._switcher.close()
             self.state = PlayState.CLOSED
             self.ended.set()
             self.closed.set()

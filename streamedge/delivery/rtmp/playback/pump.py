@@ -127,6 +127,11 @@ class Pump:
         self.stop_reason = reason
         self._wake()
 
+    def close(self) -> None:
+        """Ends the timer and drops the player, which has ended."""
+        self.stop()
+        self._wake = _nothing
+
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -174,3 +179,7 @@ class Pump:
         for header, part in chunks:
             parts += (header, (reader, part))
         self._context.push(*parts)
+
+
+def _nothing() -> None:
+    """Of a player that has ended."""

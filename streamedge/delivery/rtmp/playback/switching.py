@@ -125,6 +125,11 @@ class Switcher:
         if switch is not None:
             self._refuse(switch, FAILED, "what it replaces has ended.")
 
+    def close(self) -> None:
+        """Cancels a switch and drops the player, which has ended."""
+        self.cancel()
+        self._wake = _nothing
+
     def cancel(self) -> None:
         """The current medium goes on; a new one that was opened is closed."""
         self.requested = None
@@ -136,3 +141,7 @@ class Switcher:
         if splice is not None:
             splice.medium.close()
             self._pump.until_ms = self._pump.item_until_ms
+
+
+def _nothing() -> None:
+    """Of a player that has ended."""

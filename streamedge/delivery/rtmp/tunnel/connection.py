@@ -12,6 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httptools
 
@@ -85,7 +86,7 @@ class TunnelConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tcp: BorrowedSocket | None = None  # without it: a Unix socket
         self._sender: Sender  # from ``connection_made`` on, the first call that asyncio makes
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)  # None: the connection is lost
         self._target = b""
         self._body = bytearray()
         self._head_bytes = 0
@@ -137,6 +138,7 @@ class TunnelConnection(asyncio.Protocol):
                 exchanges.popleft().finish(is_sent=False)
         self._on_close()
         self._callbacks.ended(self)
+        self._parser = None  # refers to this object
 
     # Called by the parser
 
@@ -247,7 +249,7 @@ class TunnelLink(asyncio.Protocol):
         self._queued: list[bytes] = []
         self._exchanges: deque[Exchange] = deque()
         self._body = bytearray()
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)  # None: the connection is lost
 
     def forward(self, request: TunnelRequest, body: bytes, exchange: Exchange) -> None:
         """Sends a request; ``exchange`` gets the other worker's response, or 404 if it is gone."""
@@ -290,6 +292,7 @@ class TunnelLink(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail()
+        self._parser = None  # refers to this object
 
     def on_message_begin(self) -> None:
         self._body = bytearray()

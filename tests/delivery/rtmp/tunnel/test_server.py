@@ -16,7 +16,13 @@ from streamedge.access.client_address import IpNetwork
 from streamedge.delivery.net.accept import OnClose, Peer
 from streamedge.delivery.net.writers import writer_to
 from streamedge.delivery.rtmp.timers import CoalescedTimers
-from streamedge.delivery.rtmp.tunnel.connection import BODY_BYTES_MAX, HEAD_S, IDLE_S
+from streamedge.delivery.rtmp.tunnel.connection import (
+    BODY_BYTES_MAX,
+    HEAD_S,
+    IDLE_S,
+    TunnelConnection,
+    TunnelLink,
+)
 from streamedge.delivery.rtmp.tunnel.peers import SLOTS_MAX, TunnelAddresses, bind_tunnel_peers
 from streamedge.delivery.rtmp.tunnel.server import TunnelServer
 from streamedge.delivery.rtmp.tunnel.session import (
@@ -28,6 +34,7 @@ from streamedge.delivery.rtmp.tunnel.session import (
 )
 from streamedge.ops.shared_words import SharedWords
 from tests.support.event_loop import until
+from tests.support.garbage import count_of, no_garbage_collection
 from tests.support.rtmp.tunnel_client import HttpConnection, open_connection, open_unix_connection
 
 
@@ -454,3 +461,18 @@ def test_any_bytes_end_the_connection_or_get_responses(pieces: list[bytes]) -> N
             await until(lambda: running.servers[0].stats() == (0, 0))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_forwarded", [False, True], ids=["here", "forwarded"])
+async def test_lost_connection_is_freed_without_garbage_collection(is_forwarded: bool) -> None:
+    kinds = (TunnelConnection, TunnelLink)
+    with no_garbage_collection():
+        before = {kind: count_of(kind) for kind in kinds}
+        async with tunnels(2) as running:
+            async with open_connection(running.ports[0]) as opening:
+                session = await opening.open()
+                async with open_connection(running.ports[is_forwarded]) as client:
+                    assert (await client.request(f"/send/{session}/0", b"abc"))[1] == b"\1abc"
+                    assert await client.request(f"/close/{session}/1") == (200, b"\1")
+                running.sessions.clear()
+            await until(lambda: {kind: count_of(kind) for kind in kinds} == before)
