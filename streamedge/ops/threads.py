@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+DEFAULT_THREADS: Final = 8
+"""Of an event loop's own pool: they wait for the disk and for SQLite, not for a processor."""
 
 
 class Threads(ThreadPoolExecutor):
-    """Threads whose first one starts with the pool, so that later work always has one.
+    """Threads that all start with the pool, so that later work starts none.
 
-    Where the system starts no further thread (no memory, or too many processes), work waits for the
-    running ones. ``ThreadPoolExecutor`` alone raises then, and still does the work later.
+    ``ThreadPoolExecutor`` alone starts them with the work. Where the system starts no further one
+    (no memory, or too many processes), it raises in the midst of that work.
     """
 
-    def __init__(self, threads_max: int | None = None, name: str = "asyncio") -> None:
-        """Raises RuntimeError if no thread can be started."""
-        super().__init__(threads_max, name)
-        self._unstarted = 0
+    def __init__(self, threads: int, name: str = "asyncio") -> None:
+        """Raises RuntimeError if the threads cannot be started."""
+        super().__init__(threads, name)
+        all_started = threading.Event()
         try:
-            self.submit(_nothing)
+            for _ in range(threads):  # none is idle, so each of them needs a thread
+                self.submit(all_started.wait)
         except RuntimeError:
-            self.shutdown(wait=False)
+            self.shutdown(wait=False, cancel_futures=True)
             raise
-
-    def _adjust_thread_count(self) -> None:
-        # Work that found no thread counts as an idle thread once it is done: take that back.
-        while self._unstarted and self._idle_semaphore.acquire(timeout=0):
-            self._unstarted -= 1
-        try:
-            super()._adjust_thread_count()
-        except RuntimeError:
-            if not self._threads:
-                raise
-            self._unstarted += 1
-
-
-def _nothing() -> None:
-    """The first work of each pool."""
+        finally:
+            all_started.set()

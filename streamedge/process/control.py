@@ -49,7 +49,7 @@ from streamedge.ops.background import Services, report_libraries, report_unhandl
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.ops.rate_limited import RateLimitedEvent
-from streamedge.ops.threads import Threads
+from streamedge.ops.threads import DEFAULT_THREADS, Threads
 from streamedge.process.operators.monitoring import Monitoring
 from streamedge.write_back.queue import WriteQueue
 
@@ -272,7 +272,7 @@ def _stop_on_signal(
     # received; then ``stop`` is called again, which does nothing.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # Its threads inherit that: they are started now.
-    loop.set_default_executor(Threads())
+    loop.set_default_executor(Threads(DEFAULT_THREADS))
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_reader(lifeline, stop)
 

@@ -38,7 +38,7 @@ from streamedge.logs.spool import SpoolWriter
 from streamedge.ops.background import Services, report_libraries, report_unhandled
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
-from streamedge.ops.threads import Threads
+from streamedge.ops.threads import DEFAULT_THREADS, Threads
 from streamedge.process.descriptors import descriptor_limit, open_descriptors, share_descriptors
 from streamedge.process.listeners import WorkerListeners, proxied_listeners
 from streamedge.process.traffic import CHECK_INTERVAL_S, FleetWatch, WorkerTraffic
@@ -126,7 +126,7 @@ class _FleetParts:
 
 async def _serve(context: WorkerContext, log: Log) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(Threads())
+    loop.set_default_executor(Threads(DEFAULT_THREADS))
     log.write_on(loop)
     context.shared.heartbeats.start_beating(context.number, loop)
     counts = _counts(context)

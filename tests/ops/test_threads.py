@@ -15,40 +15,23 @@ def _fail(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def wait_for(event: threading.Event) -> bool:
-    return event.wait(PATIENCE_S)
-
-
-async def test_work_waits_for_running_threads_while_none_can_be_started(
+async def test_all_threads_work_while_no_further_one_can_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asyncio.get_running_loop().set_default_executor(Threads(4))
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work() -> bool:
-        begun.set()
-        return wait_for(go_on)
-
+    asyncio.get_running_loop().set_default_executor(Threads(3))
+    meeting = threading.Barrier(3)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _fail)
-        first = asyncio.ensure_future(asyncio.to_thread(work))
-        others = [asyncio.ensure_future(asyncio.to_thread(int, number)) for number in range(3)]
-        await asyncio.sleep(0)  # all of them are submitted
-        assert wait_for(begun)
-        assert not any(task.done() for task in others)
-        go_on.set()
-        assert await asyncio.gather(*others) == [0, 1, 2]
-        assert await first
-    # Further threads are started once that is possible.
-    both = threading.Barrier(2)
-    meetings = (asyncio.to_thread(both.wait, PATIENCE_S) for _ in range(2))
-    assert sorted(await asyncio.gather(*meetings)) == [0, 1]
+        works = [asyncio.to_thread(meeting.wait, PATIENCE_S) for _ in range(6)]
+        assert sorted(await asyncio.gather(*works)) == [0, 0, 1, 1, 2, 2]
 
 
-def test_pool_without_any_thread_is_refused_at_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_whose_threads_cannot_be_started_is_refused_at_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _fail)
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            Threads(1)
-    with Threads(1) as threads:
+            Threads(2)
+    with Threads(2) as threads:
         assert threads.submit(int, 3).result(PATIENCE_S) == 3
