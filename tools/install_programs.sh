@@ -36,6 +36,7 @@ command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v lintian >/dev/null || missing+=(lintian)
 command -v man >/dev/null || missing+=(man-db)
 command -v setpriv >/dev/null || missing+=(util-linux)
+compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
 
 if [ "${#missing[@]}" -gt 0 ]; then
   apt_install "${missing[@]}"

@@ -14,7 +14,7 @@ In a fleet of one all of them are 409.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.errors import StreamEdgeError
-from streamedge.fleet.attendance import GONE, Attendance
-from streamedge.fleet.members import Member, Role
+from streamedge.fleet.attendance import GONE, UNKNOWN
+from streamedge.fleet.members import Member, Presence, Role
 from streamedge.fleet.position import format_position, line_of, sequence_of
 from streamedge.fleet.states import EdgeState
 from streamedge.shared_log.engine import EngineError
@@ -169,17 +169,21 @@ def fleet_document(fleet: FleetControl, engine_place: str) -> dict[str, Any]:
         "lag": lag_entries(presence.position, head),
         "unpublished": service.view.unpublished,
         "edges": [
-            _edge(member, presence.attendance, head)
+            _edge(member, presence, head)
             for member in sorted(_members(fleet).values(), key=lambda member: member.name)
         ],
     }
 
 
-def _edge(member: Member, attendance: Attendance, head: int) -> dict[str, Any]:
-    presence = attendance.presences.get(member.name)
+def _edge(member: Member, reporter: PresenceReporter, head: int) -> dict[str, Any]:
+    presence = reporter.attendance.presences.get(member.name)
+    state = GONE if presence is None else presence.state.value
+    if not reporter.knows_others:
+        presence = None
+        state = reporter.state.value if member.name == reporter.name else UNKNOWN
     return {
         "name": member.name,
-        "state": GONE if presence is None else presence.state.value,
+        "state": state,
         "role": member.role.value,
         "location": member.location,
         "addresses": list(member.addresses),
@@ -197,6 +201,13 @@ def _members(fleet: FleetControl) -> dict[str, Member]:
     return {name: member for name, member in members.items() if member.role is not Role.REMOVED}
 
 
+def _presence_problems(name: str, presence: Presence | None) -> Iterator[str]:
+    if presence is None:
+        yield f"{name} does not report: start it, or remove it: streamedge fleet remove {name}"
+    elif presence.state is EdgeState.LOST:
+        yield f"{name} has lost the shared log: see its log for fleet_engine_down"
+
+
 async def find_problems(fleet: FleetControl) -> list[str]:
     """What an operator should mend, as sentences that say how."""
     problems = []
@@ -204,15 +215,15 @@ async def find_problems(fleet: FleetControl) -> list[str]:
         problems += await fleet.service.engine.problems()
     except EngineError as exc:
         problems.append(str(exc))
-    presences = fleet.presence.attendance.presences
+    reporter = fleet.presence
+    if not reporter.knows_others:
+        problems.append(
+            f"{reporter.name} does not hear from the engine, so the state of the other edges is not"
+            " known here: mend the engine, or the way to it, or run this on another edge"
+        )
     for name, member in sorted(_members(fleet).items()):
-        presence = presences.get(name)
-        if presence is None:
-            problems.append(
-                f"{name} does not report: start it, or remove it: streamedge fleet remove {name}"
-            )
-        elif presence.state is EdgeState.LOST:
-            problems.append(f"{name} has lost the shared log: see its log for fleet_engine_down")
+        if reporter.knows_others:
+            problems += _presence_problems(name, reporter.attendance.presences.get(name))
         if not member.addresses:
             problems.append(
                 f"{name} has no addresses, so DNS cannot send viewers to it: set"

@@ -17,6 +17,9 @@ from streamedge.fleet.states import EdgeState
 GONE = "gone"
 """In place of a state: the edge has stopped, or its lease is over."""
 
+UNKNOWN = "unknown"
+"""In place of a state: this edge has not heard from the engine for a lease."""
+
 
 class StateChange(NamedTuple):
     """An edge's change of state; "" and GONE mean that it was or is not here."""

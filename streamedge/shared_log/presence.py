@@ -78,7 +78,7 @@ class PresenceReporter:
         continues: bool = False,
         clock: Callable[[], float] = lease_clock_s,
     ) -> None:
-        self._name = name
+        self.name = name
         self._engine = engine
         self._lease_s = lease_s
         self._status = status
@@ -100,6 +100,7 @@ class PresenceReporter:
             self.standing = lease.continued(status.hears_until_s)
         self.attendance = Attendance()
         self._reported = Attendance()  # from the response to the last report
+        self._heard_s = -inf  # when the presences were read last
         self.fault = ""
         self._completed = 0
         self._completed_history = 0
@@ -131,6 +132,11 @@ class PresenceReporter:
         return self._clock() < self.standing.hears_until_s
 
     @property
+    def knows_others(self) -> bool:
+        """Whether the presences of the other edges are those of now: read within a lease."""
+        return self._clock() - self._heard_s < self._lease_s
+
+    @property
     def position(self) -> int:
         """All workers of this edge have applied the shared log up to here."""
         return self._applied().by_workers
@@ -150,8 +156,8 @@ class PresenceReporter:
         The response to a report may say so before the presences that are watched do, or after.
         """
         names = self.attendance.applied(position) | self._reported.applied(position)
-        names.discard(self._name)
-        return names | {self._name} if self.position >= position else names
+        names.discard(self.name)
+        return names | {self.name} if self.position >= position else names
 
     async def wait_completed(
         self, position: int, timeout_s: float, observe: Callable[[], None] = lambda: None
@@ -231,7 +237,7 @@ class PresenceReporter:
         self.standing = Standing(EdgeState.DRAINING)
         self._status.note(self.standing.state, 0.0)
         with contextlib.suppress(EngineError):
-            await self._engine.withdraw(self._name)
+            await self._engine.withdraw(self.name)
 
     async def _await_position(self) -> None:
         """Waits until this process knows how far the edge is, half of the lease at most.
@@ -252,7 +258,7 @@ class PresenceReporter:
             self._head - applied.by_workers <= NEAR_HEAD_ENTRIES
         )
         reported = lease.state_to_report(self.standing, is_near_head=self._beat > 1 and is_near)
-        presence = Presence(self._name, reported, applied.by_workers, self._load(), self._beat)
+        presence = Presence(self.name, reported, applied.by_workers, self._load(), self._beat)
         sent_s = self._clock()
         presences = await self._engine.report(
             presence, self._lease_s, applied=applied.position, entry_id=applied.entry_id
@@ -319,7 +325,7 @@ class PresenceReporter:
             applied = self._applied()
             self._log.event(
                 "edge_state",
-                edge=self._name,
+                edge=self.name,
                 state=now,
                 before=self._own_before or None,
                 position=format_position(applied.by_workers),
@@ -331,9 +337,10 @@ class PresenceReporter:
 
     def _update(self, presences: Presences) -> None:
         """Takes the presences that last."""
+        self._heard_s = self._clock()
         changes = self.attendance.update(presences.by_name, is_complete=presences.complete)
         for change in changes:
-            if change.name != self._name:
+            if change.name != self.name:
                 self._log.event(
                     "edge_state", edge=change.name, state=change.after, before=change.before or None
                 )

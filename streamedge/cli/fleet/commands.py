@@ -52,8 +52,9 @@ def fleet(
 ) -> None:
     """Show the edges of the fleet: place, state, position in the shared log, lag and load.
 
-    States: joining (not up to date yet), up, lost (no longer reaches the engine), draining,
-    gone (does not report). Lag is the number of entries that an edge has yet to apply.
+    States: joining (not up to date yet), up, lost (no longer reaches the engine), draining, gone
+    (does not report), unknown (this edge does not reach the engine). Lag is the number of entries
+    that an edge has yet to apply.
     """
     if context.invoked_subcommand is not None:
         context.obj = config

@@ -7,7 +7,7 @@ import { Table } from "../table.js";
 import { unavailable } from "./unavailable.js";
 
 const PAUSE_MS = 2000;
-const STATES = { up: "good", joining: "warn", draining: "warn", lost: "bad", gone: "bad" };
+const STATES = { up: "good", joining: "warn", draining: "warn", lost: "bad", gone: "bad", unknown: "warn" };
 const SEVERITY = ["bad", "warn", "plain", "good"]; // the worst first
 const [WIDTH, HEIGHT] = [720, 360];
 

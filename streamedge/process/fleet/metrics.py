@@ -63,8 +63,9 @@ def fleet_metrics(
     edges = GaugeMetricFamily(
         "streamedge_fleet_edges", "Edges that report, by state", labels=["state"]
     )
-    for state, count in presence.attendance.edges_by_state().items():
-        edges.add_metric([state.value], count)
+    if presence.knows_others:
+        for state, count in presence.attendance.edges_by_state().items():
+            edges.add_metric([state.value], count)
     yield edges
     applied = GaugeMetricFamily(
         "streamedge_fleet_invalidation_seconds",

@@ -119,6 +119,12 @@ def test_edges_are_lost_within_their_lease_when_the_engine_stops_answering(
         fleet.until(lambda edge=edge: status(edge) == 503)  # type: ignore[misc]
         assert fleet.state(name)["state"] == "lost"
         assert body(edge) == (b"old", "RefreshHit from streamedge")
+        others = dict.fromkeys(fleet.edges.keys() - {name}, "unknown")
+        fleet.until(lambda name=name, others=others: fleet.states(name) == {name: "lost", **others})  # type: ignore[misc]
+        assert metric(edge, 'streamedge_fleet_edges{state="up"}') == 0
+    problems = fleet.command("fra-1", "fleet", "check", code=1).stdout
+    assert "fra-1 does not hear from the engine" in problems
+    assert "does not report" not in problems
     (media / "a").write_bytes(b"new content")
     for edge in fleet.edges.values():
         assert body(edge)[0] == b"new content"

@@ -93,11 +93,13 @@ def fleet_edges(
     distributions: str | None = None,
     lease_s: int = LEASE_S,
     listen: Mapping[str, str] = MappingProxyType({}),
+    environment: Callable[[str], Mapping[str, str]] = lambda _name: {},
 ) -> Iterator[FleetEdges]:
     """Runs the edges and waits until all are up.
 
     ``engine``: the URL of the engine for an edge, by name; ``fleet``: further keys of [fleet];
-    ``listen``: those of [listen], by the edge's name.
+    ``listen``: those of [listen], by the edge's name. ``environment``: further variables of an
+    edge.
     """
     with contextlib.ExitStack() as stack:
         edges = {}
@@ -112,6 +114,7 @@ def fleet_edges(
                     f'addresses = ["192.0.2.{number + 1}"]',
                     distributions=distributions,
                     listen=listen.get(name, ""),
+                    environment=environment(name),
                 )
             )
         running = FleetEdges(edges, redis)
