@@ -108,7 +108,7 @@ class LimitsConfig(Section):
     )
     rtmp_idle: DurationS = Field(
         default=120.0,
-        description="An RTMP client that neither plays nor sends anything for this long is"
+        description="An RTMP client that shows no media and sends nothing for this long is"
         " disconnected.",
         gt=0,
     )

@@ -57,6 +57,11 @@ class Plays:
         """The number of plays that are opening, playing or paused."""
         return sum(player.state in _RUNNING for player in self._players.values())
 
+    @property
+    def shown_until_s(self) -> float:
+        """The loop's time until which the client shows media from its buffer; 0: none."""
+        return max((player.shown_until_s for player in self._players.values()), default=0.0)
+
     def open(self) -> list[Player]:
         """The players that are not closed, in the order in which their streams began."""
         return [one for one in self._players.values() if one.state is not PlayState.CLOSED]

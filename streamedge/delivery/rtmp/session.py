@@ -247,8 +247,11 @@ class RtmpSession(asyncio.Protocol):
         elif self._admission is None:
             if now_s - self._started_s > self._limits.handshake_s:
                 self._end("handshake and connect took too long")
-        elif not self.plays and now_s - self._last_data_s > self._limits.idle_s:
-            self._end("idle")
+        elif not self.plays:
+            # A client that has the whole film still shows it, and may seek.
+            idle_since_s = max(self._last_data_s, self._plays.shown_until_s)
+            if now_s - idle_since_s > self._limits.idle_s:
+                self._end("idle")
 
     def _count_bytes(self) -> None:
         sent_bytes = self.sent_bytes

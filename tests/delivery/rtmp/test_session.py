@@ -226,6 +226,9 @@ async def test_playing_client_is_not_idle(cache_root: Path) -> None:
             client.buffer(36_000_000)
             await client.until_named("STREAM_EOF")
             assert session.plays == 0
+            # The client has the whole film, and shows it for more than a second.
+            session.sweep(asyncio.get_running_loop().time() + 1.5)
+            assert session in edge.sessions
             session.sweep(asyncio.get_running_loop().time() + 100)
             await client.closed()
 

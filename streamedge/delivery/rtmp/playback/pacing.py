@@ -43,6 +43,10 @@ class Pace:
         """The media time that is shown now, if all media before it have arrived."""
         return self._started_ms + int((now_s - self._started_s) * 1000)
 
+    def shown_at_s(self, media_ms: int) -> float:
+        """When media at ``media_ms`` are shown, if all media before them have arrived."""
+        return self._started_s + (media_ms - self._started_ms) / 1000
+
     def sent(self, size_bytes: int) -> None:
         """Counts bytes sent since the start."""
         self._sent_bytes += size_bytes
@@ -61,5 +65,4 @@ class Pace:
         """Seconds since the buffer of a viewer with all media before ``media_ms`` ran empty; 0: it
         did not.
         """
-        shown_s = self._started_s + (media_ms - self._started_ms) / 1000
-        return max(0.0, now_s - shown_s)
+        return max(0.0, now_s - self.shown_at_s(media_ms))

@@ -93,6 +93,11 @@ class Player:
         """The time of the medium that the viewer sees now."""
         return self._pump.shown_ms
 
+    @property
+    def shown_until_s(self) -> float:
+        """See ``Pump.shown_until_s``."""
+        return self._pump.shown_until_s
+
     # Requests, from the connection
 
     def play(self, play: Play) -> bool:

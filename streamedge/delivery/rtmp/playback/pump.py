@@ -77,6 +77,11 @@ class Pump:
             return self.position.time_ms
         return min(self.position.time_ms, self._pace.shown_ms(self._loop.time()))
 
+    @property
+    def shown_until_s(self) -> float:
+        """The loop's time at which the viewer has seen the media sent so far; 0: no clock runs."""
+        return self._pace.shown_at_s(self.position.time_ms) if self.clock_is_running else 0.0
+
     def send(self, medium: Medium, length_ms: int = RUN_MS) -> None:
         """Sends the runs that are due, and sets a timer for the next one.
 
