@@ -24,6 +24,8 @@ CATCH_ALLS = {
     "delivery/rtmp/session.py::RtmpSession._read_piece": "logged with its stack; the session ends",
     "delivery/rtmp/session.py::RtmpSession.guard": "logged with its stack; the session ends",
     "logs/spool.py::SpoolWriter._format": "logged; the other lines are written",
+    "ops/log.py::Log._each_alone": "the line is counted as dropped; an event has the error",
+    "ops/log.py::Log._format": "each line is made alone, so that one that fails loses no other",
     "ops/background.py::Services._keep_running": "logged with its stack; the service restarts",
     "origin/s3/multipart.py::_Multipart.send_parts": "the first failure of the parts is raised",
     "process/apply_config.py::ConfigApplier.end_abandoned_writes": "logged; others go on",

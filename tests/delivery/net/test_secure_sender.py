@@ -415,10 +415,20 @@ async def test_closed_peer_is_a_failure_without_a_cause(
     context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
     async with connect(context, authority) as peer:
+        peer.near.transport.abort()
+        peer.sender.push(b"more")
+        assert await peer.near.failed is None
+
+
+async def test_bytes_for_a_lost_connection_are_dropped(
+    context: ssl.SSLContext, authority: CertificateAuthority
+) -> None:
+    async with connect(context, authority) as peer:
         peer.far.close()
         await within(peer.near.lost.wait())
         peer.sender.push(b"more")
-        assert await peer.near.failed is None
+        assert peer.sender.idle
+        assert not peer.near.failed.done()
 
 
 async def test_fast_peer_yields_the_loop_after_each_quantum(
