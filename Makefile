@@ -42,7 +42,7 @@ reference: .venv/installed  ## Write the generated parts of docs/reference/
 	$(PYTHON) tools/write_reference.py
 
 clean:  ## Remove everything that make created; the cache in var/ stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	rm -rf .venv .node build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

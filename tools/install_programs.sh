@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs missing programs that the tests and benchmarks need.
 set -euo pipefail
+tools=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=tools/apt.sh
-source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
+source "$tools/apt.sh"
 PATH="$PATH:/usr/sbin:/sbin"
 
 missing=()
@@ -35,9 +36,23 @@ compgen -G "/usr/lib/*/gio/modules/libgiognutls.so" >/dev/null || missing+=(glib
 command -v systemd-analyze >/dev/null || missing+=(systemd)
 command -v lintian >/dev/null || missing+=(lintian)
 command -v man >/dev/null || missing+=(man-db)
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 command -v setpriv >/dev/null || missing+=(util-linux)
 compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || missing+=(libfaketime)
 
 if [ "${#missing[@]}" -gt 0 ]; then
   apt_install "${missing[@]}"
+fi
+
+# A reader of access logs that is a package of Node. Its version is the name of a file that says
+# that it is installed.
+reader=cloudfront-log-parser@1.2.0
+folder="$tools/../.node"
+if [ ! -e "$folder/$reader" ]; then
+  echo "Installing $reader"
+  rm -rf "$folder"
+  npm install --silent --no-save --no-package-lock --no-audit --no-fund --ignore-scripts \
+    --prefix "$folder" "$reader" >/dev/null
+  touch "$folder/$reader"
 fi

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +15,8 @@ from tests.support.origins.s3_server import S3Server
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import pause
 
+_NODE_PACKAGES = Path(__file__).parents[2] / ".node"
+_LOG_PARSER = Path(__file__).with_name("log_parser.js")
 FILE_NAME = re.compile(r"(?:.*/)?([A-Za-z0-9_-]+)\.(\d{4}-\d\d-\d\d-\d\d)\.([A-Z0-9]{11})\.gz")
 
 
@@ -45,6 +49,25 @@ def texts(files: Mapping[str, bytes], head: str = HEAD) -> list[str]:
 def records(files: Mapping[str, bytes]) -> list[WebRecord]:
     """The records of all files of a web distribution."""
     return [decode(line) for line in texts(files)]
+
+
+def read_with_node(folder: Path, form: str) -> list[dict[str, str]]:
+    """The entries that Node's package cloudfront-log-parser reads below a folder.
+
+    ``form``: "web" or "rtmp". Values are decoded by the package; their names are CloudFront's, but
+    for "cs-host" and the like, which have no parentheses.
+    """
+    packages = _NODE_PACKAGES / "node_modules"
+    assert packages.exists(), "a package is missing: tools/install_programs.sh installs it"
+    files = [folder / name for name in folder_files(folder)]
+    done = subprocess.run(
+        ["node", _LOG_PARSER, packages, form, *files],
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE_S,
+    )
+    entries: list[list[dict[str, str]]] = json.loads(done.stdout)
+    return [entry for entries_of_file in entries for entry in entries_of_file]
 
 
 def await_lines(read: Callable[[], list[str]], count: int) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +15,8 @@ import aws_log_parser
 import duckdb
 import pytest
 
-from tests.support.access_logs import await_lines, folder_files, texts
-from tests.support.http.http_viewer import open_viewer
+from tests.support.access_logs import await_lines, folder_files, read_with_node, texts
+from tests.support.http.http_viewer import Response, open_viewer
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
 # The table of AWS' "Create a table for CloudFront standard logs" (Amazon Athena User Guide), in
@@ -56,13 +58,24 @@ ATHENA_COLUMNS = {
 }
 
 
+class Exchange(NamedTuple):
+    """A request as it was sent, and the response to it."""
+
+    method: str
+    path: str
+    fields: dict[str, str]
+    response: Response
+
+
 class Delivered(NamedTuple):
-    """The folder of the delivered files, and what the edge's metrics say of the same responses."""
+    """The folder of the delivered files, what the edge's metrics say of the same responses, and
+    the requests."""
 
     folder: Path
     responses: int
     sent_bytes: int
     statuses: dict[int, int]
+    exchanges: list[Exchange]
 
     def plain_file(self, path: Path) -> Path:
         """All files as one, without compression."""
@@ -71,8 +84,8 @@ class Delivered(NamedTuple):
         return path
 
 
-async def send_requests(edge: EdgeProcess) -> dict[int, int]:
-    """Sends requests with odd texts; returns how often each status came."""
+async def send_requests(edge: EdgeProcess) -> list[Exchange]:
+    """Sends requests with odd texts."""
     agent = "Mozilla/5.0 (X11; Linux x86_64) \"odd\" 'q' {a|b} ^~[]` \\ %20 <b>\x80"
     requests: list[tuple[str, str, dict[str, str]]] = [
         ("GET", "/a.html", {"user_agent": agent, "referer": "http://r.example/?q=a b"}),
@@ -87,13 +100,16 @@ async def send_requests(edge: EdgeProcess) -> dict[int, int]:
         ("GET", "/a.html", {"if_none_match": "*"}),
         ("DELETE", "/a.html", {}),
     ]
-    statuses: dict[int, int] = {}
     async with open_viewer(edge.http_port) as viewer:
-        for _round in range(3):
-            for method, path, fields in requests:
-                response = await viewer.get(path, method, host="cdn.example.com", **fields)
-                statuses[response.status] = statuses.get(response.status, 0) + 1
-    return statuses
+        return [
+            Exchange(
+                method,
+                path,
+                fields,
+                await viewer.get(path, method, host="cdn.example.com", **fields),
+            )
+            for method, path, fields in requests * 3
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +129,15 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
         'log = { origin = "logs", cookies = true, interval = "1s" }\n'
     )
     with run_edge(folder / "edge", origins, workers=2, distributions=distributions) as edge:
-        statuses = asyncio.run(send_requests(edge))
-        count = sum(statuses.values())
+        exchanges = asyncio.run(send_requests(edge))
+        count = len(exchanges)
+        statuses = Counter(exchange.response.status for exchange in exchanges)
         await_lines(lambda: texts(folder_files(logs)), count)
         edge.await_metric("streamedge_responses_total", lambda value: value == count)
         sent_bytes = int(edge.metric("streamedge_sent_bytes_total", "http"))
         for status, times in statuses.items():
             assert edge.metric("streamedge_statuses_total", f'"{status}"') == times
-    return Delivered(logs, count, sent_bytes, statuses)
+    return Delivered(logs, count, sent_bytes, statuses, exchanges)
 
 
 def test_athenas_table_sums_to_the_metrics(delivered: Delivered) -> None:
@@ -155,6 +172,46 @@ def test_aws_log_parser_reads_every_line(delivered: Delivered) -> None:
     assert sum(entry.sent_bytes for entry in entries) == delivered.sent_bytes
     assert {entry.host for entry in entries} == {"cdn.example.com"}
     assert all(entry.timestamp.tzinfo is not None for entry in entries)
+
+
+def test_nodes_cloudfront_log_parser_reads_what_was_requested(delivered: Delivered) -> None:
+    entries = read_with_node(delivered.folder, "web")
+    assert len(entries) == delivered.responses
+    by_id = {entry["x-edge-request-id"]: entry for entry in entries}
+    for method, path, fields, response in delivered.exchanges:
+        entry = by_id.pop(response.fields["x-amz-cf-id"])
+        stem, _, query = path.partition("?")
+        # The package decodes what the viewer has encoded, too: no value here keeps a "%20".
+        expected = {
+            "c-ip": "127.0.0.1",
+            "cs-method": method,
+            "cs-host": "cdn.example.com",
+            "x-host-header": "cdn.example.com",
+            "cs-uri-stem": decoded(stem),
+            "cs-uri-query": decoded(query.replace("secret", "***")) or "-",
+            "sc-status": str(response.status),
+            "cs-referer": decoded(fields.get("referer", "-")),
+            "cs-user-agent": decoded(fields.get("user_agent", "-")),
+            "cs-cookie": fields.get("cookie", "-"),
+            "cs-protocol": "http",
+            "cs-protocol-version": "HTTP/1.1",
+            "x-forwarded-for": fields.get("x_forwarded_for", "-"),
+            "ssl-protocol": "-",
+            "ssl-cipher": "-",
+            "sc-content-type": response.fields.get("content-type", "-"),
+        }
+        if response.status == 206:
+            first, last, _size = re.findall(r"\d+", response.fields["content-range"])
+            expected |= {"sc-range-start": first, "sc-range-end": last}
+            expected["sc-content-len"] = response.fields["content-length"]
+        assert {name: entry[name] for name in expected} == expected
+    assert by_id == {}
+    assert all(len(entry) == len(ATHENA_COLUMNS) for entry in entries)
+    assert sum(int(entry["sc-bytes"]) for entry in entries) == delivered.sent_bytes
+
+
+def decoded(text: str) -> str:
+    return text.replace("%20", " ")
 
 
 def test_goaccess_counts_every_response(delivered: Delivered, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import aws_log_parser
 
-from streamedge.logs.cloudfront_rtmp import HEAD, StreamRecord, decode
-from tests.support.access_logs import await_lines, folder_files, texts
+from streamedge.logs.cloudfront_rtmp import FIELDS, HEAD, StreamRecord, decode
+from tests.support.access_logs import await_lines, folder_files, read_with_node, texts
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_client import AGGREGATE, open_client
 from tests.support.rtmp.rtmp_media import sample_file
@@ -97,3 +97,21 @@ def test_players_leave_a_line_for_each_event(tmp_path: Path) -> None:
     log_type = aws_log_parser.LogType.CloudFrontRTMP
     parser = aws_log_parser.AwsLogParser(log_type=log_type, file_suffix=".gz")
     assert len(list(parser.read_files(logs))) == len(lines)
+    entries = read_with_node(logs, "rtmp")
+    assert [list(entry) for entry in entries] == [[*FIELDS]] * len(lines)
+    (client_id,) = {record.client_id for record in first}
+    events = [entry for entry in entries if entry["x-cf-client-id"] == client_id]
+    assert [entry["x-event"] for entry in events] == [record.event for record in first]
+    assert [int(entry["sc-bytes"]) for entry in events] == totals
+    assert {entry["cs-uri-query"] for entry in events} == {"key=a b"}
+    assert {entry["c-referrer"] for entry in events} == {SWF}
+    assert {entry["x-page-url"] for entry in events} == {PAGE}
+    assert {entry["c-user-agent"] for entry in events} == {"LNX 10,0,32,18"}
+    names = [(entry["x-sname"], entry["x-file-ext"], entry["x-sid"]) for entry in events]
+    assert names == [
+        ("-", "-", "-"),
+        *[("dir/film", "mp4", "1")] * 5,
+        *[("film", "flv", "2")] * 2,
+        ("-", "-", "-"),
+    ]
+    assert {entry["x-sname-query"] for entry in events[1:6]} == {"p=2&Signature=***"}
