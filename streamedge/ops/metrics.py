@@ -82,13 +82,13 @@ class Counter(Enum):
     LATE_SENDS = ("streamedge_late_sends", "protocol", "Media sent later than it was due")
     PEER_REQUESTS = (
         "streamedge_peer_requests",
-        "result",
-        "Requests between the edges of a fleet by side (sent, received) and result",
+        "role,result",
+        "Requests between the edges of a fleet by this edge's role (child, parent) and result",
     )
     PEER_BYTES = (
         "streamedge_peer_bytes",
-        "side",
-        "Body bytes between the edges of a fleet, sent and received",
+        "role,result",
+        "Bytes of these requests: bodies received as a child, responses sent as a parent",
     )
     PENDING_READS = (
         "streamedge_pending_reads",

@@ -55,7 +55,13 @@ from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin import Fields, OriginHead, OriginRequest, Version
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.objects import ObjectUpstream
-from streamedge.origin.peer.client import PROGRESS_S, PROGRESS_STATUS, PeerResult
+from streamedge.origin.peer.client import (
+    PROGRESS_S,
+    PROGRESS_STATUS,
+    PeerResult,
+    PeerRole,
+    peer_label,
+)
 from streamedge.origin.peer.protocol import (
     FAILURE_FIELD,
     NOT_PENDING,
@@ -399,8 +405,9 @@ class PeerHandler(ResponseReports):
         """Logs and counts a response; ``cut`` is the reason why it ended early, or None."""
         result = _result(response, cut)
         counts = self._service.counts
-        counts.add(Counter.PEER_REQUESTS, f"received {result.value}")
-        counts.add(Counter.PEER_BYTES, "sent", sent_bytes)
+        label = peer_label(PeerRole.PARENT, result)
+        counts.add(Counter.PEER_REQUESTS, label)
+        counts.add(Counter.PEER_BYTES, label, sent_bytes)
         header = decode_peer(request.headers.get(PEER_FIELD, ""))
         peer_request = decode_request(request.headers.get(REQUEST_FIELD, ""))
         self._service.log.event(
@@ -429,7 +436,8 @@ class PeerHandler(ResponseReports):
         request_id: str = "",
     ) -> None:
         """Counts and logs an error response to bytes that are no request."""
-        self._service.counts.add(Counter.PEER_REQUESTS, f"received {PeerResult.REFUSED.value}")
+        label = peer_label(PeerRole.PARENT, PeerResult.REFUSED)
+        self._service.counts.add(Counter.PEER_REQUESTS, label)
         self._service.log.event("peer_refused", client=client, status=status.value)
 
 

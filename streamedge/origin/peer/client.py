@@ -16,7 +16,7 @@ from typing import NamedTuple
 from streamedge.errors import OriginError
 from streamedge.fleet.members import Member
 from streamedge.ops.log import Log
-from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.metrics import Counter, Counts, pair
 from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.origin import Duplex, Fields
 from streamedge.origin.answers import fold_fields
@@ -45,8 +45,15 @@ CONNECTIONS_MAX = 256  # to each edge
 _DROPPED_FIELDS = frozenset({"cache-status", "server-timing", "x-cache"})
 
 
+class PeerRole(Enum):
+    """What an edge is in a request between two; a label of its metrics."""
+
+    CHILD = "child"  # it sends the request
+    PARENT = "parent"  # it answers
+
+
 class PeerResult(Enum):
-    """How a request to another edge ended; the label of its metric."""
+    """How a request to another edge ended; a label of its metrics."""
 
     ANSWERED = "answered"
     STALE = "stale"  # an answer that may not be stored
@@ -54,6 +61,11 @@ class PeerResult(Enum):
     REFUSED = "refused"  # not its object, behind, joining, lost …
     FAILED = "failed"  # no connection, silent, or not a response of an edge
     CUT = "cut"  # the body was cut off
+
+
+def peer_label(role: PeerRole, result: PeerResult) -> str:
+    """The label of the metrics of requests between edges."""
+    return pair(role.value, result.value)
 
 
 class PeerRefusal(NamedTuple):
@@ -228,15 +240,16 @@ class PeerClients:
             response.close()
             self._count(PeerResult.REFUSED)
             return PeerRefusal(folded.get(REFUSED_FIELD, f"status {response.status}"))
+        result = PeerResult.STALE if answer.is_stale else PeerResult.ANSWERED
         if answer.failure is not None:
-            self._count(PeerResult.ORIGIN_FAILED)
-        else:
-            self._count(PeerResult.STALE if answer.is_stale else PeerResult.ANSWERED)
+            result = PeerResult.ORIGIN_FAILED
+        self._count(result)
+        bytes_label = peer_label(PeerRole.CHILD, result)
         return PeerResponse(
             response,
             answer,
             local_position(answer.as_of),
-            lambda size: self._counts.add(Counter.PEER_BYTES, "received", size),
+            lambda size: self._counts.add(Counter.PEER_BYTES, bytes_label, size),
             lambda: self._cut_off(member.name, peer),
         )
 
@@ -265,7 +278,7 @@ class PeerClients:
         self._record(name, peer, BreakerEvent.FAILED)
 
     def _count(self, result: PeerResult) -> None:
-        self._counts.add(Counter.PEER_REQUESTS, f"sent {result.value}")
+        self._counts.add(Counter.PEER_REQUESTS, peer_label(PeerRole.CHILD, result))
 
     def _record(self, name: str, peer: _Peer, event: BreakerEvent) -> None:
         before = peer.breaker.state

@@ -19,9 +19,11 @@ from streamedge.delivery.peer import handler
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.fleet.ownership import ranks
 from streamedge.fleet.states import EdgeState
+from streamedge.ops.metrics import Counter, pair
 from streamedge.origin import Fields, OriginRequest, OriginResponse
 from streamedge.origin.peer import tier
 from streamedge.spans import Span
+from tests.support.event_loop import until
 from tests.support.fleet.peer_fleet import PeerFleet, run_peer_fleet
 from tests.support.origins.scripted_origin import Reply
 from tests.support.origins.scripted_responses import Pattern
@@ -46,6 +48,22 @@ async def test_every_byte_comes_from_the_origin_once(fleet: PeerFleet) -> None:
     assert all(body == FILM.read(ALL) for body in bodies)
     assert fleet.origin.body_bytes_sent == FILM.size_bytes
     assert fleet["lon-1"].sent("answered") > 0
+
+
+async def test_requests_and_bytes_are_counted_by_role_and_result(fleet: PeerFleet) -> None:
+    name = fleet.object_of("fra-1")
+    fleet.origin.put(name, b"old", headers=(("cache-control", "max-age=0"),))
+    child, parent = fleet["lon-1"].counts, fleet["fra-1"].counts
+    assert await fleet["lon-1"].read(name, Span(0, 3)) == b"old"
+    fleet.origin.script(Reply(status=503), times=20)
+    assert await fleet["ams-1"].read(name, Span(0, 3)) == b"old"
+    for counter, amount in ((Counter.PEER_REQUESTS, 1), (Counter.PEER_BYTES, 3)):
+        assert child.gathered(counter, pair("child", "answered")) == amount
+        assert child.gathered(counter, pair("child", "stale")) == 0
+        assert fleet["ams-1"].counts.gathered(counter, pair("child", "stale")) == amount
+        for result in ("answered", "stale"):
+            label = pair("parent", result)
+            await until(lambda: parent.gathered(counter, label) >= amount)  # noqa: B023
 
 
 async def test_edges_that_wait_for_each_others_extents_do_not_wait_for_ever(

@@ -25,7 +25,7 @@ from streamedge.delivery.peer.server import PeerServer
 from streamedge.fleet.ownership import ranks
 from streamedge.keys import join_key
 from streamedge.ops.log import open_log
-from streamedge.ops.metrics import Counter, Counts
+from streamedge.ops.metrics import Counter, Counts, pair
 from streamedge.origin.http.origin import HttpOrigin
 from streamedge.origin.objects import ObjectUpstream
 from streamedge.origin.peer.client import SILENCE_MAX_S, PeerClients
@@ -74,7 +74,7 @@ class PeerEdge:
 
     def sent(self, result: str) -> int:
         """How many of its requests to other edges ended so."""
-        return self.counts.gathered(Counter.PEER_REQUESTS, f"sent {result}")
+        return self.counts.gathered(Counter.PEER_REQUESTS, pair("child", result))
 
     def bypasses(self, reason: str) -> int:
         return self.counts.gathered(Counter.ORIGIN_BYPASSES, reason)
