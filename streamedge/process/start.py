@@ -40,6 +40,7 @@ from streamedge.errors import StreamEdgeError
 from streamedge.logs.batches import SPOOL_FOLDER, prepare_spool
 from streamedge.ops.log import Log, open_log
 from streamedge.ops.log_output import LogTarget
+from streamedge.ops.malloc import limit_arenas
 from streamedge.ops.metrics import SharedMetrics
 from streamedge.ops.shared_words import SharedWords
 from streamedge.ops.wakeup import Wakeup
@@ -259,6 +260,7 @@ def _keep_previous(
 
 def _begin_supervision() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    limit_arenas()
     # Imported objects are never freed: children must neither collect nor copy them.
     gc.freeze()
     gc.enable()  # the command disabled it during the imports
