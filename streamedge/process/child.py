@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from streamedge.callbacks import do_nothing
 from streamedge.coordination.heartbeats import (
     LATE_S,
     End,
@@ -117,7 +118,7 @@ class Child:
         cls, name: str, index: int, slot: int, pid: int, stack: int, *, is_worker: bool
     ) -> Child:
         """A process that runs already, and is not started again."""
-        child = cls(name, index, _nothing, is_worker, slot, _stack=stack)
+        child = cls(name, index, do_nothing, is_worker, slot, _stack=stack)
         child.pid, child.due_s, child.started_s = pid, None, time.monotonic()
         return child
 
@@ -157,7 +158,3 @@ class Child:
         self.failures += 1
         backoff = min(self.failures, len(RESTART_BACKOFF_S) - 1)
         self.due_s = time.monotonic() + RESTART_BACKOFF_S[backoff]
-
-
-def _nothing() -> None:
-    """The main function of a process that is not started here."""

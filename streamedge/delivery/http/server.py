@@ -15,6 +15,7 @@ from functools import partial
 from http import HTTPStatus
 
 from streamedge.cache.storage.records import Provenance
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.http.connections import Connections, ViewerConnection
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http1.connection import Http1Connection
@@ -114,9 +115,10 @@ class WebServer:
         return Http2Connection(self.handler, self._connections, peer, on_close, self._http2_failed)
 
     def _serve_secure(self, peer: Peer, protocol: str | None) -> asyncio.Protocol:
+        on_close = do_nothing  # the TLS connection around it is counted
         if protocol == "h2":
-            return self._serve_http2(peer, _nothing)
-        return self._serve(peer, _nothing)
+            return self._serve_http2(peer, on_close)
+        return self._serve(peer, on_close)
 
     @property
     def connections(self) -> list[ViewerConnection]:
@@ -205,7 +207,3 @@ class WebServer:
         self._counts.add(Counter.ERRORS, "http2_limit" if is_limit else "http2_protocol")
         now_s = asyncio.get_running_loop().time()
         self._failed_http2.emit(now_s, client=client, reason=ended.reason)
-
-
-def _nothing() -> None:
-    """Called at the end of the protocol inside of a TLS connection, which is itself counted."""

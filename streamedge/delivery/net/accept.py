@@ -18,6 +18,7 @@ from functools import partial
 from typing import NamedTuple
 
 from streamedge.access.client_address import IpNetwork, canonical, is_trusted
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.net.proxy_protocol import ProxyHeaderError, parse_proxy_header
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts
@@ -119,7 +120,7 @@ class Acceptor:
         """Counts a connection until the returned function is called; None at the limit."""
         limit = self.rules.per_address_max
         if not limit or is_trusted(peer.address, self.rules.proxies):
-            return _no_slot  # a proxy's connections are those of many viewers
+            return do_nothing  # a proxy's connections are those of many viewers
         address = peer.address
         count = self._open.get(address, 0)
         if count >= limit:
@@ -285,7 +286,3 @@ def _reject(transport: asyncio.Transport, response: bytes) -> None:
     if response:
         transport.write(response)
     transport.close()
-
-
-def _no_slot() -> None:
-    """Releases the slot of a connection that is not counted."""

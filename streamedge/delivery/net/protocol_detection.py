@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Mapping
 from enum import Enum
 
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.net.accept import Acceptor, OnClose, Peer, Route
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.ops.log import Log
@@ -154,9 +155,9 @@ class ProtocolDetector:
         )
 
     def _connect_secure(self, peer: Peer, alpn: str | None) -> asyncio.Protocol:
-        return DetectingConnection(
-            self, peer, _nothing, protocol=None if alpn is None else _BY_ALPN.get(alpn), secure=True
-        )
+        protocol = None if alpn is None else _BY_ALPN.get(alpn)
+        on_close = do_nothing  # the TLS connection around it is counted
+        return DetectingConnection(self, peer, on_close, protocol=protocol, secure=True)
 
     def _handshake_failed(self, client: str, reason: str) -> None:
         self._counts.add(Counter.ERRORS, "tls_handshake")
@@ -242,7 +243,3 @@ class DetectingConnection(asyncio.Protocol):
             self._transport.release_slot()
         else:
             self._on_close()
-
-
-def _nothing() -> None:
-    """Called at the end of the protocol inside of a TLS connection, which is itself counted."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from streamedge.cache.open_object import Failure
 from streamedge.cache.storage.extent import Ready
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.net.pieces import Piece, Source
 from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES, writer_to
 from streamedge.spans import Span
@@ -118,7 +119,7 @@ class Sender:
             self._cancel_wait()
             self._cancel_wait = None
         self._writer.close()
-        self._drained = self._failed = _nothing
+        self._drained = self._failed = do_nothing
 
     def _pump(self) -> None:
         """Sends until the queue is empty, the quantum is used, or the peer or a fill must act."""
@@ -231,7 +232,3 @@ class Sender:
         self._parts.clear()
         self._stop_watching()
         self._failed(cause)
-
-
-def _nothing(_cause: Failure | None = None) -> None:
-    """Of a closed sender."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.net.accept import OnClose, Peer
 
 READ_BYTES = 64 << 10
@@ -158,7 +159,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def release_slot(self) -> None:
         """Another server counts the connection from now on, no longer the one that accepted it."""
-        on_close, self._on_close = self._on_close, _nothing
+        on_close, self._on_close = self._on_close, do_nothing
         on_close()
 
     # Called by the viewer's protocol.
@@ -326,7 +327,3 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
 _NO_PROTOCOL = asyncio.Protocol()
 """Before the handshake has ended, and after the connection is lost; its methods do nothing."""
-
-
-def _nothing() -> None:
-    """Releases a slot that was released before."""

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Sequence
 from functools import partial
 
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
@@ -52,7 +53,7 @@ class PeerServer:
         connect = partial(TlsConnection, tls_acceptor, loop)
         for listener in listeners:
             await self._listeners.listen(listener, connect)
-        self._listeners.sweep(_nothing)
+        self._listeners.sweep(do_nothing)
 
     @property
     def is_busy(self) -> bool:
@@ -84,10 +85,7 @@ class _Handshaken(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         names = certified_names(transport.get_extra_info("ssl_object"))
         handler = self._service.handler(names)
-        protocol = Http1Connection(handler, self._connections, self._peer, _nothing)
+        on_close = do_nothing  # the TLS connection around it is counted
+        protocol = Http1Connection(handler, self._connections, self._peer, on_close)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-
-
-def _nothing() -> None:
-    """For what needs no more: a sweep, and the end of a protocol inside of a TLS connection."""

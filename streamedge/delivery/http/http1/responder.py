@@ -15,6 +15,7 @@ from typing import Any
 from streamedge.cache.open_object import Failure, OpenObject
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.http1.encoding import (
@@ -336,7 +337,7 @@ class Responder:
         """The connection is lost: drops the queue, the exchange and the owner's function."""
         self.sender.close()
         self.current = None
-        self._ended = _nothing
+        self._ended = do_nothing
 
     def abort(self, cut: str) -> None:
         """Ends the response in flight, and closes the connection at once."""
@@ -451,7 +452,3 @@ def _copy_parts(opened: OpenObject, parts: tuple[bytes | Span, ...]) -> bytes:
         if isinstance(part, Span)
     )
     return b"".join(pieces) if is_whole else b""
-
-
-def _nothing(_exchange: Http1Exchange | None, _closes: bool, _complete: bool) -> None:
-    """Of a lost connection."""

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler
@@ -508,7 +509,7 @@ class Http2Responder:
             self._next_quantum.cancel()
             self._next_quantum = None
         self.finish_all(VIEWER_LEFT)
-        self._process, self._ended, self._written = _has_nothing, _ignore, _nothing
+        self._process, self._ended, self._written = _has_nothing, do_nothing, do_nothing
 
     def _finish(self, in_flight: ResponseInFlight, cut: str | None) -> None:
         """Ends a response in flight. ``cut``: why it ends early, or None."""
@@ -533,14 +534,6 @@ class Http2Responder:
             self._finish(in_flight, cut)
 
 
-# In place of the owner's functions, when the connection is lost.
-
-
 def _has_nothing() -> bool:
+    """In place of the owner's function, when the connection is lost."""
     return False
-
-
-def _ignore(_exchange: Http2Exchange | None) -> None: ...
-
-
-def _nothing() -> None: ...

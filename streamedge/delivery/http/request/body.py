@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from streamedge.callbacks import do_nothing
+
 
 class RequestBody:
     """A request's body as it arrives. Raises ConnectionResetError if the viewer leaves early.
@@ -53,13 +55,13 @@ class RequestBody:
     def end(self) -> None:
         """All of the body has been received."""
         self._has_ended = True
-        self._needs_more = _nothing  # not called from now on: the owner is free
+        self._needs_more = do_nothing  # not called from now on: the owner is free
         self._arrived.set()
 
     def cut(self) -> None:
         """The rest of the body will not come, or is not needed."""
         self._is_cut = True
-        self._needs_more = _nothing
+        self._needs_more = do_nothing
         if self._unread:
             self._consumed(len(self._unread))
             self._unread.clear()
@@ -83,7 +85,3 @@ class RequestBody:
             self._needs_more()
             self._arrived.clear()
             await self._arrived.wait()
-
-
-def _nothing() -> None:
-    """Of a body of which no more is needed."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from streamedge.cache.reader import Reader
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.rtmp.playback.pacing import Pace
 from streamedge.delivery.rtmp.playback.player_context import PlayerContext
 from streamedge.delivery.rtmp.protocol import messages
@@ -135,7 +136,7 @@ class Pump:
     def close(self) -> None:
         """Ends the timer and drops the player, which has ended."""
         self.stop()
-        self._wake = _nothing
+        self._wake = do_nothing
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -184,7 +185,3 @@ class Pump:
         for header, part in chunks:
             parts += (header, (reader, part))
         self._context.push(*parts)
-
-
-def _nothing() -> None:
-    """Of a player that has ended."""

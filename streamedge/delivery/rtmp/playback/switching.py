@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from streamedge.cache.storage.records import Provenance
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.rtmp.playback.announcements import Announcements
 from streamedge.delivery.rtmp.playback.player_context import PlayerContext
 from streamedge.delivery.rtmp.playback.playlist import FAILED, Item, Playlist, Switch
@@ -128,7 +129,7 @@ class Switcher:
     def close(self) -> None:
         """Cancels a switch and drops the player, which has ended."""
         self.cancel()
-        self._wake = _nothing
+        self._wake = do_nothing
 
     def cancel(self) -> None:
         """The current medium goes on; a new one that was opened is closed."""
@@ -141,7 +142,3 @@ class Switcher:
         if splice is not None:
             splice.medium.close()
             self._pump.until_ms = self._pump.item_until_ms
-
-
-def _nothing() -> None:
-    """Of a player that has ended."""

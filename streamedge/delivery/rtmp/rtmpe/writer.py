@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamedge.cache.storage.extent import Ready
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.net.writers import TLS_WRITE_BYTES, Writer, read_piece
 
 EncryptInto = Callable[[bytes | memoryview, memoryview], None]
@@ -29,7 +30,7 @@ class EncryptingWriter:
         self._encrypt_into = encrypt_into
         self._buffer = buffer
         self._unsent = memoryview(b"")  # encrypted; the sender counts it as accepted
-        self._writable: Callable[[], None] = _nothing
+        self._writable: Callable[[], None] = do_nothing
         self.piece_bytes = TLS_WRITE_BYTES
 
     def send(self, data: bytes | memoryview, *, more: bool) -> int:
@@ -93,7 +94,3 @@ class EncryptingWriter:
             self._unsent = self._unsent[sent:]
             if self._unsent:
                 raise BlockingIOError
-
-
-def _nothing() -> None:
-    """Called when the peer can accept bytes, and nothing waits for that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.rtmp.tunnel.response_body import ResponseBody
 
 
@@ -27,17 +28,13 @@ class Exchange:
         """Sends the response, behind those of earlier requests. None: 404."""
         if not self.is_answered:
             self.body, self.is_answered = body, True
-            answered, self._answered = self._answered, _nothing
+            answered, self._answered = self._answered, do_nothing
             answered()
 
     def finish(self, *, is_sent: bool) -> None:
         """The response is sent, or the connection is lost."""
         self.is_answered = True
-        self._answered = _nothing  # a session may keep this object longer than the connection
+        self._answered = do_nothing  # a session may keep this object longer than the connection
         on_finish, self.on_finish = self.on_finish, None
         if on_finish is not None:
             on_finish(self, is_sent)
-
-
-def _nothing() -> None:
-    """Of an exchange that is answered."""

@@ -18,6 +18,7 @@ import socket
 from collections.abc import Sequence
 
 from streamedge.access.client_address import IpNetwork, forwarded_address, is_trusted
+from streamedge.callbacks import do_nothing
 from streamedge.delivery.net.accept import Connect, OnClose, Peer
 from streamedge.delivery.rtmp.timers import CoalescedTimers
 from streamedge.delivery.rtmp.tunnel.connection import (
@@ -78,7 +79,7 @@ class TunnelServer:
 
     def _connect_peer(self) -> TunnelConnection:
         connection = TunnelConnection(
-            self._callbacks, self._loop, Peer("", 0), _nothing, is_peer=True
+            self._callbacks, self._loop, Peer("", 0), do_nothing, is_peer=True
         )
         self._connections.add(connection)
         return connection
@@ -161,7 +162,8 @@ class TunnelServer:
             is_secure=connection.is_secure,
         )
         self._tunnels[session_id] = tunnel
-        tunnel.start(self._connect_session(peer, _nothing))
+        on_close = do_nothing  # the HTTP connections that carry the session are counted
+        tunnel.start(self._connect_session(peer, on_close))
         exchange.respond(ResponseBody(f"{session_id}\n".encode()))
 
     def _ended_session(self, tunnel: Tunnel) -> None:
@@ -217,7 +219,3 @@ def _worker_of(session: str) -> int | None:
     if len(session) != WORKER_DIGITS + 2 * RANDOM_BYTES:
         return None
     return int(session[:WORKER_DIGITS], 16)
-
-
-def _nothing() -> None:
-    """For sessions, whose HTTP connections are counted, and for connections of other workers."""
