@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
 from streamedge.coordination.wakeups import ChangeEvent
+from streamedge.delivery.viewers import ViewerRow
 from streamedge.ops.log import Log
 
 REPORT_TIMEOUT_S = 3.0
@@ -42,26 +43,12 @@ _ID = re.compile(r"[0-9a-z-]{1,64}")
 
 
 class ListedViewer(NamedTuple):
-    """A row of the list: a ``ViewerRow``, its rate in bytes a second and country, and its workers.
+    """A row of the list: a viewer, its rate in bytes a second and country, and its workers.
 
     ``country`` is "" if it is unknown. ``retiring``: only workers from before an upgrade serve it.
     """
 
-    id: str
-    kind: str
-    protocol: str
-    address: str
-    client: str
-    distribution: str
-    site: str
-    object: str
-    agent: str
-    state: str
-    position_s: float | None
-    sent_bytes: int
-    requests: int
-    age_s: float
-    idle_s: float
+    viewer: ViewerRow
     rate: float
     country: str
     workers: tuple[int, ...]
@@ -69,13 +56,17 @@ class ListedViewer(NamedTuple):
 
     def merged(self, other: ListedViewer) -> ListedViewer:
         """The row of an HTTP viewer that the workers of both rows serve."""
-        return self._replace(
+        one, two = self.viewer, other.viewer
+        viewer = one._replace(
             client="",
-            state=other.state if other.state == "sending" else self.state,
-            sent_bytes=self.sent_bytes + other.sent_bytes,
-            requests=self.requests + other.requests,
-            age_s=max(self.age_s, other.age_s),
-            idle_s=min(self.idle_s, other.idle_s),
+            state=two.state if two.state == "sending" else one.state,
+            sent_bytes=one.sent_bytes + two.sent_bytes,
+            requests=one.requests + two.requests,
+            age_s=max(one.age_s, two.age_s),
+            idle_s=min(one.idle_s, two.idle_s),
+        )
+        return self._replace(
+            viewer=viewer,
             rate=self.rate + other.rate,
             workers=self.workers + other.workers,
             retiring=self.retiring and other.retiring,
@@ -83,15 +74,22 @@ class ListedViewer(NamedTuple):
 
     def json(self) -> str:
         """The row as a JSON object."""
-        position_s = "null" if self.position_s is None else repr(self.position_s)
-        texts = _texts(*self[:10], self.country, self.workers, self.retiring)
+        viewer = self.viewer
+        position_s = "null" if viewer.position_s is None else repr(viewer.position_s)
+        texts = _texts(*viewer[:10], self.country, self.workers, self.retiring)
         return (
-            f'{texts},"position_s":{position_s},"sent_bytes":{self.sent_bytes}'
-            f',"requests":{self.requests},"age_s":{self.age_s!r},"idle_s":{self.idle_s!r}'
+            f'{texts},"position_s":{position_s},"sent_bytes":{viewer.sent_bytes}'
+            f',"requests":{viewer.requests},"age_s":{viewer.age_s!r},"idle_s":{viewer.idle_s!r}'
             f',"rate":{self.rate!r}}}'
         )
 
 
+def _value(name: str) -> Callable[[ListedViewer], Any]:
+    """Returns a row's value by the name that it has in the list."""
+    return attrgetter(f"viewer.{name}" if name in ViewerRow._fields else name)
+
+
+_MATCHED_VALUES = [_value(name) for name in _MATCHED]
 TEXTS_REMEMBERED = 1024
 
 
@@ -99,7 +97,7 @@ TEXTS_REMEMBERED = 1024
 def _texts(*values: Any) -> str:
     """The beginning of a row's JSON object: what seldom changes while an operator looks."""
     *texts, country, workers, is_retiring = values
-    members = dict(zip(ListedViewer._fields, texts, strict=False))
+    members = dict(zip(ViewerRow._fields, texts, strict=False))
     members |= {"country": country or None, "workers": workers, "retiring": is_retiring}
     return json.dumps(members, separators=(",", ":"), ensure_ascii=False)[:-1]
 
@@ -199,12 +197,13 @@ def viewers_document(
         skipped += report.skipped
         left_off += report.rtmp + report.http - len(report.rows)
         for values in report.rows:
-            row = ListedViewer._make((*values, (worker,), is_retiring))
-            same = rows.get(row.id)
+            *viewer, rate, country = values
+            row = ListedViewer(ViewerRow._make(viewer), rate, country, (worker,), is_retiring)
+            same = rows.get(row.viewer.id)
             if same is not None:
                 http -= 1
                 row = same.merged(row)
-            rows[row.id] = row
+            rows[row.viewer.id] = row
     matches = selection.select(rows.values())
     head = {
         "time_s": round(time.time(), 3),
@@ -260,14 +259,16 @@ class Selection:
         }
         if unknown:
             raise HTTPException(400, f"{min(unknown)[:100]!a} is no parameter of this call")
-        self._equal: dict[str, object] = {
-            name: query[name] for name in ("kind", "distribution", "state") if name in query
-        }
+        self._equal: list[tuple[Callable[[ListedViewer], Any], object]] = [
+            (_value(name), query[name])
+            for name in ("kind", "distribution", "state")
+            if name in query
+        ]
         retiring = query.get("retiring")
         if retiring not in {None, "true", "false"}:
             raise HTTPException(400, 'retiring is "true" or "false"')
         if retiring is not None:
-            self._equal["retiring"] = retiring == "true"
+            self._equal.append((_value("retiring"), retiring == "true"))
         self._match = query.get("match", "")[:MATCH_CHARACTERS_MAX].lower()
         sort = query.get("sort", "-rate")
         by, self._descends = sort.removeprefix("-"), sort.startswith("-")
@@ -275,7 +276,7 @@ class Selection:
             raise HTTPException(
                 400, f'sort is one of {", ".join(SORTS)}, with "-" in front for descending order'
             )
-        self._key: Callable[[ListedViewer], Any] = attrgetter(by)
+        self._key = _value(by)
         self._has_gaps = by == "position_s"
         limit = query.get("limit", str(LIMIT))
         if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit) > 0):
@@ -285,7 +286,7 @@ class Selection:
     def select(self, rows: Iterable[ListedViewer]) -> list[ListedViewer]:
         """The rows that match, in order."""
         matches = [row for row in rows if self._matches(row)]
-        matches.sort(key=attrgetter("id"))  # equal ones by id, so that they stay
+        matches.sort(key=_value("id"))  # equal ones by id, so that they stay
         if self._has_gaps:  # rows without a value come last in either order
             last = [row for row in matches if self._key(row) is None]
             matches = [row for row in matches if self._key(row) is not None]
@@ -295,8 +296,8 @@ class Selection:
         return matches + last
 
     def _matches(self, row: ListedViewer) -> bool:
-        if any(getattr(row, name) != value for name, value in self._equal.items()):
+        if any(value_of(row) != value for value_of, value in self._equal):
             return False
         return not self._match or any(
-            self._match in getattr(row, name).lower() for name in _MATCHED
+            self._match in value_of(row).lower() for value_of in _MATCHED_VALUES
         )

@@ -13,9 +13,10 @@ import pytest
 
 from streamedge.admin import viewers as admin_viewers
 from streamedge.admin.app import create_admin_app
-from streamedge.admin.viewers import ListedViewer, LiveViewers, viewers_routes
+from streamedge.admin.viewers import LiveViewers, viewers_routes
 from streamedge.coordination.shared_state import SharedState
 from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
+from streamedge.delivery.viewers import ViewerRow
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.patience import PATIENCE_S
@@ -103,7 +104,7 @@ def answer(rows: ViewerRows, worker: int, report: WorkerReport | None) -> None:
 
 def report_of(*rows: dict[str, Any]) -> WorkerReport:
     """A worker's report with these rows."""
-    own = [name for name in ListedViewer._fields if name not in {"workers", "retiring"}]
+    own = [*ViewerRow._fields, "rate", "country"]
     values = [tuple(row[name] for name in own) for row in rows]
     rtmp = sum(row["kind"] == "rtmp" for row in rows)
     return WorkerReport(rtmp, len(rows) - rtmp, 0, values)
