@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Protocol
 
-from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
-from streamedge.delivery.http.fast_path.request_memo import ByteRange
+from streamedge.delivery.http.fast_path.remembered import QueuedHit, SentHit
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.viewer import Viewer
@@ -40,20 +39,10 @@ class ResponseReports(Protocol):
         ...
 
     def hit_finished(
-        self,
-        remembered: RememberedRequest[Any, Any],
-        byte_range: ByteRange | None,
-        hit: Hit[Any],
-        viewer: Viewer,
-        response: Response | None,
-        sent_bytes: int,
-        duration_s: float,
-        cut: str | None,
+        self, hit: QueuedHit, sent_bytes: int, duration_s: float, cut: str | None
     ) -> None:
         """A hit that was not sent at once has ended."""
-        status, _head, _ready, start, end, _opened, _message, request_id = hit
-        sent = remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end
-        self.hits_finished([sent], duration_s, cut)
+        self.hits_finished([hit.sent(sent_bytes)], duration_s, cut)
 
     def refused_connection(
         self,

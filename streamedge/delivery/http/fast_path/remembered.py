@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from streamedge.cache.open_object import OpenObject
 from streamedge.cache.storage.extent import Ready
@@ -253,3 +253,28 @@ SentHit = tuple[
     int,  # end of the span
 ]
 """A hit that was sent completely."""
+
+
+class QueuedHit(NamedTuple):
+    """A hit that was not sent at once. ``response``: of its prepared message, as it was then."""
+
+    remembered: RememberedRequest[Any, Any]
+    byte_range: ByteRange | None
+    hit: Hit[Any]
+    viewer: Viewer
+    response: Response | None
+
+    def sent(self, sent_bytes: int) -> SentHit:
+        """The hit at its end, of which so many bytes were sent."""
+        status, _head, _ready, start, end, _opened, _message, request_id = self.hit
+        return (
+            self.remembered,
+            self.byte_range,
+            status,
+            self.viewer,
+            sent_bytes,
+            self.response,
+            request_id,
+            start,
+            end,
+        )

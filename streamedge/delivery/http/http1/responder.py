@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from streamedge.cache.open_object import Failure, OpenObject
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.callbacks import do_nothing
-from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, QueuedHit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.http1.encoding import (
     Framing,
@@ -28,11 +27,11 @@ from streamedge.delivery.http.http1.encoding import (
 )
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.http.http1.states import ExchangeState
-from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import REVOKED, VIEWER_LEFT
+from streamedge.delivery.http.response_info import ResponseInfo, info_of_hit, info_of_response
 from streamedge.delivery.http.seen_viewers import RunningResponse
 from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.net.sender import Sender
@@ -43,59 +42,41 @@ from streamedge.spans import Span
 NO_BYTES = Span(0, 0)
 
 Remembered = RememberedRequest[bytes, bytes]
-Finished = Callable[[int, float, str | None], None]
-"""Logs and counts a response: bytes sent, seconds taken, and why it was cut off."""
 
 
 class ResponseInFlight:
-    """A response in flight. ``exchange`` is None for a hit of the fast path, which ``request`` is
-    equal to; ``distribution`` and the viewer's ``address`` are for operators.
+    """A response in flight. ``exchange`` is None for a hit of the fast path.
 
-    ``started_s``: the loop's time when it started; the connection had sent ``started_bytes`` then.
-    ``closes``: the connection ends behind it. ``provenance``: None where no invalidation applies.
+    The connection had sent ``started_bytes`` when it started. ``closes``: the connection ends
+    behind it.
     """
 
     __slots__ = (
-        "address",
         "closes",
-        "distribution",
         "exchange",
-        "finished",
+        "info",
         "is_stream",
-        "provenance",
         "pushing",
         "reader",
-        "request",
         "sent",
         "started_bytes",
-        "started_s",
     )
 
     def __init__(
         self,
+        info: ResponseInfo,
         exchange: Http1Exchange | None,
         reader: Reader | None,
-        finished: Finished,
         *,
-        request: WebRequest,
-        address: str,
-        distribution: str | None,
-        started_s: float,
         started_bytes: int,
         closes: bool,
-        provenance: Callable[[], Provenance] | None,
         is_stream: bool = False,
     ) -> None:
+        self.info = info
         self.exchange = exchange
         self.reader = reader
-        self.finished = finished
-        self.request = request
-        self.address = address
-        self.distribution = distribution
-        self.started_s = started_s
         self.started_bytes = started_bytes
         self.closes = closes
-        self.provenance = provenance
         self.is_stream = is_stream
         self.sent: asyncio.Future[None] | None = None  # set when all pushed bytes are sent
         self.pushing: asyncio.Task[Any] | None = None  # the task that sends a stream
@@ -175,19 +156,13 @@ class Responder:
             return remembered, byte_range, status, viewer, sent, response, request_id, start, end
         # The kernel did not take all of it, or bytes are still being filled.
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
+        queued = QueuedHit(remembered, byte_range, hit, viewer, response)
         self.in_flight = ResponseInFlight(
+            info_of_hit(queued, self._handler, loop_s),
             None,
             reader,
-            partial(
-                self._handler.hit_finished, remembered, byte_range, hit, self._viewer, response
-            ),
-            request=remembered.request,
-            address=remembered.address or viewer.address,
-            distribution=remembered.distribution,
-            started_s=loop_s,
             started_bytes=self.sender.sent_bytes - sent,
             closes=closes,
-            provenance=remembered.provenance(response),
         )
         if reader is None or (start == end and not has_parts):
             self.sender.push(head[sent:])
@@ -265,16 +240,11 @@ class Responder:
         request = exchange.request
         first_byte_s = self._loop.time() - request.started_s
         self.in_flight = in_flight = ResponseInFlight(
+            info_of_response(request, response, self._viewer, self._handler, first_byte_s),
             exchange,
             response.reader,
-            partial(self._handler.finished, request, response, self._viewer, first_byte_s),
-            request=request,
-            address=request.address,
-            distribution=response.distribution,
-            started_s=exchange.request.started_s,
             started_bytes=self.sender.sent_bytes - sent_bytes,
             closes=closes,
-            provenance=response.provenance,
             is_stream=response.stream is not None,
         )
         return in_flight
@@ -297,17 +267,16 @@ class Responder:
                 request, response, self._viewer, first_byte_s, sent_bytes, duration_s, None
             )
 
+        distribution = response.distribution or ""
+        info = ResponseInfo(
+            request, request.address, distribution, request.started_s, None, finished
+        )
         self.in_flight = ResponseInFlight(
+            info,
             exchange,
             None,
-            finished,
-            request=exchange.request,
-            address=exchange.request.address,
-            distribution=response.distribution,
-            started_s=exchange.request.started_s,
             started_bytes=self.sender.sent_bytes,
             closes=True,
-            provenance=None,
             is_stream=True,
         )
 
@@ -325,7 +294,8 @@ class Responder:
         if in_flight.reader is not None:
             in_flight.reader.close()
         sent_bytes = self.sender.sent_bytes - in_flight.started_bytes
-        in_flight.finished(sent_bytes, self._loop.time() - in_flight.started_s, cut)
+        info = in_flight.info
+        info.finished(sent_bytes, self._loop.time() - info.started_s, cut)
         pushing = in_flight.pushing
         if not complete and pushing is not None and pushing is not asyncio.current_task():
             pushing.cancel()
@@ -349,10 +319,7 @@ class Responder:
 
         Before its Content-Length or last chunk, so that the viewer can tell (RFC 9112 §8).
         """
-        in_flight = self.in_flight
-        if in_flight is None or in_flight.provenance is None:
-            return
-        if is_revoked(in_flight.provenance()):
+        if self.in_flight is not None and self.in_flight.info.is_covered(is_revoked):
             self.abort(REVOKED)
 
     def running(self) -> RunningResponse | None:
@@ -360,14 +327,8 @@ class Responder:
         in_flight = self.in_flight
         if in_flight is None:
             return None
-        return RunningResponse(
-            in_flight.request,
-            self._viewer.client,
-            in_flight.address,
-            in_flight.distribution or "",
-            self.sender.sent_bytes - in_flight.started_bytes,
-            in_flight.started_s,
-        )
+        sent_bytes = self.sender.sent_bytes - in_flight.started_bytes
+        return in_flight.info.running(self._viewer.client, sent_bytes)
 
     def hit_left(
         self,
@@ -380,9 +341,8 @@ class Responder:
         message = hit[6]
         response = None if message is None else message.response
         duration_s = self._loop.time() - started_s
-        self._handler.hit_finished(
-            remembered, byte_range, hit, self._viewer, response, 0, duration_s, VIEWER_LEFT
-        )
+        queued = QueuedHit(remembered, byte_range, hit, self._viewer, response)
+        self._handler.hit_finished(queued, 0, duration_s, VIEWER_LEFT)
 
     def _push_parts(self, head: bytes, reader: Reader, parts: tuple[bytes | Span, ...]) -> None:
         self.sender.push(head, *with_reader(reader, parts))

@@ -18,7 +18,7 @@ from streamedge.cache.open_object import Failure
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance
 from streamedge.callbacks import do_nothing
-from streamedge.delivery.http.fast_path.remembered import Hit, RememberedRequest, SentHit
+from streamedge.delivery.http.fast_path.remembered import Hit, QueuedHit, RememberedRequest, SentHit
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.handler import HttpHandler
 from streamedge.delivery.http.http2.encoding import Head, encode_fields, encode_head
@@ -29,6 +29,7 @@ from streamedge.delivery.http.http2.schedule import Priority, Schedule
 from streamedge.delivery.http.response.body import with_reader
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import REVOKED, VIEWER_LEFT, VIEWER_STALLED
+from streamedge.delivery.http.response_info import info_of_hit, info_of_response
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey, viewer_key
 from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.viewers import ENDED_BY_OPERATOR
@@ -181,18 +182,9 @@ class Http2Responder:
         _status, head, _ready, start, end, opened, message, _request_id = hit
         response = None if message is None else message.response
         reader = None if opened is None else Reader(opened, CacheResult.HIT)
-        viewer = self._viewer
-        in_flight = ResponseInFlight(
-            stream_id,
-            None,
-            reader,
-            partial(self._handler.hit_finished, remembered, byte_range, hit, viewer, response),
-            request=remembered.request,
-            address=remembered.address or viewer.address,
-            distribution=remembered.distribution,
-            started_s=loop_s,
-            provenance=remembered.provenance(response),
-        )
+        queued = QueuedHit(remembered, byte_range, hit, self._viewer, response)
+        info = info_of_hit(queued, self._handler, loop_s)
+        in_flight = ResponseInFlight(info, stream_id, None, reader)
         in_flight.is_ending = True
         if reader is None or body:
             in_flight.body.push(body)
@@ -208,17 +200,8 @@ class Http2Responder:
         request = exchange.request
         first_byte_s = self._loop.time() - request.started_s
         message, reader, stream = response.message, response.reader, response.stream
-        in_flight = ResponseInFlight(
-            exchange.stream_id,
-            exchange,
-            reader,
-            partial(self._handler.finished, request, response, self._viewer, first_byte_s),
-            request=request,
-            address=request.address,
-            distribution=response.distribution,
-            started_s=request.started_s,
-            provenance=response.provenance,
-        )
+        info = info_of_response(request, response, self._viewer, self._handler, first_byte_s)
+        in_flight = ResponseInFlight(info, exchange.stream_id, exchange, reader)
         head = encode_head(message.head, request.request_id)
         if stream is not None:
             self._begin(in_flight, head)
@@ -463,21 +446,14 @@ class Http2Responder:
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Resets the streams whose responses have been revoked."""
         for in_flight in list(self._responses.values()):
-            if in_flight.provenance is not None and is_revoked(in_flight.provenance()):
+            if in_flight.info.is_covered(is_revoked):
                 self._cut(in_flight, REVOKED)
         self.write()
 
     def running(self) -> list[RunningResponse]:
         """The responses in flight, as operators see them."""
         return [
-            RunningResponse(
-                in_flight.request,
-                self._viewer.client,
-                in_flight.address,
-                in_flight.distribution or "",
-                in_flight.sent_bytes,
-                in_flight.started_s,
-            )
+            in_flight.info.running(self._viewer.client, in_flight.sent_bytes)
             for in_flight in self._responses.values()
         ]
 
@@ -486,7 +462,7 @@ class Http2Responder:
         matches = [
             in_flight
             for in_flight in self._responses.values()
-            if viewer_key(in_flight.request, in_flight.address) == viewer
+            if viewer_key(in_flight.info.request, in_flight.info.address) == viewer
         ]
         for in_flight in matches:
             self._cut(in_flight, ENDED_BY_OPERATOR)
@@ -519,7 +495,8 @@ class Http2Responder:
         in_flight.body.close()
         if in_flight.reader is not None:
             in_flight.reader.close()
-        in_flight.finished(in_flight.sent_bytes, self._loop.time() - in_flight.started_s, cut)
+        info = in_flight.info
+        info.finished(in_flight.sent_bytes, self._loop.time() - info.started_s, cut)
         self._ended(in_flight.exchange)
         pushing = in_flight.pushing
         if cut is not None and pushing is not None and pushing is not asyncio.current_task():
