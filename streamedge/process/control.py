@@ -355,25 +355,25 @@ def _start_fleet(
     shared = process.shared
     if shared.fleet is None or shared.live_edges is None:
         return None
-    from streamedge.process.fleet.parts import FleetParts  # noqa: PLC0415
+    from streamedge.process.fleet.parts import FleetContext, FleetParts  # noqa: PLC0415
 
     def load() -> int:
         return shared.metrics.gauge(Gauge.HTTP_CONNECTIONS) + shared.metrics.gauge(
             Gauge.RTMP_CONNECTIONS
         )
 
-    fleet = FleetParts(
+    context = FleetContext(
         process.effective,
         process.database,
+        process.loop_database,
         invalidation_feed,
         shared.fleet,
         shared.live_edges,
         process.change_event,
         load,
-        process.loop_database,
         process.log,
-        continues=continues,
     )
+    fleet = FleetParts(context, continues=continues)
     fleet.start(process.services)
     return fleet
 

@@ -117,7 +117,7 @@ class _Process:
 
 
 @dataclass(frozen=True, slots=True)
-class _FleetParts:
+class _WorkerFleet:
     """The worker's part in its fleet. ``writes``: None in a fleet of one."""
 
     peers: WorkerPeers
@@ -171,7 +171,7 @@ async def _serve_viewers(process: _Process) -> None:
     process.log.event("worker_down")
 
 
-def _open_parts(process: _Process, config: Config) -> tuple[ServerParts, _FleetParts]:
+def _open_parts(process: _Process, config: Config) -> tuple[ServerParts, _WorkerFleet]:
     """Opens what responses are made of: the cache, the queue of writes, origins and the fleet."""
     context, log, counts = process.context, process.log, process.counts
     shared = context.shared
@@ -199,7 +199,7 @@ def _open_parts(process: _Process, config: Config) -> tuple[ServerParts, _FleetP
         _open_spool(process, config),
         budget.connections_end if budget.is_short else 0,
     )
-    return parts, _FleetParts(peers, writes)
+    return parts, _WorkerFleet(peers, writes)
 
 
 async def _start_web(process: _Process, config: Config, web: WebServer) -> None:
@@ -240,7 +240,7 @@ def _config_applier(
     process: _Process,
     config: Config,
     parts: ServerParts,
-    fleet: _FleetParts,
+    fleet: _WorkerFleet,
     servers: tuple[WebServer, RtmpServer, MixedServer],
 ) -> ConfigApplier:
     """The owner of the running config and of its origins."""
@@ -265,7 +265,7 @@ def _config_applier(
 
 
 def _invalidation_reader(
-    cache: Cache, fleet: _FleetParts, revokes: Sequence[Revoke]
+    cache: Cache, fleet: _WorkerFleet, revokes: Sequence[Revoke]
 ) -> ApplyInvalidations:
     """What the worker does at a wake-up: it applies what the control log has new."""
     apply_new = fleet.peers.refreshing(
@@ -328,7 +328,7 @@ async def _wait_for_end(
     return is_replaced
 
 
-async def _close(parts: ServerParts, fleet: _FleetParts, applier: ConfigApplier) -> None:
+async def _close(parts: ServerParts, fleet: _WorkerFleet, applier: ConfigApplier) -> None:
     """Closes what requests used, when none is left."""
     if parts.spool is not None:
         await parts.spool.close()

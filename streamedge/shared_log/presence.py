@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -53,41 +54,50 @@ class AppliedLog(NamedTuple):
     history: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class OwnEdge:
+    """This edge, as its presence describes it.
+
+    ``applied``, ``load`` and ``drains`` return how far it is, its open connections, and whether an
+    operator drains it. ``is_new``: it had not joined its fleet when the process started.
+    """
+
+    name: str
+    applied: Callable[[], AppliedLog]
+    load: Callable[[], int]
+    drains: Callable[[], bool]
+    is_new: bool
+
+
 class PresenceReporter:
     """Keeps this edge's presence in the engine.
 
-    ``applied``, ``load`` and ``drains`` return how far the edge is, its open connections, and
-    whether an operator drains it. ``change_event`` is notified when presences change. ``is_new``:
-    this edge had not joined its fleet when the process started. ``continues``: the process replaces
-    one that has not withdrawn the presence; if ``status`` says that the edge is UP, it stays so.
+    ``change_event`` is notified when presences change. ``continues``: the process replaces one that
+    has not withdrawn the presence; if ``status`` says that the edge is UP, it stays so.
     """
 
     def __init__(
         self,
-        name: str,
+        edge: OwnEdge,
         engine: Engine,
         lease_s: float,
         status: FleetStatus,
         log: Log,
         change_event: ChangeEvent,
         *,
-        applied: Callable[[], AppliedLog],
-        load: Callable[[], int],
-        drains: Callable[[], bool],
-        is_new: bool,
         continues: bool = False,
         clock: Callable[[], float] = lease_clock_s,
     ) -> None:
-        self.name = name
+        self.name = edge.name
         self._engine = engine
         self._lease_s = lease_s
         self._status = status
         self._log = log
         self._change_event = change_event
-        self._applied = applied
-        self._load = load
-        self._drains = drains
-        self._is_new = is_new
+        self._applied = edge.applied
+        self._load = edge.load
+        self._drains = edge.drains
+        self._is_new = edge.is_new
         self._clock = clock
         self._data_set_before_joining = ""
         self._beat = 0

@@ -15,7 +15,7 @@ from streamedge.fleet.position import START, position_at
 from streamedge.fleet.states import EdgeState
 from streamedge.shared_log import presence as presence_module
 from streamedge.shared_log.engine import Bounds, Presences
-from streamedge.shared_log.presence import AppliedLog, PresenceReporter
+from streamedge.shared_log.presence import AppliedLog, OwnEdge, PresenceReporter
 from tests.support.fleet.memory_engine import MemoryEngine, MemoryServer
 from tests.support.fleet.replica_edge import RecordedLog
 from tests.support.patience import PATIENCE_S
@@ -51,18 +51,15 @@ class ObservedEngine(MemoryEngine):
 
 
 def reporter_of(engine: MemoryEngine, status: FleetStatus, position: int) -> PresenceReporter:
-    return PresenceReporter(
+    edge = OwnEdge(
         "one",
-        engine,
-        10.0,
-        status,
-        cast("Any", RecordedLog([])),
-        ChangeEvent(),
         applied=lambda: AppliedLog(position, "", position),
         load=lambda: 0,
         drains=lambda: False,
         is_new=True,
     )
+    log = cast("Any", RecordedLog([]))
+    return PresenceReporter(edge, engine, 10.0, status, log, ChangeEvent())
 
 
 async def test_edges_with_a_completed_entry_are_known_before_the_watched_presences_say_so() -> None:

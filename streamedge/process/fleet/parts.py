@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,55 +28,55 @@ from streamedge.coordination.live_edges import SharedLiveEdges
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.fleet.members import Member, Role
 from streamedge.fleet.nearest import LiveEdges, live_edges
-from streamedge.fleet.position import START
 from streamedge.fleet.states import takes_viewers
 from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import MetricSource
 from streamedge.process.fleet.metrics import fleet_metrics
+from streamedge.shared_log.applied_batches import AppliedBatches
 from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
-from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
+from streamedge.shared_log.presence import CHECK_INTERVAL_S, OwnEdge, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
 from streamedge.shared_log.service import FleetService
 
-BATCHES_MAX = 1000  # that workers have not applied yet; of more the oldest are one
-BATCH_WAIT_S = 60.0
 EXPIRY_WARNED_DAYS = 30
 
 
-class FleetParts:
-    """The service, and what the API needs of it.
+@dataclass(frozen=True, slots=True)
+class FleetContext:
+    """What this edge's part in a fleet uses of the control process.
 
     ``database`` is the API's, too: threads of one process then wait for each other by a lock, and
     not by SQLite's polling. ``load`` returns the open connections of viewers. ``change_event``
     belongs to this process, ``loop_database`` to its event loop.
     """
 
-    def __init__(
-        self,
-        effective: EffectiveConfig,
-        database: ControlDatabase,
-        invalidation_feed: InvalidationFeed,
-        status: FleetStatus,
-        live_edges: SharedLiveEdges,
-        change_event: ChangeEvent,
-        load: Callable[[], int],
-        loop_database: ControlDatabase,
-        log: Log,
-        *,
-        continues: bool = False,
-    ) -> None:
-        """``continues``: see ``PresenceReporter``."""
-        config = effective.config
+    effective: EffectiveConfig
+    database: ControlDatabase
+    loop_database: ControlDatabase
+    invalidation_feed: InvalidationFeed
+    status: FleetStatus
+    live_edges: SharedLiveEdges
+    change_event: ChangeEvent
+    load: Callable[[], int]
+    log: Log
+
+
+class FleetParts:
+    """The service, the presence, and what the API needs of them.
+
+    ``continues``: see ``PresenceReporter``.
+    """
+
+    def __init__(self, context: FleetContext, *, continues: bool = False) -> None:
+        config = context.effective.config
         folder = config.edge.cache
-        self._effective = effective
-        self._live_edges = live_edges
-        self._invalidation_feed = invalidation_feed
+        feed, loop_database = context.invalidation_feed, context.loop_database
+        self._context = context
         self._published = LiveEdges()
-        self._log = log
         replica = Replica(
-            database,
+            context.database,
             config.edge.name,
             ChangeCounter(folder).announce,
             items_kept=config.limits.invalidations,
@@ -94,32 +94,33 @@ class FleetParts:
             engine,
             replica,
             member_from_config(config),
-            invalidation_feed.announce,
+            feed.announce,
             lambda: str(copy_aside(folder)),
-            log,
+            context.log,
             lambda: few_waiting_entries(loop_database),
-            invalidation_feed.wake_workers,
-            invalidation_feed.await_workers,
+            feed.wake_workers,
+            feed.await_workers,
             self._checkpoint_database.checkpoint,
         )
-        invalidation_feed.after_publishing(self.service.note_own_rows)
+        feed.after_publishing(self.service.note_own_rows)
         self.changes = FleetChanges(self.service, asyncio.get_running_loop())
-        self._batches: deque[tuple[int, int]] = deque(maxlen=BATCHES_MAX)
-        self._by_workers = START
-        self.presence = PresenceReporter(
+        self._batches = AppliedBatches(self.service, feed.have_applied)
+        own_edge = OwnEdge(
             config.edge.name,
+            self._batches.applied,
+            context.load,
+            self._drains,
+            is_new=replica.state() is None,
+        )
+        self.presence = PresenceReporter(
+            own_edge,
             engine,
             config.fleet.lease,
-            status,
-            log,
-            change_event,
-            applied=self.applied,
-            load=load,
-            drains=self._drains,
-            is_new=replica.state() is None,
+            context.status,
+            context.log,
+            context.change_event,
             continues=continues,
         )
-
         self.completion = CompletionWatch(self.service, self.presence, self._observe_completion)
         self.last_completion = Completion({}, is_completed=False)
         self.metrics: MetricSource = lambda: fleet_metrics(
@@ -135,7 +136,7 @@ class FleetParts:
         services.start("fleet_presence", self.presence.report)
         services.start("fleet_presences", self.presence.watch)
         services.start_periodic("fleet_state", CHECK_INTERVAL_S, self._check)
-        services.start("fleet_batches", self._follow_batches)
+        services.start("fleet_batches", lambda: self._batches.follow(self._report_applied))
 
     async def _check(self) -> None:
         await self.presence.check()
@@ -143,7 +144,7 @@ class FleetParts:
         up = [presence.name for presence in presences if takes_viewers(presence.state)]
         live = live_edges(self.service.view.members.values(), up)
         if live != self._published:
-            self._live_edges.publish(live)
+            self._context.live_edges.publish(live)
             self._published = live
 
     def notice(self) -> None:
@@ -152,47 +153,18 @@ class FleetParts:
         self._report_applied()
 
     def _report_applied(self) -> None:
-        before = self._by_workers
-        if self.applied().by_workers > before:
+        if self._batches.have_workers_advanced():
             self.presence.report_soon()
-
-    def applied(self) -> AppliedLog:
-        """How far this edge has applied the shared log."""
-        service = self.service
-        batch = service.position, service.local_position
-        if not self._batches or self._batches[-1] != batch:
-            if self._batches and batch[0] < self._batches[-1][0]:
-                self._batches.clear()  # history was lost: the follower went back
-                self._by_workers = batch[0]
-            self._batches.append(batch)
-        for number in reversed(range(len(self._batches))):
-            if self._invalidation_feed.have_applied(self._batches[number][1]):
-                self._by_workers = self._batches[number][0]
-                for _older in range(number):
-                    self._batches.popleft()
-                break
-        return AppliedLog(service.position, service.entry_id, self._by_workers, service.history)
-
-    async def _follow_batches(self) -> None:
-        """Reports soon after each batch that the workers have applied at once."""
-        while True:
-            seen = self.service.position
-
-            def has_new(seen: int = seen) -> bool:
-                return self.service.position != seen
-
-            await self.service.change_event.wait_for(has_new, BATCH_WAIT_S)
-            self._report_applied()
 
     def owners(self, url: str, members: Mapping[str, Member]) -> dict[str, Any]:
         """Who owns the object of a URL. Blocks; raises OwnerError."""
         from streamedge.process.fleet.owners import find_owners  # noqa: PLC0415  # slow, for operators only
 
-        return find_owners(self._effective.config, self._log, url, members)
+        return find_owners(self._context.effective.config, self._context.log, url, members)
 
     def zone_parts(self) -> dict[str, Any]:
         """What the DNS zone is made of: aliases, members, and the port of the traffic check."""
-        config = self._effective.config
+        config = self._context.effective.config
         members = self.service.view.members.values()
         return {
             "aliases": sorted(
@@ -209,7 +181,7 @@ class FleetParts:
 
     def problems(self) -> list[str]:
         """Problems of this edge's config and files, as sentences. Blocks."""
-        config = self._effective.config
+        config = self._context.effective.config
         members = self.service.view.members
         unknown = sorted(
             {name for names in config.fleet.tiers.values() for name in names} - members.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,10 +20,11 @@ from streamedge.control.resources import ConflictError, Kind, ResourceStore, Una
 from streamedge.coordination.fleet_status import FleetStatus
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.fleet.members import Member
-from streamedge.fleet.position import START, parse_position
+from streamedge.fleet.position import parse_position
 from streamedge.fleet.states import EdgeState
 from streamedge.ops.log import Log
-from streamedge.shared_log.presence import CHECK_INTERVAL_S, AppliedLog, PresenceReporter
+from streamedge.shared_log.applied_batches import AppliedBatches
+from streamedge.shared_log.presence import CHECK_INTERVAL_S, OwnEdge, PresenceReporter
 from streamedge.shared_log.resource_changes import append_change, expected_position
 from streamedge.shared_log.service import FleetService
 from tests.support.fleet.replica_edge import RecordedLog, resource
@@ -164,29 +164,33 @@ class SimulatedEdge:
         )
         self.status = status or SimulatedStatus(self.loop.time)
         self.change_event = ObservedChangeEvent(lambda: self.on_change(self))
-        self.presence = PresenceReporter(
+        self._batches = AppliedBatches(
+            self.service, lambda position: self._worker_position >= position
+        )
+        own = OwnEdge(
             self.name,
+            self._batches.applied,
+            load=lambda: 0,
+            drains=lambda: False,
+            is_new=replica.state() is None,
+        )
+        self.presence = PresenceReporter(
+            own,
             self.engine,
             timing.lease_s,
             self.status,
             self._log,
             self.change_event,
-            applied=self.applied,
-            load=lambda: 0,
-            drains=lambda: False,
-            is_new=replica.state() is None,
             continues=status is not None,
             clock=self.loop.time,
         )
-        self._batches: deque[tuple[int, int]] = deque()
-        self._by_workers = START
         self._start_worker()
         for work in (
             self.service.follow,
             self.service.publish,
             self.presence.report,
             self.presence.watch,
-            self._follow_batches,
+            partial(self._batches.follow, self.notice),
         ):
             self.loop.start(self._keep(work))
         self._repeat(CHECK_INTERVAL_S, self._check)
@@ -263,38 +267,11 @@ class SimulatedEdge:
             self.in_effect = self.known_ids()
             self.notice()
 
-    def applied(self) -> AppliedLog:
-        service = self.service
-        batch = service.position, service.local_position
-        if not self._batches or self._batches[-1] != batch:
-            if self._batches and batch[0] < self._batches[-1][0]:
-                self._batches.clear()
-                self._by_workers = batch[0]
-            self._batches.append(batch)
-        for number in reversed(range(len(self._batches))):
-            if self._worker_position >= self._batches[number][1]:
-                self._by_workers = self._batches[number][0]
-                for _older in range(number):
-                    self._batches.popleft()
-                break
-        return AppliedLog(service.position, service.entry_id, self._by_workers, service.history)
-
     def notice(self) -> None:
         self.service.notify_unpublished()
-        before = self._by_workers
-        if self.applied().by_workers > before:
+        if self._batches.have_workers_advanced():
             self.presence.report_soon()
         self.on_change(self)
-
-    async def _follow_batches(self) -> None:
-        while True:
-            seen = self.service.position
-
-            def has_new(seen: int = seen) -> bool:
-                return self.service.position != seen
-
-            await self.service.change_event.wait_for(has_new, 60.0)
-            self.notice()
 
     # The worker
 
