@@ -30,10 +30,19 @@ class AdminOptions:
     ca: Path | None = None
 
 
-def admin_of(context: typer.Context, config: Path, outcome: str = "nothing has changed") -> Admin:
+def runs_subcommand(context: typer.Context, config: Path) -> bool:
+    """Whether a subcommand was given, which then has ``config`` as its default."""
+    context.obj = config
+    return context.invoked_subcommand is not None
+
+
+def admin_of(
+    context: typer.Context, config: Path | None, outcome: str = "nothing has changed"
+) -> Admin:
     """The admin address to call: of ``--admin``, or of the edge that ``config`` describes.
 
-    Exits with code 2 if the config or an option is invalid.
+    ``config`` is None in a subcommand without a ``--config`` of its own. Exits with code 2 if the
+    config or an option is invalid.
     """
     from streamedge.cli.admin_client import Admin  # noqa: PLC0415
 
@@ -43,7 +52,7 @@ def admin_of(context: typer.Context, config: Path, outcome: str = "nothing has c
     if options.url:
         address, tls = _of_url(options)
     else:
-        loaded = load_or_exit(config, outcome)
+        loaded = load_or_exit(config or context.obj, outcome)
         address, tls = loaded.listen.admin, pinned_certificate(loaded)
     password = ""
     if options.user:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streamedge.cli.admin_options import admin_of
+from streamedge.cli.admin_options import admin_of, runs_subcommand
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     ConfigOption,
@@ -42,8 +42,7 @@ def writes(
     ] = False,
 ) -> None:
     """List queued writes; retry or discard those that the origin refused."""
-    if context.invoked_subcommand is not None:
-        context.obj = config
+    if runs_subcommand(context, config):
         return
     from streamedge.cli.admin_client import list_writes, writes_summary, writes_tables  # noqa: PLC0415
 
@@ -71,7 +70,7 @@ def retry(
     """Retry a failed write, as the newest write of its object."""
     from streamedge.cli.admin_client import retry_write  # noqa: PLC0415
 
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
         response = retry_write(admin, serial, unconditional=unconditional)
     sentence = f"Write {serial} is queued again, under a new number. Next: streamedge writes"
@@ -88,7 +87,7 @@ def discard(
     """Delete a failed write and its bytes."""
     from streamedge.cli.admin_client import discard_write  # noqa: PLC0415
 
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
         response = discard_write(admin, serial)
     report({"serial": serial} | response, f"Write {serial} is deleted.", as_json=as_json)

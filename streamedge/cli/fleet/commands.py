@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamedge.cli.admin_options import admin_of
+from streamedge.cli.admin_options import admin_of, runs_subcommand
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_EDGE_REFUSED,
@@ -56,8 +56,7 @@ def fleet(
     (does not report), unknown (this edge does not reach the engine). Lag is the number of entries
     that an edge has yet to apply.
     """
-    if context.invoked_subcommand is not None:
-        context.obj = config
+    if runs_subcommand(context, config):
         return
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
@@ -150,7 +149,7 @@ def zone(
         dns_address = parse_address(dns) if dns else None
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="--dns") from exc
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     options = ZoneOptions(zone_name, port, ttl, nameserver or ())
     with exit_on(AdminError, ZoneError, PowerDnsError):
         if bool(push) != (api_key_file is not None):
@@ -210,7 +209,7 @@ def owner(
 
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
         document = call(admin, "GET", f"/fleet/owner?url={quote(url, safe='')}")
     show(document, owner_tables(document), as_json=as_json)
@@ -229,7 +228,7 @@ def check(
     """
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
         document = call(admin, "GET", "/fleet/check")
     problems = document["problems"]
@@ -295,7 +294,7 @@ def _change(
 
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     with exit_on_admin_error():
         return call(admin, method, f"/fleet/{quote(name, safe='')}{action}")
 

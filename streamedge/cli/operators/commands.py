@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from streamedge.cli.admin_options import admin_of
+from streamedge.cli.admin_options import admin_of, runs_subcommand
 from streamedge.cli.output import (
     DEFAULT_CONFIG,
     EXIT_EDGE_REFUSED,
@@ -114,8 +114,7 @@ def viewers(
     ] = False,
 ) -> None:
     """List who watches and downloads now, over RTMP and HTTP, in all workers."""
-    if context.invoked_subcommand is not None:
-        context.obj = config
+    if runs_subcommand(context, config):
         return
     from streamedge.cli.admin_client import call  # noqa: PLC0415
     from streamedge.cli.operators.viewers import viewers_summary, viewers_tables  # noqa: PLC0415
@@ -144,7 +143,7 @@ def end(
     """End viewers: close the RTMP session, or cut the HTTP responses."""
     from streamedge.cli.admin_client import AdminError, call, session  # noqa: PLC0415
 
-    admin = admin_of(context, config or context.obj)
+    admin = admin_of(context, config)
     failures = 0
     with exit_on_admin_error(), session(admin) as caller:
         for identifier in identifiers:
