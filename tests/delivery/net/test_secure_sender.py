@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import socket
 import ssl
 import weakref
@@ -18,7 +17,6 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache.open_object import Failure
 from streamedge.delivery.net import accept
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
@@ -29,10 +27,10 @@ from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
 from tests.support.media.partial_file import PartialFile
 from tests.support.patience import PATIENCE_S
+from tests.support.sender import SenderOwner, content, push_parts, small_socket_pair
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 NAME = "edge.example"
-SMALL_BUFFER_BYTES = 4096
 
 
 @pytest.fixture(scope="module")
@@ -46,25 +44,22 @@ def context(authority: CertificateAuthority) -> ssl.SSLContext:
     return Certificates([CertificateFiles(pair.certificate, pair.key)]).front
 
 
-class ViewerProtocol(asyncio.Protocol):
+class ViewerProtocol(SenderOwner, asyncio.Protocol):
     """The viewer's protocol on the edge's side; records its callbacks and has a sender."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.received = b""
         self.opened = asyncio.Event()
         self.eof_seen = asyncio.Event()
         self.keeps_open = False  # after it
         self.lost = asyncio.Event()
-        self.drained = asyncio.Event()
-        self.drains = 0
         self.arrived = asyncio.Event()
-        self.failed: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, TlsConnection)
         self.transport = transport
-        loop = asyncio.get_running_loop()
-        self.sender = Sender(transport, loop, self._drained, self.failed.set_result)
+        self.sender = self.open_sender(transport)
         self.opened.set()
 
     def data_received(self, data: bytes) -> None:
@@ -78,10 +73,6 @@ class ViewerProtocol(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self.sender.close()
         self.lost.set()
-
-    def _drained(self) -> None:
-        self.drains += 1
-        self.drained.set()
 
 
 class Peer:
@@ -166,11 +157,7 @@ async def reach(
     context: ssl.SSLContext, failures: list[str] | None = None, handshakes_max: int = 10
 ) -> AsyncIterator[Peer]:
     """A peer that has connected and sent nothing; its socket buffers hold only a few KiB."""
-    near, far = socket.socketpair()
-    for end in (near, far):
-        end.setblocking(False)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER_BYTES)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+    near, far = small_socket_pair()
     loop = asyncio.get_running_loop()
     protocol = ViewerProtocol()
     acceptor = acceptor_for(context, protocol, [] if failures is None else failures, handshakes_max)
@@ -222,10 +209,6 @@ class CountedConnection(TlsConnection):
         super().connection_made(self.counting)  # type: ignore[arg-type]
 
 
-def content(size: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
 async def test_sender_sends_bytes_and_pieces_in_push_order(
     tmp_path: Path, context: ssl.SSLContext, authority: CertificateAuthority
 ) -> None:
@@ -237,7 +220,7 @@ async def test_sender_sends_bytes_and_pieces_in_push_order(
         peer.sender.push((source, Span(0, 5)), b"", b"tail")
         expected = b"head" + data[10:end] + b"middle" + data[:5] + b"tail"
         assert await peer.read(len(expected)) == expected
-        await within(peer.near.drained.wait())
+        await peer.near.until_drained()
         assert peer.sender.idle
         assert peer.near.drains == 1
         assert peer.sender.sent_bytes == len(expected)
@@ -255,15 +238,8 @@ async def test_peer_receives_all_parts_complete_and_in_order(
 ) -> None:
     data = content(400_000)
     source = PartialFile(tmp_path, data)
-    expected = b""
     async with connect(context, authority) as peer:
-        for part in parts:
-            if isinstance(part, bytes):
-                expected += part
-                peer.sender.push(part)
-            else:
-                expected += data[part[0] : part[1]]
-                peer.sender.push((source, Span(*part)))
+        expected = push_parts(peer.sender, source, data, parts)
         assert await peer.read(len(expected)) == expected
     os.close(source.fd)
 
@@ -307,7 +283,7 @@ async def test_bytes_for_a_peer_that_does_not_read_are_not_counted_as_sent(
         assert peer.sender.sent_bytes == 0
         assert peer.sender.queued_bytes == 1  # the rest is encrypted and waits in the transport
         assert await peer.read(len(data)) == data
-        await within(peer.near.drained.wait())
+        await peer.near.until_drained()
         assert peer.sender.sent_bytes == len(data)
         assert peer.sender.blocked_since_s is None
 
@@ -321,7 +297,7 @@ async def test_sender_is_idle_only_after_the_last_bytes_are_sent(
         assert not peer.sender.idle
         assert peer.near.drains == 0
         await peer.read(100_000)
-        await within(peer.near.drained.wait())
+        await peer.near.until_drained()
         assert peer.sender.idle
 
 
@@ -392,7 +368,7 @@ async def test_large_response_continues_after_send_at_once(
             sent_body = accepted - len(b"head")
             peer.sender.push(b"head"[accepted:], (source, Span(sent_body, size)))
             assert await peer.read(4 + size) == b"head" + data[:size]
-            await within(peer.near.drained.wait())
+            await peer.near.until_drained()
             peer.near.drained.clear()
             assert peer.sender.idle
     os.close(source.fd)
@@ -444,7 +420,7 @@ async def test_fast_peer_yields_the_loop_after_each_quantum(
         monkeypatch.setattr(TlsConnection, "write", lambda _self, _data, more=False: None)
         peer.sender.push((source, Span(0, 3 * SEND_QUANTUM_BYTES)))
         assert peer.sender.sent_bytes == SEND_QUANTUM_BYTES
-        await within(peer.near.drained.wait())
+        await peer.near.until_drained()
         assert peer.sender.sent_bytes == 3 * SEND_QUANTUM_BYTES
     os.close(source.fd)
 
@@ -462,7 +438,7 @@ async def test_sender_continues_after_a_quantum_that_ended_in_a_wait(
     async with connect(context, authority) as peer:
         peer.sender.push(data, *[(source, Span(at, at + 500)) for at in range(0, 100_000, 500)])
         assert await peer.read(200_000) == 2 * data
-        await within(peer.near.drained.wait())
+        await peer.near.until_drained()
     os.close(source.fd)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,33 +14,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamedge.cache.open_object import Failure
-from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import SEND_QUANTUM_BYTES
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.spans import Span
 from tests.support.media.partial_file import PartialFile
 from tests.support.patience import PATIENCE_S
+from tests.support.sender import (
+    SenderOwner,
+    content,
+    push_parts,
+    small_socket_pair,
+)
 
-SMALL_BUFFER_BYTES = 4096
 
-
-class Peer:
+class Peer(SenderOwner):
     """A sender, and the other end of its socket."""
 
     def __init__(self, transport: asyncio.BaseTransport, far: socket.socket) -> None:
+        super().__init__()
         self.far = far
         self.received = bytearray()
-        self.drains = 0
-        self.drained = asyncio.Event()
-        self.failed: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
-        self.sender = Sender(
-            transport, asyncio.get_running_loop(), self._drained, self.failed.set_result
-        )
-
-    def _drained(self) -> None:
-        self.drains += 1
-        self.drained.set()
+        self.sender = self.open_sender(transport)
 
     async def read(self, count: int) -> bytes:
         """The next ``count`` bytes that come."""
@@ -55,19 +48,11 @@ class Peer:
         del self.received[:count]
         return data
 
-    async def until_drained(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await self.drained.wait()
-
 
 @asynccontextmanager
 async def connect() -> AsyncIterator[Peer]:
     """A peer whose socket buffers hold only a few KiB."""
-    near, far = socket.socketpair()
-    for end in (near, far):
-        end.setblocking(False)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER_BYTES)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+    near, far = small_socket_pair()
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
     peer = Peer(transport, far)
     try:
@@ -76,10 +61,6 @@ async def connect() -> AsyncIterator[Peer]:
         peer.sender.close()
         transport.abort()
         far.close()
-
-
-def content(size: int, seed: int = 1) -> bytes:
-    return random.Random(seed).randbytes(size)
 
 
 def descriptors() -> int:
@@ -108,15 +89,8 @@ async def test_peer_receives_all_parts_complete_and_in_order(
 ) -> None:
     data = content(60_000)
     source = PartialFile(tmp_path, data)
-    expected = b""
     async with connect() as peer:
-        for part in parts:
-            if isinstance(part, bytes):
-                expected += part
-                peer.sender.push(part)
-            else:
-                expected += data[part[0] : part[1]]
-                peer.sender.push((source, Span(*part)))
+        expected = push_parts(peer.sender, source, data, parts)
         assert await peer.read(len(expected)) == expected
     os.close(source.fd)
 
