@@ -134,7 +134,7 @@ function showState(document_) {
     pill.className = "pill bad";
     setText(pill, "Not ready");
   } else if (alerts) {
-    pill.className = "pill warn";
+    pill.className = document_.alerts.some((one) => one.severity === "critical") ? "pill bad" : "pill warn";
     setText(pill, alerts === 1 ? "1 alert" : `${alerts} alerts`);
   } else {
     pill.className = "pill good";

@@ -21,12 +21,15 @@ function translucent(value, alpha) {
   return `rgba(${red}, ${green}, ${blue}, ${alpha})`;
 }
 
-// `series`: [{label, colour: a custom property, isFilled}]; `format`: a value as text.
+// `series`: [{label, colour: a custom property, isFilled}]; `format`: a value as text. `least`: the
+// top of the scale where all values are smaller; `isWhole`: only whole numbers are on the scale.
 export class Chart {
-  constructor({ title, series, format, maximum = null, group = "charts" }) {
+  constructor({ title, series, format, least = 1, maximum = null, isWhole = false, group = "charts" }) {
     this.series = series;
     this.format = format;
+    this.least = least;
     this.maximum = maximum;
+    this.isWhole = isWhole;
     this.group = group;
     this.data = [[], ...series.map(() => [])];
     this.plot = null;
@@ -70,6 +73,11 @@ export class Chart {
     charts.delete(this);
   }
 
+  #onAxis(value) {
+    if (this.isWhole && !Number.isInteger(value)) return "";
+    return this.format(value).replace(/\.0+(?=\D|$)/, "");
+  }
+
   #fit() {
     const width = Math.floor(this.box.clientWidth);
     if (width < 50) return;
@@ -85,18 +93,18 @@ export class Chart {
     return {
       width,
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 30, 0, 0], // half of a time fits beside the plot
       cursor: { sync: { key: this.group }, y: false, points: { size: 7 } },
       legend: { live: true },
       scales: {
         x: { time: true },
-        y: { range: (_plot, low, high) => [0, this.maximum ?? Math.max(high * 1.1, 1e-9)] },
+        y: { range: (_plot, low, high) => [0, this.maximum ?? Math.max(high * 1.1, this.least)] },
       },
       axes: [
         { stroke: ink, font, grid: { show: false }, ticks, size: 28, space: 110, values: axisTimes },
         {
           stroke: ink, font, grid, ticks, size: 78,
-          values: (_plot, splits) => splits.map((value) => this.format(value)),
+          values: (_plot, splits) => splits.map((value) => this.#onAxis(value)),
         },
       ],
       series: [

@@ -55,6 +55,7 @@ export function perSecond(value) {
 export function percent(value) {
   if (!isNumber(value)) return NONE;
   const hundredths = value * 100;
+  if (hundredths === 0 || hundredths === 100) return `${hundredths} %`;
   return `${hundredths > 99.9 && hundredths < 100 ? "99.9" : hundredths.toFixed(hundredths < 10 || hundredths > 99 ? 1 : 0)} %`;
 }
 
@@ -87,6 +88,14 @@ export function position(seconds) {
 export function time(seconds) {
   if (!isNumber(seconds)) return NONE;
   return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
+
+// As `time`, without the day if that is today.
+export function moment(seconds) {
+  if (!isNumber(seconds)) return NONE;
+  const date = new Date(seconds * 1000);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? date.toLocaleTimeString(undefined, { timeStyle: "medium" }) : time(seconds);
 }
 
 export function day(seconds) {

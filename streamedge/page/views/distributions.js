@@ -20,7 +20,7 @@ export function distributions(main, page) {
       { label: "Hosts", kind: "long", text: (row) => row.aliases.map((one) => (one === "*" ? "any" : one)).join(", ") },
       { label: "Origin", text: (row) => row.origin },
       { label: "Rules", kind: "long", text: rulesOf },
-      { label: "Declared", text: (row) => (row.source === "api" ? "through the API" : "in the config file") },
+      { label: "Declared", text: (row) => (row.source === "api" ? "API" : "config") },
       { label: "Requests", kind: "number", text: (row) => perSecond(rates.get(row.id)?.requests) },
       { label: "Sent", kind: "number", text: (row) => bits(rates.get(row.id)?.bytes) },
       { label: "From the cache", kind: "number", text: (row) => hitRatio(rates.get(row.id)) },

@@ -103,6 +103,9 @@ function draw(edges) {
   for (let latitude = -60; latitude < 90; latitude += 30) {
     lines.push(h("svg:line", { y1: y(latitude), y2: y(latitude), x1: 0, x2: WIDTH, class: latitude ? "grid" : "axis" }));
   }
+  const words = [0, 30, 60, -30, -60].map((latitude) =>
+    h("svg:text", { x: 6, y: y(latitude) - 5, class: "degrees" }, latitude ? `${Math.abs(latitude)}° ${latitude < 0 ? "S" : "N"}` : "Equator"),
+  );
   const marks = [...places(edges).values()].map(({ location: [latitude, longitude], edges: here }) => {
     const isRight = longitude > 120;
     const worst = SEVERITY.find((kind) => here.some((one) => (STATES[one.state] || "plain") === kind));
@@ -118,7 +121,7 @@ function draw(edges) {
     );
   });
   const names = edges.map((one) => `${one.name} ${one.state}`).join(", ");
-  return h("svg:svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Edges by place: ${names}` }, ...lines, ...marks);
+  return h("svg:svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Edges by place: ${names}` }, ...lines, ...words, ...marks);
 }
 
 // The edges by place, to a degree: those of one data centre have one mark.

@@ -3,7 +3,7 @@
 import { get, poll } from "../api.js";
 import { Chart } from "../charts.js";
 import { badge, card, choice, h, heading, setText } from "../dom.js";
-import { bits, bytes, count, duration, percent, perSecond } from "../format.js";
+import { bits, bytes, count, duration, moment, percent, perSecond, plural } from "../format.js";
 import { Table } from "../table.js";
 
 const LIVE = "15m";
@@ -16,7 +16,7 @@ const FIELDS = [
 ];
 
 export function overview(main, page) {
-  const alerts = h("div", { role: "status", "aria-label": "Alerts" });
+  const alerts = h("div", { role: "status", "aria-label": "Alerts", class: "alert-box" });
   const tiles = [
     tile("Viewers", (one) => count(viewersOf(one)), (one) => viewerKinds(one)),
     tile("Sent", (one) => bits(sent(one.rates)), (one) => `${bits(one.rates?.rtmp_bytes)} over RTMP`),
@@ -31,6 +31,7 @@ export function overview(main, page) {
     traffic: new Chart({
       title: "Traffic",
       format: bits,
+      least: 125, // 1 kbit/s
       series: [
         { label: "HTTP", colour: "--c1", isFilled: true },
         { label: "RTMP", colour: "--c2", isFilled: true },
@@ -49,6 +50,7 @@ export function overview(main, page) {
     viewers: new Chart({
       title: "Viewers",
       format: count,
+      isWhole: true,
       series: [
         { label: "RTMP", colour: "--c2", isFilled: true },
         { label: "HTTP connections", colour: "--c1" },
@@ -131,7 +133,7 @@ export function overview(main, page) {
     busiest.update(document_.distributions || []);
     setText(
       about,
-      `StreamEdge ${document_.version}, ${document_.workers} workers, up for ${duration(document_.time_s - document_.started_s)}`,
+      `StreamEdge ${document_.version}, ${plural(document_.workers, "worker")}, up for ${duration(document_.time_s - document_.started_s)}`,
     );
     append(document_);
   });
@@ -188,7 +190,7 @@ function tile(name, value, note, part = null) {
 function showAlerts(place, document_) {
   const problems = (document_.problems || []).map((text) => ({ severity: "critical", summary: text }));
   const all = [...problems, ...(document_.alerts || [])];
-  const texts = all.map((one) => `${one.severity} ${one.summary}`).join("\n");
+  const texts = JSON.stringify(all.map((one) => [one.severity, one.summary, one.labels, one.since_s]));
   if (place.dataset.texts === texts) return;
   place.dataset.texts = texts;
   place.replaceChildren();
@@ -202,10 +204,21 @@ function showAlerts(place, document_) {
           "li",
           { class: one.severity === "critical" ? "bad" : "warn" },
           badge(one.severity, one.severity === "critical" ? "bad" : "warn"),
-          h("span", { class: "alert-text" }, one.summary),
-          one.since_s ? h("span", { class: "since" }, `for ${duration(document_.time_s - one.since_s)}`) : null,
+          h(
+            "div",
+            { class: "alert-text" },
+            h("p", {}, subjectOf(one), one.summary),
+            one.advice ? h("p", { class: "hint" }, one.advice) : null,
+          ),
+          one.since_s ? h("span", { class: "since" }, `since ${moment(one.since_s)}`) : null,
         ),
       ),
     ),
   );
+}
+
+// What an alert is about: "origin main".
+function subjectOf(alert) {
+  const parts = Object.entries(alert.labels || {}).map(([name, value]) => `${name} ${value}`);
+  return parts.length ? h("strong", {}, `${parts.join(", ")}: `) : null;
 }

@@ -31,7 +31,9 @@ VIEWS = (
 FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 USERS = f'users.rita = {{password = "{PASSWORD_HASH}", role = "reader"}}\n'
 MARKUP = "<script>document.title = 'owned'</script><img src=x onerror=alert(1)>"
+LONG_AGENT = "Mozilla/5.0 (X11; Linux x86_64) " + "AppleWebKit/537.36 (KHTML, like Gecko) " * 5
 FILM_S = 600
+WIDTH = 1280
 SAMPLES = Path(__file__).parents[3] / "media"
 
 
@@ -84,13 +86,20 @@ def download(edge: EdgeProcess, agent: str = "curl") -> Iterator[subprocess.Pope
 def test_all_views_are_usable_and_break_no_policy(
     browser: Browser, tmp_path: Path, theme: str
 ) -> None:
-    """axe finds no serious fault in any view, the policy reports nothing, no script fails."""
-    with folder_edge(tmp_path) as edge, download(edge):
-        opened = open_page(browser, admin_url(edge), theme=theme)
+    """axe finds no serious fault in any view, the policy reports nothing, no script fails, and
+    nothing is wider than the window.
+    """
+    with folder_edge(tmp_path) as edge, player(edge), download(edge, LONG_AGENT):
+        opened = open_page(browser, admin_url(edge), theme=theme, width=WIDTH)
         page = opened.page
         for view in VIEWS:
             opened.show(view)
             expect(page.get_by_role("heading", level=1)).not_to_be_empty()
+            if view == "viewers":
+                expect(page.locator("tbody tr")).to_have_count(2)
+                for button in page.get_by_role("button", name=re.compile("^End ")).all():
+                    expect(button).to_be_in_viewport(ratio=1)
+            assert page.evaluate("document.documentElement.scrollWidth") <= WIDTH, view
             results = Axe().run(page)
             serious = [
                 f"{view}: {one['id']}: {[node['html'] for node in one['nodes']]}"
@@ -161,8 +170,10 @@ def test_origin_that_stops_raises_an_alert(browser: Browser, tmp_path: Path) -> 
                 with contextlib.suppress(urllib.error.HTTPError):
                     urllib.request.urlopen(edge.http(f"{number}"), timeout=PATIENCE_S).close()
             alerts = page.get_by_role("status", name="Alerts")
-            expect(alerts).to_contain_text("Requests to an origin fail.")
+            expect(alerts).to_contain_text("origin main: Requests to an origin fail.")
+            expect(alerts).to_contain_text("Check the origin")
             expect(page.locator("#edge-state")).to_have_text(re.compile("alert"))
+            expect(page.locator("#edge-state")).to_have_class("pill bad")  # it is critical
             opened.show("origins")
             expect(page.locator("tbody tr")).to_contain_text("down")
             assert opened.problems == []
@@ -251,6 +262,50 @@ def test_names_and_agents_of_strangers_stay_text(browser: Browser, tmp_path: Pat
             assert page.locator("main img, main script").count() == 0
         assert "owned" not in page.title()
         assert opened.problems == []
+
+
+NUMBERS = {
+    "count(0)": "0",
+    "count(9999)": "9,999",
+    "count(12345)": "12.3 k",
+    "count(0.25)": "0.25",
+    "count(null)": "–",
+    "bytes(0)": "0 B",
+    "bytes(1023)": "1023 B",
+    "bytes(1536)": "1.50 KiB",
+    "bytes(67108864)": "64.0 MiB",
+    "bits(0)": "0 bit/s",
+    "bits(125000)": "1.00 Mbit/s",
+    "perSecond(12.5)": "12.5 /s",
+    "percent(0)": "0 %",
+    "percent(0.004)": "0.4 %",
+    "percent(0.5)": "50 %",
+    "percent(0.9999)": "99.9 %",
+    "percent(1)": "100 %",
+    "percent(null)": "–",
+    "duration(59)": "59 s",
+    "duration(3600)": "1 h",
+    "duration(176400)": "2 d 1 h",
+    "position(3723)": "1:02:03",
+    "plural(1, 'worker')": "1 worker",
+    "plural(2, 'worker')": "2 workers",
+}
+
+
+def test_numbers_have_units_and_few_digits(browser: Browser, tmp_path: Path) -> None:
+    with folder_edge(tmp_path) as edge:
+        page = open_page(browser, admin_url(edge)).page
+        texts = page.evaluate(
+            "async (calls) => { const format = await import('/page/format.js');"
+            " return calls.map(([name, values]) => format[name](...values)); }",
+            [[name, json.loads(f"[{values}]")] for name, values in map(call_parts, NUMBERS)],
+        )
+        assert dict(zip(NUMBERS, texts, strict=True)) == NUMBERS
+
+
+def call_parts(call: str) -> tuple[str, str]:
+    name, _, values = call.removesuffix(")").partition("(")
+    return name, values.replace("'", '"')
 
 
 def test_reader_logs_in_sees_and_cannot_act(browser: Browser, tmp_path: Path) -> None:
