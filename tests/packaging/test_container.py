@@ -1,13 +1,20 @@
 """The Containerfile: what an engine would run, read from its instructions.
 
-Tests have no registry for the base image, so the file is checked and no image is built.
+Tests have no registry for the base image, and engines need cgroups, so no image is built. The
+journey runs this tree by the instructions: as their user, with a root that is read-only but for
+the volume and /tmp, without capabilities, with their command, health check and stop signal.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+from tests.support.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "packaging" / "container" / "Containerfile"
@@ -52,3 +59,74 @@ def test_files_that_are_copied_exist() -> None:
     sources = [source for part in own for source in part]
     assert "streamedge" in sources
     assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+# Prints what the instructions promise; the network is one of its own, so that the ports are free.
+CONTAINER = r"""
+set -e
+state=$1 project=$2 python=$3 user=$4 signal=$5 probe=$6
+shift 6
+ip link set lo up
+mount --make-rprivate /
+mount --bind "$project" /srv
+mount -o remount,bind,ro /srv
+mount --bind "$state" /mnt
+mount -o remount,bind,ro /
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p "$state"
+mount --bind /mnt "$state"
+cd "$state"
+export PYTHONPATH=/srv PYTHONDONTWRITEBYTECODE=1
+python=${python/#$project/\/srv}
+as_user=(setpriv "--reuid=${user%:*}" "--regid=${user#*:}" --clear-groups --inh-caps=-all
+    --ambient-caps=-all --bounding-set=-all --no-new-privs --)
+is_healthy() { "${as_user[@]}" "$python" -c "$probe" 2>/dev/null; }
+writes() { "${as_user[@]}" touch "$1/written" 2>/dev/null && echo "writes $1"; }
+is_healthy || echo "not healthy before"
+"${as_user[@]}" "$python" -m "$@" &
+until is_healthy; do kill -0 $!; done
+echo healthy
+curl --silent --show-error http://127.0.0.1:8080/film.txt
+for place in / /srv /etc /usr /opt /var/lib /tmp "$state"; do writes "$place" || true; done
+kill "-$signal" $!
+wait $!
+echo stopped
+is_healthy || echo "not healthy after"
+"""
+
+
+def test_edge_serves_as_the_instructions_say_and_its_health_is_seen(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "media").mkdir(parents=True)
+    (state / "media" / "film.txt").write_text("a film\n")
+    # As the head of the Containerfile says; the health check knows the default admin address.
+    (state / "config.toml").write_text(
+        '[edge]\ncache = "cache"\nlog = "edge.log"\n[listen]\nhttp = [":8080"]\nrtmp = [":1935"]\n'
+        '[origins.main]\ntype = "directory"\npath = "media"\n'
+        '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
+    )
+    (user,), (stop,), (check,) = values("USER"), values("STOPSIGNAL"), values("HEALTHCHECK")
+    (entry,), (command,) = values("ENTRYPOINT"), values("CMD")
+    for path in (state, *state.rglob("*")):
+        os.chown(path, *map(int, user.split(":")))
+    *arguments, config = json.loads(command)
+    assert config == "/etc/streamedge/config.toml"
+    probe = json.loads(check.partition("CMD ")[2])[2]
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--net", "bash", "-c", CONTAINER, "container"),
+            *(str(state), str(ROOT), sys.executable, user, stop.removeprefix("SIG"), probe),
+            *(*json.loads(entry), *arguments, str(state / "config.toml")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * PATIENCE_S,
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            *("not healthy before", "healthy", "a film", "writes /tmp", f"writes {state}"),
+            *("stopped", "not healthy after"),
+        ],
+    ), done.stderr
