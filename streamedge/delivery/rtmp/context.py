@@ -38,9 +38,8 @@ class RtmpLimits:
 class Session(Protocol):
     """A client's connection, as the server sees it."""
 
-    @property
-    def plays(self) -> int:
-        """The number of plays that are opening, playing or paused."""
+    def is_watching(self, now_s: float) -> bool:
+        """Whether a play runs, or the client still shows one from its buffer."""
         ...
 
     def guard(self, work: Callable[..., None], *arguments: object) -> None:
@@ -93,4 +92,4 @@ class ServerContext:
     read_scheduler: ReadScheduler = field(
         default_factory=lambda: ReadScheduler(asyncio.get_running_loop())
     )
-    ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when a play or session ends
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # set when one may have ended

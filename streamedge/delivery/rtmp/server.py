@@ -68,6 +68,7 @@ class RtmpServer:
             tunnel_peers,
             self._context.timers,
             sessions_max=limits.connections_max,
+            on_forwarded_end=self._context.ended.set,
         )
         self._sockets = ListeningSockets(self._acceptor)
         self._sweep: asyncio.TimerHandle | None = None
@@ -144,22 +145,34 @@ class RtmpServer:
         self._tunnels.retire()
 
     async def drain(self, timeout_s: float) -> None:
-        """Stops accepting, waits ``timeout_s`` for plays to end, then closes the rest."""
+        """Stops accepting, waits ``timeout_s`` until all viewers have watched, closes the rest.
+
+        A session of another worker that clients use over this one may have a play: only the other
+        worker knows, and ends it. So its requests are forwarded until then.
+        """
         self._sockets.stop()
         if self._encryption is not None:
             self._encryption.stop()
-        await self._wait_while(lambda: any(session.plays for session in self.sessions), timeout_s)
+        await self._wait_while(self._may_have_viewers, timeout_s)
         for session in list(self.sessions):
             session.guard(session.shut_down)
         if self._sweep is not None:
             self._sweep.cancel()
-        await self._wait_while(lambda: bool(self.sessions), CLOSE_TIMEOUT_S)
+        await self._wait_while(
+            lambda: bool(self.sessions) or self._tunnels.forwards_sessions, CLOSE_TIMEOUT_S
+        )
         for session in list(self.sessions):
             session.abort()
         self._tunnels.stop()
 
+    def _may_have_viewers(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        return self._tunnels.forwards_sessions or any(
+            session.is_watching(now_s) for session in self.sessions
+        )
+
     async def _wait_while(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """Waits until ended plays or sessions make ``condition`` false, or for ``timeout_s``."""
+        """Waits until ended sessions or time make ``condition`` false, or for ``timeout_s``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while condition():
@@ -177,3 +190,4 @@ class RtmpServer:
             self._encryption.sweep(now_s)
         self._tunnels.sweep(now_s)
         self._acceptor.sweep(now_s)
+        self._context.ended.set()  # for viewers who have watched what they had in their buffer

@@ -333,6 +333,9 @@ class RtmpSession(asyncio.Protocol):
         """The number of plays that are opening, playing or paused."""
         return self._plays.running
 
+    def is_watching(self, now_s: float) -> bool:
+        return bool(self._plays.running) or self._plays.shown_until_s > now_s
+
     # Events
 
     def _handle(self, event: events.Event) -> None:

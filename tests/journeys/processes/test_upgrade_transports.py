@@ -1,8 +1,9 @@
-"""Journeys: an upgrade cuts no tunnel of RTMPT and no stream of HTTP/2."""
+"""Journeys: an upgrade cuts no tunnel of RTMPT and no stream of HTTP/2, nor does a stop."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 import subprocess
 from dataclasses import dataclass
@@ -79,6 +80,24 @@ async def test_tunnel_loses_no_byte_when_its_requests_come_to_new_workers(tmp_pa
             await player.until_named("NetStream.Play.Stop")
             assert frames(player.messages) == expected
         await asyncio.to_thread(edge.await_log, "upgrade_finished")
+
+
+async def test_edge_that_stops_forwards_a_tunnel_until_its_play_has_ended(tmp_path: Path) -> None:
+    make_media(tmp_path)
+    (mixed,) = free_ports(1)
+    listen = f'mixed = ["127.0.0.1:{mixed}"]'
+    with run_edge(tmp_path, DIRECTORY, listen=listen, workers=2) as edge:
+        async with (
+            run_tunnel_relay(mixed, is_forwarded=True) as port,
+            open_client(port, buffer_ms=1000) as player,
+        ):
+            player.play("film")
+            await player.until_named("video", "aggregate")
+            edge.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(edge.await_log, "worker_draining", 2)
+            player.buffer(HUGE_BUFFER_MS)
+            await player.until_named("NetStream.Play.Stop")
+        assert await asyncio.to_thread(edge.process.wait, PATIENCE_S) == 0
 
 
 async def test_connection_of_an_old_worker_reaches_new_sessions(tmp_path: Path) -> None:

@@ -102,14 +102,18 @@ async def open_connection(
         await asyncio.sleep(0)
 
 
+WORKER_DIGITS = 2  # at the begin of a session's id
 READ_S = 0.02  # how long a relay waits for its client's data before it sends an idle request
 
 
 @asynccontextmanager
-async def run_tunnel_relay(port: int, *, keeps_connection: bool = True) -> AsyncIterator[int]:
+async def run_tunnel_relay(
+    port: int, *, keeps_connection: bool = True, is_forwarded: bool = False
+) -> AsyncIterator[int]:
     """A port of this machine whose one client reaches the edge's ``port`` over RTMPT.
 
     ``keeps_connection``: all requests use one connection; else each has one of its own.
+    ``is_forwarded``: another worker than that of this connection has the session.
     """
     tasks: set[asyncio.Task[None]] = set()
 
@@ -118,7 +122,13 @@ async def run_tunnel_relay(port: int, *, keeps_connection: bool = True) -> Async
         assert task is not None
         tasks.add(task)
         try:
-            await _tunnel(port, reader, writer, keeps_connection=keeps_connection)
+            await _tunnel(
+                port,
+                reader,
+                writer,
+                keeps_connection=keeps_connection,
+                is_forwarded=is_forwarded,
+            )
         finally:
             writer.close()
 
@@ -138,6 +148,7 @@ async def _tunnel(
     writer: asyncio.StreamWriter,
     *,
     keeps_connection: bool,
+    is_forwarded: bool,
 ) -> None:
     """Carries the bytes of one client until it or the session ends."""
     async with open_connection(port) as connection:
@@ -149,6 +160,8 @@ async def _tunnel(
                 return await own.request(target, body)
 
         session, number, status = await connection.open(), 0, 200
+        if is_forwarded:
+            session = await _open_elsewhere(port, session[:WORKER_DIGITS])
         while status == 200 and not reader.at_eof():
             data = b""
             with contextlib.suppress(TimeoutError):
@@ -163,3 +176,14 @@ async def _tunnel(
             await writer.drain()
         if status == 200:
             await request(f"/close/{session}/{number}")
+
+
+async def _open_elsewhere(port: int, worker: str) -> str:
+    """Opens a session at another worker; returns its id, which begins with its worker's number."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            async with open_connection(port) as connection:
+                session = await connection.open()
+                if session[:WORKER_DIGITS] != worker:
+                    return session
+                await connection.request(f"/close/{session}/0")

@@ -23,7 +23,7 @@ from streamedge.delivery.net.tls import TlsConnection
 from streamedge.delivery.net.writers import BorrowedSocket
 from streamedge.delivery.rtmp.tunnel.exchange import Exchange
 from streamedge.delivery.rtmp.tunnel.response_body import FilePart, ResponseBody
-from streamedge.delivery.rtmp.tunnel.rules import TunnelRequest, parse_target
+from streamedge.delivery.rtmp.tunnel.rules import Kind, TunnelRequest, parse_target
 from streamedge.spans import Span
 
 TARGET_BYTES_MAX = 256
@@ -34,6 +34,7 @@ HEAD_S = 10.0  # from the first byte of a request to its last
 IDLE_S = 60.0  # without a request
 STALL_S = 30.0  # in which the client reads nothing of a response
 QUEUED_BYTES_MAX = 256 << 10  # in memory, of responses that the client does not read
+SILENCE_S = 30.0  # without a request of a session, which counts as ended then
 
 
 def encode_response(
@@ -240,14 +241,26 @@ class TunnelConnection(asyncio.Protocol):
 
 
 class TunnelLink(asyncio.Protocol):
-    """A connection to another worker of this edge, which has the session of some requests."""
+    """A connection to another worker of this edge, which has the sessions of some requests.
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
+    ``on_lost`` is called when it is lost, ``on_session_end`` when a client no longer uses a session
+    over it.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[], None],
+        on_session_end: Callable[[], None],
+    ) -> None:
+        self._loop = loop
         self._on_lost = on_lost
+        self._on_session_end = on_session_end
         self._transport: asyncio.Transport | None = None
         self._is_closed = False
         self._queued: list[bytes] = []
-        self._exchanges: deque[Exchange] = deque()
+        self._exchanges: deque[tuple[TunnelRequest, Exchange]] = deque()
+        self._sessions: dict[str, float] = {}  # the time of the latest request or response
         self._body = bytearray()
         self._parser: Any = httptools.HttpResponseParser(self)  # None: the connection is lost
 
@@ -256,17 +269,32 @@ class TunnelLink(asyncio.Protocol):
         number = "" if request.number is None else f"/{request.number}"
         target = f"/{request.kind.value.decode()}/{request.session}{number}"
         head = f"POST {target} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        self._exchanges.append(exchange)
+        self._exchanges.append((request, exchange))
+        self._sessions[request.session] = self._loop.time()
         if self._transport is None:
             self._queued.append(head + body)
         else:
             self._transport.write(head + body)
 
+    @property
+    def has_sessions(self) -> bool:
+        """Whether clients use sessions of the other worker over this connection."""
+        return bool(self._sessions)
+
+    def sweep(self, now_s: float) -> None:
+        """Forgets sessions whose client has vanished, or uses another connection."""
+        for session, active_s in list(self._sessions.items()):
+            if now_s - active_s > SILENCE_S:
+                self._forget(session)
+
     def fail(self) -> None:
         """The other worker cannot be reached: all requests get 404."""
         while self._exchanges:
-            self._exchanges.popleft().respond(None)
+            _request, exchange = self._exchanges.popleft()
+            exchange.respond(None)
+        self._sessions.clear()
         self._on_lost()
+        self._on_session_end()
 
     def close(self) -> None:
         """Closes the connection, also one that is not there yet: all requests get 404."""
@@ -301,6 +329,16 @@ class TunnelLink(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
+        if not self._exchanges:
+            return
+        request, exchange = self._exchanges.popleft()
         is_found = self._parser.get_status_code() == 200
-        if self._exchanges:
-            self._exchanges.popleft().respond(ResponseBody(self._body) if is_found else None)
+        if is_found and request.kind is not Kind.CLOSE:
+            self._sessions[request.session] = self._loop.time()
+        else:
+            self._forget(request.session)
+        exchange.respond(ResponseBody(self._body) if is_found else None)
+
+    def _forget(self, session: str) -> None:
+        self._sessions.pop(session, None)
+        self._on_session_end()

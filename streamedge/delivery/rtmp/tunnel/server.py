@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streamedge.access.client_address import IpNetwork, forwarded_address, is_trusted
 from streamedge.callbacks import do_nothing
@@ -37,7 +37,10 @@ RANDOM_BYTES = 16
 
 
 class TunnelServer:
-    """Opens sessions with ``connect``, as for a connection of their own."""
+    """Opens sessions with ``connect``, as for a connection of their own.
+
+    ``on_forwarded_end`` is called when a client no longer uses a session of another worker.
+    """
 
     def __init__(
         self,
@@ -47,12 +50,14 @@ class TunnelServer:
         timers: CoalescedTimers,
         *,
         sessions_max: int,
+        on_forwarded_end: Callable[[], None],
     ) -> None:
         self.sessions_max = sessions_max
         self._connect_session = connect
         self._proxies = proxies
         self._peers = peers
         self._timers = timers
+        self._on_forwarded_end = on_forwarded_end
         self._worker = 0 if peers is None else peers.worker
         self._loop = asyncio.get_running_loop()
         self._callbacks = ConnectionCallbacks(self._serve, self._ended)
@@ -97,11 +102,18 @@ class TunnelServer:
             tunnel.sweep(now_s)
         for connection in list(self._connections):
             connection.sweep(now_s)
+        for link in list(self._links.values()):
+            link.sweep(now_s)
 
     @property
     def has_clients(self) -> bool:
         """Whether there is a connection of a client, whichever worker has its session."""
         return any(not connection.is_peer for connection in self._connections)
+
+    @property
+    def forwards_sessions(self) -> bool:
+        """Whether clients use sessions of other workers over connections of this one."""
+        return any(link.has_sessions for link in self._links.values())
 
     def retire(self) -> None:
         """Closes the connections of proxies behind their next responses."""
@@ -188,7 +200,9 @@ class TunnelServer:
         key = connection, worker
         link = self._links.get(key)
         if link is None:
-            link = self._links[key] = TunnelLink(lambda: self._lose_link(key))
+            link = self._links[key] = TunnelLink(
+                self._loop, lambda: self._lose_link(key), self._on_forwarded_end
+            )
             task = self._loop.create_task(self._connect_link(link, address))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

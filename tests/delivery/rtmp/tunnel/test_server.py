@@ -69,6 +69,7 @@ class Tunnels:
         self.servers: list[TunnelServer] = []
         self.ports: list[int] = []
         self.sessions: list[Echo] = []
+        self.forwarded_ends = 0
         self.addresses = TunnelAddresses()
 
 
@@ -82,11 +83,19 @@ async def tunnels(
         running.sessions.append(Echo(peer))
         return running.sessions[-1]
 
+    def count_forwarded_end() -> None:
+        running.forwarded_ends += 1
+
     loop = asyncio.get_running_loop()
     accepting = []
     for peers in bind_tunnel_peers(range(workers), running.addresses):
         server = TunnelServer(
-            connect, proxies, peers, CoalescedTimers(loop), sessions_max=sessions_max
+            connect,
+            proxies,
+            peers,
+            CoalescedTimers(loop),
+            sessions_max=sessions_max,
+            on_forwarded_end=count_forwarded_end,
         )
         await server.start()
         http = await loop.create_server(
@@ -185,6 +194,38 @@ async def test_requests_reach_the_worker_that_has_the_session() -> None:
         assert await elsewhere.request(f"/idle/{foreign}/0") == (404, b"\0")
 
 
+@pytest.mark.parametrize("end", ["close", "elsewhere", "connection", "worker", "silence"])
+async def test_session_of_another_worker_is_in_use_until_its_end(end: str) -> None:
+    async with tunnels(2) as running, open_connection(running.ports[0]) as opening:
+        owner, forwarder = running.servers
+        session = await opening.open()
+        async with open_connection(running.ports[1]) as client:
+            unknown = f"00{'0' * 32}"
+            assert await client.request(f"/idle/{unknown}/0") == (404, b"\0")
+            assert not forwarder.forwards_sessions
+            assert await client.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+            assert forwarder.forwards_sessions
+            assert not owner.forwards_sessions
+            ends = running.forwarded_ends
+            if end == "close":
+                assert await client.request(f"/close/{session}/1") == (200, b"\1")
+            elif end == "elsewhere":
+                assert await opening.request(f"/close/{session}/1") == (200, b"\1")
+                assert forwarder.forwards_sessions
+                assert await client.request(f"/idle/{session}/2") == (404, b"\0")
+            elif end == "connection":
+                client.close()
+            elif end == "worker":
+                owner.stop()
+            else:
+                now_s = asyncio.get_running_loop().time()
+                forwarder.sweep(now_s + SILENCE_S - 1)
+                assert forwarder.forwards_sessions
+                forwarder.sweep(now_s + SILENCE_S + 1)
+            await until(lambda: not forwarder.forwards_sessions)
+            assert running.forwarded_ends > ends
+
+
 async def test_other_workers_reach_sessions_but_open_none_and_go_no_further() -> None:
     async with tunnels(2) as running, open_connection(running.ports[0]) as client:
         session = await client.open()
@@ -202,7 +243,12 @@ async def test_worker_from_before_an_upgrade_reaches_sessions_of_later_ones() ->
         (peers,) = bind_tunnel_peers([3], adopted)
         loop = asyncio.get_running_loop()
         later = TunnelServer(
-            lambda peer, _on_close: Echo(peer), (), peers, CoalescedTimers(loop), sessions_max=8
+            lambda peer, _on_close: Echo(peer),
+            (),
+            peers,
+            CoalescedTimers(loop),
+            sessions_max=8,
+            on_forwarded_end=lambda: None,
         )
         await later.start()
         http = await loop.create_server(
