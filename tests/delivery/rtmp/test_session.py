@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.rtmp import server as rtmp_server
 from streamedge.delivery.rtmp.playback.player import Player
 from streamedge.delivery.rtmp.playback.playlist import ITEMS_MAX
@@ -19,7 +18,6 @@ from streamedge.delivery.rtmp.session import CHUNKS_PER_S_MAX, PIECE_CHUNKS, Rtm
 from streamedge.delivery.rtmp.session_log import LINES_BURST, LOGGED_CHARACTERS_MAX
 from streamedge.ops.metrics import Counter, Gauge
 from tests.support.event_loop import until
-from tests.support.garbage import count_of, no_garbage_collection
 from tests.support.patience import PATIENCE_S
 from tests.support.rtmp.rtmp_client import (
     AGGREGATE,
@@ -419,27 +417,3 @@ async def test_cold_play_after_get_stream_length_is_a_miss(cache_root: Path) -> 
                     assert edge.lines("rtmp_play")[-1]["cache"] == again
         assert edge.counts.gathered(Counter.PLAYS, "Miss") == 1
         assert edge.counts.gathered(Counter.PLAYS, "Hit") == 3
-
-
-@pytest.mark.parametrize("state", ["connected", "playing", "played", "length", "handshake"])
-async def test_lost_session_is_freed_without_garbage_collection(
-    cache_root: Path, state: str
-) -> None:
-    """Circles of references would keep its buffers until a collection of all objects."""
-    kinds = (RtmpSession, ServerConnection, Player, Sender)
-    with no_garbage_collection():
-        before = {kind: count_of(kind) for kind in kinds}
-        async with serve_rtmp(cache_root) as edge:
-            edge.origin.put("film.mp4", movie(20))
-            if state == "handshake":
-                async with open_raw_client(edge.port):
-                    await until(lambda: len(edge.sessions) == 1)
-            else:
-                async with open_client(edge.port) as client:
-                    if state == "length":
-                        assert await client.call("getStreamLength", "film.mp4")
-                    elif state != "connected":
-                        client.play("film.mp4")
-                        await client.until_named(START if state == "playing" else STOP)
-            await edge.until_gone()
-            await until(lambda: {kind: count_of(kind) for kind in kinds} == before)

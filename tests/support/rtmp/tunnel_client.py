@@ -164,16 +164,21 @@ async def _tunnel(
             session = await _open_elsewhere(port, session[:WORKER_DIGITS])
         while status == 200 and not reader.at_eof():
             data = b""
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(READ_S):
                     data = await reader.read(1 << 16)
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                break  # the client has left without reading all
             if data:
                 status, received = await request(f"/send/{session}/{number}", data)
             else:
                 status, received = await request(f"/idle/{session}/{number}")
             number += 1
             writer.write(received[1:])
-            await writer.drain()
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
         if status == 200:
             await request(f"/close/{session}/{number}")
 

@@ -60,9 +60,11 @@ class EncryptingWriter:
         self._writer.watch(self._on_writable)
 
     def unwatch(self) -> None:
+        self._writable = do_nothing
         self._writer.unwatch()
 
     def close(self) -> None:
+        self._writable = do_nothing
         self._writer.close()
 
     def _write(self, data: bytes | memoryview, *, more: bool = False) -> int:

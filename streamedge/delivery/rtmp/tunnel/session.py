@@ -313,6 +313,7 @@ class Tunnel:
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connection_lost(cause)
+        self.transport.drop()
         self._on_end(self)
 
 
@@ -325,7 +326,7 @@ class TunnelTransport(VirtualTransport):
 
     def __init__(self, tunnel: Tunnel, peer: Peer, *, is_secure: bool) -> None:
         super().__init__()
-        self._tunnel = tunnel
+        self._tunnel: Tunnel | None = tunnel  # None: it has ended
         self._is_closing = False
         self._writable: Callable[[], None] | None = None
         self.is_paused = False
@@ -335,7 +336,14 @@ class TunnelTransport(VirtualTransport):
             "rtmp_window_size": WINDOW_SIZE_BYTES,
         }
 
+    def drop(self) -> None:
+        """Drops the tunnel, which has ended: they refer to each other."""
+        self._is_closing = True
+        self._writable = self._tunnel = None
+
     def writer(self) -> Writer:
+        if self._tunnel is None:
+            raise ConnectionResetError("the tunnel has ended")
         return TunnelWriter(self._tunnel, self)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -344,7 +352,8 @@ class TunnelTransport(VirtualTransport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         if not isinstance(protocol, asyncio.Protocol):
             raise TypeError(f"a tunnel's protocol receives bytes: {protocol!r}")
-        self._tunnel.set_protocol(protocol)
+        if self._tunnel is not None:
+            self._tunnel.set_protocol(protocol)
 
     def is_closing(self) -> bool:
         return self._is_closing
@@ -352,25 +361,29 @@ class TunnelTransport(VirtualTransport):
     def close(self) -> None:
         """Ends the session once all bytes are fetched."""
         self._is_closing = True
-        if not self._tunnel.buffered_bytes:
+        if self._tunnel is not None and not self._tunnel.buffered_bytes:
             asyncio.get_running_loop().call_soon(self._tunnel.end, None)
 
     def abort(self) -> None:
         self._is_closing = True
-        asyncio.get_running_loop().call_soon(self._tunnel.end, None)
+        if self._tunnel is not None:
+            asyncio.get_running_loop().call_soon(self._tunnel.end, None)
 
     def pause_reading(self) -> None:
         self.is_paused = True
 
     def resume_reading(self) -> None:
         self.is_paused = False
-        self._tunnel.resumed()
+        if self._tunnel is not None:
+            self._tunnel.resumed()
 
     def is_reading(self) -> bool:
         return not self.is_paused
 
     def when_writable(self, call: Callable[[], None] | None) -> None:
         """Calls ``call`` once, when all bytes are fetched; None cancels that."""
+        if self._tunnel is None:
+            return
         self._writable = call
         if call is not None and not self._tunnel.buffered_bytes:
             asyncio.get_running_loop().call_soon(self.buffer_is_empty)
@@ -380,7 +393,7 @@ class TunnelTransport(VirtualTransport):
         writable, self._writable = self._writable, None
         if writable is not None:
             writable()
-        if self._is_closing and not self._tunnel.buffered_bytes:
+        if self._is_closing:
             self.close()
 
 

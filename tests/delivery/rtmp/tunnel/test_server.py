@@ -30,7 +30,9 @@ from streamedge.delivery.rtmp.tunnel.session import (
     REPEATED_BYTES_MAX,
     SILENCE_S,
     WAIT_S,
+    Tunnel,
     TunnelTransport,
+    TunnelWriter,
 )
 from streamedge.ops.shared_words import SharedWords
 from tests.support.event_loop import until
@@ -511,7 +513,7 @@ def test_any_bytes_end_the_connection_or_get_responses(pieces: list[bytes]) -> N
 
 @pytest.mark.parametrize("is_forwarded", [False, True], ids=["here", "forwarded"])
 async def test_lost_connection_is_freed_without_garbage_collection(is_forwarded: bool) -> None:
-    kinds = (TunnelConnection, TunnelLink)
+    kinds = (TunnelConnection, TunnelLink, Tunnel, TunnelTransport, TunnelWriter)
     with no_garbage_collection():
         before = {kind: count_of(kind) for kind in kinds}
         async with tunnels(2) as running:
@@ -522,3 +524,50 @@ async def test_lost_connection_is_freed_without_garbage_collection(is_forwarded:
                     assert await client.request(f"/close/{session}/1") == (200, b"\1")
                 running.sessions.clear()
             await until(lambda: {kind: count_of(kind) for kind in kinds} == before)
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "silence", "stop"])
+async def test_ended_session_is_freed_without_garbage_collection(end: str) -> None:
+    kinds = (Tunnel, TunnelTransport, TunnelWriter)
+    with no_garbage_collection():
+        before = {kind: count_of(kind) for kind in kinds}
+        async with tunnels() as running, open_connection(running.ports[0]) as client:
+            session = await client.open()
+            assert await client.request(f"/send/{session}/0", b"abc") == (200, b"\1abc")
+            (echo,) = running.sessions
+            echo.writer.watch(lambda: None)
+            if end == "close":
+                echo.transport.close()
+            elif end == "abort":
+                echo.transport.abort()
+            elif end == "silence":
+                now_s = asyncio.get_running_loop().time()
+                running.servers[0].sweep(now_s + SILENCE_S + 1)
+            else:
+                running.servers[0].stop()
+            lost = echo.lost
+            await until(lambda: bool(lost))
+            running.sessions.clear()
+            del echo
+            await until(lambda: {kind: count_of(kind) for kind in kinds} == before)
+
+
+async def test_transport_of_an_ended_session_does_nothing() -> None:
+    async with tunnels() as running, open_connection(running.ports[0]) as client:
+        session = await client.open()
+        assert await client.request(f"/close/{session}/0") == (200, b"\1")
+        (echo,) = running.sessions
+        transport = echo.transport
+        assert transport.is_closing()
+        for call in (transport.close, transport.abort, transport.resume_reading):
+            call()
+        calls = list[int]()
+        transport.set_protocol(echo)
+        transport.when_writable(lambda: calls.append(1))
+        transport.buffer_is_empty()
+        with pytest.raises(ConnectionResetError):
+            transport.writer()
+        with pytest.raises(ConnectionResetError):
+            echo.writer.send(b"late", more=False)
+        assert calls == []
+        assert echo.lost == [None]
