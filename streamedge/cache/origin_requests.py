@@ -204,7 +204,8 @@ def may_pass(
     """Whether a response to ``request`` also answers the viewer's own request."""
     field_names = _FIELDS_BY_STATUS.get(status)
     if field_names is None:
-        return origin_request.method == request.origin_request.method
+        is_whole = status == 200 and _leaves_range(request, origin_request)
+        return origin_request.method == request.origin_request.method and not is_whole
     origin_fields = fold_fields(origin_request.fields)
     return (
         origin_request.method == request.origin_request.method
@@ -212,6 +213,17 @@ def may_pass(
         and (status != 304 or any(name in origin_fields for name in field_names))
         and (status != 206 or _is_part_of(origin_fields.get("range", ""), response_fields))
     )
+
+
+def _leaves_range(request: CacheRequest, origin_request: OriginRequest) -> bool:
+    """Whether the origin was not sent a range of the viewer's that is sent where a response is for
+    this viewer only: it would get a part then.
+    """
+    if request.is_object or "range" not in request.fields or origin_request.method != "GET":
+        return False
+    if not _SINGLE_RANGE.fullmatch(request.fields["range"]):
+        return False
+    return all(name != "range" for name, _value in origin_request.fields)
 
 
 def leaves_conditions(request: CacheRequest, origin_request: OriginRequest) -> bool:

@@ -200,6 +200,18 @@ async def test_conditions_hold_for_the_first_response_that_may_not_be_stored(
         assert (await viewer.get("/page", method)).status == 200
 
 
+async def test_range_holds_for_the_first_response_that_may_not_be_stored(
+    cache_root: Path,
+) -> None:
+    """Also where a condition lets the edge request the object's head first."""
+    async with serve_web(cache_root) as edge:
+        edge.origin.put("own", LARGE, etag='"a"', headers=NO_STORE)
+        fields = {"range": "bytes=0-3", "if_none_match": '"b"'}
+        for _first_and_later in range(2):
+            response = await fetch(edge.port, "/own", **fields)
+            assert (response.status, response.body) == (206, LARGE.read(Span(0, 4)))
+
+
 async def test_condition_of_another_version_gets_the_response(cache_root: Path) -> None:
     async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
         edge.origin.put("page", b"private", etag='"v1"', headers=(("Cache-Control", "private"),))

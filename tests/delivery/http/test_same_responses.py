@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.storage.store import prepare_folder
@@ -237,6 +237,12 @@ requests = st.builds(
 )
 
 
+PART_OF_PRIVATE = Case(
+    "GET", "pages.example.org", "/private", ("Range: bytes=0-3", "If-None-Match: ,"), "1.1"
+)
+"""Requested first, before anything is known of the object: later requests bypass the cache."""
+
+
 Compared = tuple[int, dict[str, str], bytes]
 
 
@@ -400,6 +406,7 @@ def test_response_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:
             max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None
         )
         @given(requests)
+        @example(PART_OF_PRIVATE)
         def check(case: Case) -> None:
             responses = {}
             for scheme, edges in (("http", plain), ("https", secure)):
