@@ -20,7 +20,7 @@ from streamedge.control.fleet_entries import EntryPlace, first_waiting_epoch, pl
 from streamedge.control.log import control_head
 from streamedge.control.position import epoch_of
 from streamedge.control.replica import ReplicaState, replica_state
-from streamedge.fleet.position import START
+from streamedge.fleet.position import START, line_of
 
 STEPS_KEPT = 16_384  # of each translation; beyond it older ones get coarser
 
@@ -119,6 +119,10 @@ class FleetPositions:
         if state is None or state.settled_position is None:
             return 0
         if position < max(state.settled_position, state.pruned_position):
+            return 0
+        if line_of(position) > line_of(self.position):
+            # The other edge follows a line that has not come here yet: it may lack entries that
+            # the engine has lost, though their positions here are older.
             return 0
         epoch = self._head_epoch
         if self._waiting_epoch is not None:

@@ -148,6 +148,14 @@ def test_lost_history_is_read_again(edge: Edge) -> None:
     assert edge.positions.as_of(2) == position_at(2, 1)
 
 
+def test_answer_in_a_line_that_has_not_come_here_is_newer_than_no_row(edge: Edge) -> None:
+    """The entries of the rows may be those that the engine had lost when the line began."""
+    edge.follow(Entry("member", EntryKind.MEMBER, "own", 0.0), entry(1, EntryKind.INVALIDATION))
+    edge.positions.refresh()
+    assert edge.positions.local_epoch(FIRST + 2) == edge.head() > 0
+    assert edge.positions.local_epoch(position_at(2, 7)) == 0
+
+
 def test_index_translates_positions_of_its_own_log(edge: Edge) -> None:
     edge.follow(Entry("member", EntryKind.MEMBER, "own", 0.0), entry(1, EntryKind.INVALIDATION))
     log = open_log(os.devnull, "test")
