@@ -44,7 +44,9 @@ def _fleet(tmp_path: Path, media: Path) -> Iterator[FleetEdges]:
     origins = f'[origins.main]\ntype = "directory"\npath = "{media}"\n'
     with (
         run_redis(tmp_path / "redis") as redis,
-        fleet_edges(tmp_path, origins, redis, environment=with_offset) as running,
+        fleet_edges(
+            tmp_path, origins, redis, lease_s=SKEW_S // 2, environment=with_offset
+        ) as running,
     ):
         yield running
 

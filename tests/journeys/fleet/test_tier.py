@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.fleet.tier_edges import TierEdges, tier_edges
+from tests.support.fleet.tier_edges import PATIENT, TierEdges, tier_edges
 from tests.support.http.signers import rsa_signer
 from tests.support.origins.counting_origin import CountingOrigin, content, counting_origin
 from tests.support.patience import PATIENCE_S
@@ -97,7 +97,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     distributions = DISTRIBUTIONS.replace("KEY_FILE", str(folder / "signer.pem"))
     with (
         counting_origin({}) as origin,
-        tier_edges(folder, origin.url, distributions=distributions) as fleet,
+        tier_edges(folder, origin.url, distributions=distributions, prelude=PATIENT) as fleet,
     ):
         yield Site(fleet, origin)
 

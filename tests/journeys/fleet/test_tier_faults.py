@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import http.client
 import os
 import signal
@@ -20,7 +21,7 @@ from streamedge.fleet.ownership import ranks
 from streamedge.keys import join_key
 from streamedge.origin.peer.protocol import AssetDescription, PeerRequest, encode_request
 from tests.support.certificate_authority import CertificateAuthority
-from tests.support.fleet.tier_edges import TierEdges, tier_edges
+from tests.support.fleet.tier_edges import PATIENT, TierEdges, patient_but_with, tier_edges
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
@@ -52,14 +53,27 @@ class Site:
         return self.fleet.edges[edge].metric("streamedge_origin_bypasses_total")
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+@contextlib.contextmanager
+def serving(folder: Path, prelude: str) -> Iterator[Site]:
     names = ("fra-1", "ams-1", "lon-1")
     with (
         counting_origin({}) as origin,
-        tier_edges(tmp_path, origin.url, names=names) as fleet,
+        tier_edges(folder, origin.url, names=names, prelude=prelude) as fleet,
     ):
         yield Site(fleet, origin)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with serving(tmp_path, PATIENT) as site:
+        yield site
+
+
+@pytest.fixture
+def site_that_leaves_out_fra(tmp_path: Path) -> Iterator[Site]:
+    """Its edges wait for each other, but not for fra-1."""
+    with serving(tmp_path, patient_but_with("fra-1")) as site:
+        yield site
 
 
 def get(edge: EdgeProcess, path: str, fields: dict[str, str] | None = None) -> tuple[int, bytes]:
@@ -101,7 +115,10 @@ def test_readers_get_the_right_bytes_when_an_owner_is_killed(site: Site) -> None
     assert site.origin.total_bytes <= 1.15 * len(names) * size
 
 
-def test_stopped_owner_is_passed_over_and_no_request_waits_for_it_for_long(site: Site) -> None:
+def test_stopped_owner_is_passed_over_and_no_request_waits_for_it_for_long(
+    site_that_leaves_out_fra: Site,
+) -> None:
+    site = site_that_leaves_out_fra
     names = [site.owned_by("fra-1", f"stopped/{n}", 100_000) for n in range(4)]
     os.killpg(site.fleet.edges["fra-1"].pid, signal.SIGSTOP)
     try:
@@ -182,7 +199,7 @@ def test_new_owner_takes_what_the_previous_one_has_cached(tmp_path: Path) -> Non
     names = ("fra-1", "ams-1", "lon-1")
     with (
         counting_origin({}) as origin,
-        tier_edges(tmp_path, origin.url, names=names) as fleet,
+        tier_edges(tmp_path, origin.url, names=names, prelude=PATIENT) as fleet,
     ):
         site = Site(fleet, origin)
         objects = [site.owned_by("ams-1", f"moved/{n}", 40_000) for n in range(5)]

@@ -61,11 +61,15 @@ def control_pid(edge: EdgeProcess) -> int:
 
 
 def test_edges_find_each_other_through_the_log_and_read_each_byte_once(
-    fleet: TierEdges, origin: CountingOrigin
+    tmp_path: Path, origin: CountingOrigin
 ) -> None:
-    for edge in fleet.edges.values():
-        assert body(edge, "film") == origin.bytes_of("film")
-    assert origin.total_bytes == 100_000
+    with (
+        run_redis(tmp_path / "redis") as engine,
+        tier_edges(tmp_path, origin.url, names=NAMES, engine=engine.url, prelude=PATIENT) as fleet,
+    ):
+        for edge in fleet.edges.values():
+            assert body(edge, "film") == origin.bytes_of("film")
+        assert origin.total_bytes == 100_000
 
 
 def test_edge_never_gets_back_what_it_has_invalidated(

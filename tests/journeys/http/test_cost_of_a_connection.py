@@ -14,11 +14,11 @@ import pytest
 
 from tests.support.http.http_viewer import open_viewer
 from tests.support.process.edge_process import run_edge
-from tests.support.process.system_calls import LOOP_CALLS, count_calls
+from tests.support.process.system_calls import count_calls
 
 BODY = b"x" * 1000
 CONNECTIONS = 100
-# For each connection with one hit. What is rarer (the log's lines, timers) is below the tolerance.
+# For each connection with one hit.
 COSTS = {
     "accept4": 1,
     "setsockopt": 1,  # TCP_NODELAY
@@ -77,9 +77,7 @@ async def test_new_connection_costs_few_system_calls(tmp_path: Path, origins: st
         with count_calls(worker, tmp_path / "calls") as calls:
             for _ in range(CONNECTIONS):
                 await get("Hit")
-    costs = {
-        name: count / CONNECTIONS for name, count in calls.counts.items() if name not in LOOP_CALLS
-    }
+    costs = calls.for_each(CONNECTIONS)
     too_many = {name: cost for name, cost in costs.items() if cost > COSTS.get(name, 0) + TOLERANCE}
     assert too_many == {}
     assert costs["accept4"] >= 1  # the calls were counted

@@ -30,7 +30,6 @@ FILM = Pattern(FILM_BYTES, seed=5)
 WHOLE = FILM.read(Span(0, FILM_BYTES))
 HELD_AT = 1_000_000
 VIEWERS = 16
-PATIENCE_ROUNDS = 1000  # polls of another process
 
 
 def http_toml(url: str) -> str:
@@ -44,11 +43,11 @@ def put(origin: ScriptedOrigin) -> None:
 
 def until(condition: Callable[[], bool], subject: str) -> None:
     """Waits until ``condition`` holds because of another process."""
-    for _round in range(PATIENCE_ROUNDS):
-        if condition():
-            return
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(subject)
         pause()
-    raise TimeoutError(subject)
 
 
 def is_running(pid: int) -> bool:

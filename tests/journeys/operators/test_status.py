@@ -26,6 +26,7 @@ from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.process.ports import free_ports
 
 KILLS = 20
+OBJECTS = 5000  # one is requested with each poll
 
 
 @contextmanager
@@ -67,11 +68,11 @@ def alerts_of(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def test_stopped_origin_raises_an_alert_until_it_answers_again(tmp_path: Path) -> None:
     objects = tmp_path / "objects"
     objects.mkdir()
-    for number in range(200):
+    for number in range(OBJECTS):
         (objects / f"{number}.txt").write_text("text")
     (port,) = free_ports(1)
     origins = f'[origins.main]\ntype = "http"\nurl = "http://127.0.0.1:{port}"\n'
-    numbers = iter(range(200))
+    numbers = iter(range(OBJECTS))
     with run_edge(tmp_path / "edge", origins, workers=2) as edge:
         with web_server(objects, port):
             assert get(edge, f"{next(numbers)}.txt") == 200

@@ -23,12 +23,11 @@ import pytest
 
 from tests.support.http.http_viewer import fetch
 from tests.support.origins.scripted_origin import ScriptedOrigin
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, polls
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
 CACHED = (("Cache-Control", "max-age=3600"),)
 SQLITE_PENDING_BYTE = 0x40000000  # blocks new locks on the file, not those that are held
-PATIENCE_ROUNDS = 1000  # polls of another process
 DATABASE_FILES = ("control.db", "control.db-wal", "control.db-shm")
 
 
@@ -77,7 +76,7 @@ async def get(edge: EdgeProcess, path: str = "/a") -> tuple[bytes, str]:
 
 async def until_hit(edge: EdgeProcess) -> bytes:
     """Waits for a hit; returns its body."""
-    for _ in range(PATIENCE_ROUNDS):
+    for _ in polls():
         body, result = await get(edge)
         if result == "Hit":
             return body
@@ -89,7 +88,7 @@ async def restart_worker(edge: EdgeProcess) -> None:
     """Kills the only worker, and waits for its successor."""
     (before,) = edge.worker_pids()
     os.kill(before, signal.SIGKILL)
-    for _ in range(PATIENCE_ROUNDS):
+    for _ in polls():
         if edge.worker_pids() != [before]:
             return
         await asyncio.to_thread(pause)

@@ -17,7 +17,7 @@ from typing import Any
 from streamedge.spans import Span
 from tests.support.http.http_viewer import Viewer, fetch, open_viewer
 from tests.support.origins.scripted_origin import Pattern, ScriptedOrigin
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, polls
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.rtmp.rtmp_client import frames, open_client
 from tests.support.rtmp.rtmp_media import tags_flv
@@ -26,7 +26,6 @@ FOLDER = '[origins.main]\ntype = "directory"\npath = "media"\n'
 EWEB = '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\naliases = ["a.example"]\n'
 E2 = '[[distributions]]\nid = "E2"\ntype = "web"\norigin = "main"\naliases = ["b.example"]\n'
 ESTREAM = '[[distributions]]\nid = "ESTREAM"\ntype = "rtmp"\norigin = "main"\n'
-PATIENCE_ROUNDS = 1000  # polls of another process
 
 
 @contextmanager
@@ -81,7 +80,7 @@ async def test_sighup_adds_a_distribution_and_keeps_connections(tmp_path: Path) 
             edge.process.send_signal(signal.SIGHUP)
             (line,) = await asyncio.to_thread(edge.await_log, "config_loaded")
             assert line["changed"] == ["distributions.E2"]
-            for _round in range(PATIENCE_ROUNDS):
+            for _round in polls():
                 if await status(viewer, "b.example") == 200:
                     break
                 await asyncio.to_thread(pause)
@@ -178,7 +177,7 @@ def test_restarted_control_process_reloads(tmp_path: Path) -> None:
         os.kill(control, signal.SIGKILL)
         edge.await_log("process_ended")
         rewrite(edge, ESTREAM, E2)
-        for _round in range(PATIENCE_ROUNDS):
+        for _round in polls():
             result = reload(edge, "--json")
             if result.returncode == 0:
                 break

@@ -68,9 +68,8 @@ async def test_upgrade_cuts_no_play_and_no_request(tmp_path: Path) -> None:
             for loop in loops:
                 await loop.serve_more(100)
                 await loop.stop()
-            after = edge.worker_pids()
-            assert not set(before) & set(after)
-            retiring = edge.log("worker_retiring")
+            await asyncio.to_thread(edge.await_new_workers, before)
+            retiring = await asyncio.to_thread(edge.await_log, "worker_retiring", 2)
             assert {line["pid"] for line in retiring} == set(before)
             # Those that began before the upgrade play on, from the workers from before.
             assert edge.metric("streamedge_viewers") == PLAYS
@@ -124,7 +123,7 @@ def test_config_with_mistakes_refuses_the_upgrade(tmp_path: Path) -> None:
         assert get(edge) == 200
         config.write_text(text)
         assert start_upgrade(edge, 3)["state"] in {"retiring", "done"}
-        assert edge.worker_pids() != before
+        edge.await_new_workers(before)
         assert get(edge) == 200
 
 
@@ -175,7 +174,7 @@ def test_workers_from_before_serve_on_when_new_ones_do_not_come_up(tmp_path: Pat
         broken.unlink()
         assert start_upgrade(edge, 2)["state"] in {"retiring", "done"}
         edge.await_log("upgrade_finished", timeout_s=PATIENCE_S)
-        assert not set(edge.worker_pids()) & set(before)
+        edge.await_new_workers(before)
         assert get(edge) == 200
         assert edge.stop() == 0
 
@@ -241,7 +240,7 @@ async def test_workers_from_before_end_when_their_new_supervisor_is_killed(
             player.play("film")
             await player.until_named("video", "aggregate")
             await asyncio.to_thread(upgrade, edge)
-            workers = [*before, *edge.worker_pids()]
+            workers = [*before, *await asyncio.to_thread(edge.await_new_workers, before)]
             edge.process.kill()
             edge.process.wait()
         for pid in workers:
@@ -315,6 +314,6 @@ def test_upgrade_command_waits_for_the_new_processes(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("Upgraded.")
-        assert edge.worker_pids() != before
+        edge.await_new_workers(before)
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
         assert json.loads(done.stdout)["attempts"] == 2

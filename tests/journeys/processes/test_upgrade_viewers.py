@@ -73,7 +73,7 @@ async def test_viewers_from_before_an_upgrade_are_listed_and_ended(tmp_path: Pat
             assert len(await download.receive_body(LARGE_BYTES)) == LARGE_BYTES
         await asyncio.to_thread(edge.await_log, "upgrade_finished")
         assert get_json(edge, "/viewers?retiring=true")["rows"] == []
-        assert not set(before) & set(edge.worker_pids())
+        await asyncio.to_thread(edge.await_new_workers, before)
 
 
 async def test_download_from_before_an_upgrade_is_ended(tmp_path: Path) -> None:

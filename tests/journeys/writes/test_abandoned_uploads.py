@@ -12,12 +12,12 @@ import pytest
 
 from tests.support.http.http_viewer import open_viewer, request
 from tests.support.origins.s3_server import S3Server
+from tests.support.patience import polls
 from tests.support.process.edge_process import EdgeProcess, run_edge
 
 BUCKET = "abandoned"
 MIB = 1 << 20
 POLL_S = 0.005
-PATIENCE_ROUNDS = 6000
 CONFIG = """
 [origins.main]
 type = "s3"
@@ -42,7 +42,7 @@ def uploads(s3: S3Server) -> int:
 
 def until(condition: Callable[[], bool], subject: str) -> None:
     """Waits until ``condition`` holds because of other processes."""
-    for _round in range(PATIENCE_ROUNDS):
+    for _round in polls():
         if condition():
             return
         time.sleep(POLL_S)

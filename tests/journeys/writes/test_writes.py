@@ -22,6 +22,7 @@ from botocore.config import Config
 
 from tests.support.http.http_viewer import Response, Viewer, open_viewer, request
 from tests.support.origins.s3_server import S3Server
+from tests.support.patience import polls
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 from tests.support.rtmp.rtmp_client import VIDEO, open_client, samples
 from tests.support.rtmp.rtmp_media import tags_flv
@@ -31,7 +32,6 @@ PART_BYTES = 5 << 20
 BODY_BYTES_MAX = 24 << 20
 CHUNK_BYTES = 1 << 20
 FRAME_HEADER_BYTES = 13  # of a frame of tags_flv, before its filler
-PATIENCE_ROUNDS = 1000  # polls of another process
 VIEWERS = 8  # on new connections; all reach the same of two workers once in 128 times
 KINDS = ["bucket", "folder"]
 
@@ -351,7 +351,7 @@ async def send_chunks(viewer: Viewer, data: bytes) -> None:
 
 async def until(condition: Callable[[], bool], subject: str) -> None:
     """Waits until ``condition`` holds because of another process."""
-    for _round in range(PATIENCE_ROUNDS):
+    for _round in polls():
         if await asyncio.to_thread(condition):
             return
         await asyncio.to_thread(pause)

@@ -21,15 +21,15 @@ import pytest
 from tests.support.http.http_viewer import Response, open_viewer, request
 from tests.support.origins.s3_server import S3Server
 from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, polls
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
+from tests.support.process.ports import HeldPort
 from tests.support.rtmp.rtmp_client import VIDEO, metric, open_client, samples
 from tests.support.rtmp.rtmp_media import tags_flv
 
 BUCKET = "queued"
 FRAME_HEADER_BYTES = 13  # of a frame of tags_flv, before its filler
 VIEWERS = 8  # on new connections; all reach the same of two workers once in 128 times
-PATIENCE_ROUNDS = 1500  # polls of another process
 
 ORIGIN = """
 [origins.main]
@@ -85,6 +85,7 @@ class BucketProxy:
     def __init__(self, endpoint: str) -> None:
         self._behind = urlsplit(endpoint)
         self._server: asyncio.Server | None = None
+        self._held_port = HeldPort()
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -92,12 +93,19 @@ class BucketProxy:
         """Accepts connections, on the same port as before."""
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+        self._held_port.release()
+
+    async def close(self) -> None:
+        """Ends the proxy."""
+        await self.refuse()
+        self._held_port.release()
 
     async def refuse(self) -> None:
         """Refuses new connections and aborts open ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._held_port.hold(self.port)
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -138,7 +146,7 @@ async def open_bucket_proxy(s3: S3Server) -> AsyncIterator[BucketProxy]:
     try:
         yield bucket_proxy
     finally:
-        await bucket_proxy.refuse()
+        await bucket_proxy.close()
 
 
 @asynccontextmanager
@@ -210,7 +218,7 @@ async def admin(edge: EdgeProcess, method: str, path: str) -> dict[str, Any]:
 
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Waits until ``condition`` holds because of another process."""
-    for _round in range(PATIENCE_ROUNDS):
+    for _round in polls():
         if await asyncio.to_thread(condition):
             return
         await asyncio.to_thread(pause)
@@ -290,7 +298,8 @@ async def test_answered_writes_survive_the_death_of_all_processes(
             assert await new_responses(edge, "page") == {(200, b"3")}
             assert (await admin(edge, "GET", "/writes"))["done"] == 5
             await until_metrics(edge, queued_writes=0, queued_write_bytes=0)
-            assert list((edge.cache / "writes" / "bodies").iterdir()) == []
+            bodies = edge.cache / "writes" / "bodies"
+            await until(lambda: not list(bodies.iterdir()), "the bodies to be removed")
 
 
 async def test_conflict_is_a_dead_letter_until_the_operator_decides(

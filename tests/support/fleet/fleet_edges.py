@@ -19,7 +19,7 @@ from tests.support.engine.redis_server import RedisServer
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause, run_edge
 
-LEASE_S = 4
+LEASE_S = 8  # short for tests that wait for its end, long for a control process on a slow machine
 
 
 @dataclass

@@ -25,10 +25,23 @@ NO_ENGINE = "redis://127.0.0.1:1/0"
 PATIENT = f"""
 import functools
 from streamedge.build import peers
-from streamedge.delivery.peer import handler
+from streamedge.delivery.peer import handler, server
 from streamedge.origin.peer import client, tier
 peers.PeerClients = functools.partial(client.PeerClients, silence_max_s={PATIENCE_S})
 client.CONNECT_TIMEOUT_S = tier.CACHED_SILENCE_S = handler.BEHIND_WAIT_S = {PATIENCE_S}
+server.HANDSHAKE_S = {PATIENCE_S}
+"""
+
+
+def patient_but_with(name: str) -> str:
+    """As ``PATIENT``, but to connect to one edge, which the test stops, takes at most a second."""
+    return f"""{PATIENT}
+Client = client.Client
+def client_of(**options):
+    if options["server_name"] == {name!r}:
+        options["connect_timeout_s"] = 1.0
+    return Client(**options)
+client.Client = client_of
 """
 
 
@@ -120,7 +133,8 @@ def tier_edges(
     ports = free_ports(len(names))
     addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)}
     listed = ", ".join(f'"{one}"' for one in names[:parents])
-    described = origin_lines or f'type = "http"\nurl = "{origin}"'
+    timeouts = f'connect_timeout = "{PATIENCE_S:.0f}s"\nread_timeout = "{PATIENCE_S:.0f}s"'
+    described = origin_lines or f'type = "http"\nurl = "{origin}"\n{timeouts}'
     config = f'[fleet.tiers]\neu = [{listed}]\n[origins.main]\n{described}\ntier = "eu"\n'
     with contextlib.ExitStack() as stack:
         fleet = TierEdges(

@@ -36,6 +36,10 @@ REFUSED_STREAM, CANCEL, COMPRESSION_ERROR = 7, 8, 9
 ENHANCE_YOUR_CALM = 11
 INITIAL_WINDOW_SIZE = 4
 
+HUFFMAN_BYTES_MAX = 16 << 10
+"""Longer heads are sent without Huffman coding: hpack's takes quadratic time, many seconds for
+200 kB, in which the edge in the same loop cannot serve other viewers."""
+
 _FORBIDDEN = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 
 Head = list[tuple[bytes, bytes]]
@@ -136,7 +140,8 @@ class Http2Viewer:
 
     def encode(self, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
         """A field block. Each must be sent, in order: both ends keep a table (RFC 7541)."""
-        return self._encoder.encode(list(fields))
+        size_bytes = sum(len(name) + len(value) for name, value in fields)
+        return self._encoder.encode(list(fields), huffman=size_bytes <= HUFFMAN_BYTES_MAX)
 
     def new_stream(self) -> int:
         """The number of the next stream, which the caller opens."""

@@ -45,6 +45,7 @@ from tests.support.origins.scripted_responses import (
     parse_request,
 )
 from tests.support.patience import PATIENCE_S
+from tests.support.process.ports import HeldPort
 
 __all__ = ["Content", "Pattern", "ReceivedRequest", "Reply", "ScriptedOrigin", "read_all"]
 
@@ -107,6 +108,7 @@ class ScriptedOrigin:
         self._shared_pace = _Pace()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._held_port = HeldPort()
         self._handlers: set[asyncio.Task[None]] = set()
 
     # --- start and stop -------------------------------------------------------------------
@@ -122,6 +124,7 @@ class ScriptedOrigin:
         trace: TracebackType | None,
     ) -> None:
         await self.refuse()
+        self._held_port.release()
 
     @property
     def url(self) -> str:
@@ -136,12 +139,14 @@ class ScriptedOrigin:
             lambda: _Connection(self._handle), "127.0.0.1", self.port, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
+        self._held_port.release()
 
     async def refuse(self) -> None:
         """Stops listening and resets every open connection; new ones are refused."""
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._held_port.hold(self.port)
         handlers = list(self._handlers)
         for handler in handlers:
             handler.cancel()

@@ -127,6 +127,18 @@ class EdgeProcess:
                 raise TimeoutError(f"the log has the workers {sorted(pids)}, not {self.workers}")
             pause()
 
+    def await_new_workers(self, before: Sequence[int]) -> list[int]:
+        """As ``worker_pids``, once none of them is one of ``before``.
+
+        A worker serves, and an upgrade ends, up to 100 ms before the line of the worker is written.
+        """
+        deadline_s = time.monotonic() + PATIENCE_S
+        while set(pids := self.worker_pids()) & set(before):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"the log has the workers {pids}, and before {before}")
+            pause()
+        return pids
+
     def stop(self) -> int:
         """Sends SIGTERM and returns the exit code."""
         if self.process.poll() is None:

@@ -1,4 +1,4 @@
-"""Free ports for servers that tests start."""
+"""Free ports for servers that tests start, and those of servers that listen again later."""
 
 from __future__ import annotations
 
@@ -33,3 +33,27 @@ def free_ports(count: int) -> list[int]:
         else:
             ports.append(port)
     return ports
+
+
+class HeldPort:
+    """Keeps the port of a server that does not listen for a while: connections are refused.
+
+    Otherwise a client's connection, or a server of another test, could get the port meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def hold(self, port: int) -> None:
+        """Takes a port whose listening socket has just been closed."""
+        self.release()
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server can listen
+        holder.bind(("127.0.0.1", port))
+        self._socket = holder
+
+    def release(self) -> None:
+        """A server listens again, or nothing does any more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

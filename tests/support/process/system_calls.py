@@ -20,6 +20,19 @@ class Calls:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
+    def for_each(self, requests: int) -> dict[str, float]:
+        """The calls for each of so many requests, by name, however long these have taken.
+
+        Left out are ``LOOP_CALLS`` and what a worker does by the clock: writing its log, up to ten
+        times a second, and publishing its metrics, once a second.
+        """
+        counts = {name: count for name, count in self.counts.items() if name not in LOOP_CALLS}
+        log_writes = counts.pop("flock", 0) // 2  # each is between two of them
+        published = counts.pop("ftruncate", 0)  # and then written
+        for name, by_clock in (("write", log_writes), ("pwrite64", published)):
+            counts[name] = max(0, counts.get(name, 0) - by_clock)
+        return {name: count / requests for name, count in counts.items()}
+
     def read(self, summary: str) -> None:
         """Reads the table that ``strace -c`` prints."""
         for line in summary.splitlines():
