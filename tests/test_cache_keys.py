@@ -19,8 +19,9 @@ from streamedge.delivery.hosts import Distribution, OriginBinding
 from streamedge.delivery.http.compression.compressor import encoded_key
 from streamedge.delivery.http.compression.negotiation import ContentCoding
 from streamedge.delivery.http.policy.behaviors import Behavior, CachePolicy
+from streamedge.delivery.http.request.cache_request import asset_key
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution, asset_key
+from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution
 from streamedge.keys import join_key, key_bytes, split_key
 from streamedge.media.containers.packager import segment_key
 from streamedge.media.packager import packaged_asset

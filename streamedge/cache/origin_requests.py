@@ -43,7 +43,7 @@ WHOLE = Span(0, UNKNOWN_BYTES)
 # §8.8.2.2).
 STRONG_AFTER_S = 60
 
-_DIRECTIVES = ("cache-control", "pragma")
+REQUEST_DIRECTIVES = ("cache-control", "pragma")  # RFC 9111 §5.2.1, §5.4
 _CONDITIONS = ("if-none-match", "if-modified-since")
 _RANGE = ("range", "if-range")
 _OWN_FIELDS = frozenset(_CONDITIONS + _RANGE)  # sent where the response is for one viewer only
@@ -87,7 +87,7 @@ class CacheRequest:
         """Its directives (§5.2.1, §5.4), where the behavior applies them."""
         if not self.applies_request_directives:
             return {}
-        return {name: self.fields[name] for name in _DIRECTIVES if name in self.fields}
+        return {name: self.fields[name] for name in REQUEST_DIRECTIVES if name in self.fields}
 
     def span_of_first_read(self, size_bytes: int) -> Span:
         """The span of an object of that size that will be read first."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from streamedge.errors import OriginFailure
 from streamedge.ops.metrics import Counter, Counts, State, Tally, pair
-from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState
+from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState, is_failure_status
 
 UP, TRIAL, DOWN = range(3)
 """Values of the metrics; TRIAL is that of a half-open breaker."""
@@ -21,7 +21,6 @@ STATE_VALUES = {
     BreakerState.HALF_OPEN: TRIAL,
     BreakerState.OPEN: DOWN,
 }
-_TOO_MANY_REQUESTS = 429
 
 
 class RequestObserver(Protocol):
@@ -59,8 +58,7 @@ class OriginHealth:
 
     def answered(self, status: int) -> None:
         """Notes a response."""
-        is_failure = status >= 500 or status == _TOO_MANY_REQUESTS
-        if is_failure:
+        if is_failure_status(status):
             self._note("error_status", is_failure=True)
         elif self._answered is not None:
             self._answered.amount += 1

@@ -18,13 +18,10 @@ from streamedge.cache.rfc9111.unsafe_methods import invalidated_targets
 from streamedge.delivery.http.policy.behaviors import SAFE_METHODS
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.body_buffer import BodyBuffer
+from streamedge.delivery.http.request.cache_request import target_key_parts
+from streamedge.delivery.http.request.origin_request import build_origin_request, forwarded_trailers
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.request.routing import (
-    Route,
-    build_origin_request,
-    forwarded_trailers,
-    target_key_parts,
-)
+from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.response.build import Response, ResponseBuilder, passed_fields
 from streamedge.delivery.http.response.cache_status import cache_status
 from streamedge.delivery.http.s3_calls import call_bucket

@@ -46,6 +46,7 @@ from streamedge.delivery.http.http1.encoding import Http1Heads, encode_head
 from streamedge.delivery.http.http2.encoding import Head, Http2Heads
 from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import Authorizer
+from streamedge.delivery.http.request.cache_request import RequestTarget, build_cache_request
 from streamedge.delivery.http.request.dispatch import (
     Dispatched,
     Dispatcher,
@@ -54,6 +55,7 @@ from streamedge.delivery.http.request.dispatch import (
     TrafficCheck,
 )
 from streamedge.delivery.http.request.first_read import first_read
+from streamedge.delivery.http.request.origin_request import wants_upgrade
 from streamedge.delivery.http.request.request import (
     WebRequest,
     error_page_request,
@@ -62,13 +64,10 @@ from streamedge.delivery.http.request.request import (
 )
 from streamedge.delivery.http.request.request_ids import RequestIds
 from streamedge.delivery.http.request.routing import (
-    RequestTarget,
     Route,
     WebDistribution,
-    build_cache_request,
     nearest_from_bytes,
     route_in,
-    wants_upgrade,
 )
 from streamedge.delivery.http.response.build import Representation, Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status

@@ -13,13 +13,9 @@ from urllib.parse import quote
 from streamedge.access.admission import Denied
 from streamedge.delivery.http.policy.behaviors import ViewerProtocol
 from streamedge.delivery.http.request.authorization import Authorizer
+from streamedge.delivery.http.request.origin_request import forwarded_read_parameters
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.request.routing import (
-    Route,
-    Rule,
-    forwarded_read_parameters,
-    listing_rules,
-)
+from streamedge.delivery.http.request.routing import Route, Rule, listing_rules
 from streamedge.origin.s3.protocol import (
     BucketCall,
     hoisted_fields,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.delivery.hosts import OriginBinding
-from streamedge.delivery.http.request.routing import loop_id
+from streamedge.delivery.http.request.origin_request import loop_id
 from streamedge.keys import join_key
 from streamedge.origin import Fields, OriginRequest, Upstream
 from streamedge.origin.peer.protocol import PeerRequest

@@ -33,12 +33,11 @@ from streamedge.origin import (
 )
 from streamedge.origin.answers import fold_fields
 from streamedge.origin.buffered import buffered_body
-from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState
+from streamedge.origin.group.breaker import Breaker, BreakerEvent, BreakerState, is_failure_status
 from streamedge.origin.health import STATE_VALUES
 from streamedge.spans import Span
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
-_TOO_MANY_REQUESTS = 429
 
 # The names of failures in a config: a word, or the status of the response to the viewer.
 _CAUSES: dict[OriginFailure, int | str] = {
@@ -306,7 +305,7 @@ class _WatchedResponse:
 def _result_of_cause(cause: int | str) -> AttemptResult:
     """The result for a failover cause: most statuses below 500 concern the request, not the
     member."""
-    concerns_request = isinstance(cause, int) and cause < 500 and cause != _TOO_MANY_REQUESTS
+    concerns_request = isinstance(cause, int) and not is_failure_status(cause)
     return AttemptResult.ELSEWHERE if concerns_request else AttemptResult.FAILED
 
 

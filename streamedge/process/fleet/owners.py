@@ -13,8 +13,9 @@ from streamedge.build.rtmp import rtmp_distributions
 from streamedge.build.web import web_distributions
 from streamedge.config.schema.config import Config
 from streamedge.delivery.hosts import OriginBinding
+from streamedge.delivery.http.request.cache_request import asset_key
 from streamedge.delivery.http.request.request import web_request
-from streamedge.delivery.http.request.routing import Route, asset_key, find_route
+from streamedge.delivery.http.request.routing import Route, find_route
 from streamedge.delivery.rtmp.stream_names import candidates, choose_application, stream_names
 from streamedge.fleet.members import Member
 from streamedge.fleet.ownership import owners, ranks

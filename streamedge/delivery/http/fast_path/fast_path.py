@@ -56,7 +56,13 @@ from streamedge.delivery.http.fast_path.remembered import (
 from streamedge.delivery.http.fast_path.request_memo import ByteRange, RequestMemo, plain_range
 from streamedge.delivery.http.policy.behaviors import ErrorPage
 from streamedge.delivery.http.request.authorization import CachedGrant
+from streamedge.delivery.http.request.cache_request import (
+    PreparedLookup,
+    asset_key,
+    invalidation_target,
+)
 from streamedge.delivery.http.request.dispatch import Outcome, Refused, TrafficCheck
+from streamedge.delivery.http.request.origin_request import selecting_fields
 from streamedge.delivery.http.request.request import (
     WebRequest,
     error_page_request,
@@ -64,14 +70,7 @@ from streamedge.delivery.http.request.request import (
     without_field,
 )
 from streamedge.delivery.http.request.request_ids import no_id
-from streamedge.delivery.http.request.routing import (
-    PreparedLookup,
-    Route,
-    asset_key,
-    invalidation_target,
-    route_in,
-    selecting_fields,
-)
+from streamedge.delivery.http.request.routing import Route, route_in
 from streamedge.delivery.http.response.access_log import target_fields, viewer_fields
 from streamedge.delivery.http.response.build import Response, ResponseBuilder
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing

@@ -14,9 +14,10 @@ from streamedge.delivery.http.compression.negotiation import negotiate
 from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.authorization import CachedGrant
+from streamedge.delivery.http.request.cache_request import PreparedLookup
 from streamedge.delivery.http.request.dispatch import Dispatched, Refused
 from streamedge.delivery.http.request.request import WebRequest
-from streamedge.delivery.http.request.routing import PreparedLookup, Route, nearest_from_bytes
+from streamedge.delivery.http.request.routing import Route, nearest_from_bytes
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import LoggedRequest
 from streamedge.delivery.http.response.response import ResponseHead

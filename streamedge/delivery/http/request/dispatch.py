@@ -18,15 +18,10 @@ from streamedge.delivery.hosts import HostTable
 from streamedge.delivery.http.policy.behaviors import ViewerProtocol
 from streamedge.delivery.http.policy.response_headers import Cors, Field, cors_kind
 from streamedge.delivery.http.request.authorization import Authorizer
+from streamedge.delivery.http.request.cache_request import PreparedLookup
+from streamedge.delivery.http.request.origin_request import is_looping
 from streamedge.delivery.http.request.request import WebRequest, with_alias_host
-from streamedge.delivery.http.request.routing import (
-    PreparedLookup,
-    Route,
-    RouteError,
-    WebDistribution,
-    find_route,
-    is_looping,
-)
+from streamedge.delivery.http.request.routing import Route, RouteError, WebDistribution, find_route
 from streamedge.delivery.http.s3_calls import named_request
 from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import CHECK_PATH, WELCOME, Traffic

@@ -7,8 +7,9 @@ from typing import cast
 from streamedge.cache.origin_requests import WHOLE, CacheRequest
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset
+from streamedge.delivery.http.request.cache_request import Interim, PreparedLookup
 from streamedge.delivery.http.request.request import WebRequest, web_request
-from streamedge.delivery.http.request.routing import Interim, PreparedLookup, Route
+from streamedge.delivery.http.request.routing import Route
 from streamedge.origin import Fields, Origin, OriginRequest, Upstream
 
 ROUTE = cast(Route, None)  # the builder needs none
