@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from http import HTTPStatus
 
 FAILURES_MAX = 3  # in a row
 WINDOW_S = 30.0  # failures in a row that are further apart do not count
@@ -25,7 +24,7 @@ BACK_OFF_MAX_S = 60.0
 
 def is_failure_status(status: int) -> bool:
     """Whether a response with this status is a failure of the origin, and not of the request."""
-    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+    return status >= 500 or status == 429
 
 
 class BreakerState(Enum):
