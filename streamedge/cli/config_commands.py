@@ -57,7 +57,10 @@ def show(
 )
 def diff(
     other: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The config before; default: none.")
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="The config to compare with; default: one without keys."
+        ),
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
@@ -102,7 +105,11 @@ def _differences(before: Config, after: Config) -> Iterator[dict[str, str]]:
 )
 def reference(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORD…", help="What the keys must contain.")
+        list[str] | None,
+        typer.Argument(
+            metavar="WORD…",
+            help="Show only keys with all of these words, in the name or the explanation.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")] = False,
 ) -> None:

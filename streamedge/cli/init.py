@@ -134,20 +134,40 @@ def init(
         ),
     ] = None,
     http: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="Serve HTTP there; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="HOST:PORT or :PORT that serves HTTP; may be repeated."
+        ),
     ] = None,
     rtmp: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="Serve RTMP there; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="HOST:PORT or :PORT that serves RTMP; may be repeated."
+        ),
     ] = None,
     admin: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The admin address.")
+        str, typer.Option(metavar="ADDRESS", help="HOST:PORT or unix:PATH for operators' calls.")
     ] = "127.0.0.1:9090",
     alias: Annotated[
-        list[str] | None, typer.Option(metavar="HOST", help="A host name; default: all.")
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="A host name that viewers use; may be repeated. Default: every host.",
+        ),
     ] = None,
-    cache: Annotated[str, typer.Option(metavar="FOLDER", help="The cache.")] = "var/cache",
-    cache_size: Annotated[str, typer.Option(metavar="SIZE", help="Its size.")] = "20GiB",
-    region: Annotated[str, typer.Option(metavar="REGION", help="Of an S3 bucket.")] = "",
+    cache: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER", help="The folder of the cache; it is made if it is missing."
+        ),
+    ] = "var/cache",
+    cache_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="The disk space that the cache may use.")
+    ] = "20GiB",
+    region: Annotated[
+        str,
+        typer.Option(metavar="REGION", help="The region of an S3 bucket, such as eu-central-1."),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented config file, from the options or from questions."""

@@ -91,7 +91,10 @@ def streamedge(
     ] = "",
     ca: Annotated[
         Path | None,
-        typer.Option(metavar="PEM", help="Certificates that --admin URL is trusted by."),
+        typer.Option(
+            metavar="PEM",
+            help="The authority of the certificate of --admin URL, or that certificate itself.",
+        ),
     ] = None,
     _version: Annotated[
         bool,
@@ -317,7 +320,11 @@ def sign(
         Path | None, typer.Option(metavar="FILE", help="Your own policy, as JSON.")
     ] = None,
     expires: Annotated[
-        str, typer.Option(metavar="WHEN", help="The time at which access ends.")
+        str,
+        typer.Option(
+            metavar="WHEN",
+            help="When access ends: a date, seconds since 1970, or a duration such as 2h.",
+        ),
     ] = "",
     begins: Annotated[
         str,

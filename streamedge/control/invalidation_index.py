@@ -209,7 +209,7 @@ class InvalidationIndex:
         self.position = UNKNOWN
         """The position up to which the log has been read."""
         self.configuration_epoch = 0
-        """Of the newest row that announced a new config."""
+        """The position of the newest row that announced a new config."""
         self._scopes: dict[str, _Scope] = {}
         self._everywhere = _Cutoffs()  # affects all distributions
         self._items: OrderedDict[tuple[str, Item], None] = OrderedDict()  # the oldest first

@@ -131,7 +131,7 @@ class ControlLog:
     def append_within(
         self, connection: sqlite3.Connection, kind: RowKind, scope: str, body: Mapping[str, Any]
     ) -> int:
-        """The same within a transaction of the database that changes other things, too."""
+        """As ``append``, within a transaction of the database that changes other tables too."""
         return self._insert(connection, Row(0, kind, scope, self._clock(), body)).epoch
 
     def invalidate(

@@ -34,7 +34,7 @@ class FleetStatus:
 
     @property
     def descriptor(self) -> int:
-        """Of the memory."""
+        """The file descriptor of the memory."""
         return self._shared.descriptor
 
     # For the control process.

@@ -54,7 +54,7 @@ class Heartbeats:
 
     @property
     def descriptor(self) -> int:
-        """Of the memory."""
+        """The file descriptor of the memory."""
         return self._shared.descriptor
 
     # For each process.

@@ -65,7 +65,7 @@ class Assignments:
 
     @property
     def descriptor(self) -> int:
-        """Of the memory."""
+        """The file descriptor of the memory."""
         return self._shared.descriptor
 
     def get(self, viewer: str, names: list[str], now_s: float) -> str | None:

@@ -28,11 +28,6 @@ class UpgradeState(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
 
-    @property
-    def is_decided(self) -> bool:
-        """Whether the new program serves, or will not."""
-        return self not in {UpgradeState.TRYING, UpgradeState.STARTING}
-
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:

@@ -69,7 +69,7 @@ class Presence:
     beat: int = 0
 
     def encode(self) -> str:
-        """As JSON."""
+        """The presence as JSON."""
         members = {
             "name": self.name,
             "state": self.state.value,

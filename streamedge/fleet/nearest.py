@@ -77,14 +77,14 @@ class LiveEdges:
     up: tuple[Member, ...] = ()
 
     def encode(self) -> bytes:
-        """As JSON."""
+        """The edges as JSON."""
         up = [member.body() for member in self.up]
         document = {"names": sorted(self.names), "up": up}
         return json.dumps(document, separators=(",", ":")).encode()
 
 
 def live_edges(members: Iterable[Member], up: Iterable[str]) -> LiveEdges:
-    """Of all members, and the names of those whose presence says that they are UP."""
+    """The edges as redirects need them. ``up``: the names of those whose presence says UP."""
     present = frozenset(up)
     serving = [member for member in members if member.role is not Role.REMOVED]
     return LiveEdges(

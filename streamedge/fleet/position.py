@@ -34,7 +34,7 @@ def sequence_of(position: int) -> int:
 
 
 def format_position(position: int) -> str:
-    """As it is written in the engine: "3-1042"."""
+    """A position as the engine has it: "3-1042"."""
     return f"{line_of(position)}-{sequence_of(position)}"
 
 

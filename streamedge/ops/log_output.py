@@ -48,7 +48,7 @@ class LogTarget:
 
     @property
     def descriptor(self) -> int:
-        """Of the memory, in which the lock and requests to reopen are."""
+        """The file descriptor of the memory that has the lock and requests to reopen."""
         return self._memory.descriptor
 
     def request_reopen(self) -> None:

@@ -1,4 +1,4 @@
-"""SIGHUP: reads the config file again and publishes it as the next generation, if it is valid.
+"""SIGHUP: reads the config file again and publishes it as the next config version.
 
 This runs in the supervisor, which has no event loop, so nothing here waits.
 """

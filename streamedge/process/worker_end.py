@@ -75,7 +75,7 @@ async def retire(
     timeout_s: float,
     stopping: asyncio.Event,
 ) -> None:
-    """Lets other processes accept, and waits until viewers have left, ``timeout_s`` at most."""
+    """Stops accepting, because other processes do; waits for viewers, ``timeout_s`` at most."""
     for server in servers:
         server.retire()
     until_s = time.monotonic() + timeout_s
@@ -91,7 +91,10 @@ async def drain(
     servers: Sequence[Drained],
     aborting: asyncio.Event,
 ) -> None:
-    """Lets viewers and other edges finish for DRAIN_S, or until a second SIGTERM."""
+    """Waits for viewers and other edges until they have finished, or DRAIN_S have passed.
+
+    A second SIGTERM ends the wait.
+    """
     traffic.stop()
     abort = asyncio.create_task(aborting.wait())
     drain = asyncio.ensure_future(asyncio.gather(*(one.drain(DRAIN_S) for one in servers)))

@@ -306,7 +306,7 @@ class FleetService:
         self._in_effect = local_position, view
 
     async def _put_applied_into_effect(self, applied: AppliedEntries) -> None:
-        """The same for entries that were followed; nothing is read again."""
+        """Puts entries that were followed into effect; nothing is read again."""
         await self._announce(applied.local_position)
         self._in_effect = applied.local_position, applied.view
 

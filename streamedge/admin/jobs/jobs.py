@@ -32,7 +32,6 @@ from streamedge.ops.log import Log
 ENDED_KEPT = 20
 PROBLEMS_KEPT = 100  # of one job; all are counted
 BODY_BYTES_MAX = 16 << 20
-PAUSE_MAX_S = 1.0  # so that a job with a low rate is cancelled soon and shows its progress
 
 
 class JobState(Enum):

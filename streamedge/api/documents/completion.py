@@ -87,7 +87,7 @@ def complete_distribution(document: Document) -> dict[str, Any]:
 
 
 def complete_streaming_distribution(document: Document) -> dict[str, Any]:
-    """The same for a StreamingDistributionConfig."""
+    """Adds the defaults to a StreamingDistributionConfig."""
     for member in ("CallerReference", "S3Origin", "Enabled"):
         required(document, member)
     return with_defaults(document, _STREAMING)

@@ -148,7 +148,9 @@ def unpin(
 )
 def verify(
     context: typer.Context,
-    rate: Annotated[str, typer.Option(metavar="SIZE", help="Bytes to read in a second.")] = "64MiB",
+    rate: Annotated[
+        str, typer.Option(metavar="SIZE", help="Read at most so many bytes a second.")
+    ] = "64MiB",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The ``streamedge warm`` command: fetches objects into the cache before viewers ask for them."""
+"""The ``streamedge warm`` command: fetches objects into the cache before viewers request them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def warm(
             metavar="HOST", help="The host of the requests, which selects the distribution."
         ),
     ] = "",
-    rate: Annotated[float, typer.Option(min=0.01, help="Requests in a second.")] = 10.0,
+    rate: Annotated[
+        float, typer.Option(min=0.01, help="Send at most so many requests a second.")
+    ] = 10.0,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
 ) -> None:

@@ -58,7 +58,8 @@ def status(
 def top(
     context: typer.Context,
     interval: Annotated[
-        float, typer.Option(min=0.5, max=60, metavar="SECONDS", help="Between two updates.")
+        float,
+        typer.Option(min=0.5, max=60, metavar="SECONDS", help="The time between two updates."),
     ] = 1.0,
     count: Annotated[
         int, typer.Option(min=0, metavar="N", help="End after so many updates; 0: at Ctrl-C.")

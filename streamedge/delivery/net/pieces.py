@@ -35,7 +35,7 @@ class Piece:
         self.lost_at = -1
 
     def report_missing(self) -> None:
-        """Has the next bytes fetched again: the cache file ends before them.
+        """Makes the cache fetch the next bytes again: the file ends before them.
 
         Raises OSError if that happens a second time.
         """

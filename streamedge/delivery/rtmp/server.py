@@ -91,7 +91,7 @@ class RtmpServer:
 
     @property
     def tunnel_route(self) -> Route:
-        """The same for connections that carry requests of RTMPT."""
+        """The route of connections that carry requests of RTMPT."""
         return Route(self._acceptor, self._tunnels.connect)
 
     @property

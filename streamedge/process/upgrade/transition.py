@@ -39,7 +39,7 @@ CONTROL_ENDS_S = 20.0  # it delivers the access logs
 
 
 class Phase(Enum):
-    """See the head of this module."""
+    """A step of an upgrade; the module's docstring has the order."""
 
     STARTING = auto()
     REPLACING_CONTROL = auto()
@@ -86,7 +86,7 @@ class Previous:
         return self._handover
 
     def handover_again(self, config: int) -> Handover:
-        """The same for another attempt, with the processes that still run."""
+        """The handover for another attempt, with the processes that still run."""
         return replace(self._handover, children=handed_children(self.children), config=config)
 
     @property
@@ -137,7 +137,7 @@ class Transition:
 
     @property
     def allows_upgrade(self) -> bool:
-        """Whether an upgrade would leave at most two generations of processes."""
+        """Whether another upgrade may begin; processes of at most two programs run at a time."""
         return self.phase in {Phase.DONE, Phase.FAILED}
 
     def step(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 
-from streamedge.cache.rfc9111.cache_control import split_list
+from streamedge.cache.rfc9111.cache_control import parse_cache_control, split_list
 from streamedge.origin import OriginHead, Version
 
 COMPRESSED_BYTES_MIN = 1_000  # size before compression; CloudFront's limits
@@ -119,7 +119,7 @@ def is_compressible(head: OriginHead) -> bool:
         and COMPRESSED_BYTES_MIN <= head.version.size_bytes <= COMPRESSED_BYTES_MAX
         and "content-encoding" not in headers
         and "content-range" not in headers
-        and "no-transform" not in _tokens(headers.get("cache-control", ""))
+        and not parse_cache_control(headers.get("cache-control", "")).no_transform
     )
 
 

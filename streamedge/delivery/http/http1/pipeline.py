@@ -131,7 +131,7 @@ class Pipeline:
             self._connection.abort_with(cause)
 
     async def _run(self, exchange: Http1Exchange, running: RunningPass | None = None) -> None:
-        """Has the handler answer an exchange, and sends the response."""
+        """Calls the handler for an exchange, and sends the response."""
         try:
             if running is None:
                 response = await self._handler.respond(exchange)

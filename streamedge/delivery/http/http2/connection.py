@@ -464,7 +464,7 @@ class Http2Connection(asyncio.Protocol):
     # --- handling -----------------------------------------------------------------------------
 
     async def _run(self, exchange: Http2Exchange) -> None:
-        """Has an exchange answered, and its response sent."""
+        """Answers an exchange and sends the response."""
         try:
             await self._answer(exchange)
         finally:

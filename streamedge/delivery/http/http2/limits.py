@@ -30,7 +30,7 @@ STREAM_WINDOW_BYTES: Final = 256 << 10
 """Bytes of a request's body that may wait for the handler."""
 
 CONNECTION_WINDOW_BYTES: Final = 1 << 20
-"""The same for all requests of a connection."""
+"""Bytes of all requests' bodies of a connection that may wait for the handler."""
 
 
 class Rate(NamedTuple):

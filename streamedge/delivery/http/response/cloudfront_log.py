@@ -207,7 +207,7 @@ _HIT: Final = Results(Result.HIT, Result.HIT, Result.HIT)
 
 
 def results_of_hit(cut: str | None) -> Results:
-    """The same for a hit."""
+    """The results of a hit of the fast path."""
     return _HIT if cut is None else Results(Result.ERROR, Result.HIT, _of_cut(cut))
 
 

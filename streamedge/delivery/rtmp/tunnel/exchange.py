@@ -18,7 +18,7 @@ class Exchange:
 
     def __init__(self, answered: Callable[[], None]) -> None:
         self.body: ResponseBody | None = None
-        """Of the response; None: 404."""
+        """The body of the response; None: 404."""
         self.is_answered = False
         self.on_finish: Callable[[Exchange, bool], None] | None = None
         """Called once, with whether the kernel has the whole response."""

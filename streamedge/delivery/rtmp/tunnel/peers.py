@@ -35,7 +35,7 @@ class TunnelAddresses:
 
     @property
     def descriptor(self) -> int:
-        """Of the memory."""
+        """The file descriptor of the memory."""
         return self._shared.descriptor
 
     def note(self, slot: int, address: bytes) -> None:

@@ -278,7 +278,7 @@ class Tunnel:
             self._answer_soon()
 
     def append_file(self, file: int, offset: int, count: int) -> int:
-        """The same with up to ``count`` bytes of a file; returns how many. Raises OSError."""
+        """Appends up to ``count`` bytes of a file; returns how many. Raises OSError."""
         added = self._next.append_file(file, offset, count)
         if added and self._held is not None:
             self._answer_soon()
