@@ -12,8 +12,9 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from streamedge.callbacks import do_nothing
 from streamedge.control.database import ControlError
 from streamedge.control.fleet_view import FleetView
 from streamedge.control.replica import AppliedEntries, Replica
@@ -39,8 +40,9 @@ CHECKPOINTS_APART_S = 1.0
 PUBLISHED_INTERVAL_S = 1.0  # between looks for waiting entries without a wake-up
 
 
-class FleetService:
-    """Follows and publishes for the edge described by ``member``.
+@dataclass(frozen=True, slots=True)
+class LocalEdge:
+    """What the service calls on this edge.
 
     ``announce_rows``, ``wake_workers`` and ``await_workers`` are those of ``InvalidationFeed``.
     ``checkpoint`` is that of the control database. It is called in a thread, as ``await_workers``
@@ -48,18 +50,24 @@ class FleetService:
     or None if these must be read in a thread; it does not block.
     """
 
+    announce_rows: Callable[[int], bool]
+    copy_aside: Callable[[], str]
+    few_waiting: Callable[[], Sequence[Entry] | None] = do_nothing
+    wake_workers: Callable[[], None] = do_nothing
+    await_workers: Callable[[int], None] = do_nothing
+    checkpoint: Callable[[], None] = do_nothing
+
+
+class FleetService:
+    """Follows and publishes for the edge described by ``member``."""
+
     def __init__(
         self,
         engine: Engine,
         replica: Replica,
         member: Member,
-        announce_rows: Callable[[int], bool],
-        copy_aside: Callable[[], str],
+        local: LocalEdge,
         log: Log,
-        few_waiting: Callable[[], Sequence[Entry] | None] = lambda: None,
-        wake_workers: Callable[[], None] = lambda: None,
-        await_workers: Callable[[int], None] = lambda _local_position: None,
-        checkpoint: Callable[[], None] = lambda: None,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -83,16 +91,12 @@ class FleetService:
         self.view = FleetView()
         """As of the last batch."""
         self._follower = Follower(
-            engine, replica, log, copy_aside, self._put_applied_into_effect, clock=clock
+            engine, replica, log, local.copy_aside, self._put_applied_into_effect, clock=clock
         )
         self._in_effect = (0, FleetView())
         self._delayed: asyncio.TimerHandle | None = None
         self._publisher = Publisher(engine, replica, log, monotonic=monotonic)
-        self._announce_rows = announce_rows
-        self._wake_workers = wake_workers
-        self._await_workers = await_workers
-        self._checkpoint = checkpoint
-        self._few_waiting = few_waiting
+        self._local = local
         self._log = log
         self._clock = clock
         self._monotonic = monotonic
@@ -195,7 +199,7 @@ class FleetService:
             self._unpublished.clear()
             count = 0
             try:
-                few = self._few_waiting()
+                few = self._local.few_waiting()
                 if few is None or few:
                     count = await self._publisher.step(self.line, self._follower.position, few)
             except (EngineError, ControlError):
@@ -238,7 +242,7 @@ class FleetService:
                 pass
             await asyncio.sleep(CHECKPOINT_DELAY_S)
             with contextlib.suppress(ControlError):
-                await asyncio.to_thread(self._checkpoint)
+                await asyncio.to_thread(self._local.checkpoint)
             await asyncio.sleep(CHECKPOINTS_APART_S)
 
     async def _synchronize(self) -> None:
@@ -246,7 +250,7 @@ class FleetService:
         self._publisher.forget()
         await asyncio.to_thread(self.replica.note_engine, is_up=True)
         await self._put_into_effect()
-        self._wake_workers()
+        self._local.wake_workers()
         self._note_applied()
         if not self.is_engine_up:
             self.is_engine_up = True
@@ -296,7 +300,7 @@ class FleetService:
 
     def _wake_others(self) -> None:
         self._delayed = None
-        self._wake_workers()
+        self._local.wake_workers()
         self.change_event.notify()
 
     async def _put_into_effect(self) -> None:
@@ -314,8 +318,8 @@ class FleetService:
         return self.replica.local_position(), self.replica.view()
 
     async def _announce(self, local_position: int) -> None:
-        if not self._announce_rows(local_position):
-            await asyncio.to_thread(self._await_workers, local_position)
+        if not self._local.announce_rows(local_position):
+            await asyncio.to_thread(self._local.await_workers, local_position)
 
     def _note_applied(self) -> None:
         """What was applied here is in effect."""

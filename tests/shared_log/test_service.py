@@ -29,7 +29,7 @@ from streamedge.ops.background import Services
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.shared_log.resource_changes import FleetChanges, append_change
-from streamedge.shared_log.service import FleetService
+from streamedge.shared_log.service import FleetService, LocalEdge
 from tests.support.fleet.memory_engine import MemoryEngine, MemoryServer
 from tests.support.fleet.replica_edge import RecordedLog, resource
 from tests.support.patience import PATIENCE_S
@@ -87,17 +87,14 @@ async def run_service(
         published.append(local_position)
         return True
 
-    service = FleetService(
-        engine,
-        replica,
-        Member(name),
+    local = LocalEdge(
         announce,
         lambda: "a copy",
-        log,
         few_waiting,
         lambda: wakeups.append(service.local_position),
         checkpoint=database.checkpoint,
     )
+    service = FleetService(engine, replica, Member(name), local, log)
     edge = Edge(service, engine, database, loop_database, lines, published, wakeups)
     services = Services(log, Counts())
     service.start(services)

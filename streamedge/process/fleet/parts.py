@@ -38,7 +38,7 @@ from streamedge.shared_log.completion import Completion, CompletionWatch
 from streamedge.shared_log.opening import open_engine
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, OwnEdge, PresenceReporter
 from streamedge.shared_log.resource_changes import FleetChanges
-from streamedge.shared_log.service import FleetService
+from streamedge.shared_log.service import FleetService, LocalEdge
 
 EXPIRY_WARNED_DAYS = 30
 
@@ -90,18 +90,15 @@ class FleetParts:
             config.fleet.prefix,
             client_name=f"streamedge-{config.edge.name}",
         )
-        self.service = FleetService(
-            engine,
-            replica,
-            member_from_config(config),
+        local = LocalEdge(
             feed.announce,
             lambda: str(copy_aside(folder)),
-            context.log,
             lambda: few_waiting_entries(loop_database),
             feed.wake_workers,
             feed.await_workers,
             self._checkpoint_database.checkpoint,
         )
+        self.service = FleetService(engine, replica, member_from_config(config), local, context.log)
         feed.after_publishing(self.service.note_own_rows)
         self.changes = FleetChanges(self.service, asyncio.get_running_loop())
         self._batches = AppliedBatches(self.service, feed.have_applied)

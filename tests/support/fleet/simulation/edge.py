@@ -26,7 +26,7 @@ from streamedge.ops.log import Log
 from streamedge.shared_log.applied_batches import AppliedBatches
 from streamedge.shared_log.presence import CHECK_INTERVAL_S, OwnEdge, PresenceReporter
 from streamedge.shared_log.resource_changes import append_change, expected_position
-from streamedge.shared_log.service import FleetService
+from streamedge.shared_log.service import FleetService, LocalEdge
 from tests.support.fleet.replica_edge import RecordedLog, resource
 from tests.support.fleet.simulation.engine import SimulatedEngine, SimulatedServer
 from tests.support.fleet.simulation.loop import SimulatedLoop
@@ -156,8 +156,7 @@ class SimulatedEdge:
             self.engine,
             replica,
             self.member,
-            self._publish_rows,
-            lambda: "copy",
+            LocalEdge(self._publish_rows, lambda: "copy"),
             self._log,
             clock=self._wall_s,
             monotonic=self.loop.time,
