@@ -26,6 +26,16 @@ HOP_BY_HOP = frozenset(
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
 
+def parse_number(text: str, digits_max: int = 18) -> int | None:
+    """A number of ASCII digits only; None: the text is none, or longer than ``digits_max``.
+
+    Numbers of 18 digits fit into 64 bits; ``int`` alone takes other digits, signs and spaces.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= digits_max):
+        return None
+    return int(text)
+
+
 class ContentRange(NamedTuple):
     """The bytes of a part, and the size of the whole in bytes; None: the sender does not know it.
 

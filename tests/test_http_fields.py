@@ -10,6 +10,7 @@ from streamedge.http_fields import (
     connection_options,
     parse_connection,
     parse_content_range,
+    parse_number,
 )
 from streamedge.spans import Span
 
@@ -73,3 +74,29 @@ def test_connection_options_of_several_fields_are_joined() -> None:
     fields = [("connection", "Close"), ("X-One", "1"), ("Connection", "x-one")]
     assert connection_options(fields) == {"close", "x-one"}
     assert connection_options([]) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("007", 7),
+        ("9" * 18, 10**18 - 1),
+        ("9" * 19, None),
+        ("", None),
+        ("+1", None),
+        ("-1", None),
+        ("1_0", None),
+        (" 1", None),
+        ("1.0", None),
+        ("٣", None),
+        ("²", None),
+    ],
+)
+def test_number_has_ascii_digits_only(text: str, number: int | None) -> None:
+    assert parse_number(text) == number
+
+
+def test_number_has_at_most_the_given_digits() -> None:
+    assert parse_number("999", 3) == 999
+    assert parse_number("1000", 3) is None

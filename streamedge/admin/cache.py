@@ -26,6 +26,7 @@ from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.inspection import OBJECTS_MAX, CachedObject, CacheInspector
 from streamedge.cache.storage.maintenance import purge
 from streamedge.cache.storage.pins import PINS_MAX, is_digest, pin, pinned, unpin
+from streamedge.http_fields import parse_number
 from streamedge.media.posters import PosterError, Posters, PostersBusyError, is_film
 from streamedge.ops.log import Log
 
@@ -172,6 +173,7 @@ def _pin(root: Path, inspector: CacheInspector, cached: CachedObject, limit_byte
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) <= _LIMIT_DIGITS_MAX):
+    limit = parse_number(text, _LIMIT_DIGITS_MAX)
+    if limit is None:
         raise HTTPException(400, f"limit is a number from 1 to {OBJECTS_MAX}, not {text!a}")
-    return max(1, min(int(text), OBJECTS_MAX))
+    return max(1, min(limit, OBJECTS_MAX))

@@ -28,6 +28,7 @@ from starlette.routing import Route
 from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
 from streamedge.coordination.wakeups import ChangeEvent
 from streamedge.delivery.viewers import ViewerRow
+from streamedge.http_fields import parse_number
 from streamedge.ops.log import Log
 
 REPORT_TIMEOUT_S = 3.0
@@ -278,10 +279,11 @@ class Selection:
             )
         self._key = _value(by)
         self._has_gaps = by == "position_s"
-        limit = query.get("limit", str(LIMIT))
-        if not (limit.isascii() and limit.isdigit() and len(limit) < 10 and int(limit) > 0):
-            raise HTTPException(400, f"limit is a number above 0, not {limit[:100]!a}")
-        self.limit = min(int(limit), ROWS_MAX)
+        text = query.get("limit", str(LIMIT))
+        limit = parse_number(text, 9)
+        if not limit:
+            raise HTTPException(400, f"limit is a number above 0, not {text[:100]!a}")
+        self.limit = min(limit, ROWS_MAX)
 
     def select(self, rows: Iterable[ListedViewer]) -> list[ListedViewer]:
         """The rows that match, in order."""

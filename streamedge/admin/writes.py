@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamedge.http_fields import parse_number
 from streamedge.write_back.queue import LISTED_ROWS_MAX, QueueStatus, WriteQueue
 from streamedge.write_back.rows import Row, Totals
 from streamedge.write_back.states import DEAD_LETTERS, WAITING, State
 
-_SERIAL_DIGITS_MAX = 18  # SQLite's integers have 63 bits
 _EMPTY_STATUS = QueueStatus({}, Totals(0, 0, 0, 0), ())
 
 
@@ -89,9 +89,10 @@ def _row(row: Row, now_s: float) -> dict[str, object]:
 
 
 def _number(text: str, name: str, status: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= _SERIAL_DIGITS_MAX):
+    number = parse_number(text)
+    if number is None:
         raise HTTPException(status, f"{name} is a number, not {text!a}")
-    return int(text)
+    return number
 
 
 def _no_dead_letter(serial: int) -> HTTPException:

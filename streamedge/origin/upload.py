@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from streamedge.http_fields import parse_number
 from streamedge.origin.aws_chunked import AwsChunkedDecoder, AwsChunkedError
 from streamedge.origin.checksums import CHECKSUM_FIELDS, Verifier
 from streamedge.origin.writing import HeaderFields, Write, refuse
@@ -127,6 +128,7 @@ def _plain_fields(fields: HeaderFields) -> list[tuple[str, str]]:
 def _size(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+    size_bytes = parse_number(text, 15)
+    if size_bytes is None:
         raise refuse(400, "InvalidRequest", "x-amz-decoded-content-length is not a length")
-    return int(text)
+    return size_bytes

@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from streamedge.admin.request_body import json_object, read_body
 from streamedge.errors import StreamEdgeError
+from streamedge.http_fields import parse_number
 from streamedge.ops.log import Log
 
 ENDED_KEPT = 20
@@ -179,7 +180,8 @@ def job_routes(jobs: Jobs) -> list[Route]:
 
     def find(request: Request) -> Job:
         text = request.path_params["id"]
-        job = jobs.find(int(text)) if text.isascii() and text.isdigit() and len(text) < 19 else None
+        number = parse_number(text)
+        job = None if number is None else jobs.find(number)
         if job is None:
             raise HTTPException(404, f"no job has the id {text!a}, or it has ended long ago")
         return job

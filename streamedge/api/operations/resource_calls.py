@@ -24,6 +24,7 @@ from streamedge.api.protocol.service import VERSION, Call, Handler, Output
 from streamedge.api.transactions import Resources, Transaction
 from streamedge.config.schema.config import Config
 from streamedge.control.resources import Kind, Resource
+from streamedge.http_fields import parse_number
 
 RESOURCES_MAX = 1000  # of one kind
 PAGE_MAX = 1000
@@ -322,7 +323,7 @@ def max_items(call: Call) -> int:
     value = call.input.get("MaxItems")
     if value is None or value == "":
         return PAGE_DEFAULT
-    text = str(value)
-    if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) < 1:
+    count = parse_number(str(value), 9)
+    if not count:
         raise invalid("MaxItems must be a number from 1")
-    return min(int(text), PAGE_MAX)
+    return min(count, PAGE_MAX)

@@ -87,6 +87,7 @@ from streamedge.delivery.nearest import NearestEdges
 from streamedge.delivery.traffic import Traffic
 from streamedge.errors import CacheFullError, OriginError
 from streamedge.fleet.nearest import with_edge_label
+from streamedge.http_fields import parse_number
 from streamedge.logs.spool import SpoolWriter
 from streamedge.memo import MemoryBudget
 from streamedge.ops.log import Log
@@ -464,7 +465,7 @@ class HttpHandler:
         if request.method == "HEAD" and response.status == HTTPStatus.OK:
             # A GET that is passed through stays here: the origin has already handled it.
             size = fold_fields(response.fields).get("content-length", "")
-            location = self._url_elsewhere(route, request, int(size) if size.isdecimal() else None)
+            location = self._url_elsewhere(route, request, parse_number(size))
             if location:
                 response.close()
                 return self._builder.redirected(route, request, location, CacheResult.MISS)
