@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.responses import ApiResponse, error_response
-from streamedge.api.protocol.service import VERSION, Handlers
+from streamedge.api.protocol.service import API_VERSION, Handlers
 from streamedge.api.sigv4 import Authorization, SignedRequest, parse_authorization
 from streamedge.ops.log import Log
 
@@ -59,7 +59,7 @@ def api_routes(
     """
     endpoint = _Endpoint(handlers, settings, log, body_timeout_s)
     # A client whose endpoint ends with a slash may send two.
-    return [Route(f"{slashes}{VERSION}/{{rest:path}}", endpoint) for slashes in ("/", "//")]
+    return [Route(f"{slashes}{API_VERSION}/{{rest:path}}", endpoint) for slashes in ("/", "//")]
 
 
 class _Endpoint:

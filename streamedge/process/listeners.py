@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from streamedge.config.schema.config import Config, ListenConfig
+from streamedge.delivery.net.listening import BACKLOG
 from streamedge.delivery.rtmp.tunnel.peers import (
     TunnelAddresses,
     TunnelPeers,
     bind_tunnel_peers,
 )
 
-BACKLOG = 4096
 UNIX_MODE = 0o660  # of the admin address as a Unix socket
 LISTENER_KINDS = ("http", "rtmp", "https", "fleet", "rtmps", "mixed")
 """The first fields of ``WorkerListeners``, in order."""

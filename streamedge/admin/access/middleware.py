@@ -23,9 +23,9 @@ from streamedge.admin.access.rules import (
     refusal,
 )
 from streamedge.admin.access.same_origin import page_refusal
-from streamedge.api.protocol.service import VERSION
+from streamedge.api.protocol.service import API_VERSION
 
-_SIGNED = f"/{VERSION}/"
+_SIGNED = f"/{API_VERSION}/"
 CALLER = "streamedge.caller"  # in the scope: the Caller
 CONNECTION = "streamedge.connection"  # in the scope: the Connection
 

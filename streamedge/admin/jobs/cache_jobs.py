@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-from streamedge.admin.jobs.jobs import Job, JobWork, Pace, number_member
+from streamedge.admin.jobs.jobs import Job, JobWork, RateLimiter, number_member
 from streamedge.cache.storage.inspection import CacheInspector
 from streamedge.cache.storage.maintenance import Verification, verify
 from streamedge.config.schema.config import Config
@@ -43,7 +43,7 @@ def verify_kind(root: Path, log: Log) -> Callable[[Mapping[str, Any]], JobWork]:
         rate = number_member(members, "bytes_per_s", VERIFY_BYTES_PER_S, RATE_MAX)
 
         async def work(job: Job) -> None:
-            pace = Pace(rate)
+            limiter = RateLimiter(rate)
             digests = await asyncio.to_thread(lambda: list(inspector.ids()))
             job.total = len(digests)
             for digest in digests:
@@ -53,7 +53,7 @@ def verify_kind(root: Path, log: Log) -> Callable[[Mapping[str, Any]], JobWork]:
                     for path in result.damaged:
                         job.add_problem(f"{path} was damaged and is removed")
                         log.event("extent_dropped", path=path, reason="damaged bytes")
-                    await pace.wait(result.checked_bytes)
+                    await limiter.wait(result.checked_bytes)
                 job.done += 1
 
         return work
@@ -78,7 +78,7 @@ def warm_kind(edge_url: Callable[[], str]) -> Callable[[Mapping[str, Any]], JobW
 
         async def work(job: Job) -> None:
             job.total = len(paths)
-            base, pace, rest = edge_url(), Pace(rate), iter(paths)
+            base, limiter, rest = edge_url(), RateLimiter(rate), iter(paths)
             client = Client(
                 connect_timeout_s=WARM_TIMEOUT_S,
                 read_timeout_s=WARM_TIMEOUT_S,
@@ -89,7 +89,7 @@ def warm_kind(edge_url: Callable[[], str]) -> Callable[[Mapping[str, Any]], JobW
             async def request_paths() -> None:
                 for path in rest:
                     await _warm(client, base, path, host, job)
-                    await pace.wait(1)
+                    await limiter.wait(1)
 
             try:
                 async with asyncio.TaskGroup() as group:

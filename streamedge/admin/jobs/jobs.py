@@ -156,7 +156,7 @@ class Jobs:
         )
 
 
-class Pace:
+class RateLimiter:
     """Keeps work to a rate: ``wait`` returns when the work that was counted may be done."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:

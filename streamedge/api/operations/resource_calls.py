@@ -20,7 +20,7 @@ from typing import Any
 from streamedge.api.documents.documents import Document, invalid, normalize, required
 from streamedge.api.documents.inventory import Inventory, references
 from streamedge.api.errors import ApiError
-from streamedge.api.protocol.service import VERSION, Call, Handler, Output
+from streamedge.api.protocol.service import API_VERSION, Call, Handler, Output
 from streamedge.api.transactions import Resources, Transaction
 from streamedge.config.schema.config import Config
 from streamedge.control.resources import Kind, Resource
@@ -29,7 +29,7 @@ from streamedge.http_fields import parse_number
 RESOURCES_MAX = 1000  # of one kind
 PAGE_MAX = 1000
 PAGE_DEFAULT = 100
-VERSION_PATH = f"/{VERSION}"
+VERSION_PATH = f"/{API_VERSION}"
 _ID_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # in sort order
 _ID_CHARACTERS = 13
 _TIME_CHARACTERS = 7  # of an id: the seconds since 1970, enough until the year 4453

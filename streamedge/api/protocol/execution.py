@@ -13,7 +13,7 @@ from streamedge.api.errors import ApiError
 from streamedge.api.protocol.binding import read_input, read_path, read_query, write_output
 from streamedge.api.protocol.model import cloudfront
 from streamedge.api.protocol.responses import ApiResponse
-from streamedge.api.protocol.service import VERSION, Call, Handlers
+from streamedge.api.protocol.service import API_VERSION, Call, Handlers
 from streamedge.api.sigv4 import Authorization, normalized_path
 
 
@@ -38,7 +38,7 @@ def execute_call(
     query = read_query(request.query)
     match = cloudfront().find(request.method, read_path(normalized_path(request.path)), query)
     if match is None:
-        raise _not_offered(f"CloudFront {VERSION} has no such operation", table)
+        raise _not_offered(f"CloudFront {API_VERSION} has no such operation", table)
     name = match.operation.name
     set_operation(name)
     handler = table.get(name)

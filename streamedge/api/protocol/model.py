@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 
-from streamedge.api.protocol.service import VERSION
+from streamedge.api.protocol.service import API_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,6 @@ def cloudfront() -> Model:
         if not _models:
             # Not the models under ~/.aws/models: only the installed one is supported.
             loader = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-            description = loader.load_service_model("cloudfront", "service-2", VERSION)
+            description = loader.load_service_model("cloudfront", "service-2", API_VERSION)
             _models.append(Model(ServiceModel(description, "cloudfront")))
         return _models[0]

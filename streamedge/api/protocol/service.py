@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-VERSION = "2020-05-31"
+API_VERSION = "2020-05-31"
 """The version of the API: the first segment of every path, and the version of botocore's model."""
 
 

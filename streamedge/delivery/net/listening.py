@@ -7,7 +7,7 @@ import socket
 
 from streamedge.delivery.net.accept import Acceptor, Connect
 
-BACKLOG = 4096
+BACKLOG = 4096  # connections that the kernel has made and no process has accepted yet
 
 
 class ListeningSockets:

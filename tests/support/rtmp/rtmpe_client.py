@@ -21,13 +21,13 @@ from streamedge.delivery.rtmp.rtmpe.key_exchange import (
     GENERATOR,
     KEY_SIZE_BYTES,
     PRIME,
-    VERSION,
+    RTMPE_VERSION,
     key_position,
 )
 from streamedge.rc4 import rc4
 from tests.support.rtmp.rtmp_client import HUGE_BUFFER_MS, RtmpClient
 
-C0 = bytes((VERSION,))
+C0 = bytes((RTMPE_VERSION,))
 EXPONENT = 3**150
 RC4_KEY_SIZE_BYTES = 16
 

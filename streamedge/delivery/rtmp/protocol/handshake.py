@@ -20,7 +20,7 @@ from enum import IntEnum
 
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 
-VERSION = 3
+RTMP_VERSION = 3
 PACKET_SIZE_BYTES = 1536
 RANDOM_SIZE_BYTES = 1528
 
@@ -89,10 +89,10 @@ class ServerHandshake:
         digest = find_digest(c1)
         if digest is None:
             s1 = bytes(4) + _UNSIGNED_SERVER_VERSION + self._random
-            return bytes((VERSION,)) + s1 + c1
+            return bytes((RTMP_VERSION,)) + s1 + c1
         scheme, client_digest = digest
         s1 = sign_packet(bytes(4) + _SIGNED_SERVER_VERSION + self._random, scheme, SERVER_NAME)
-        return bytes((VERSION,)) + s1 + sign_echo(c1, client_digest, SERVER_NAME)
+        return bytes((RTMP_VERSION,)) + s1 + sign_echo(c1, client_digest, SERVER_NAME)
 
 
 def check_version(version: int) -> None:

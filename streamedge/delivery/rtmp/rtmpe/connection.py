@@ -18,7 +18,7 @@ from streamedge.delivery.rtmp.protocol.handshake import RANDOM_SIZE_BYTES
 from streamedge.delivery.rtmp.rtmpe.handshake import EncryptedHandshake, HandshakeState
 from streamedge.delivery.rtmp.rtmpe.key_exchange import (
     EXPONENT_SIZE_BYTES,
-    VERSION,
+    RTMPE_VERSION,
     Ciphers,
     KeyExchange,
     exchange_keys,
@@ -99,7 +99,7 @@ class RtmpeConnection(asyncio.Protocol):
         if self not in self._encryption.handshakes:
             return  # closed; bytes in flight still arrive
         if self._handshake is None:
-            if data[0] != VERSION:
+            if data[0] != RTMPE_VERSION:
                 self._begin_plain_session(data)
                 return
             self._handshake = EncryptedHandshake()

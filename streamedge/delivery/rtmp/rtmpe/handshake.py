@@ -11,7 +11,7 @@ from enum import Enum
 
 from streamedge.delivery.rtmp.protocol.errors import ProtocolError
 from streamedge.delivery.rtmp.protocol.handshake import PACKET_SIZE_BYTES
-from streamedge.delivery.rtmp.rtmpe.key_exchange import VERSION, KeyExchange
+from streamedge.delivery.rtmp.rtmpe.key_exchange import RTMPE_VERSION, KeyExchange
 
 
 class HandshakeState(Enum):
@@ -84,8 +84,8 @@ class EncryptedHandshake:
 
     def _receive_c1(self) -> bytes | None:
         received = self._received
-        if received and received[0] != VERSION:
-            raise ProtocolError(f"RTMPE: version {received[0]} is not served, only {VERSION}")
+        if received and received[0] != RTMPE_VERSION:
+            raise ProtocolError(f"RTMPE: version {received[0]} is not served, only {RTMPE_VERSION}")
         if len(received) <= PACKET_SIZE_BYTES:
             return None
         if len(received) > 1 + PACKET_SIZE_BYTES:

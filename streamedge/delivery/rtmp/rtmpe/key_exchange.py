@@ -30,7 +30,7 @@ from streamedge.delivery.rtmp.protocol.handshake import (
 )
 from streamedge.rc4 import rc4
 
-VERSION = 6
+RTMPE_VERSION = 6
 """C0 and S0. Versions 8 and 9 encrypt the signatures as well; they are not served."""
 
 EXPONENT_SIZE_BYTES = 32
@@ -120,7 +120,7 @@ def exchange_keys(c1: bytes, random: bytes, exponents: bytes) -> KeyExchange:
     s1 = sign_packet(s1, scheme, SERVER_NAME)
     position = digest_position(s1, scheme)
     return KeyExchange(
-        bytes((VERSION,)) + s1 + sign_echo(c1, client_digest, SERVER_NAME),
+        bytes((RTMPE_VERSION,)) + s1 + sign_echo(c1, client_digest, SERVER_NAME),
         s1[position : position + DIGEST_SIZE_BYTES],
         sha256_hmac(secret, client_key)[:_RC4_KEY_SIZE_BYTES],
         sha256_hmac(secret, server_key)[:_RC4_KEY_SIZE_BYTES],

@@ -64,7 +64,7 @@ def test_recorded_commands_are_decrypted(name: str) -> None:
 
 def test_response_is_of_version_6() -> None:
     response = rtmpe.exchange_keys(C1, RANDOM, EXPONENT).response
-    assert response[0] == rtmpe.VERSION == 6
+    assert response[0] == rtmpe.RTMPE_VERSION == 6
     assert len(response) == 1 + 2 * PACKET_SIZE_BYTES
 
 
