@@ -14,7 +14,7 @@ from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import variant_key
 from streamedge.cache.storage.records import Asset, asset_digest, version_digest
 from streamedge.config.schema.config import Config
-from streamedge.config.schema.selection import ALL
+from streamedge.config.schema.selection import SELECT_ALL
 from streamedge.delivery.hosts import Distribution, OriginBinding
 from streamedge.delivery.http.compression.compressor import encoded_key
 from streamedge.delivery.http.compression.negotiation import ContentCoding
@@ -48,7 +48,7 @@ def _object_key(identity: str, name: str) -> str:
 
 
 def _request_key(identity: str, name: str, query: str, fields: tuple[tuple[str, str], ...]) -> str:
-    policy = CachePolicy(query_strings=ALL, headers=("x-a", "x-b"), cookies=ALL)
+    policy = CachePolicy(query_strings=SELECT_ALL, headers=("x-a", "x-b"), cookies=SELECT_ALL)
     rule = Rule(Behavior("*", "o", cache=policy), _binding(identity), TtlRules())
     distribution = WebDistribution("E", ("*",), (rule,))
     request = WebRequest("GET", "edge", b"/", {}, "", True, 0.0, fields=fields)

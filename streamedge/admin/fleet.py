@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from streamedge.errors import StreamEdgeError
-from streamedge.fleet.attendance import GONE, UNKNOWN
+from streamedge.fleet.attendance import GONE_STATE, UNKNOWN_STATE
 from streamedge.fleet.members import Member, Presence, Role
 from streamedge.fleet.position import format_position, line_of, sequence_of
 from streamedge.fleet.states import EdgeState
@@ -177,10 +177,10 @@ def fleet_document(fleet: FleetControl, engine_place: str) -> dict[str, Any]:
 
 def _edge(member: Member, reporter: PresenceReporter, head: int) -> dict[str, Any]:
     presence = reporter.attendance.presences.get(member.name)
-    state = GONE if presence is None else presence.state.value
+    state = GONE_STATE if presence is None else presence.state.value
     if not reporter.knows_others:
         presence = None
-        state = reporter.state.value if member.name == reporter.name else UNKNOWN
+        state = reporter.state.value if member.name == reporter.name else UNKNOWN_STATE
     return {
         "name": member.name,
         "state": state,

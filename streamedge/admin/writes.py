@@ -17,7 +17,7 @@ from starlette.routing import Route
 from streamedge.http_fields import parse_number
 from streamedge.write_back.queue import LISTED_ROWS_MAX, QueueStatus, WriteQueue
 from streamedge.write_back.rows import Row, Totals
-from streamedge.write_back.states import DEAD_LETTERS, WAITING, State
+from streamedge.write_back.states import DEAD_LETTERS, PENDING_STATES, State
 
 _EMPTY_STATUS = QueueStatus({}, Totals(0, 0, 0, 0), ())
 
@@ -59,7 +59,7 @@ def _status(status: QueueStatus) -> dict[str, object]:
         "by_state": {
             state.value: status.by_state.get(state, 0)
             for state in State
-            if state in WAITING | DEAD_LETTERS
+            if state in PENDING_STATES | DEAD_LETTERS
         },
         "held_bytes": status.totals.held_bytes,
         "row_bytes": status.totals.row_bytes,

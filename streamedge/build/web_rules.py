@@ -27,7 +27,7 @@ from streamedge.delivery.http.policy.behaviors import (
     WriteMode,
 )
 from streamedge.delivery.http.policy.response_headers import (
-    UNCHANGED,
+    NO_POLICY,
     CorsPolicy,
     ResponseHeadersPolicy,
 )
@@ -130,7 +130,7 @@ def _origin_request_policy(config: Config, name: str) -> OriginRequestPolicy:
 
 def _response_headers_policy(config: Config, name: str) -> ResponseHeadersPolicy:
     if not name:
-        return UNCHANGED
+        return NO_POLICY
     own = config.response_headers_policies
     policy: ResponseHeadersPolicyConfig = managed.find(name, own, managed.RESPONSE_HEADERS_POLICIES)
     return ResponseHeadersPolicy(

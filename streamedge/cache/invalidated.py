@@ -28,7 +28,7 @@ from streamedge.control.invalidation_index import (
     Verdict,
 )
 from streamedge.control.invalidations import tags_of
-from streamedge.control.position import UNKNOWN, log_of, position_at
+from streamedge.control.position import UNKNOWN_POSITION, log_of, position_at
 
 REFUSED = Validity(Verdict.REFUSED)
 UNCONFIRMED = Validity(Verdict.STALE, -inf)
@@ -46,7 +46,7 @@ class AppliedInvalidations(NamedTuple):
     position: int
     revocations: list[Revocation]
     is_current: bool
-    configuration: int = UNKNOWN
+    configuration: int = UNKNOWN_POSITION
 
 
 class InvalidationChecker:
@@ -94,7 +94,7 @@ class InvalidationChecker:
     def position(self) -> int:
         """The end of the control log: a request sent now is newer than all rows up to here."""
         position = self._head.position
-        if position == UNKNOWN and self._index is not None:
+        if position == UNKNOWN_POSITION and self._index is not None:
             self._refresh_index(self._index)  # no process has announced it yet
             position = self._head.position
         return position
@@ -103,7 +103,7 @@ class InvalidationChecker:
         """Reads the control log, whether or not a change was announced."""
         index = self._index
         if index is None:
-            return AppliedInvalidations(UNKNOWN, [], is_current=True)
+            return AppliedInvalidations(UNKNOWN_POSITION, [], is_current=True)
         self._head.refresh()
         before = index.position
         is_current = self._refresh_index(index, again=True)
@@ -131,7 +131,7 @@ class InvalidationChecker:
             return FRESH
         if self.misses_invalidations:
             return self._unconfirmed(asset.subject, record)
-        if self._index.is_current and record.position == self._head.position != UNKNOWN:
+        if self._index.is_current and record.position == self._head.position != UNKNOWN_POSITION:
             return FRESH  # as after most misses: no invalidation came since its request
         self._refresh_index(self._index)
         return self._validity(self._index, asset.subject, record)

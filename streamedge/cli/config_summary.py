@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from streamedge.config.describe import field_notation, origin_place
-from streamedge.config.managed import MANAGED, POLICY_TABLES, display_name, find
+from streamedge.config.managed import MANAGED_POLICIES, POLICY_TABLES, display_name, find
 from streamedge.config.schema.config import (
     AccessConfig,
     AnyDistributionConfig,
@@ -171,7 +171,7 @@ def _policies_in_use(config: Config) -> Iterator[tuple[str, str, Section]]:
                 if name and (key, name) not in seen:
                     seen.add((key, name))
                     own: dict[str, Section] = getattr(config, policies)
-                    yield key.replace("_", " "), name, find(name, own, MANAGED[policies])
+                    yield key.replace("_", " "), name, find(name, own, MANAGED_POLICIES[policies])
 
 
 def _settings(policy: Section) -> str:

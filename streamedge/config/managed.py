@@ -16,9 +16,9 @@ from streamedge.config.schema.config import (
     ResponseHeadersPolicyConfig,
     Section,
 )
-from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
+from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
 
-IDS: dict[str, str] = {
+MANAGED_IDS: dict[str, str] = {
     "658327ea-f89d-4fab-a63d-7e88639e58f6": "CachingOptimized",
     "4135ea2d-6df8-44a3-9df3-4b5a84be39ad": "CachingDisabled",
     "b2884449-e4de-46a7-ac36-70bc7f1ddd6d": "CachingOptimizedForUncompressedObjects",
@@ -53,12 +53,12 @@ FORWARD_HOST = frozenset(
 )
 """Managed policies that send the viewer's Host to origins."""
 
-_OPTIMIZED = CachePolicyConfig(min_ttl=1.0, query_strings=NONE)
+_OPTIMIZED = CachePolicyConfig(min_ttl=1.0, query_strings=SELECT_NONE)
 _BY_THE_ORIGIN = CachePolicyConfig(
     default_ttl=0.0,
-    query_strings=NONE,
+    query_strings=SELECT_NONE,
     headers=("Host", "Origin", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"),
-    cookies=ALL,
+    cookies=SELECT_ALL,
 )
 
 CACHE_POLICIES: dict[str, CachePolicyConfig] = {
@@ -66,7 +66,7 @@ CACHE_POLICIES: dict[str, CachePolicyConfig] = {
     "CachingOptimized": _OPTIMIZED,
     "CachingOptimizedForUncompressedObjects": _OPTIMIZED,
     "CachingDisabled": CachePolicyConfig(
-        min_ttl=0.0, default_ttl=0.0, max_ttl=0.0, query_strings=NONE, error_ttl=0.0
+        min_ttl=0.0, default_ttl=0.0, max_ttl=0.0, query_strings=SELECT_NONE, error_ttl=0.0
     ),
     "Elemental-MediaPackage": CachePolicyConfig(
         headers=("Origin",),
@@ -74,15 +74,19 @@ CACHE_POLICIES: dict[str, CachePolicyConfig] = {
     ),
     "UseOriginCacheControlHeaders": _BY_THE_ORIGIN,
     "UseOriginCacheControlHeaders-QueryStrings": _BY_THE_ORIGIN.model_copy(
-        update={"query_strings": ALL}
+        update={"query_strings": SELECT_ALL}
     ),
 }
 _CORS_HEADERS = ("Origin", "Access-Control-Request-Headers", "Access-Control-Request-Method")
 ORIGIN_REQUEST_POLICIES: dict[str, OriginRequestPolicyConfig] = {
     # Host is the origin's own key "host" here, so the two are one.
-    "AllViewer": OriginRequestPolicyConfig(query_strings=ALL, headers=ALL, cookies=ALL),
+    "AllViewer": OriginRequestPolicyConfig(
+        query_strings=SELECT_ALL, headers=SELECT_ALL, cookies=SELECT_ALL
+    ),
     "AllViewerExceptHostHeader": OriginRequestPolicyConfig(
-        query_strings=ALL, headers=Selection(SelectionMode.EXCEPT, ("Host",)), cookies=ALL
+        query_strings=SELECT_ALL,
+        headers=Selection(SelectionMode.EXCEPT, ("Host",)),
+        cookies=SELECT_ALL,
     ),
     "CORS-CustomOrigin": OriginRequestPolicyConfig(
         headers=Selection(SelectionMode.ONLY, ("Origin",))
@@ -91,7 +95,8 @@ ORIGIN_REQUEST_POLICIES: dict[str, OriginRequestPolicyConfig] = {
         headers=Selection(SelectionMode.ONLY, _CORS_HEADERS)
     ),
     "Elemental-MediaTailor-PersonalizedManifests": OriginRequestPolicyConfig(
-        query_strings=ALL, headers=Selection(SelectionMode.ONLY, (*_CORS_HEADERS, "User-Agent"))
+        query_strings=SELECT_ALL,
+        headers=Selection(SelectionMode.ONLY, (*_CORS_HEADERS, "User-Agent")),
     ),
     "HostHeaderOnly": OriginRequestPolicyConfig(),
     "UserAgentRefererHeaders": OriginRequestPolicyConfig(
@@ -129,7 +134,7 @@ RESPONSE_HEADERS_POLICIES: dict[str, ResponseHeadersPolicyConfig] = {
         update={"cors": _PREFLIGHT_CORS}
     ),
 }
-MANAGED: dict[str, Mapping[str, Section]] = {
+MANAGED_POLICIES: dict[str, Mapping[str, Section]] = {
     "cache_policies": CACHE_POLICIES,
     "origin_request_policies": ORIGIN_REQUEST_POLICIES,
     "response_headers_policies": RESPONSE_HEADERS_POLICIES,
@@ -147,15 +152,15 @@ Policy = TypeVar("Policy", bound=Section)
 
 def find(name: str, own: Mapping[str, Policy], managed: Mapping[str, Policy]) -> Policy:
     """The policy with this name or managed id. Raises KeyError."""
-    return own[name] if name in own else managed[IDS.get(name, name)]
+    return own[name] if name in own else managed[MANAGED_IDS.get(name, name)]
 
 
 def display_name(name: str) -> str:
     """The name of a policy, given its name or managed id."""
-    return IDS.get(name, name)
+    return MANAGED_IDS.get(name, name)
 
 
 def managed_names(table: str) -> tuple[str, ...]:
     """Names and ids of the managed policies of the same kind as those in ``table``."""
-    names = MANAGED[table]
-    return (*names, *(identifier for identifier, name in IDS.items() if name in names))
+    names = MANAGED_POLICIES[table]
+    return (*names, *(identifier for identifier, name in MANAGED_IDS.items() if name in names))

@@ -12,7 +12,7 @@ import mmap
 import os
 from pathlib import Path
 
-from streamedge.control.position import UNKNOWN, log_of
+from streamedge.control.position import UNKNOWN_POSITION, log_of
 
 FILE_NAME = "control-head"
 _BYTES = 16
@@ -31,7 +31,7 @@ class AnnouncedHead:
     def position(self) -> int:
         """The position; UNKNOWN before the first one, and where the folder cannot be used."""
         words = self._words or self._mapped()
-        return UNKNOWN if words is None else words[_POSITION]
+        return UNKNOWN_POSITION if words is None else words[_POSITION]
 
     @property
     def has_resources(self) -> bool:

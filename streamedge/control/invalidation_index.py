@@ -36,7 +36,7 @@ from streamedge.control.invalidations import (
     parse_item,
 )
 from streamedge.control.log import NewRows, Row, RowKind
-from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
+from streamedge.control.position import UNKNOWN_POSITION, epoch_of, log_of, position_at
 from streamedge.fleet.position import START
 from streamedge.ops.log import Log
 
@@ -197,7 +197,7 @@ class InvalidationIndex:
         self._clock = clock
         self._monotonic = monotonic
         self._items_kept = items_kept
-        self._head = UNKNOWN  # the position announced at the last refresh
+        self._head = UNKNOWN_POSITION  # the position announced at the last refresh
         self._has_read = False
         self._is_behind = True  # there may be rows that have not been read
         self._is_failure_logged = False
@@ -206,7 +206,7 @@ class InvalidationIndex:
         self._clear()
 
     def _clear(self) -> None:
-        self.position = UNKNOWN
+        self.position = UNKNOWN_POSITION
         """The position up to which the log has been read."""
         self.configuration_epoch = 0
         """The position of the newest row that announced a new config."""
@@ -299,7 +299,7 @@ class InvalidationIndex:
         ``fleet_position``: what ``as_of`` returned on the other edge.
         """
         if self._fleet is None:
-            return UNKNOWN
+            return UNKNOWN_POSITION
         epoch = min(self._fleet.local_epoch(fleet_position), epoch_of(self.position))
         return position_at(log_of(self.position), epoch)
 

@@ -13,7 +13,7 @@ import secrets
 
 EPOCH_BITS = 40
 LOG_IDS = 1 << 24
-UNKNOWN = 0
+UNKNOWN_POSITION = 0
 """No position; no log has the id 0."""
 
 
@@ -34,7 +34,7 @@ def epoch_of(position: int) -> int:
 
 def older_of(one: int, other: int) -> int:
     """The older of two positions; UNKNOWN if they are in different logs."""
-    return min(one, other) if log_of(one) == log_of(other) else UNKNOWN
+    return min(one, other) if log_of(one) == log_of(other) else UNKNOWN_POSITION
 
 
 def new_log_id() -> int:

@@ -21,7 +21,7 @@ from streamedge.control.database import (
     move_aside,
 )
 from streamedge.control.log import ControlLog
-from streamedge.control.position import UNKNOWN, log_of
+from streamedge.control.position import UNKNOWN_POSITION, log_of
 from streamedge.ops.log import Log
 from streamedge.sqlite import is_damage, open_read_only
 
@@ -49,7 +49,7 @@ def prepare_control_database(folder: Path, log: Log) -> None:
             log.event("control_database_damaged", error=str(exc), moved_to=new_path, do=RESTORE)
         announced = head.position
         position = ControlLog(database).renew_if_older(announced)
-        if announced != UNKNOWN and log_of(announced) != log_of(position):
+        if announced != UNKNOWN_POSITION and log_of(announced) != log_of(position):
             log.event("control_log_replaced", effect="cached data is requested again", do=RESTORE)
         head.publish(position)
     except (ControlError, OSError) as exc:

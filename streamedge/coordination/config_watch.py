@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from streamedge.control.announced_head import AnnouncedHead
-from streamedge.control.position import UNKNOWN
+from streamedge.control.position import UNKNOWN_POSITION
 from streamedge.coordination.effective_config import EffectiveConfig
 from streamedge.ops.log import Log
 
@@ -30,7 +30,7 @@ class ConfigWatch:
         """Reads changes of the config, if any were announced."""
         self._head.refresh()
         announced = self._effective.announced_generation, self._head.position
-        if announced == self._seen and self._retry is None and announced[1] != UNKNOWN:
+        if announced == self._seen and self._retry is None and announced[1] != UNKNOWN_POSITION:
             return
         self._seen = announced
         self.close()

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from streamedge.fleet.members import Presence
 from streamedge.fleet.states import EdgeState
 
-GONE = "gone"
+GONE_STATE = "gone"
 """In place of a state: the edge has stopped, or its lease is over."""
 
-UNKNOWN = "unknown"
+UNKNOWN_STATE = "unknown"
 """In place of a state: this edge has not heard from the engine for a lease."""
 
 
@@ -43,7 +43,7 @@ class Attendance:
         for name in sorted(before.keys() | presences.keys()):
             old, new = before.get(name), presences.get(name)
             was = old.state.value if old is not None else ""
-            now = new.state.value if new is not None else GONE
+            now = new.state.value if new is not None else GONE_STATE
             if was != now:
                 changes.append(StateChange(name, was, now))
         return changes

@@ -21,7 +21,7 @@ from streamedge.write_back.fleet_writes import FleetWrites
 from streamedge.write_back.holders import PeerHolders
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.rows import WriteQueueError
-from streamedge.write_back.states import WAITING
+from streamedge.write_back.states import PENDING_STATES
 
 BUSY_TIMEOUT_S = 1.0
 QUEUE_DRAIN_S = 5.0
@@ -97,7 +97,7 @@ class WorkerWrites:
         if self._write_queue is None:
             return 0
         by_state = await asyncio.to_thread(self._write_queue.rows.by_state)
-        return sum(by_state.get(state, 0) for state in WAITING)
+        return sum(by_state.get(state, 0) for state in PENDING_STATES)
 
     async def close(self) -> None:
         """Waits until all that is to be published is on disk."""

@@ -35,7 +35,7 @@ from streamedge.origin.writing import (
 from streamedge.write_back.bodies import NewBody, create_body, remove_body
 from streamedge.write_back.change_signal import ChangeSignal, prepare_signal
 from streamedge.write_back.pending_index import PendingIndex
-from streamedge.write_back.rows import CONDITIONS, Row, Rows, Totals, prepare_rows
+from streamedge.write_back.rows import WRITE_CONDITIONS, Row, Rows, Totals, prepare_rows
 from streamedge.write_back.states import DEAD_LETTERS, State
 
 LISTED_ROWS_MAX = 1000
@@ -126,7 +126,7 @@ class WriteQueue:
         """
         try:
             if write.method == "DELETE":
-                fields = tuple(item for item in write.fields if item[0].lower() in CONDITIONS)
+                fields = tuple(item for item in write.fields if item[0].lower() in WRITE_CONDITIONS)
                 row = _new_row(asset_key, origin_name, write, fields)
                 await in_thread(partial(self._commit, row, None))
                 self._publish(asset_key)

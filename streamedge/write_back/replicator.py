@@ -36,7 +36,7 @@ from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.rows import Row, WriteQueueError
 from streamedge.write_back.states import (
     DEAD_LETTERS,
-    WAITING,
+    PENDING_STATES,
     State,
     back_off_s,
     state_after,
@@ -244,7 +244,7 @@ class Replicator:
         by_state = await in_thread(rows.by_state)
         totals = await in_thread(rows.totals)
         gauges = self._counts.gauges
-        gauges[Gauge.QUEUED_WRITES] = sum(by_state.get(state, 0) for state in WAITING)
+        gauges[Gauge.QUEUED_WRITES] = sum(by_state.get(state, 0) for state in PENDING_STATES)
         gauges[Gauge.DEAD_LETTERS] = sum(by_state.get(state, 0) for state in DEAD_LETTERS)
         gauges[Gauge.QUEUED_WRITE_BYTES] = totals.held_bytes
 

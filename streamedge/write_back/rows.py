@@ -15,11 +15,11 @@ from pathlib import Path
 from streamedge.errors import StreamEdgeError
 from streamedge.origin.writing import HeaderFields, refuse, require_condition
 from streamedge.sqlite import Database, insert, run_script
-from streamedge.write_back.states import DEAD_LETTERS, WAITING, State, may_follow
+from streamedge.write_back.states import DEAD_LETTERS, PENDING_STATES, State, may_follow
 
 BUSY_TIMEOUT_S = 20.0  # other workers' transactions take a few milliseconds each
 CHANGES_MAX = 10_000  # a reader that missed more reloads its whole index
-CONDITIONS = frozenset({"if-match", "if-none-match"})
+WRITE_CONDITIONS = frozenset({"if-match", "if-none-match"})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS writes (
@@ -69,7 +69,7 @@ def _sql_list(states: Collection[State]) -> str:
     return f"({', '.join(repr(state.value) for state in states)})"
 
 
-WAITING_SQL = _sql_list(WAITING)
+WAITING_SQL = _sql_list(PENDING_STATES)
 _DEAD_LETTERS_SQL = _sql_list(DEAD_LETTERS)
 # Older writes of an object go first, and none while its hold lasts (``Rows.recover``).
 _IS_NEXT = (
@@ -180,7 +180,7 @@ class Rows:
             row_bytes = _row_bytes(row)
             _require_space(connection, row.size_bytes + row_bytes, limit_bytes)
             newest = newest_pending(connection, row.asset_key)
-            conditions = [field for field in row.fields if field[0].lower() in CONDITIONS]
+            conditions = [field for field in row.fields if field[0].lower() in WRITE_CONDITIONS]
             if newest is not None and conditions:
                 require_condition(row.fields, _etag_after(newest))
                 rest = tuple(field for field in row.fields if field not in conditions)
@@ -338,7 +338,7 @@ class Rows:
             fields = tuple(
                 field
                 for field in row.fields
-                if not unconditional or field[0].lower() not in CONDITIONS
+                if not unconditional or field[0].lower() not in WRITE_CONDITIONS
             )
             requeued = replace(
                 row, fields=fields, state=State.QUEUED, attempts=0, due_s=now_s, follows=None

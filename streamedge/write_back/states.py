@@ -26,7 +26,7 @@ class State(Enum):
     FAILED = "failed"  # the origin rejects it for good; a dead letter
 
 
-WAITING = frozenset({State.QUEUED, State.SENDING})
+PENDING_STATES = frozenset({State.QUEUED, State.SENDING})
 """States of pending writes: readers of this edge see the write already."""
 
 DEAD_LETTERS = frozenset({State.CONFLICT, State.FAILED})

@@ -7,7 +7,7 @@ import pytest
 from streamedge.build.web_rules import error_pages, origin_names, web_behaviors
 from streamedge.config.managed import CACHE_POLICIES
 from streamedge.config.schema.config import Config, WebDistributionConfig
-from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
+from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
 from streamedge.delivery.http.policy.behaviors import (
     Behavior,
     CachePolicy,
@@ -18,7 +18,7 @@ from streamedge.delivery.http.policy.behaviors import (
     choose_behavior,
 )
 from streamedge.delivery.http.policy.response_headers import (
-    UNCHANGED,
+    NO_POLICY,
     CorsPolicy,
     ResponseHeadersPolicy,
 )
@@ -44,8 +44,8 @@ def test_distribution_without_behaviors_has_one_with_the_default_rules() -> None
     (behavior,) = behaviors_of({"default_ttl": "1h"})
     assert behavior == Behavior("*", "site", cache=CachePolicy(default_ttl_s=3600.0))
     assert behavior.methods == {"GET", "HEAD"}
-    assert behavior.cache.query_strings == NONE
-    assert behavior.response_headers is UNCHANGED
+    assert behavior.cache.query_strings == SELECT_NONE
+    assert behavior.response_headers is NO_POLICY
 
 
 def test_behaviors_precede_the_default_and_inherit() -> None:
@@ -70,11 +70,14 @@ def test_behaviors_precede_the_default_and_inherit() -> None:
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
-        ({}, CachePolicy("mine", query_strings=ALL)),
-        ({"strict": True}, CachePolicy("mine", True, True, default_ttl_s=0.0, query_strings=ALL)),
+        ({}, CachePolicy("mine", query_strings=SELECT_ALL)),
+        (
+            {"strict": True},
+            CachePolicy("mine", True, True, default_ttl_s=0.0, query_strings=SELECT_ALL),
+        ),
         (
             {"strict": True, "viewer_directives": False, "default_ttl": "1h"},
-            CachePolicy("mine", True, False, default_ttl_s=3600.0, query_strings=ALL),
+            CachePolicy("mine", True, False, default_ttl_s=3600.0, query_strings=SELECT_ALL),
         ),
         (
             {
@@ -119,7 +122,7 @@ def test_managed_policies_are_selected_by_name_and_by_id() -> None:
     )
     (disabled,) = behaviors_of({"cache_policy": "CachingDisabled"})
     assert disabled.cache.max_ttl_s == disabled.cache.default_ttl_s == 0
-    assert CACHE_POLICIES["CachingDisabled"].query_strings == NONE
+    assert CACHE_POLICIES["CachingDisabled"].query_strings == SELECT_NONE
 
 
 def test_viewers_host_is_in_the_cache_key_if_the_origin_gets_it() -> None:

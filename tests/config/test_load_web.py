@@ -11,7 +11,7 @@ from rich.console import Console
 
 from streamedge.cli.config_summary import summary
 from streamedge.config.load import load
-from streamedge.config.managed import IDS, MANAGED, POLICY_TABLES
+from streamedge.config.managed import MANAGED_IDS, MANAGED_POLICIES, POLICY_TABLES
 from streamedge.config.schema.config import (
     Config,
     HttpOriginConfig,
@@ -433,9 +433,11 @@ def test_mistakes_are_reported_together_without_secrets(folder: Path) -> None:
 
 
 def test_managed_policies_are_selected_by_name_and_by_id(folder: Path) -> None:
-    assert {name for policies in MANAGED.values() for name in policies} == set(IDS.values())
+    assert {name for policies in MANAGED_POLICIES.values() for name in policies} == set(
+        MANAGED_IDS.values()
+    )
     for key, policies in POLICY_TABLES.items():
-        for name in MANAGED[policies]:
-            (identifier,) = (known_id for known_id, policy in IDS.items() if policy == name)
+        for name in MANAGED_POLICIES[policies]:
+            (identifier,) = (known_id for known_id, policy in MANAGED_IDS.items() if policy == name)
             for value in (name, identifier):
                 assert read(folder, f'{WEB}{key} = "{value}"').distributions

@@ -7,12 +7,12 @@ import stat
 from pathlib import Path
 
 from streamedge.control.announced_head import FILE_NAME, AnnouncedHead
-from streamedge.control.position import UNKNOWN, position_at
+from streamedge.control.position import UNKNOWN_POSITION, position_at
 
 
 def test_published_position_is_visible_in_other_processes(tmp_path: Path) -> None:
     head = AnnouncedHead(tmp_path)
-    assert head.position == UNKNOWN
+    assert head.position == UNKNOWN_POSITION
     child = os.fork()
     if child == 0:
         AnnouncedHead(tmp_path).publish(position_at(7, 3))
@@ -35,7 +35,7 @@ def test_position_decreases_only_for_another_log(tmp_path: Path) -> None:
 
 def test_unusable_folder_is_tried_again(tmp_path: Path) -> None:
     head = AnnouncedHead(tmp_path / "later")
-    assert head.position == UNKNOWN
+    assert head.position == UNKNOWN_POSITION
     assert not head.publish(position_at(7, 3))
     assert not head.has_resources
     (tmp_path / "later").mkdir()

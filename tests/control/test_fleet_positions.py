@@ -15,7 +15,7 @@ from streamedge.control.database import ControlDatabase
 from streamedge.control.fleet_positions import FleetPositions, read_placements
 from streamedge.control.invalidation_index import InvalidationIndex
 from streamedge.control.log import ControlLog
-from streamedge.control.position import UNKNOWN, epoch_of
+from streamedge.control.position import UNKNOWN_POSITION, epoch_of
 from streamedge.control.replica import Documents, Replica
 from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry
 from streamedge.fleet.position import START, position_at
@@ -166,7 +166,7 @@ def test_index_translates_positions_of_its_own_log(edge: Edge) -> None:
     head = edge.replica.local_position()
     assert index.as_of(head) == FIRST + 2
     assert index.as_of(head - 1) == FIRST + 1
-    assert index.as_of(UNKNOWN) == START
+    assert index.as_of(UNKNOWN_POSITION) == START
     assert index.local_position(FIRST + 2) == head
     assert index.local_position(FIRST + 1) == head - 1
 
@@ -177,4 +177,4 @@ def test_index_of_a_fleet_of_one_translates_nothing(tmp_path: Path) -> None:
     index = InvalidationIndex(control_log, open_log(os.devnull, "test"))
     assert index.refresh(control_log.position())
     assert index.fleet_position == index.as_of(control_log.position()) == START
-    assert index.local_position(FIRST) == UNKNOWN
+    assert index.local_position(FIRST) == UNKNOWN_POSITION

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.invalidation_index import RETRY_S, InvalidationIndex, Validity, Verdict
 from streamedge.control.log import ControlLog, NewRows, Row, RowKind
-from streamedge.control.position import UNKNOWN, epoch_of, log_of, position_at
+from streamedge.control.position import UNKNOWN_POSITION, epoch_of, log_of, position_at
 from streamedge.ops.log import open_log
 
 FRESH = Validity(Verdict.FRESH)
@@ -110,7 +110,7 @@ def test_record_past_the_end_of_the_log_is_refused() -> None:
 
 def test_record_of_another_log_or_of_none_is_refused() -> None:
     index = index_of(Rows())
-    for position in (UNKNOWN, 5, position_at(LOG_ID + 1, 0), position_at(LOG_ID - 1, 9)):
+    for position in (UNKNOWN_POSITION, 5, position_at(LOG_ID + 1, 0), position_at(LOG_ID - 1, 9)):
         assert index.validity("E", "/a", frozenset, position) == REFUSED
     assert index.validity("E", "/a", frozenset, position_at(LOG_ID, 0)) == FRESH
 
@@ -284,7 +284,7 @@ def test_revocation_is_returned_once_and_none_from_before_the_start() -> None:
     assert not covers("/film.mp4", 2.0, scope="F")
     assert not covers("/b", 2.0)
     assert revocation.covers("E", "/film.mp4", frozenset, position_at(LOG_ID + 1, 9))
-    assert revocation.covers("E", "/film.mp4", frozenset, UNKNOWN)
+    assert revocation.covers("E", "/film.mp4", frozenset, UNKNOWN_POSITION)
 
 
 def test_oldest_items_beyond_the_limit_invalidate_everything() -> None:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamedge.admin.access.control import AccessControl, Caller
-from streamedge.admin.access.response_fields import NAMES, RESPONSE_FIELDS
+from streamedge.admin.access.response_fields import RESPONSE_FIELD_NAMES, RESPONSE_FIELDS
 from streamedge.admin.access.rules import (
     LOGIN_PATH,
     LOGOUT_PATH,
@@ -53,7 +53,9 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [one for one in message["headers"] if one[0].lower() not in NAMES]
+                own = [
+                    one for one in message["headers"] if one[0].lower() not in RESPONSE_FIELD_NAMES
+                ]
                 message["headers"] = [*own, *RESPONSE_FIELDS]
             await send(message)
 

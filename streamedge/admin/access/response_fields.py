@@ -27,4 +27,4 @@ FIELDS = (
     ("cache-control", "no-store"),
 )
 RESPONSE_FIELDS = tuple((name.encode(), value.encode()) for name, value in FIELDS)
-NAMES = frozenset(name for name, _ in RESPONSE_FIELDS)
+RESPONSE_FIELD_NAMES = frozenset(name for name, _ in RESPONSE_FIELDS)

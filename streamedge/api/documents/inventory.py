@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from streamedge.api.documents.documents import Document, not_offered
 from streamedge.api.errors import ApiError
-from streamedge.config.managed import IDS, MANAGED, NOT_OFFERED
+from streamedge.config.managed import MANAGED_IDS, MANAGED_POLICIES, NOT_OFFERED
 from streamedge.config.schema.config import Config
 from streamedge.control.resources import Kind, Resource
 
@@ -48,8 +48,8 @@ class Inventory:
         table, code = POLICY_KINDS[kind]
         if identifier in self.from_api[kind]:
             return f"{API_PREFIX}{identifier}"
-        name = IDS.get(identifier, identifier)
-        if name in getattr(self.from_file, table) or name in MANAGED[table]:
+        name = MANAGED_IDS.get(identifier, identifier)
+        if name in getattr(self.from_file, table) or name in MANAGED_POLICIES[table]:
             return name
         if identifier in NOT_OFFERED:
             reason = "the edge does not compute CloudFront-* headers; use a policy without them"

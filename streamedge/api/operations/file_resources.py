@@ -18,7 +18,7 @@ from streamedge.api.documents.completion import (
 from streamedge.api.documents.documents import listing
 from streamedge.api.operations import policy_documents
 from streamedge.api.operations.resource_calls import read_only_resource
-from streamedge.config.managed import IDS, POLICY_TABLES
+from streamedge.config.managed import MANAGED_IDS, POLICY_TABLES
 from streamedge.config.schema.config import (
     AnyOriginConfig,
     BehaviorConfig,
@@ -33,7 +33,7 @@ from streamedge.config.schema.config import (
 )
 from streamedge.control.resources import Kind, Resource
 
-_MANAGED_IDS = {name: identifier for identifier, name in IDS.items()}
+_MANAGED_IDS = {name: identifier for identifier, name in MANAGED_IDS.items()}
 _POLICY_MEMBERS = {
     key: "".join(word.capitalize() for word in key.split("_")) + "Id" for key in POLICY_TABLES
 }

@@ -29,14 +29,14 @@ from streamedge.api.transactions import Resources
 from streamedge.config.managed import (
     CACHE_POLICIES,
     EDGE_HEADERS,
-    IDS,
+    MANAGED_IDS,
     ORIGIN_REQUEST_POLICIES,
     RESPONSE_HEADERS_POLICIES,
 )
 from streamedge.config.schema.config import Config
 from streamedge.control.resources import Kind, Resource
 
-_MANAGED_IDS = {name: identifier for identifier, name in IDS.items()}
+_MANAGED_IDS = {name: identifier for identifier, name in MANAGED_IDS.items()}
 _NOT_COMPRESSED = frozenset({"CachingDisabled", "CachingOptimizedForUncompressedObjects"})
 _GZIP_ONLY = frozenset({"Elemental-MediaPackage"})
 

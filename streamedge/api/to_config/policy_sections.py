@@ -25,7 +25,12 @@ from streamedge.config.schema.config import (
     OriginRequestPolicyConfig,
     ResponseHeadersPolicyConfig,
 )
-from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
+from streamedge.config.schema.field_names import (
+    CONDITION_FIELDS,
+    EDGE_OWNED,
+    FRAMING_FIELDS,
+    dashed_name,
+)
 
 DEFAULT_TTL_S = 86_400
 MAX_TTL_S = 31_536_000
@@ -131,7 +136,7 @@ def response_headers_policy(document: Document) -> ResponseHeadersPolicyConfig:
     added: dict[str, str] = {}
     removed = [entry["Header"] for entry in entries_of(document, "RemoveHeadersConfig")]
     for name in removed:
-        if name.lower() in FRAMING:
+        if name.lower() in FRAMING_FIELDS:
             raise invalid(f"RemoveHeadersConfig: {name} is set by the edge and cannot be removed")
     for member, (header, header_value) in _SECURITY_HEADERS.items():
         if settings := security.get(member):
@@ -203,7 +208,7 @@ def _selectable(names: Iterable[str], allowed: set[str]) -> Iterable[str]:
         lowered = name.lower()
         if lowered.startswith("cloudfront-"):
             raise not_offered(f"the header {name}")
-        if dashed_name(name) in (EDGE_OWNED | CONDITIONS) - allowed:
+        if dashed_name(name) in (EDGE_OWNED | CONDITION_FIELDS) - allowed:
             raise invalid(f"Headers: {name} is set by the edge and cannot be selected")
         yield name
 

@@ -28,7 +28,7 @@ HEURISTIC_MAX_S = 86400.0
 HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 # The statuses of RFC 9110 §15 that the edge handles as defined. 304 is never stored; the conditions
 # for 206, 412 and 416 are in ``storing``.
-UNDERSTOOD = frozenset(
+UNDERSTOOD_STATUSES = frozenset(
     {200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 307, 308}
     | {400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417}
     | {421, 422, 426, 500, 501, 502, 503, 504, 505}
@@ -129,7 +129,7 @@ def is_cacheable_by_status(status: int, directives: Directives, rules: TtlRules)
 
 def forbids_storing(status: int, directives: Directives) -> bool:
     """Whether no-store or private apply; must-understand cancels no-store (§5.2.2.3)."""
-    cancels_no_store = directives.must_understand and status in UNDERSTOOD
+    cancels_no_store = directives.must_understand and status in UNDERSTOOD_STATUSES
     return directives.private or (directives.no_store and not cancels_no_store)
 
 

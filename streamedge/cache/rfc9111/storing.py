@@ -14,7 +14,7 @@ from streamedge.cache.rfc9111.cache_control import (
     response_directives,
 )
 from streamedge.cache.rfc9111.freshness import (
-    UNDERSTOOD,
+    UNDERSTOOD_STATUSES,
     TtlRules,
     explicit_lifetime_s,
     forbids_storing,
@@ -120,7 +120,7 @@ def _fits_status(
     """
     if status < 200 or status == 304:
         return False
-    if directives.must_understand and status not in UNDERSTOOD:
+    if directives.must_understand and status not in UNDERSTOOD_STATUSES:
         return False
     if status == 206:
         return _is_whole_part(response_fields)

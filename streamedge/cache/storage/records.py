@@ -17,7 +17,7 @@ from typing import NamedTuple
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.control.invalidation_index import Revocation
 from streamedge.control.invalidations import tags_of
-from streamedge.control.position import UNKNOWN
+from streamedge.control.position import UNKNOWN_POSITION
 from streamedge.http_date import format_http_date, parse_http_date_s
 from streamedge.keys import join_key, key_bytes
 from streamedge.memo import cache_short_texts
@@ -71,7 +71,7 @@ class SentAt(NamedTuple):
 
     time_s: float
     change: int
-    position: int = UNKNOWN
+    position: int = UNKNOWN_POSITION
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Record:
     varies_by: tuple[str, ...] = ()
     sent_change: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
-    position: int = UNKNOWN
+    position: int = UNKNOWN_POSITION
     body_crc: int | None = None
 
     @property
@@ -269,7 +269,7 @@ def decode_record_line(line: bytes) -> Record | None:
             tuple(str(name) for name in document.get("varies_by", ())),
             int(document["asked_change"]),
             tuple((str(name), str(value)) for name, value in document.get("trailers", ())),
-            int(document.get("position", UNKNOWN)),
+            int(document.get("position", UNKNOWN_POSITION)),
             None if crc is None else int(crc),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):

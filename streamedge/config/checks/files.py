@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-from streamedge.config.checks.fleet import FILES, edge_name
+from streamedge.config.checks.fleet import TLS_FILES, edge_name
 from streamedge.config.errors.mistakes import Mistake, entries, named, short, string, table
 from streamedge.config.errors.schema_location import value_at
 from streamedge.config.errors.toml_lines import Key
@@ -72,7 +72,7 @@ def with_absolute_paths(config: Config, folder: Path) -> Config:
             ),
             "listen": _absolute(config.listen, folder, "admin"),
             "admin": _absolute(config.admin, folder, "certificate", "key"),
-            "fleet": _absolute(config.fleet, folder, *FILES),
+            "fleet": _absolute(config.fleet, folder, *TLS_FILES),
             "countries": _absolute(config.countries, folder, "database"),
             "public_keys": {
                 name: _with_text(_absolute(key, folder, "file"))

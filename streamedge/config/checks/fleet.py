@@ -22,7 +22,7 @@ from streamedge.config.errors.mistakes import (
 from streamedge.config.errors.toml_lines import Key
 from streamedge.config.schema.config import EdgeConfig
 
-FILES = ("ca", "certificate", "key")
+TLS_FILES = ("ca", "certificate", "key")
 _DATABASE = re.compile(r"/?|/\d{1,5}", re.ASCII)
 _DEFAULT_NAME = EdgeConfig.model_fields["name"].default
 
@@ -82,7 +82,7 @@ def _file_mistakes(document: dict[str, object], fleet: dict[str, object]) -> Ite
     if not listens and not table(fleet.get("tiers")):
         return
     reason = "listen.fleet" if listens else "fleet.tiers"
-    for name in FILES:
+    for name in TLS_FILES:
         if fleet.get(name) is None:
             text = (
                 f"missing; {reason} needs it. streamedge fleet certificate NAME --ca fleet-ca.pem"

@@ -20,7 +20,7 @@ from streamedge.config.errors.mistakes import (
     table,
 )
 from streamedge.config.errors.toml_lines import Key
-from streamedge.config.managed import MANAGED, POLICY_TABLES, managed_names
+from streamedge.config.managed import MANAGED_POLICIES, POLICY_TABLES, managed_names
 from streamedge.config.schema.config import (
     BehaviorRules,
     CachePolicyConfig,
@@ -28,7 +28,12 @@ from streamedge.config.schema.config import (
     OriginGroupConfig,
     ResponseHeadersPolicyConfig,
 )
-from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, FRAMING, dashed_name
+from streamedge.config.schema.field_names import (
+    CONDITION_FIELDS,
+    EDGE_OWNED,
+    FRAMING_FIELDS,
+    dashed_name,
+)
 from streamedge.config.schema.units import format_duration_s, parse_duration_s
 
 # An object cannot be changed in part, and a folder has no multipart uploads.
@@ -87,7 +92,7 @@ def _groups(document: dict[str, object]) -> Iterator[Mistake]:
 
 
 def _managed_names_reused(document: dict[str, object]) -> Iterator[Mistake]:
-    for name in MANAGED:
+    for name in MANAGED_POLICIES:
         reserved = managed_names(name)
         for key in table(document.get(name)):
             if key in reserved:
@@ -119,7 +124,7 @@ def _seconds(policy: dict[str, object], name: str) -> float:
 
 def _headers_owned_by_edge(document: dict[str, object]) -> Iterator[Mistake]:
     """Headers that the edge sets itself, so a policy cannot select or remove them."""
-    owned = EDGE_OWNED | CONDITIONS
+    owned = EDGE_OWNED | CONDITION_FIELDS
     for key, policy in named(document, "cache_policies"):
         # Host may be in the cache key; which Host is sent is a setting of the origin.
         for name in strings(policy, "headers", CachePolicyConfig):
@@ -132,7 +137,7 @@ def _headers_owned_by_edge(document: dict[str, object]) -> Iterator[Mistake]:
                 yield Mistake((*key, "headers"), _owned(name))
     for key, policy in named(document, "response_headers_policies"):
         for name in strings(policy, "remove", ResponseHeadersPolicyConfig):
-            if name.lower() in FRAMING:
+            if name.lower() in FRAMING_FIELDS:
                 text = f"the header {short(name)} is the edge's own and cannot be removed"
                 yield Mistake((*key, "remove"), text)
 

@@ -10,7 +10,7 @@ import re
 from streamedge.http_fields import HOP_BY_HOP
 from streamedge.memo import cache_short_texts
 
-CONDITIONS = frozenset(
+CONDITION_FIELDS = frozenset(
     {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"}
 )
 # Routing, loop detection, framing, ranges and content codings. Cookies have their own key in
@@ -24,7 +24,7 @@ EDGE_OWNED = HOP_BY_HOP | {
 }
 # Frameworks use these in place of the request's host, path or method: a viewer that sends one would
 # choose the cached response of other viewers. They are forwarded if named, never with "all".
-OVERRIDES = frozenset(
+OVERRIDE_FIELDS = frozenset(
     {
         *("forwarded", "x-forwarded", "x-forwarded-by", "x-forwarded-client-cert"),
         *("x-forwarded-host", "x-forwarded-method", "x-forwarded-path", "x-forwarded-port"),
@@ -67,7 +67,7 @@ def dashed_name(name: str) -> str:
 
 
 # Framing, target and coding of a message: forged values would break it.
-FRAMING = HOP_BY_HOP | {
+FRAMING_FIELDS = HOP_BY_HOP | {
     *("host", "via", "cdn-loop", "content-length", "content-range", "content-encoding", "expect"),
     *("range", "if-range", "accept-encoding", "date", "age"),
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, Strict
 
-from streamedge.config.schema.selection import ALL, NONE
+from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE
 from streamedge.config.schema.ttl_defaults import (
     DEFAULT_TTL_S,
     ERROR_TTL_S,
@@ -58,7 +58,8 @@ class CachePolicyConfig(Section):
         ge=0,
     )
     query_strings: Selected = Field(
-        default=ALL, description="Query parameters in the cache key; they are also forwarded."
+        default=SELECT_ALL,
+        description="Query parameters in the cache key; they are also forwarded.",
     )
     headers: HeaderNames = Field(
         default=(),
@@ -66,7 +67,7 @@ class CachePolicyConfig(Section):
         examples=["Accept-Language"],
     )
     cookies: Selected = Field(
-        default=NONE, description="Cookies in the cache key; they are also forwarded."
+        default=SELECT_NONE, description="Cookies in the cache key; they are also forwarded."
     )
     error_ttl: DurationS = Field(
         default=ERROR_TTL_S,
@@ -80,16 +81,16 @@ class OriginRequestPolicyConfig(Section):
     """What is forwarded to the origin beyond the cache key."""
 
     query_strings: Selected = Field(
-        default=NONE, description="Query parameters that are forwarded."
+        default=SELECT_NONE, description="Query parameters that are forwarded."
     )
     headers: SelectedHeaders = Field(
-        default=NONE,
+        default=SELECT_NONE,
         description="Request headers that are forwarded. Connection headers, conditions, Range,"
         " Host and Accept-Encoding are set by the edge. Headers that change what a request means"
         " (such as X-Forwarded-Host or X-Original-URL), and names with an underscore or a dot, are"
         " forwarded only if named.",
     )
-    cookies: Selected = Field(default=NONE, description="Cookies that are forwarded.")
+    cookies: Selected = Field(default=SELECT_NONE, description="Cookies that are forwarded.")
 
 
 class CorsConfig(Section):

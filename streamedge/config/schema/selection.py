@@ -13,7 +13,7 @@ from enum import Enum
 
 from pydantic import SecretStr
 
-from streamedge.config.schema.field_names import FRAMING
+from streamedge.config.schema.field_names import FRAMING_FIELDS
 from streamedge.config.schema.units import kind_of, name_type
 
 NAMES_MAX = 256
@@ -53,8 +53,8 @@ class Selection:
     names: tuple[str, ...] = ()
 
 
-NONE = Selection(SelectionMode.NONE)
-ALL = Selection(SelectionMode.ALL)
+SELECT_NONE = Selection(SelectionMode.NONE)
+SELECT_ALL = Selection(SelectionMode.ALL)
 
 
 def parse_selection(value: object) -> Selection:
@@ -152,9 +152,9 @@ def format_header_selection(selection: Selection) -> str:
 
 def _word(value: object, expected: str) -> Selection:
     if value == "none":
-        return NONE
+        return SELECT_NONE
     if value == "all":
-        return ALL
+        return SELECT_ALL
     raise ValueError(f"{expected}, found {name_type(value)}")
 
 
@@ -183,7 +183,7 @@ def _check_header(name: object, text: object) -> None:
         raise ValueError(
             f"{_HEADERS_EXPECTED}, found {name_type(name)}, which is not a header name"
         )
-    if name.lower() in FRAMING:
+    if name.lower() in FRAMING_FIELDS:
         raise ValueError(f"the header {json.dumps(name)} is the edge's own and cannot be set")
     if not isinstance(text, str):
         raise ValueError(f"expected text for {json.dumps(name)}, found {kind_of(text)}")  # noqa: TRY004

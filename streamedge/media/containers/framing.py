@@ -12,7 +12,7 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-HEADER = struct.Struct(">BI")
+FRAME_HEADER = struct.Struct(">BI")
 READ_BODY = struct.Struct(">QI")  # offset and size of bytes of the source
 FRAME_BYTES_MAX = 1 << 20
 READ_BYTES_MAX = 256 << 10
@@ -38,12 +38,12 @@ def frame(kind: FrameKind, body: bytes = b"") -> bytes:
     """A whole frame. Raises ValueError when it is too large."""
     if len(body) > FRAME_BYTES_MAX:
         raise ValueError(f"a frame of {len(body)} bytes")
-    return HEADER.pack(kind, len(body)) + body
+    return FRAME_HEADER.pack(kind, len(body)) + body
 
 
 def parse_header(data: bytes) -> FrameHeader:
-    """Reads the first ``HEADER.size`` bytes of a frame. Raises ValueError for an invalid one."""
-    kind, size_bytes = HEADER.unpack(data)
+    """Parses the header at the start of a frame. Raises ValueError for an invalid one."""
+    kind, size_bytes = FRAME_HEADER.unpack(data)
     if size_bytes > FRAME_BYTES_MAX:
         raise ValueError(f"a frame of {size_bytes} bytes")
     return FrameHeader(FrameKind(kind), size_bytes)

@@ -20,7 +20,7 @@ import av
 from streamedge.errors import MediaError, MediaFault
 from streamedge.media.containers.exits import EXIT_MEMORY
 from streamedge.media.containers.framing import (
-    HEADER,
+    FRAME_HEADER,
     PART_BYTES,
     READ_BODY,
     READ_BYTES_MAX,
@@ -45,7 +45,7 @@ class Connection:
 
     def receive(self) -> tuple[FrameKind, bytes]:
         """The next frame. Raises EOFError at the end of the connection."""
-        header = parse_header(self._bytes(HEADER.size))
+        header = parse_header(self._bytes(FRAME_HEADER.size))
         return header.kind, self._bytes(header.size_bytes)
 
     def _bytes(self, size: int) -> bytes:

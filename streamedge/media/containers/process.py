@@ -28,7 +28,7 @@ from streamedge.errors import MediaError, MediaFault
 from streamedge.media.containers.exits import EXIT_MEMORY
 from streamedge.media.containers.framing import (
     FRAME_BYTES_MAX,
-    HEADER,
+    FRAME_HEADER,
     FrameKind,
     frame,
     parse_header,
@@ -199,7 +199,7 @@ class Helper:
                 raise ValueError(f"a {kind.name}")
 
     async def _receive(self) -> tuple[FrameKind, bytes]:
-        header = parse_header(await self._reader.readexactly(HEADER.size))
+        header = parse_header(await self._reader.readexactly(FRAME_HEADER.size))
         return header.kind, await self._reader.readexactly(header.size_bytes)
 
     async def _read(self, offset: int, size: int) -> bytes:

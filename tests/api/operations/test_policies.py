@@ -17,8 +17,8 @@ from streamedge.api.operations.policy_documents import (
 from streamedge.api.to_config import policy_sections
 from streamedge.config.managed import (
     CACHE_POLICIES,
-    IDS,
-    MANAGED,
+    MANAGED_IDS,
+    MANAGED_POLICIES,
     ORIGIN_REQUEST_POLICIES,
     RESPONSE_HEADERS_POLICIES,
 )
@@ -28,7 +28,7 @@ from streamedge.config.schema.config import (
     OriginRequestPolicyConfig,
     ResponseHeadersPolicyConfig,
 )
-from streamedge.config.schema.selection import ALL, Selection, SelectionMode
+from streamedge.config.schema.selection import SELECT_ALL, Selection, SelectionMode
 from tests.support.api.cloudfront_api import Api, behavior, bucket, ec_pem, listing, rsa_pem, web
 
 CACHE = {
@@ -176,7 +176,9 @@ def test_name_is_unique(api: Api, member: str) -> None:
 def test_managed_policies_are_listed_and_read_only(
     api: Api, member: str, plural: str, table: str
 ) -> None:
-    ids = {identifier for identifier, name in IDS.items() if name in MANAGED[table]}
+    ids = {
+        identifier for identifier, name in MANAGED_IDS.items() if name in MANAGED_POLICIES[table]
+    }
     listed = api(f"List{plural}", Type="managed")[f"{member}List"]
     assert {item[member]["Id"] for item in listed["Items"]} == ids
     assert {item["Type"] for item in listed["Items"]} == {"managed"}
@@ -189,7 +191,7 @@ def test_managed_policies_are_listed_and_read_only(
     for identifier in ids:
         read_back = api(f"Get{member}", Id=identifier)
         config = read_back[member][f"{member}Config"]
-        assert config["Name"] == f"Managed-{IDS[identifier]}"
+        assert config["Name"] == f"Managed-{MANAGED_IDS[identifier]}"
         for verb, members in (("Update", {f"{member}Config": config}), ("Delete", {})):
             error = api.error(
                 f"{verb}{member}", Id=identifier, IfMatch=read_back["ETag"], **members
@@ -222,7 +224,7 @@ def test_resources_of_the_file_are_read_only(api: Api, member: str, identifier: 
             default_ttl=2.0,
             max_ttl=3.0,
             headers=("Accept", "Host"),
-            cookies=ALL,
+            cookies=SELECT_ALL,
             query_strings=Selection(SelectionMode.EXCEPT, ("utm",)),
         ),
     ],

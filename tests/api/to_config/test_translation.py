@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from streamedge.api.to_config.translation import combine
 from streamedge.build.web_rules import error_pages, web_behaviors
-from streamedge.config.managed import MANAGED, find
+from streamedge.config.managed import MANAGED_POLICIES, find
 from streamedge.config.schema.config import (
     CachePolicyConfig,
     Config,
@@ -21,7 +21,7 @@ from streamedge.config.schema.config import (
     S3OriginConfig,
     WebDistributionConfig,
 )
-from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
+from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
 from streamedge.control.resources import Kind, Resource
 from tests.support.api.cloudfront_api import (
     DISABLED,
@@ -371,7 +371,7 @@ def test_forwarded_values_become_a_policy(api: Api) -> None:
         min_ttl=5.0,
         default_ttl=10.0,
         max_ttl=20.0,
-        query_strings=ALL,
+        query_strings=SELECT_ALL,
         cookies=Selection(SelectionMode.ONLY, ("session",)),
         headers=("Accept-Language",),
     )
@@ -384,14 +384,14 @@ def test_query_string_keys_are_a_part_of_the_forwarded_ones(api: Api) -> None:
         api, ForwardedValues=forwarded(QueryString=True, QueryStringCacheKeys=listing("page"))
     )
     assert policy.query_strings == Selection(SelectionMode.ONLY, ("page",))
-    assert request.query_strings == ALL
+    assert request.query_strings == SELECT_ALL
 
 
 def test_forwarding_all_headers_disables_caching(api: Api) -> None:
     policy, request, _from_api = legacy(api, ForwardedValues=forwarded(Headers=listing("*")))
     assert (policy.min_ttl, policy.default_ttl, policy.max_ttl) == (0.0, 0.0, 0.0)
-    assert policy.query_strings == NONE
-    assert request.headers == ALL
+    assert policy.query_strings == SELECT_NONE
+    assert request.headers == SELECT_ALL
 
 
 def test_countries_belong_to_the_distribution(api: Api) -> None:
@@ -571,12 +571,14 @@ def test_policy_of_the_api_is_used_by_id(api: Api) -> None:
         Origins=listing(server()),
         DefaultCacheBehavior=behavior("server", CachePolicyId=identifier, Compress=True),
     )
-    policy = find(distribution.cache_policy, config.cache_policies, MANAGED["cache_policies"])
+    policy = find(
+        distribution.cache_policy, config.cache_policies, MANAGED_POLICIES["cache_policies"]
+    )
     assert policy == CachePolicyConfig(
         min_ttl=1.0,
         headers=("Accept", "Host"),
         cookies=Selection(SelectionMode.EXCEPT, ("a",)),
-        query_strings=ALL,
+        query_strings=SELECT_ALL,
     )
     assert distribution.compress
     origin = config.origins[distribution.origin]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.config.schema.selection import (
-    ALL,
-    NONE,
+    SELECT_ALL,
+    SELECT_NONE,
     Selection,
     SelectionMode,
     format_header_selection,
@@ -37,11 +37,11 @@ anything = st.recursive(
 @pytest.mark.parametrize(
     ("value", "selection"),
     [
-        ("none", NONE),
-        ("all", ALL),
+        ("none", SELECT_NONE),
+        ("all", SELECT_ALL),
         ({"only": ["a", "b"]}, Selection(SelectionMode.ONLY, ("a", "b"))),
         ({"except": ["a"]}, Selection(SelectionMode.EXCEPT, ("a",))),
-        (ALL, ALL),
+        (SELECT_ALL, SELECT_ALL),
     ],
 )
 def test_selection_survives_parsing_and_formatting(value: object, selection: Selection) -> None:

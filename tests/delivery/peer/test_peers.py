@@ -13,7 +13,7 @@ import pytest
 from streamedge.cache.lookup.outcome import Stored
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.extent import EXTENT_BYTES
-from streamedge.control.position import UNKNOWN, position_at
+from streamedge.control.position import UNKNOWN_POSITION, position_at
 from streamedge.delivery.http.http1.exchange import Http1Exchange
 from streamedge.delivery.peer import handler
 from streamedge.errors import OriginError, OriginFailure
@@ -144,7 +144,7 @@ async def test_failure_of_the_origin_is_no_failure_of_the_edge(fleet: PeerFleet)
     [
         (position_at(5, 100), position_at(5, 40), position_at(5, 40)),
         (position_at(5, 100), position_at(5, 400), position_at(5, 100)),
-        (position_at(5, 100), position_at(6, 400), UNKNOWN),
+        (position_at(5, 100), position_at(6, 400), UNKNOWN_POSITION),
     ],
 )
 async def test_response_is_as_old_as_the_parents_record(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streamedge.media.containers.framing import (
     FRAME_BYTES_MAX,
-    HEADER,
+    FRAME_HEADER,
     READ_BODY,
     READ_BYTES_MAX,
     FrameKind,
@@ -21,12 +21,12 @@ from streamedge.media.containers.framing import (
 @given(st.sampled_from(FrameKind), st.binary(max_size=100))
 def test_frame_is_read_as_it_was_written(kind: FrameKind, body: bytes) -> None:
     data = frame(kind, body)
-    header = parse_header(data[: HEADER.size])
+    header = parse_header(data[: FRAME_HEADER.size])
     assert (header.kind, header.size_bytes) == (kind, len(body))
-    assert data[HEADER.size :] == body
+    assert data[FRAME_HEADER.size :] == body
 
 
-@given(st.binary(min_size=HEADER.size, max_size=HEADER.size))
+@given(st.binary(min_size=FRAME_HEADER.size, max_size=FRAME_HEADER.size))
 def test_any_header_is_read_or_refused(data: bytes) -> None:
     try:
         assert parse_header(data).size_bytes <= FRAME_BYTES_MAX

@@ -31,7 +31,7 @@ from streamedge.cache.storage.records import (
     Provenance,
     served_head,
 )
-from streamedge.config.schema.field_names import CONDITIONS
+from streamedge.config.schema.field_names import CONDITION_FIELDS
 from streamedge.control.invalidation_index import Verdict
 from streamedge.delivery.http.compression.compressor import encoded_key
 from streamedge.delivery.http.compression.negotiation import (
@@ -85,7 +85,7 @@ TARGET_BYTES = 2048  # about the size of a PreparedResponse, without its texts
 REQUEST_BYTES = 8192  # about the size of a remembered request, beside three times its bytes
 
 # Fields that make a request not plain.
-_NOT_PLAIN = CONDITIONS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
+_NOT_PLAIN = CONDITION_FIELDS | {"content-length", "transfer-encoding", "expect", "te", "upgrade"}
 # Fields of requests that are not remembered: more than the head belongs to them.
 _MORE_THAN_HEAD = frozenset({"content-length", "transfer-encoding", "expect", "upgrade"})
 _DIRECTIVES = frozenset({"cache-control", "pragma"})

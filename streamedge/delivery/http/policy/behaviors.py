@@ -20,26 +20,26 @@ from urllib.parse import unquote_plus
 
 from streamedge.access.admission import OPEN_TO_ALL, AccessRules
 from streamedge.config.schema.field_names import (
-    CONDITIONS,
+    CONDITION_FIELDS,
     EDGE_OWNED,
-    OVERRIDES,
+    OVERRIDE_FIELDS,
     dashed_name,
     is_plain_name,
 )
-from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
+from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
 from streamedge.config.schema.ttl_defaults import (
     DEFAULT_TTL_S,
     ERROR_TTL_S,
     MAX_TTL_S,
     MIN_TTL_S,
 )
-from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, ResponseHeadersPolicy
+from streamedge.delivery.http.policy.response_headers import NO_POLICY, Field, ResponseHeadersPolicy
 from streamedge.http_fields import connection_options
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # Fields for the meaning and the authorization of a body. Without them it would be another write.
-WRITE_FIELDS = CONDITIONS | {
+WRITE_FIELDS = CONDITION_FIELDS | {
     *("authorization", "content-type", "content-encoding", "content-language", "content-location"),
     *("content-disposition", "content-md5", "content-digest", "repr-digest", "digest", "date"),
     "content-range",  # the body is a part: without it the origin would take it for the whole
@@ -72,9 +72,9 @@ class CachePolicy:
     default_ttl_s: float = DEFAULT_TTL_S
     max_ttl_s: float = MAX_TTL_S
     error_ttl_s: float = ERROR_TTL_S
-    query_strings: Selection = NONE
+    query_strings: Selection = SELECT_NONE
     headers: tuple[str, ...] = ()
-    cookies: Selection = NONE
+    cookies: Selection = SELECT_NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,9 @@ class OriginRequestPolicy:
     """What is forwarded besides the cache key. Names in ``headers`` are in lower case."""
 
     name: str = ""
-    query_strings: Selection = NONE
-    headers: Selection = NONE
-    cookies: Selection = NONE
+    query_strings: Selection = SELECT_NONE
+    headers: Selection = SELECT_NONE
+    cookies: Selection = SELECT_NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Behavior:
     viewer_protocol: ViewerProtocol = ViewerProtocol.ALLOW_ALL
     cache: CachePolicy = CachePolicy()
     origin_request: OriginRequestPolicy = OriginRequestPolicy()
-    response_headers: ResponseHeadersPolicy = UNCHANGED
+    response_headers: ResponseHeadersPolicy = NO_POLICY
     compress: bool = False
     write: WriteMode = WriteMode.THROUGH
     lists_objects: bool = False
@@ -186,7 +186,7 @@ def forwarded_query(cache: CachePolicy, request: OriginRequestPolicy, query: str
     return _selected_query(query, (cache.query_strings, request.query_strings))
 
 
-_REMOVED_FROM_SAFE = EDGE_OWNED | CONDITIONS
+_REMOVED_FROM_SAFE = EDGE_OWNED | CONDITION_FIELDS
 
 
 def forwarded_fields(
@@ -247,13 +247,15 @@ def _forwards(selection: Selection, name: str) -> bool:
         case SelectionMode.ONLY:
             return name in selection.names
         case SelectionMode.ALL:
-            return is_plain_name(name) and name not in OVERRIDES
+            return is_plain_name(name) and name not in OVERRIDE_FIELDS
         case SelectionMode.EXCEPT:
-            return is_plain_name(name) and name not in OVERRIDES and name not in selection.names
+            return (
+                is_plain_name(name) and name not in OVERRIDE_FIELDS and name not in selection.names
+            )
 
 
 def _selected_query(query: str, selections: tuple[Selection, ...]) -> str:
-    if not query or ALL in selections:
+    if not query or SELECT_ALL in selections:
         return query
     if _select_nothing(selections):
         return ""

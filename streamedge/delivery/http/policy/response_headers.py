@@ -68,11 +68,11 @@ class ResponseHeadersPolicy:
         The rest is for content: a Cache-Control of a year would cache an error for a year.
         """
         if self.cors is None and not self.hsts:
-            return UNCHANGED
+            return NO_POLICY
         return ResponseHeadersPolicy(hsts=self.hsts, cors=self.cors)
 
 
-UNCHANGED = ResponseHeadersPolicy()
+NO_POLICY = ResponseHeadersPolicy()
 
 
 def cors_kind(method: str, fields: Iterable[Field]) -> Cors:
@@ -97,7 +97,7 @@ def apply_response_policy(
     ``secure``: the request came over TLS. ``origin_field``: the request's Origin; None if there is
     none, or more than one.
     """
-    if policy is UNCHANGED:
+    if policy is NO_POLICY:
         return list(fields)
     replaced = {name.lower() for name, _ in policy.replaced}
     removed = policy.removed | replaced

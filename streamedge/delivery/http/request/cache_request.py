@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from streamedge.cache.origin_requests import REQUEST_DIRECTIVES, CacheRequest
 from streamedge.cache.storage.records import Asset, InvalidationTarget
-from streamedge.config.schema.selection import NONE
+from streamedge.config.schema.selection import SELECT_NONE
 from streamedge.control.invalidations import target_of
 from streamedge.delivery.hosts import describe
 from streamedge.delivery.http.policy.behaviors import CachePolicy, key_parts, keyed_query
@@ -46,8 +46,8 @@ def build_cache_request(
     to_origin = build_origin_request(route, request, edge_name)
     key = target.key(request)
     primary = key
-    if policy.headers or policy.cookies != NONE:
-        primary = asset_key(route, replace(policy, headers=(), cookies=NONE), request)
+    if policy.headers or policy.cookies != SELECT_NONE:
+        primary = asset_key(route, replace(policy, headers=(), cookies=SELECT_NONE), request)
     binding = rule.binding
     if not binding.is_site:
         primary = join_key(binding.identity, route.name)  # one object for all queries
@@ -205,7 +205,7 @@ def target_key_parts(route: Route, target: str) -> tuple[str, ...]:
     They follow the origin's identity in the key.
     """
     path, _, query = target.partition("?")
-    policy = replace(route.rule.behavior.cache, headers=(), cookies=NONE)
+    policy = replace(route.rule.behavior.cache, headers=(), cookies=SELECT_NONE)
     name = path_name(path) or (route.distribution.root_object if path == "/" else "")
     origin_path = name
     if route.rule.binding.is_site:

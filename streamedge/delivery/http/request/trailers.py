@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from streamedge.config.schema.field_names import (
-    CONDITIONS,
+    CONDITION_FIELDS,
     EDGE_OWNED,
-    FRAMING,
-    OVERRIDES,
+    FRAMING_FIELDS,
+    OVERRIDE_FIELDS,
     dashed_name,
 )
 from streamedge.delivery.http.policy.response_headers import Field
@@ -28,7 +28,7 @@ _CONTROLS = frozenset(
         *("warning", "location", "retry-after", "content-type"),
     }
 )
-_NEVER = CONDITIONS | EDGE_OWNED | FRAMING | OVERRIDES | _CREDENTIALS | _CONTROLS
+_NEVER = CONDITION_FIELDS | EDGE_OWNED | FRAMING_FIELDS | OVERRIDE_FIELDS | _CREDENTIALS | _CONTROLS
 
 
 def forwardable_trailers(trailers: Iterable[Field], head: Sequence[Field]) -> list[Field]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from streamedge.cache.lookup.outcome import Stored
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.storage.records import Provenance, served_head
-from streamedge.delivery.http.policy.response_headers import UNCHANGED, Field, cors_kind
+from streamedge.delivery.http.policy.response_headers import NO_POLICY, Field, cors_kind
 from streamedge.delivery.http.request.dispatch import Refused, TrafficCheck
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
@@ -410,7 +410,7 @@ class ResponseBuilder:
             now_s,
             result,
             handling,
-            UNCHANGED if route is None else route.rule.behavior.response_headers,
+            NO_POLICY if route is None else route.rule.behavior.response_headers,
             request.secure,
             request.headers.get("origin"),
             cors_kind(request.method, request.fields),

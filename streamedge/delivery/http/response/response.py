@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.policy.response_headers import (
-    UNCHANGED,
+    NO_POLICY,
     Cors,
     Field,
     ResponseHeadersPolicy,
@@ -100,7 +100,7 @@ class ResponseContext(NamedTuple):
     now_s: float
     result: CacheResult
     cache_status: str = ""
-    policy: ResponseHeadersPolicy = UNCHANGED
+    policy: ResponseHeadersPolicy = NO_POLICY
     secure: bool = False
     origin_field: str | None = None
     cors: Cors = Cors.SIMPLE

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 from streamedge.delivery.rtmp.protocol.events import Offset, Play, Play2, Start, Transition
 
 ITEMS_MAX: Final = 64
-FAILED: Final = "NetStream.Play.Failed"
+PLAY_FAILED: Final = "NetStream.Play.Failed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +147,7 @@ class Playlist:
             if isinstance(decision, Refusal):
                 return decision
         elif not self.upcoming:
-            return Refusal(FAILED, "There is nothing to resume.")
+            return Refusal(PLAY_FAILED, "There is nothing to resume.")
         if self._cursor < 0 and isinstance(offset, int):
             self.resume_ms = offset
         self._waits_for_resume = False
@@ -159,7 +159,7 @@ class Playlist:
             return self._replace(row, replace(item, is_swapped=True))
         has_begun = any(each.name == old_name for each in self._items)
         reason = "has begun" if has_begun else "is not in the playlist"
-        return Refusal(FAILED, f"Cannot swap {old_name}: it {reason}.")
+        return Refusal(PLAY_FAILED, f"Cannot swap {old_name}: it {reason}.")
 
     def _switch_from(self, old_name: str, item: Item, offset: int | Offset) -> Decision:
         current = self.current
@@ -173,7 +173,7 @@ class Playlist:
         if current is None:
             return self._add(item)
         if self._is_over and offset is Offset.AFTER_SENT:
-            return Refusal(FAILED, f"Cannot switch to {item.name}: all media were sent.")
+            return Refusal(PLAY_FAILED, f"Cannot switch to {item.name}: all media were sent.")
         self.switch = Switch(_in_place_of(current, item), offset)
         return self.switch
 
@@ -188,7 +188,7 @@ class Playlist:
     def _add(self, item: Item) -> Refusal | Added:
         if len(self._items) >= ITEMS_MAX:
             if self._cursor <= 0:
-                return Refusal(FAILED, f"No more than {ITEMS_MAX} plays on one stream.")
+                return Refusal(PLAY_FAILED, f"No more than {ITEMS_MAX} plays on one stream.")
             del self._items[0], self._begins[0]
             self._cursor -= 1
         self._items.append(item)

@@ -10,7 +10,7 @@ from streamedge.cache.storage.records import Provenance
 from streamedge.callbacks import do_nothing
 from streamedge.delivery.rtmp.playback.announcements import Announcements
 from streamedge.delivery.rtmp.playback.player_context import PlayerContext
-from streamedge.delivery.rtmp.playback.playlist import FAILED, Item, Playlist, Switch
+from streamedge.delivery.rtmp.playback.playlist import PLAY_FAILED, Item, Playlist, Switch
 from streamedge.delivery.rtmp.playback.pump import Pump
 from streamedge.delivery.rtmp.playback.splice import FAST_SWITCH_AHEAD_MS, splice_position
 from streamedge.delivery.rtmp.protocol.events import Offset
@@ -63,7 +63,7 @@ class Switcher:
                 at_ms = switch.offset + self._pump.origin_ms
             if at_ms < shown_ms:
                 self._playlist.switch = None
-                self._refuse(switch, FAILED, "that time was shown.")
+                self._refuse(switch, PLAY_FAILED, "that time was shown.")
                 return
         self._task = self._context.spawn(self._open(switch, at_ms))
 
@@ -98,7 +98,7 @@ class Switcher:
         )
         until_ms = pump.item_until_ms
         if position is None or (until_ms is not None and position.time_ms > until_ms):
-            raise RefusalError(FAILED, "no keyframe follows.", "no_keyframe")
+            raise RefusalError(PLAY_FAILED, "no keyframe follows.", "no_keyframe")
         return position
 
     def _refuse(self, switch: Switch, code: str, reason: str) -> None:
@@ -117,14 +117,14 @@ class Switcher:
         if self.splice is not None and is_revoked(self.splice.medium.provenance()):
             switch = Switch(self.splice.item, Offset.AFTER_SENT)
             self.cancel()
-            self._refuse(switch, FAILED, "access to the stream is revoked.")
+            self._refuse(switch, PLAY_FAILED, "access to the stream is revoked.")
 
     def expire(self) -> None:
         """Refuses a switch that was not carried out before its item ended."""
         switch = self._playlist.switch
         self.cancel()
         if switch is not None:
-            self._refuse(switch, FAILED, "what it replaces has ended.")
+            self._refuse(switch, PLAY_FAILED, "what it replaces has ended.")
 
     def close(self) -> None:
         """Cancels a switch and drops the player, which has ended."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.config.schema.field_names import CONDITIONS, EDGE_OWNED, OVERRIDES
-from streamedge.config.schema.selection import ALL, NONE, Selection, SelectionMode
+from streamedge.config.schema.field_names import CONDITION_FIELDS, EDGE_OWNED, OVERRIDE_FIELDS
+from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
 from streamedge.delivery.http.policy.behaviors import (
     Behavior,
     CachePolicy,
@@ -23,7 +23,7 @@ from streamedge.delivery.http.policy.behaviors import (
 )
 
 NOTHING = OriginRequestPolicy()
-ALL_VIEWER = OriginRequestPolicy(query_strings=ALL, headers=ALL, cookies=ALL)
+ALL_VIEWER = OriginRequestPolicy(query_strings=SELECT_ALL, headers=SELECT_ALL, cookies=SELECT_ALL)
 
 
 def only(*names: str) -> Selection:
@@ -81,8 +81,8 @@ def test_first_matching_behavior_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("selection", "query", "selected"),
     [
-        (NONE, "a=1", ""),
-        (ALL, "b=2&a=1&&a=3", "b=2&a=1&&a=3"),
+        (SELECT_NONE, "a=1", ""),
+        (SELECT_ALL, "b=2&a=1&&a=3", "b=2&a=1&&a=3"),
         (only("a"), "b=2&a=1&c&a=3", "a=1&a=3"),
         (only("a"), "A=1", ""),
         (only("a"), "a", "a"),
@@ -137,7 +137,7 @@ def test_headers_and_cookies_are_selected_by_name() -> None:
 
 def test_header_that_connection_lists_is_neither_keyed_nor_forwarded() -> None:
     """If it were keyed but not forwarded, one language's page would get another's key."""
-    policy = CachePolicy(headers=("accept-language",), cookies=ALL)
+    policy = CachePolicy(headers=("accept-language",), cookies=SELECT_ALL)
     fields = (
         ("Accept-Language", "de"),
         ("Cookie", "a=1"),
@@ -148,7 +148,7 @@ def test_header_that_connection_lists_is_neither_keyed_nor_forwarded() -> None:
     assert forwarded_fields(policy, ALL_VIEWER, "GET", fields) == []
 
 
-@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITIONS | OVERRIDES))
+@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITION_FIELDS | OVERRIDE_FIELDS))
 def test_all_viewer_policy_forwards_no_field_of_the_edge(name: str) -> None:
     fields = ((name.title(), "x"), ("X-Other", "1"))
     sent = forwarded_fields(CachePolicy(), ALL_VIEWER, "GET", fields)
@@ -156,12 +156,12 @@ def test_all_viewer_policy_forwards_no_field_of_the_edge(name: str) -> None:
     assert sent == expected
 
 
-@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITIONS | OVERRIDES))
+@pytest.mark.parametrize("name", sorted(EDGE_OWNED | CONDITION_FIELDS | OVERRIDE_FIELDS))
 @pytest.mark.parametrize("mark", ["_", ".", "!", "|"])
 def test_all_viewer_policy_forwards_no_alias_of_a_field_of_the_edge(name: str, mark: str) -> None:
     """CGI, WSGI and Rack do not distinguish "X_Forwarded_Host" from "X-Forwarded-Host"."""
     fields = ((name.replace("-", mark) + mark * (name == name.replace("-", mark)), "x"),)
-    for selection in (ALL, but("x-other")):
+    for selection in (SELECT_ALL, but("x-other")):
         policy = OriginRequestPolicy(headers=selection)
         assert forwarded_fields(CachePolicy(), policy, "POST", fields) == []
 
@@ -220,7 +220,7 @@ def test_forwarded_for_gets_the_client_appended() -> None:
 
 names = st.sampled_from(["a", "b", "utm"])
 selections = st.one_of(
-    st.sampled_from([NONE, ALL]),
+    st.sampled_from([SELECT_NONE, SELECT_ALL]),
     st.builds(
         Selection,
         st.sampled_from([SelectionMode.ONLY, SelectionMode.EXCEPT]),

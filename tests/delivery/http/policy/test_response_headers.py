@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.http.policy.response_headers import (
     CORS_FIELDS,
-    UNCHANGED,
+    NO_POLICY,
     Cors,
     CorsPolicy,
     Field,
@@ -48,7 +48,7 @@ def test_fields_are_removed_then_set_then_added() -> None:
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=8), st.text(max_size=8))))
 def test_empty_policy_changes_nothing(fields: list[Field]) -> None:
-    assert applied(UNCHANGED, *fields, secure=False, origin=PAGE) == fields
+    assert applied(NO_POLICY, *fields, secure=False, origin=PAGE) == fields
 
 
 def test_hsts_is_sent_only_over_tls_and_keeps_the_origins() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from streamedge.delivery.rtmp.playback.playlist import (
-    FAILED,
     ITEMS_MAX,
+    PLAY_FAILED,
     Added,
     Begin,
     Playlist,
@@ -54,7 +54,7 @@ class PlaylistModel(RuleBasedStateMachine):
     def add(self, name: str, decision: object) -> bool:
         if len(self.names) == ITEMS_MAX and self.cursor <= 0:
             assert isinstance(decision, Refusal)
-            assert decision.code == FAILED
+            assert decision.code == PLAY_FAILED
             return False
         assert isinstance(decision, Added)
         if len(self.names) == ITEMS_MAX:
