@@ -35,7 +35,7 @@ from streamedge.control.invalidations import (
     matches_pieces,
     parse_item,
 )
-from streamedge.control.log import NewRows, Row, RowKind
+from streamedge.control.log import ITEMS_KEPT, NewRows, Row, RowKind
 from streamedge.control.position import UNKNOWN_POSITION, epoch_of, log_of, position_at
 from streamedge.fleet.position import START
 from streamedge.ops.log import Log
@@ -43,7 +43,6 @@ from streamedge.ops.log import Log
 if TYPE_CHECKING:
     from streamedge.control.fleet_positions import FleetPositions
 
-ITEMS_KEPT = 10_000
 NEVER = -1  # before every epoch
 RETRY_S = 0.1  # between two attempts to read a log that could not be read
 

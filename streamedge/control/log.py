@@ -36,7 +36,7 @@ from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
 from streamedge.keys import join_key, key_bytes
 from streamedge.sqlite import insert
 
-ITEMS_KEPT = 10_000
+ITEMS_KEPT = 10_000  # invalidated items, in the log and in the index of each process
 CONFIGURATIONS_KEPT = 1000  # rows; of these only the newest matters
 LISTED_MAX = 1000
 ITEMS_MAX = 3000  # CloudFront's limit on files in one invalidation

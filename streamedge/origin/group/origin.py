@@ -103,12 +103,12 @@ class OriginGroup:
             return _WatchedResponse(response, partial(self._on_cut_off, member))
 
         fields = fold_fields(request.fields)
-        of_version = not fields.keys().isdisjoint(("if-match", "if-unmodified-since"))
+        names_version = not fields.keys().isdisjoint(("if-match", "if-unmodified-since"))
         return await self._try_members(
             send_to,
-            lambda response: self._judge(fields, of_version, response),
+            lambda response: self._judge(fields, response, names_version=names_version),
             lambda response: response.close(),
-            of_version=of_version,
+            names_version=names_version,
         )
 
     async def head(self, name: str) -> OriginHead:
@@ -131,7 +131,7 @@ class OriginGroup:
             )
             return None if read is None else _WatchedRead(read, partial(self._on_cut_off, member))
 
-        return await self._try_members(read_from, of_version=if_match is not None)
+        return await self._try_members(read_from, names_version=if_match is not None)
 
     async def close(self) -> None:
         """Does nothing: the connections belong to the members."""
@@ -142,12 +142,15 @@ class OriginGroup:
         judge: Callable[[Result], AttemptResult] = lambda _: AttemptResult.PASSED,
         drop: Callable[[Result], None] = lambda _: None,
         *,
-        of_version: bool = False,
+        names_version: bool = False,
     ) -> Result:
-        """Tries one member after another until a result passes; the last one always passes."""
-        candidates = self._candidates(of_version)
+        """Tries one member after another until a result passes; the last one always passes.
+
+        ``names_version``: the request is for one version of the object.
+        """
+        candidates = self._candidates(names_version=names_version)
         for member in candidates:
-            coroutine = self._attempt(member, attempt, judge, of_version)
+            coroutine = self._attempt(member, attempt, judge, names_version=names_version)
             result, outcome = await coroutine
             if result is AttemptResult.PASSED or member is candidates[-1]:
                 break
@@ -163,7 +166,8 @@ class OriginGroup:
         member: Member,
         attempt: Callable[[Member], Awaitable[Result]],
         judge: Callable[[Result], AttemptResult],
-        of_version: bool,
+        *,
+        names_version: bool,
     ) -> tuple[AttemptResult, Result | OriginError]:
         self._record(member, BreakerEvent.SENT)
         event = BreakerEvent.ABANDONED
@@ -173,14 +177,14 @@ class OriginGroup:
                 response = await attempt(member)
                 outcome, result = response, judge(response)
             except OriginError as exc:
-                outcome, result = exc, self._judge_error(exc, of_version)
+                outcome, result = exc, self._judge_error(exc, names_version=names_version)
             failed = result is AttemptResult.FAILED
             event = BreakerEvent.FAILED if failed else BreakerEvent.ANSWERED
         finally:
             self._record(member, event)
         return result, outcome
 
-    def _candidates(self, of_version: bool) -> list[Member]:
+    def _candidates(self, *, names_version: bool) -> list[Member]:
         """The members to try, in order: those whose breaker admits a request, or all if none does.
 
         For a read of one version, members that failed last are tried last: another one continues
@@ -192,26 +196,26 @@ class OriginGroup:
             candidates = list(self._members)
         for member in takewhile(lambda member: member not in candidates, self._members):
             self._counts.add(Counter.FAILOVERS, member.name)
-        if of_version:
+        if names_version:
             candidates.sort(key=lambda member: member.breaker.failures > 0)
         return candidates
 
     # The meaning of a result
 
     def _judge(
-        self, request_fields: Mapping[str, str], of_version: bool, response: OriginResponse
+        self, request_fields: Mapping[str, str], response: OriginResponse, *, names_version: bool
     ) -> AttemptResult:
         if response.status in self._failover:
             return _result_of_cause(response.status)
-        if of_version and not _is_of_version(request_fields, response):
+        if names_version and not _answers_version(request_fields, response):
             return AttemptResult.ELSEWHERE
         return AttemptResult.PASSED
 
-    def _judge_error(self, error: OriginError, of_version: bool) -> AttemptResult:
+    def _judge_error(self, error: OriginError, *, names_version: bool) -> AttemptResult:
         cause = error.status or _CAUSES[error.failure]
         if cause in self._failover:
             return _result_of_cause(cause)
-        return AttemptResult.ELSEWHERE if of_version else AttemptResult.PASSED
+        return AttemptResult.ELSEWHERE if names_version else AttemptResult.PASSED
 
     # Breakers
 
@@ -309,7 +313,7 @@ def _result_of_cause(cause: int | str) -> AttemptResult:
     return AttemptResult.ELSEWHERE if concerns_request else AttemptResult.FAILED
 
 
-def _is_of_version(request_fields: Mapping[str, str], response: OriginResponse) -> bool:
+def _answers_version(request_fields: Mapping[str, str], response: OriginResponse) -> bool:
     """Whether a response is for the requested version, judged by header fields only.
 
     Not every server honours the conditions (see ``answers.read_response``, which is exact).
