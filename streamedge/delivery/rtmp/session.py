@@ -222,6 +222,9 @@ class RtmpSession(asyncio.Protocol):
     def log_event(self, event: str, player: Player, **fields: object) -> None:
         self._log.play_event(event, player, self.sent_bytes, self._loop.time(), **fields)
 
+    def log_unplayed(self, name: str, reason: str) -> None:
+        self._log.unplayed(name, reason, self._loop.time())
+
     # Called by the server
 
     @property

@@ -10,6 +10,7 @@ from streamedge.delivery.rtmp.stream_access import redact_name
 from streamedge.delivery.rtmp.stream_names import known_extension, split_query
 from streamedge.delivery.rtmp.streams import Admission
 from streamedge.logs.stream_log import ClientLog, ConnectedClient, PlayedStream, StreamLog
+from streamedge.media.medium import Medium
 from streamedge.ops.log import Log
 from streamedge.ops.rate_limited import LineBudget
 
@@ -93,19 +94,27 @@ class SessionLog:
         if not self._budget.allows(now_s):
             return
         medium = player.medium
-        redacted = redact_name(player.name)
-        self.line(
-            event,
-            stream=redacted.text[:LOGGED_CHARACTERS_MAX],
-            key=redacted.key_id or None,
-            object=medium.name if medium is not None else None,
-            **fields,
-        )
+        self._stream_line(event, player.name, medium, **fields)
         if self._client_log is not None and medium is not None:
             extension = known_extension(medium.name)
             name = medium.name[: -len(extension) - 1] if extension else medium.name
             stream = PlayedStream(name, split_query(player.name)[1], extension)
             self._client_log.add_play(event, player, stream, sent_bytes)
+
+    def unplayed(self, name: str, reason: str, now_s: float) -> None:
+        """Logs the stop of an item that did not begin."""
+        if self._budget.allows(now_s):
+            self._stream_line("stop", name, None, bytes=0, reason=reason)
+
+    def _stream_line(self, event: str, name: str, medium: Medium | None, **fields: object) -> None:
+        redacted = redact_name(name)
+        self.line(
+            event,
+            stream=redacted.text[:LOGGED_CHARACTERS_MAX],
+            key=redacted.key_id or None,
+            object=None if medium is None else medium.name,
+            **fields,
+        )
 
     def ignored_command(self, name: str, now_s: float) -> None:
         """Logs a command that the server does not have."""

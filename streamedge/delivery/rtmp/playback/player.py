@@ -206,8 +206,7 @@ class Player:
         """Writes the log lines of the items that did not begin."""
         opening = () if self._opening is None else (self._opening,)
         for item in (*opening, *self._playlist.upcoming):
-            self.name = item.name
-            self._context.log_event("stop", self, bytes=0, reason=reason)
+            self._context.log_unplayed(item.name, reason)
 
     async def _play_items(self) -> None:
         while self.state is not PlayState.CLOSED:
@@ -248,10 +247,7 @@ class Player:
             self._finish_item(reason)
         else:
             # The medium of the item before it, if there is one, was sent completely.
-            played, self.name = (self.name, self.medium), name
-            self.medium = None
-            self._context.log_event("stop", self, bytes=0, reason=reason)
-            self.name, self.medium = played
+            self._context.log_unplayed(name, reason)
         self._context.after_refusal()
 
     def _finish_item(self, reason: str) -> None:

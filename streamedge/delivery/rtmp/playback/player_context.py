@@ -72,5 +72,9 @@ class PlayerContext(Protocol):
         """Writes the log line ``rtmp_EVENT``."""
         ...
 
+    def log_unplayed(self, name: str, reason: str) -> None:
+        """Writes the log line ``rtmp_stop`` of an item that did not begin."""
+        ...
+
     @property
     def sent_bytes(self) -> int: ...

@@ -193,6 +193,9 @@ class FakeContext:
     def log_event(self, event: str, player: Player, **fields: object) -> None:
         self.lines.append((event, fields))
 
+    def log_unplayed(self, name: str, reason: str) -> None:
+        self.lines.append(("stop", {"bytes": 0, "reason": reason}))
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not condition():
