@@ -20,7 +20,7 @@ from streamedge.access.client_address import IpNetwork
 from streamedge.cache.lookup.outcome import Passed, Stored
 from streamedge.cache.lookup.pass_through import RunningPass
 from streamedge.cache.objects import Cache
-from streamedge.cache.origin_requests import CacheRequest
+from streamedge.cache.origin_requests import REQUEST_DIRECTIVES, CacheRequest
 from streamedge.cache.reader import CacheResult, Reader
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -312,7 +312,7 @@ class PeerHandler(ResponseReports):
         fields = {
             name: value
             for name, value in request.headers.items()
-            if name not in {PEER_FIELD, REQUEST_FIELD, "cache-control", "pragma"}
+            if name not in {PEER_FIELD, REQUEST_FIELD, *REQUEST_DIRECTIVES}
         } | dict(described.directives)
         if is_cached_only:
             own = fields.get("cache-control")
