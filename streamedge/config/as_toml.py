@@ -25,29 +25,29 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 def config_as_toml(config: Config, *, with_defaults: bool = False) -> str:
     """All tables; keys with their default value only on request, as comments."""
-    lines = _table(config, "", with_defaults)
+    lines = _table(config, "", with_defaults=with_defaults)
     return "\n".join(lines).strip("\n") + "\n"
 
 
 def key_values(config: Config, *, with_defaults: bool = False) -> dict[str, str]:
     """The values of keys as TOML, by dotted name; of those with a default only on request."""
-    return dict(_leaves(config, "", with_defaults))
+    return dict(_leaves(config, "", with_defaults=with_defaults))
 
 
-def _leaves(section: Section, name: str, with_defaults: bool) -> Iterator[tuple[str, str]]:
+def _leaves(section: Section, name: str, *, with_defaults: bool) -> Iterator[tuple[str, str]]:
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
         place = f"{name}.{key}" if name else key
         if isinstance(value, Section):
-            yield from _leaves(value, place, with_defaults)
+            yield from _leaves(value, place, with_defaults=with_defaults)
         elif _holds_sections(value):
             for inner, table in _named(value):
-                yield from _leaves(table, f"{place}.{inner}", with_defaults)
+                yield from _leaves(table, f"{place}.{inner}", with_defaults=with_defaults)
         elif value is not None and _is_shown(field, value, with_defaults=with_defaults):
             yield place, _value(field, value)
 
 
-def _table(section: Section, header: str, with_defaults: bool) -> Iterator[str]:
+def _table(section: Section, header: str, *, with_defaults: bool) -> Iterator[str]:
     tables: list[tuple[str, str, Section]] = []  # header, name, table
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
@@ -63,7 +63,7 @@ def _table(section: Section, header: str, with_defaults: bool) -> Iterator[str]:
             comment = "" if _is_shown(field, value, with_defaults=False) else "# "
             yield f"{comment}{_key(key)} = {_value(field, value)}"
     for frame, place, table in tables:
-        lines = list(_table(table, place, with_defaults))
+        lines = list(_table(table, place, with_defaults=with_defaults))
         if lines or frame:  # a table that the schema has anyway is not shown when it is empty
             yield ""
             yield (frame or "[{}]").format(place)

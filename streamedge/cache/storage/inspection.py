@@ -160,7 +160,9 @@ class CacheInspector:
             record, status = loaded
             parts = parse_key(record.key)
             if matches(parts.name) and identity in ("", parts.identity):
-                objects.append(self._describe(digest, record, parts, status, era, digest in pins))
+                objects.append(
+                    self._describe(digest, record, parts, status, era, is_pinned=digest in pins)
+                )
         return CachePage(tuple(objects), "", scanned)
 
     def find(self, digest: str) -> CachedObject | None:
@@ -170,7 +172,9 @@ class CacheInspector:
             return None
         record, status = loaded
         is_pinned = digest in pinned(self._root)
-        return self._describe(digest, record, parse_key(record.key), status, self._era(), is_pinned)
+        return self._describe(
+            digest, record, parse_key(record.key), status, self._era(), is_pinned=is_pinned
+        )
 
     def ids(self) -> Iterator[str]:
         """The ids of all objects, in order. Raises OSError."""
@@ -229,6 +233,7 @@ class CacheInspector:
         parts: KeyParts,
         status: os.stat_result,
         era: int,
+        *,
         is_pinned: bool,
     ) -> CachedObject:
         version = record.head.version

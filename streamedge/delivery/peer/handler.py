@@ -245,11 +245,18 @@ class PeerHandler(ResponseReports):
             if peer_request.version is None:
                 route = _route(target, binding)
                 return await self._look_up(
-                    request, peer_request, target, route, interim, is_cached_only
+                    request,
+                    peer_request,
+                    target,
+                    route,
+                    interim,
+                    is_cached_only=is_cached_only,
                 )
             asset = variant_of(target, peer_request.variant)
             reader = service.cache.open_version(asset, OriginHead(peer_request.version, "", {}))
-            return await self._read_version(request, peer_request.version, reader, is_cached_only)
+            return await self._read_version(
+                request, peer_request.version, reader, is_cached_only=is_cached_only
+            )
         except NotCachedError as exc:
             if is_other_rank:
                 raise RefusedPeerError(409, f"rank {own_rank} here") from exc
@@ -304,6 +311,7 @@ class PeerHandler(ResponseReports):
         target: PeerAsset,
         route: Route,
         interim: Callable[[int, Fields], None],
+        *,
         is_cached_only: bool,
     ) -> Response:
         """The present version, by the cache's rules."""
@@ -353,7 +361,7 @@ class PeerHandler(ResponseReports):
         raise NotCachedError
 
     async def _read_version(
-        self, request: WebRequest, version: Version, reader: Reader, is_cached_only: bool
+        self, request: WebRequest, version: Version, reader: Reader, *, is_cached_only: bool
     ) -> Response:
         """Bytes of one version, as soon as the first of them is here.
 
