@@ -134,7 +134,7 @@ def test_much_is_delivered_before_it_is_due(root: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("call", ["mkdir", "rename"])
 @pytest.mark.parametrize("after", range(4))
-def test_a_kill_while_a_batch_is_made_loses_and_doubles_nothing(
+def test_batch_whose_making_is_killed_has_each_line_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, call: str, after: int
 ) -> None:
     for number in range(4):
@@ -152,7 +152,7 @@ def test_a_kill_while_a_batch_is_made_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("call", ["rename", "unlink", "rmdir"])
-def test_a_kill_while_a_batch_is_removed_never_sends_a_part_of_it(
+def test_batch_whose_removal_is_killed_is_never_sent_in_part(
     root: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     for number in range(3):

@@ -83,7 +83,7 @@ def test_call_is_refused_for_the_first_reason(
     assert actual is expected
 
 
-def test_a_change_needs_an_operator() -> None:
+def test_change_needs_an_operator() -> None:
     """Whatever the call: only an operator changes anything."""
     for connection, has_users, proven, method, path in product(
         CONNECTIONS, (False, True), ROLES, METHODS, PATHS

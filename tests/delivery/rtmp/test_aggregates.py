@@ -44,7 +44,7 @@ def test_object_encoding_tells_mediamtx_from_ffmpeg() -> None:
         ("rtmpdump_play_signed", True),
     ],
 )
-def test_recorded_clients(vector: str, takes: bool) -> None:
+def test_recorded_client_takes_aggregates(vector: str, takes: bool) -> None:
     engine = ServerConnection(random=bytes(1528), message_limit_bytes=1 << 20, streams_limit=4)
     received = engine.receive_data((VECTORS / f"{vector}.bin").read_bytes())
     (connect,) = (event for event in received if isinstance(event, Connect))

@@ -35,7 +35,9 @@ from streamedge.delivery.rtmp.tunnel.rules import (
         (b"/send/0a1b/1/2", None),
     ],
 )
-def test_targets(target: bytes, request_: TunnelRequest | None) -> None:
+def test_target_names_the_kind_session_and_number_of_a_request(
+    target: bytes, request_: TunnelRequest | None
+) -> None:
     assert parse_target(target) == request_
 
 
