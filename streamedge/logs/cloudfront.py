@@ -52,9 +52,10 @@ FIELDS: Final = (
 HEAD: Final = f"#Version: 1.0\n#Fields: {' '.join(FIELDS)}\n"
 """The first two lines of a file."""
 
-LINE: Final = b"%b%d\t%b%b%b%b%b%b%b%b%b\n"
+LINE: Final = b"%b%d\t%b%b%b%b%d\t%b%b%b%b%b%b%b\n"
 """A line of: ``beginning``, bytes sent, address, ``LineParts.before_id``, request id,
-``LineParts.after_id``, ``tls_text``, ``LineParts.before_port``, port, ``LineParts.after_port``,
+``LineParts.before_received``, bytes received, ``seconds_text`` of time-taken,
+``LineParts.after_time``, ``tls_text``, ``LineParts.before_port``, port, ``LineParts.after_port``,
 ``content_text``."""
 
 NO_STATUS: Final = "000"
@@ -147,7 +148,8 @@ class LineParts(NamedTuple):
     """The parts of a line between those that responses to one request seldom share."""
 
     before_id: bytes
-    after_id: bytes
+    before_received: bytes
+    after_time: bytes
     before_port: bytes
     after_port: bytes
 
@@ -190,12 +192,7 @@ def request_text(
 
 
 def line_parts(
-    request: RequestText,
-    status: int,
-    results: tuple[str, str, str],
-    received_bytes: int,
-    duration_s: float,
-    first_byte_s: float,
+    request: RequestText, status: int, results: tuple[str, str, str], first_byte_s: float
 ) -> LineParts:
     """The parts of a line. ``status`` is 0 if the viewer left before an answer.
 
@@ -204,7 +201,7 @@ def line_parts(
     final, response, detailed = results
     parts = (
         f"\t{request.target}\t{status or NO_STATUS}\t{request.sender}\t{final}\t",
-        f"\t{request.host}\t{received_bytes}\t{seconds_text(duration_s)}"
+        f"\t{request.host}\t",
         f"\t{request.forwarded_for}\t",
         f"\t{response}\t{request.version}\t",
         f"\t{seconds_text(first_byte_s)}\t{detailed}\t",
@@ -257,12 +254,10 @@ def encode(record: WebRecord) -> bytes:
         fle_status=record.fle_status,
         fle_fields=record.fle_fields,
     )
-    before_id, after_id, before_port, after_port = line_parts(
+    before_id, before_received, after_time, before_port, after_port = line_parts(
         request,
         record.status,
         (record.result, record.response_result, record.detailed),
-        record.received_bytes,
-        record.duration_ms / 1000,
         record.first_byte_ms / 1000,
     )
     content = content_text(
@@ -274,7 +269,10 @@ def encode(record: WebRecord) -> bytes:
         escape(record.address).encode("ascii"),
         before_id,
         escape(record.request_id).encode("ascii"),
-        after_id,
+        before_received,
+        record.received_bytes,
+        seconds_text(record.duration_ms / 1000).encode("ascii"),
+        after_time,
         tls_text(record.tls_protocol, record.tls_cipher).encode("ascii"),
         before_port,
         b"%d" % record.port,

@@ -16,12 +16,12 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from streamedge.logs.spool_names import HOUR_S, SegmentName, SpoolTarget, due_s
 from streamedge.ops.log import FORMAT_LINES, Log
@@ -39,6 +39,8 @@ NEW_PREFIX = ".new-"
 Lines: TypeAlias = "Iterable[tuple[SpoolTarget, bytes]]"
 """Lines with their ends, one or several together, and the logs that they belong to."""
 
+_Batch = TypeVar("_Batch")
+
 
 class SpoolWriter:
     """The access logs of one process. All methods are called in the event loop's thread."""
@@ -49,7 +51,7 @@ class SpoolWriter:
         self._failed = RateLimitedEvent(log, "access_log_write_failed")
         self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
         self._loop = asyncio.get_running_loop()
-        self._gathered: list[tuple[int, float, Callable[[], Lines]]] = []
+        self._gathered: list[_Gathered] = []
         self._unformatted_lines = 0  # in ``_gathered``
         self._formatted: dict[tuple[SpoolTarget, int], list[bytes]] = {}
         self._gathered_lines = 0  # in both
@@ -61,12 +63,31 @@ class SpoolWriter:
     def add(self, lines: int, ended_s: float, make_lines: Callable[[], Lines]) -> None:
         """Adds lines of events at ``ended_s``, in seconds since 1970.
 
-        ``make_lines`` formats them later, and is called once.
+        ``make_lines`` formats them later; again, if other lines could not be formatted.
+        """
+        self.add_batch(lines, ended_s, make_lines, _lines_of_each)
+
+    def add_batch(
+        self,
+        lines: int,
+        ended_s: float,
+        batch: _Batch,
+        make_lines: Callable[[Sequence[_Batch]], Lines],
+    ) -> None:
+        """The same, where ``make_lines`` formats many batches in less time than one after another.
+
+        It gets batches of one hour that were added with the same function one after the other.
         """
         if self._gathered_lines + lines > GATHERED_LINES_MAX:
             self._drop(lines, "the disk is slow")
             return
-        self._gathered.append((lines, ended_s, make_lines))
+        hour = ended_s // HOUR_S
+        gathered = self._gathered[-1] if self._gathered else None
+        if gathered is None or gathered.make_lines is not make_lines or gathered.hour != hour:
+            gathered = _Gathered(hour, make_lines, [], [])
+            self._gathered.append(gathered)
+        gathered.batches.append(batch)
+        gathered.lines.append(lines)
         self._gathered_lines += lines
         self._unformatted_lines += lines
         if self._unformatted_lines >= FORMAT_LINES:
@@ -126,16 +147,24 @@ class SpoolWriter:
         self._flushing = self._closing = None
 
     def _format(self) -> None:
-        gathered, self._gathered, self._unformatted_lines = self._gathered, [], 0
-        for number, ended_s, make_lines in gathered:
-            hour = int(ended_s // HOUR_S)
+        all_gathered, self._gathered, self._unformatted_lines = self._gathered, [], 0
+        for gathered in all_gathered:
             try:
-                batch = make_lines()
-            except Exception as exc:  # noqa: BLE001 - a defect in one line loses no other line
+                formatted = list(gathered.make_lines(gathered.batches))
+            except Exception:  # noqa: BLE001 - a defect in one line loses no other line
+                formatted = self._each_alone(gathered)
+            for target, lines in formatted:
+                self._formatted.setdefault((target, int(gathered.hour)), []).append(lines)
+
+    def _each_alone(self, gathered: _Gathered) -> list[tuple[SpoolTarget, bytes]]:
+        """The lines of the batches for which they can be made."""
+        formatted: list[tuple[SpoolTarget, bytes]] = []
+        for batch, number in zip(gathered.batches, gathered.lines, strict=True):
+            try:
+                formatted += list(gathered.make_lines([batch]))
+            except Exception as exc:  # noqa: BLE001 - the same
                 self._report_failure(number, None, repr(exc), "fault")
-                continue
-            for target, lines in batch:
-                self._formatted.setdefault((target, hour), []).append(lines)
+        return formatted
 
     def _take_pieces(self) -> _Pieces:
         self._format()
@@ -174,6 +203,20 @@ class SpoolWriter:
     def _drop(self, lines: int, reason: str) -> None:
         self._counts.add(Counter.ACCESS_LOG_LINES_DROPPED, "memory", lines)
         self._dropped.emit(self._loop.time(), lines=lines, reason=reason)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """Batches of one hour, with the number of lines of each, and what formats them."""
+
+    hour: float  # hours since 1970
+    make_lines: Callable[[Sequence[Any]], Lines]
+    batches: list[Any]
+    lines: list[int]
+
+
+def _lines_of_each(makers: Sequence[Callable[[], Lines]]) -> Lines:
+    return [lines for make_lines in makers for lines in make_lines()]
 
 
 _Pieces: TypeAlias = "dict[tuple[SpoolTarget, int], bytes]"

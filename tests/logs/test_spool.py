@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -169,6 +169,28 @@ async def test_fault_in_a_line_loses_no_other_line(folder: Path) -> None:
         spool.add(1, ENDED_S, faulty)
         spool.add(1, ENDED_S, lines("b"))
     assert list(segments(folder).values()) == ["a\nb\n"]
+    assert counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "fault") == 1
+
+
+async def test_batches_of_an_hour_are_formatted_together_and_a_faulty_one_loses_no_other(
+    folder: Path,
+) -> None:
+    counts = Counts()
+    calls: list[list[str]] = []
+
+    def make_lines(texts: Sequence[str]) -> Lines:
+        calls.append(list(texts))
+        if "faulty" in texts:
+            raise ValueError("no line")
+        return [(WEB, f"{text}\n".encode()) for text in texts]
+
+    async with open_spool(folder, counts) as spool:
+        for text in ("a", "b"):
+            spool.add_batch(1, ENDED_S, text, make_lines)
+        spool.add_batch(1, ENDED_S + 3600, "faulty", make_lines)
+        spool.add_batch(1, ENDED_S + 3600, "c", make_lines)
+    assert calls == [["a", "b"], ["faulty", "c"], ["faulty"], ["c"]]
+    assert sorted(segments(folder).values()) == ["a\nb\n", "c\n"]
     assert counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "fault") == 1
 
 

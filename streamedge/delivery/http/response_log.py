@@ -37,6 +37,7 @@ class ResponseLog(ResponseReports):
         self._log = log
         self._counts = counts
         self._web_log = web_log
+        self._hit_lines = partial(cloudfront_hit_lines, web_log)
         self._tallies = {
             result.value: DistributionTallies(counts, result) for result in CacheResult
         }
@@ -105,8 +106,8 @@ class ResponseLog(ResponseReports):
             log.lines(hits, partial(json_hit_lines, log.process, now_s, duration_s, cut))
         web_log = self._web_log
         if web_log.rules and web_log.spool is not None:
-            lines = partial(cloudfront_hit_lines, web_log, hits, now_s, duration_s, cut)
-            web_log.spool.add(len(hits), now_s, lines)
+            finished = hits, now_s, duration_s, cut
+            web_log.spool.add_batch(len(hits), now_s, finished, self._hit_lines)
 
     def refused_connection(
         self,

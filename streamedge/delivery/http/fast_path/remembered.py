@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -254,6 +254,9 @@ SentHit = tuple[
     int,  # end of the span
 ]
 """A hit that was sent completely."""
+
+FinishedHits = tuple[Sequence[SentHit], float, float, str | None]
+"""Hits that ended together: when, in seconds since 1970; seconds taken; why they were cut off."""
 
 
 class QueuedHit(NamedTuple):

@@ -26,7 +26,6 @@ from streamedge.errors import OriginFailure
 from streamedge.logs import realtime
 from streamedge.logs.cloudfront import (
     DetailedError,
-    LineParts,
     RequestText,
     Result,
     WebRecord,
@@ -80,32 +79,29 @@ class LogRules(NamedTuple):
         return self.target.format is LogFormat.REALTIME
 
 
-class WholeHit(NamedTuple):
-    """The line of a hit of a whole object that was sent at once, between what each one has.
-
-    ``before_id`` ends at the request's id; ``before_port`` has all from there to the port, and
-    ``after_port`` the rest, for an object of this type and size.
-    """
-
-    before_id: bytes
-    before_port: bytes
-    after_port: bytes
-    content_type: bytes
-    size_bytes: int
+HitTexts = tuple[
+    bytes,  # LineParts.before_id
+    bytes,  # LineParts.before_received
+    bytes,  # content type
+    int,  # size of the content
+    bytes,  # LineParts.after_port, content type and size
+    bytes,  # TLS version and cipher
+    bytes,  # LineParts.after_time, TLS, LineParts.before_port
+]
+"""The texts of lines of plain hits of a request, with what they were made from. A plain tuple,
+because each line unpacks one."""
 
 
 class LoggedRequest(NamedTuple):
     """A request's part of its lines. ``received_bytes`` are those of its head.
 
-    ``whole_hits``: by the text of TLS; ``range_parts``: of ranges that were sent at once, by the
-    bytes received; a few of each.
+    ``hit_texts``: those of its last plain hit, by status, which is 200 or 206.
     """
 
     rules: LogRules
     text: RequestText
     received_bytes: int
-    whole_hits: dict[bytes, WholeHit]
-    range_parts: dict[int, LineParts]
+    hit_texts: dict[int, HitTexts]
 
 
 class Results(NamedTuple):
@@ -139,7 +135,7 @@ class WebLog:
         if rules is None:
             return None
         texts = _request_texts(request, rules)
-        return LoggedRequest(rules, request_text(**texts), head_bytes(request), {}, {})
+        return LoggedRequest(rules, request_text(**texts), head_bytes(request), {})
 
     def finished(
         self, request: WebRequest, response: Response, viewer: Viewer, end: ResponseEnd

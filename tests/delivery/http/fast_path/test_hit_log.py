@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from http import HTTPStatus
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.cache.reader import CacheResult
 from streamedge.delivery.http.fast_path.hit_log import (
-    HIT_PARTS_MAX,
     cloudfront_hit_lines,
     json_hit_lines,
 )
 from streamedge.delivery.http.fast_path.remembered import (
+    FinishedHits,
     Kind,
     PreparedMessage,
     RememberedRequest,
     SentHit,
 )
+from streamedge.delivery.http.policy.behaviors import Behavior
 from streamedge.delivery.http.request.dispatch import Refused
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.access_log import (
@@ -91,8 +94,9 @@ def remembered_of(request: WebRequest, agent: str | None) -> RememberedRequest[A
 
 def cloudfront_line(sent: SentHit, duration_s: float, cut: str | None) -> bytes:
     """The only line of two equal hits; the second one has its parts from the first one."""
-    first = cloudfront_hit_lines(WEB_LOG, [sent], NOW_S, duration_s, cut)
-    assert list(cloudfront_hit_lines(WEB_LOG, [sent], NOW_S, duration_s, cut)) == list(first)
+    finished = [([sent], NOW_S, duration_s, cut)]
+    first = cloudfront_hit_lines(WEB_LOG, finished)
+    assert list(cloudfront_hit_lines(WEB_LOG, finished)) == list(first)
     ((target, line),) = first
     assert target == RULES.target
     return line
@@ -224,36 +228,96 @@ def test_lines_of_whole_objects_follow_viewer_type_and_size(
             request_id=ID.decode(),
         )
         expected += encode(record)
-    lines = cloudfront_hit_lines(WEB_LOG, hits, NOW_S, 0.0, None)
+    lines = cloudfront_hit_lines(WEB_LOG, [(hits, NOW_S, 0.0, None)])
     assert b"".join(text for _target, text in lines) == expected
 
 
-def test_lines_of_few_tls_ciphers_are_remembered() -> None:
-    remembered = remembered_of(get_of(None, None), None)
-    logged = remembered.logged_request
-    assert logged is not None
-    for number in range(2 * HIT_PARTS_MAX):
-        viewer = viewer_at(Peer("192.0.2.1", 4000), f"TLSv1.3\tCIPHER_{number}")
-        hit = remembered, None, 200, viewer, 10, None, ID, 0, 10
-        assert f"\tCIPHER_{number}\t".encode() in cloudfront_line(hit, 0.0, None)
-        assert len(logged.whole_hits) <= HIT_PARTS_MAX
-
-
-def test_parts_of_few_ranges_are_remembered() -> None:
-    """They have the target and the agent, so as many as there are lengths would take long texts
-    36 times.
+def test_texts_of_one_hit_of_a_request_are_remembered() -> None:
+    """They have the target and the agent, so those of each cipher or length of a range would take
+    long texts many times.
     """
     remembered = remembered_of(get_of(None, None), None)
     logged = remembered.logged_request
     assert logged is not None
     for digits in range(1, 19):
+        viewer = viewer_at(Peer("192.0.2.1", 4000), f"TLSv1.3\tCIPHER_{digits}")
+        whole = remembered, None, 200, viewer, 10, None, ID, 0, 10
+        assert f"\tCIPHER_{digits}\t".encode() in cloudfront_line(whole, 0.0, None)
         byte_range = b"0" * digits, b"9"
-        hit = remembered, byte_range, 206, VIEWER, 10, None, ID, 0, 10
-        assert cloudfront_line(hit, 0.0, None)
-        assert len(logged.range_parts) <= HIT_PARTS_MAX
+        part = remembered, byte_range, 206, viewer, 10, None, ID, 0, 10
+        assert f"\tCIPHER_{digits}\t".encode() in cloudfront_line(part, 0.0, None)
+        assert len(logged.hit_texts) <= 2
+
+
+OTHER_RULES = RULES._replace(target=SpoolTarget("EOTHER", LogFormat.WEB, 60.0), domain="d2.example")
+REALTIME_RULES = RULES._replace(
+    target=SpoolTarget("EREAL", LogFormat.REALTIME, 300.0), behaviors=(Behavior("*", "origin"),)
+)
+THREE_LOGS = WebLog(
+    "fra-1", None, rules={"EWEB": RULES, "EOTHER": OTHER_RULES, "EREAL": REALTIME_RULES}
+)
+VIEWERS = (
+    VIEWER,
+    PLAIN_VIEWER,
+    viewer_at(Peer("192.0.2.9", 4002), "TLSv1.2\tECDHE-RSA-AES256-SHA"),
+)
+NOT_FOUND = Response(
+    ResponseMessage(ResponseHead(404, (("content-type", "text/html"),))),
+    None,
+    CacheResult.ERROR,
+    "EWEB",
+    error="not_found",
+)
+
+
+def any_request(random: Random) -> RememberedRequest[Any, Any]:
+    """One of two requests to one of four distributions, of which three have a log."""
+    distribution = random.choice([*THREE_LOGS.rules, ""])
+    request = get_of(None, random.choice(["curl", "wrk"]))
+    target: Any = SimpleNamespace(content_type=random.choice([b"video/mp4", b"text/html"]))
+    return remembered_of(request, None)._replace(
+        target=target,
+        distribution=distribution,
+        logged_request=THREE_LOGS.prepared(request, distribution),
+    )
+
+
+def any_hit(request: RememberedRequest[Any, Any], random: Random) -> SentHit:
+    """A hit of a whole object, of a range, or with a prepared response."""
+    viewer, size = random.choice(VIEWERS), random.choice([9, 10])
+    sent_bytes = random.choice([299, 300, 301]) + size
+    match random.choice(["whole", "whole", "range", "prepared"]):
+        case "whole":
+            return request, None, 200, viewer, sent_bytes, None, ID, 0, size
+        case "range":
+            byte_range = random.choice([(b"5", b"9"), (b"10", b""), (b"10", b"1023")])
+            return request, byte_range, 206, viewer, sent_bytes, None, ID, 10, 10 + size
+    return request, None, 404, viewer, sent_bytes, NOT_FOUND, ID, 0, 0
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_hits_that_are_formatted_together_have_the_lines_that_each_has_alone(seed: int) -> None:
+    random = Random(seed)
+    requests = [any_request(random) for _ in range(2)]
+    finished: list[FinishedHits] = []
+    alone: dict[SpoolTarget, bytes] = {}
+    for _ in range(random.randint(1, 6)):
+        ended_s = random.choice([NOW_S, NOW_S + 0.25, NOW_S + 1.5])
+        duration_s = random.choice([0.0, 0.0, 0.25, 1.5])
+        cut = random.choice([None, None, "viewer left"])
+        hits = [any_hit(random.choice(requests), random) for _ in range(random.randint(1, 40))]
+        finished.append((hits, ended_s, duration_s, cut))
+        for hit in hits:
+            request = hit[0]
+            logged = THREE_LOGS.prepared(request.request, request.distribution)
+            new_hit = (request._replace(logged_request=logged), *hit[1:])
+            only = [new_hit], ended_s, duration_s, cut
+            for log, line in cloudfront_hit_lines(THREE_LOGS, [only]):
+                alone[log] = alone.get(log, b"") + line
+    assert dict(cloudfront_hit_lines(THREE_LOGS, finished)) == alone
 
 
 def test_lines_of_distributions_without_a_log_are_left_out() -> None:
     other = remembered_of(get_of(None, None), None)._replace(logged_request=None)
     hit = other, None, 200, VIEWER, 9, None, ID, 0, 9
-    assert list(cloudfront_hit_lines(WEB_LOG, [hit], NOW_S, 0.0, None)) == []
+    assert list(cloudfront_hit_lines(WEB_LOG, [([hit], NOW_S, 0.0, None)])) == []
