@@ -166,9 +166,9 @@ class OpenObject:
         """Its freshness lifetime, in seconds of age."""
         cached_rules, lifetime = self._lifetime
         if cached_rules is not rules:
-            head = self._record.head
-            fields = stored_fields(head)
-            lifetime = lifetime_s(head.status, fields, rules, self._record.validated_s)
+            record = self._record
+            status, fields = record.head.status, stored_fields(record.head)
+            lifetime = lifetime_s(status, fields, rules, record.validated_s, record.held_s)
             self._lifetime = rules, lifetime
         return lifetime
 

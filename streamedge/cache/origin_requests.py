@@ -296,6 +296,7 @@ def freshen_record(
         initial_age_s=age_when_sent_s(fields, sent_at, now_s),
         sent_change=sent_at.change,
         position=sent_at.position,
+        held_s=sent_at.held_s,
     )
 
 
@@ -351,6 +352,7 @@ def record_and_body(
         age_when_sent_s(fields, sent_at, now_s),
         sent_change=sent_at.change,
         position=sent_at.position,
+        held_s=sent_at.held_s,
     )
     if not span.size:
         response.close()

@@ -255,8 +255,9 @@ class _ObjectResponse:
         self._read = read
         self.size_bytes: int | None = 0 if read is None else read.span.size
         self.fields: Fields = [] if head is None else _fields(head)
-        if read is None and head is not None and status == 200:
-            self.fields.append(("content-length", str(head.version.size_bytes)))
+        if head is not None and status in (200, 206):
+            length = head.version.size_bytes if read is None else read.span.size
+            self.fields.append(("content-length", str(length)))
         if status == 206 and read is not None:
             whole = read.head.version.size_bytes
             value = f"bytes {read.span.start}-{read.span.end - 1}/{whole}"

@@ -44,11 +44,13 @@ class CertificateAuthority:
         *names: str,
         into: Pair | None = None,
         extension: x509.ExtensionType | None = None,
+        has_expired: bool = False,
     ) -> Pair:
         """Issues a certificate for DNS names; ``into`` replaces the files of an older one."""
         self._issued += 1
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(f"Test {self._issued}"), self._name, key)
+        end = -VALID / 2 if has_expired else VALID
+        builder = _builder(_name(f"Test {self._issued}"), self._name, key, end)
         if names:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
@@ -88,7 +90,10 @@ def _name(common: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    end: timedelta = VALID,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -98,5 +103,5 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - VALID)
-        .not_valid_after(now + VALID)
+        .not_valid_after(now + end)
     )

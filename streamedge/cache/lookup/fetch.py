@@ -83,7 +83,8 @@ async def fetch(
                 response.close()
                 response = await _without_tier(request.upstream, origin_request)
             else:
-                lookup.sent_at = sent_at = sent_at._replace(position=position)
+                held_s = response.answer.held_s
+                lookup.sent_at = sent_at = sent_at._replace(position=position, held_s=held_s)
     except OriginError as exc:
         if record is None or not may_serve_stale(cache, request, asset, record):
             raise

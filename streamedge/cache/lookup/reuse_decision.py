@@ -51,6 +51,7 @@ def decide(
         asset.rules,
         response_s=record.validated_s,
         age_s=record.age_s(now_s),
+        held_s=record.held_s,
         request_fields=request_fields,
         expired_s=_expired_s(cache, asset, record, now_s),
     )
@@ -68,6 +69,7 @@ def may_serve_stale(cache: Versions, request: CacheRequest, asset: Asset, record
         asset.rules,
         response_s=record.validated_s,
         age_s=record.age_s(now_s),
+        held_s=record.held_s,
         request_fields=request.directives,
         expired_s=_expired_s(cache, asset, record, now_s),
     )

@@ -72,10 +72,20 @@ IMMUTABLE = TtlRules(default_ttl_s=inf, max_ttl_s=inf)
 """The rules for objects that never change, because the name identifies the version."""
 
 
-def lifetime_s(status: int, fields: Mapping[str, str], rules: TtlRules, response_s: float) -> float:
-    """The freshness lifetime of a response that arrived at ``response_s``; 0: never fresh."""
+def lifetime_s(
+    status: int,
+    fields: Mapping[str, str],
+    rules: TtlRules,
+    response_s: float,
+    held_s: float = 0.0,
+) -> float:
+    """The freshness lifetime of a response that arrived at ``response_s``; 0: never fresh.
+
+    ``held_s``: for how long other edges had it before. The operator's TTLs count from the time when
+    the first of them had it from the origin, so a tier makes them no longer.
+    """
     directives = response_directives(fields)
-    first_age_s = initial_age_s(fields, response_s, response_s)
+    first_age_s = max(0.0, initial_age_s(fields, response_s, response_s) - held_s)
     if forbids_reuse(status, directives):
         return first_age_s + rules.min_ttl_s if rules.overrules_origin else 0.0
     explicit_s = explicit_lifetime_s(status, directives, fields, rules, response_s)

@@ -35,11 +35,13 @@ def decide_reuse(
     *,
     response_s: float,
     age_s: float,
+    held_s: float = 0.0,
     request_fields: Mapping[str, str],
     expired_s: float = -inf,
 ) -> Reuse:
     """Decides on a stored response of age ``age_s`` that arrived at ``response_s`` (seconds).
 
+    ``held_s``: as for ``lifetime_s``.
     ``request_fields`` are the viewer's; empty if viewers' directives do not count. An age below 0
     means that the clock went back: then nothing is fresh. ``expired_s``: the response has been
     stale for at least so long, whatever its lifetime; below 0, it need not be stale.
@@ -48,7 +50,8 @@ def decide_reuse(
     response = response_directives(fields)
     reuse = Reuse.VALIDATE
     if age_s >= 0 and not _requires_validation(status, response, request, rules, age_s):
-        stale_s = max(age_s - lifetime_s(status, fields, rules, response_s), expired_s)
+        lifetime = lifetime_s(status, fields, rules, response_s, held_s)
+        stale_s = max(age_s - lifetime, expired_s)
         reuse = _reuse_by_age(response, request, rules, stale_s)
     if reuse is Reuse.VALIDATE and request.only_if_cached:
         return Reuse.GATEWAY_TIMEOUT
@@ -68,6 +71,7 @@ def may_serve_on_error(
     *,
     response_s: float,
     age_s: float,
+    held_s: float = 0.0,
     request_fields: Mapping[str, str],
     expired_s: float = -inf,
 ) -> bool:
@@ -88,7 +92,7 @@ def may_serve_on_error(
         limit_s = request.stale_if_error_s
     if limit_s is None:
         limit_s = inf
-    stale_s = max(age_s - lifetime_s(status, fields, rules, response_s), expired_s)
+    stale_s = max(age_s - lifetime_s(status, fields, rules, response_s, held_s), expired_s)
     return stale_s < limit_s
 
 

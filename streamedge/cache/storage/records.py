@@ -66,12 +66,14 @@ class SentAt(NamedTuple):
     """When a request was sent to an origin: ``time_s`` since 1970, the value of the change counter
     and the end of the control log at that moment.
 
-    A response is as old as its request: a change while it is in transit makes it out of date.
+    A response is as old as its request: a change while it is in transit makes it out of date. One
+    of another edge is as old as that edge's, which has had it for ``held_s`` seconds.
     """
 
     time_s: float
     change: int
     position: int = UNKNOWN_POSITION
+    held_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Record:
     ``sent_change`` and ``position``: the change counter and the end of the control log when the
     request was sent; a later write (``changes``) or invalidation refuses the record. ``trailers``
     are the fields behind the body, which must not be merged into ``head`` (§3.1). ``body_crc``: the
-    CRC-32 of the body if it is in the record's file; None: it is in extents.
+    CRC-32 of the body if it is in the record's file; None: it is in extents. ``held_s``: for how
+    long other edges had the response before this one, in seconds.
     """
 
     key: str
@@ -96,6 +99,7 @@ class Record:
     trailers: tuple[tuple[str, str], ...] = ()
     position: int = UNKNOWN_POSITION
     body_crc: int | None = None
+    held_s: float = 0.0
 
     @property
     def is_marker(self) -> bool:
@@ -120,6 +124,7 @@ class Record:
             self.trailers,
             self.position,
             crc,
+            self.held_s,
         )
 
     def age_s(self, now_s: float) -> float:
@@ -203,6 +208,7 @@ def encode_record(record: Record, body: bytes = b"") -> bytes:
     headers = ", ".join(
         [f"{text(name)}: {text(value)}" for name, value in record.head.headers.items()]
     )
+    held = f', "held_s": {record.held_s!r}' if record.held_s else ""
     # The encoder takes longer for a dictionary than all of this.
     line = (
         f'{{"key": {text(record.key)}, "etag": {text(version.etag)}, '
@@ -214,7 +220,7 @@ def encode_record(record: Record, body: bytes = b"") -> bytes:
         f'"status": {record.head.status}, "initial_age_s": {record.initial_age_s!r}, '
         f'"varies_by": {_list(record.varies_by)}, "asked_change": {record.sent_change}, '
         f'"trailers": {_list(record.trailers)}, "position": {record.position}, '
-        f'"body_crc": {_number(record.body_crc)}}}'
+        f'"body_crc": {_number(record.body_crc)}{held}}}'
     ).encode()
     return line if record.body_crc is None else b"%b\n%b" % (line, body)
 
@@ -271,6 +277,7 @@ def decode_record_line(line: bytes) -> Record | None:
             tuple((str(name), str(value)) for name, value in document.get("trailers", ())),
             int(document.get("position", UNKNOWN_POSITION)),
             None if crc is None else int(crc),
+            float(document.get("held_s", 0.0)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

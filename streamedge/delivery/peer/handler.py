@@ -10,6 +10,7 @@ of the fleet decides.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import formatdate
@@ -344,7 +345,9 @@ class PeerHandler(ResponseReports):
         if isinstance(outcome, Stored):
             record = outcome.reader.open_object.record
             answer = PeerAnswer(
-                view.shared_position(record.position), outcome.cache_status.served_stale
+                view.shared_position(record.position),
+                outcome.cache_status.served_stale,
+                held_s=round(record.held_s + max(0.0, time.time() - record.validated_s), 3),
             )
             response = service.builder.stored(route, request, outcome)
             if "date" not in record.head.headers:

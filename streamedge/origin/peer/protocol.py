@@ -34,6 +34,7 @@ PEER_FIELD = "streamedge-peer"
 REQUEST_FIELD = "streamedge-request"
 AS_OF_FIELD = "streamedge-as-of"
 STALE_FIELD = "streamedge-stale"
+HELD_FIELD = "streamedge-held"
 FAILURE_FIELD = "streamedge-failure"
 REFUSED_FIELD = "streamedge-refused"
 NOT_PENDING = "not pending here"
@@ -118,12 +119,13 @@ class PeerAnswer(NamedTuple):
 
     ``as_of``: the position of the shared log that it is as new as. ``is_stale``: it may be sent
     because the origin failed, and must not be stored. ``failure``: the request failed at the
-    origin.
+    origin. ``held_s``: for how long edges have had it since the origin sent or confirmed it.
     """
 
     as_of: int
     is_stale: bool = False
     failure: OriginFailure | None = None
+    held_s: float = 0.0
 
 
 def encode_peer(header: PeerHeader) -> str:
@@ -198,6 +200,8 @@ def encode_answer(answer: PeerAnswer) -> list[tuple[str, str]]:
         fields.append((STALE_FIELD, "1"))
     if answer.failure is not None:
         fields.append((FAILURE_FIELD, answer.failure.value))
+    if answer.held_s:
+        fields.append((HELD_FIELD, repr(answer.held_s)))
     return fields
 
 
@@ -214,6 +218,7 @@ def decode_answer(fields: Mapping[str, str]) -> PeerAnswer | None:
         parse_position(as_of),
         STALE_FIELD in fields,
         None if failure is None else OriginFailure(failure),
+        _seconds(float(fields.get(HELD_FIELD, "0"))),
     )
 
 

@@ -253,3 +253,23 @@ def test_lifetime_is_within_the_limits_of_the_rules(
 ) -> None:
     lifetime = lifetime_of(cache_control, rules, status, expires=expires)
     assert 0 <= lifetime <= rules.max_ttl_s
+
+
+@pytest.mark.parametrize(
+    ("status", "cache_control", "rules", "seconds"),
+    [
+        (200, "", TtlRules(default_ttl_s=100), 10 + 100),
+        (200, "max-age=500", TtlRules(), 500),
+        (200, "max-age=500", TtlRules(max_ttl_s=100), 10 + 100),
+        (200, "max-age=5", TtlRules(min_ttl_s=100), 10 + 100),
+        (404, "", TtlRules(error_ttl_s=20), 10 + 20),
+    ],
+)
+def test_ttls_of_the_operator_count_from_the_first_edge_that_had_the_response(
+    status: int, cache_control: str, rules: TtlRules, seconds: float
+) -> None:
+    """It was 10 s old when the first edge got it, and this one has it from there 60 s later."""
+    fields = {"age": "70", "date": date(-70), "cache-control": cache_control}
+    assert lifetime_s(status, fields, rules, NOW_S, held_s=60) == seconds
+    with_clock_ahead = fields | {"date": date(0)}
+    assert lifetime_s(status, with_clock_ahead, rules, NOW_S, held_s=60) == seconds

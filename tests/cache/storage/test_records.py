@@ -26,7 +26,9 @@ VERSIONS = st.builds(
 )
 HEADS = st.builds(OriginHead, VERSIONS, ETAGS, st.dictionaries(ETAGS, ETAGS, max_size=4))
 TRAILERS = st.lists(st.tuples(ETAGS, ETAGS), max_size=3).map(tuple)
-RECORDS = st.builds(Record, KEYS, HEADS, st.floats(0, 1e12), trailers=TRAILERS)
+RECORDS = st.builds(
+    Record, KEYS, HEADS, st.floats(0, 1e12), trailers=TRAILERS, held_s=st.floats(0, 1e9)
+)
 IDENTITIES = st.tuples(KEYS, VERSIONS, st.integers(0, 2**20))
 RECORD = Record("k", OriginHead(Version('"1"', 10, 5), "video/mp4", {"age": "3"}), 1000.5)
 JSON = st.recursive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,39 @@ async def test_parent_validates_what_it_would_send_stale_to_a_viewer(fleet: Peer
     assert isinstance(outcome, Stored)
     assert await outcome.reader.read(Span(0, 3)) == b"new"
     outcome.reader.close()
+
+
+@pytest.mark.parametrize("edge", ["fra-1", "lon-1"])
+async def test_changed_object_is_read_whole(fleet: PeerFleet, edge: str) -> None:
+    """The parent validates by HEAD what its child validates, then reads the new version."""
+    name = fleet.object_of("fra-1")
+    for number in range(3):
+        content = f"content {number}".encode()
+        etag, headers = f'"{number}"', (("cache-control", "max-age=0"),)
+        fleet.origin.put(name, content, etag=etag, headers=headers)
+        assert await fleet[edge].read(name, Span(0, len(content))) == content
+
+
+async def test_ttl_counts_from_the_first_edge_that_had_the_object(fleet: PeerFleet) -> None:
+    """Else each tier would make it longer, by the age that the object had there."""
+    name = fleet.object_of("fra-1")
+    rules = TtlRules(default_ttl_s=10_000)
+    fleet.origin.put(name, b"old", headers=(("age", "7"),))
+    clock = time.time
+
+    async def read_at(edge: str, after_s: float) -> bytes:
+        with patch.object(time, "time", lambda: clock() + after_s):
+            return await fleet[edge].read(name, Span(0, 3), rules)
+
+    assert await read_at("fra-1", 0) == b"old"
+    assert await read_at("lon-1", 6000) == b"old"
+    (opened,) = fleet["lon-1"].cache.open_versions
+    assert 6007 <= opened.record.initial_age_s <= 6007 + PATIENCE_S
+    fleet.origin.put(name, b"new", etag='"2"')
+    for edge in ("lon-1", "ams-1"):
+        assert await read_at(edge, 9500) == b"old"
+    for edge in ("lon-1", "ams-1"):
+        assert await read_at(edge, 10_000 + PATIENCE_S) == b"new"
 
 
 async def test_stale_answer_is_not_stored_and_confirms_nothing(fleet: PeerFleet) -> None:

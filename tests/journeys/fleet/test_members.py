@@ -71,7 +71,16 @@ def test_commands_show_and_change_the_edges(fleet: FleetEdges) -> None:
     assert {edge["name"]: edge["state"] for edge in document["edges"]} == dict.fromkeys(
         fleet.edges, "up"
     )
+    for column in ("Name", "Place", "State", "Position", "Lag", "Load"):
+        assert column in table
+    for edge in document["edges"]:
+        assert (edge["position"], edge["lag"], edge["load"]) == ("1-3", 0, 0)
+        assert edge["location"][0] == 50.0
     assert fleet.command("fra-1", "fleet", "check").stdout == "0 problems.\n"
+    fleet.redis.call("CONFIG", "SET", "appendfsync", "no")
+    risky = fleet.command("ams-1", "fleet", "check", code=1).stdout
+    assert "set appendfsync everysec" in risky
+    assert risky.endswith("1 problem.\n")
     refused = fleet.command("fra-1", "fleet", "drain", "rom-1", code=1).stderr
     assert "no edge has the name 'rom-1'; known: ams-1, fra-1, par-1" in refused
     running = fleet.command("fra-1", "fleet", "remove", "par-1", code=1).stderr

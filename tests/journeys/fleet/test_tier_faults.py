@@ -115,6 +115,38 @@ def test_readers_get_the_right_bytes_when_an_owner_is_killed(site: Site) -> None
     assert site.origin.total_bytes <= 1.15 * len(names) * size
 
 
+def test_readers_get_the_right_bytes_when_an_owner_stops_in_the_middle(tmp_path: Path) -> None:
+    """It is alive and sends nothing more; its connections stay open."""
+    size = 30 * MIB
+    with (
+        counting_origin({}) as origin,
+        tier_edges(
+            tmp_path,
+            "",
+            names=("fra-1", "ams-1", "lon-1"),
+            origin_lines=f'type = "http"\nurl = "{origin.url}"\nread_timeout = "10s"',
+        ) as fleet,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        name = Site(fleet, origin).owned_by("fra-1", "stops", size)
+        readers = [fleet.edges[edge] for edge in ("ams-1", "lon-1")]
+        origin.stop_after = size * 3 // 10
+        received = [0] * len(readers)
+        bodies = [
+            pool.submit(read_counting, edge, name, received, n) for n, edge in enumerate(readers)
+        ]
+        origin.await_stop()
+        while sum(received) < len(readers) * origin.total_bytes * 9 // 10:
+            pause()
+        os.killpg(fleet.edges["fra-1"].pid, signal.SIGSTOP)
+        try:
+            origin.go_on()
+            for body in bodies:
+                assert body.result() == origin.bytes_of(name)
+        finally:
+            os.killpg(fleet.edges["fra-1"].pid, signal.SIGCONT)
+
+
 def test_stopped_owner_is_passed_over_and_no_request_waits_for_it_for_long(
     site_that_leaves_out_fra: Site,
 ) -> None:

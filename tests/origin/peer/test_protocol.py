@@ -217,11 +217,12 @@ def test_damaged_header_is_none(text: str) -> None:
     st.integers(0, 1 << 50),
     st.booleans(),
     st.none() | st.sampled_from(OriginFailure),
+    st.floats(0, 1e10),
 )
 def test_answer_is_read_as_it_was_written(
-    as_of: int, is_stale: bool, failure: OriginFailure | None
+    as_of: int, is_stale: bool, failure: OriginFailure | None, held_s: float
 ) -> None:
-    answer = PeerAnswer(as_of, is_stale, failure)
+    answer = PeerAnswer(as_of, is_stale, failure, held_s)
     assert decode_answer(dict(encode_answer(answer))) == answer
 
 
@@ -230,7 +231,14 @@ def test_response_without_position_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"streamedge-as-of": "x"}, {"streamedge-as-of": "1-1", "streamedge-failure": "x"}]
+    "fields",
+    [
+        {"streamedge-as-of": "x"},
+        {"streamedge-as-of": "1-1", "streamedge-failure": "x"},
+        {"streamedge-as-of": "1-1", "streamedge-held": "x"},
+        {"streamedge-as-of": "1-1", "streamedge-held": "-1"},
+        {"streamedge-as-of": "1-1", "streamedge-held": "nan"},
+    ],
 )
 def test_damaged_answer_raises(fields: dict[str, str]) -> None:
     with pytest.raises(ValueError):

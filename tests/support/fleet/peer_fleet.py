@@ -81,11 +81,16 @@ class PeerEdge:
 
 
 class PeerFleet:
-    """The edges by name; the first ``parents`` are the tier "eu"."""
+    """The edges by name; the first ``parents`` are the tier "eu". ``authority``: the fleet's CA."""
 
     def __init__(
-        self, origin: ScriptedOrigin, edges: dict[str, PeerEdge], tier: Sequence[str]
+        self,
+        origin: ScriptedOrigin,
+        edges: dict[str, PeerEdge],
+        tier: Sequence[str],
+        authority: CertificateAuthority,
     ) -> None:
+        self.authority = authority
         self.origin = origin
         self.edges = edges
         self.tier = tier
@@ -133,7 +138,7 @@ async def run_peer_fleet(
             )
             await edges[name].server.start([listeners[name]], tls.server)
         try:
-            yield PeerFleet(origin, edges, names[:parents])
+            yield PeerFleet(origin, edges, names[:parents], authority)
         finally:
             for edge in edges.values():
                 await edge.server.drain(0.0)
