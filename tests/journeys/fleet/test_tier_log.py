@@ -129,6 +129,8 @@ def test_new_edge_of_the_tier_takes_what_the_fleet_has_from_the_other_edges(
             for edge in fleet.edges.values():
                 assert body(edge, name) == origin.bytes_of(name)
         assert origin.total_bytes == sum(sizes.values())
+        problems = json.loads(fleet.edges["fra-1"].admin("/fleet/check"))["problems"]
+        assert "fleet.tiers names lon-1, which has never been in this fleet" in str(problems)
         fleet.start("lon-1")
         fleet.await_members()
         for name in sizes:

@@ -163,6 +163,17 @@ def test_age_is_that_at_the_origin_and_counted_once(site: Site) -> None:
             assert 50 <= age_s <= 50 + time.monotonic() - began_s + 1
 
 
+def test_check_names_what_is_missing_and_what_expires(site: Site) -> None:
+    for name, edge in site.fleet.edges.items():
+        problems = json.loads(edge.admin("/fleet/check"))["problems"]
+        for one in NAMES:
+            assert sum(one_problem.startswith(f"{one} has no ") for one_problem in problems) == 2
+        certificate = site.fleet.certificates[name].certificate
+        for path in (certificate, site.fleet.authority.root):
+            assert sum(str(path) in problem and "expires" in problem for problem in problems) == 1
+        assert len(problems) == 2 * len(NAMES) + 2
+
+
 @pytest.fixture
 def bucket_fleet(tmp_path: Path, s3: S3Server) -> Iterator[tuple[TierEdges, str]]:
     bucket = f"tier-{time.time_ns()}"
