@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -113,6 +114,7 @@ def test_edge_that_has_stopped_is_removed_by_an_operator(fleet: FleetEdges) -> N
     assert "par-1 does not report" in problems
     fleet.command("ams-1", "fleet", "remove", "par-1")
     fleet.until(lambda: set(fleet.states("fra-1")) == {"fra-1", "ams-1"})
+    assert state_changes(fleet.edges["fra-1"], "par-1")[-2:] == ["draining", "gone"]
     fleet.until(lambda: json.loads(fleet.edges["fra-1"].admin("/fleet/check"))["problems"] == [])
     assert fleet.command("fra-1", "fleet", "check").stdout == "0 problems.\n"
 
@@ -147,7 +149,15 @@ def test_edges_are_lost_within_their_lease_when_the_engine_stops_answering(
 
 def own_states(edge: EdgeProcess) -> list[str]:
     """The states that an edge has logged for itself."""
-    return [line["state"] for line in edge.log("edge_state") if "position" in line]
+    return state_changes(edge, edge.folder.name)
+
+
+def state_changes(edge: EdgeProcess, name: str) -> list[str]:
+    """The states of an edge that this one has logged: one line for each change."""
+    lines = [line for line in edge.log("edge_state") if line["edge"] == name]
+    for earlier, later in itertools.pairwise(lines):
+        assert later["before"] == earlier["state"] != later["state"]
+    return [line["state"] for line in lines]
 
 
 def test_lease_runs_out_when_the_control_process_hangs_or_is_killed(fleet: FleetEdges) -> None:
