@@ -1,4 +1,4 @@
-"""Who may speak to whom on ``listen.fleet``: certificates on both sides of a connection."""
+"""Certificates on both sides of a connection to ``listen.fleet``, and the names in them."""
 
 from __future__ import annotations
 
