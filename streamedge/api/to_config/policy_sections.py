@@ -29,6 +29,7 @@ from streamedge.config.schema.field_names import (
     CONDITION_FIELDS,
     EDGE_OWNED,
     FRAMING_FIELDS,
+    SCHEME_FIELDS,
     dashed_name,
 )
 
@@ -206,7 +207,7 @@ def _forwarded_headers(config: Document) -> object:
 def _selectable(names: Iterable[str], allowed: set[str]) -> Iterable[str]:
     for name in names:
         lowered = name.lower()
-        if lowered.startswith("cloudfront-"):
+        if lowered.startswith("cloudfront-") and lowered not in SCHEME_FIELDS:
             raise not_offered(f"the header {name}")
         if dashed_name(name) in (EDGE_OWNED | CONDITION_FIELDS) - allowed:
             raise invalid(f"Headers: {name} is set by the edge and cannot be selected")

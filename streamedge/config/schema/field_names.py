@@ -35,6 +35,7 @@ OVERRIDE_FIELDS = frozenset(
         *("x-original-host", "x-original-method", "x-original-path", "x-original-remote-addr"),
         *("x-original-uri", "x-original-url", "x-proxy-url", "x-rewrite-url", "x-script-name"),
         *("x-url-scheme", "front-end-https", "proxy", "script-name"),
+        "cloudfront-forwarded-proto",
         # Who the client is.
         *("cf-connecting-ip", "cf-connecting-ipv6", "client-ip", "fastly-client-ip"),
         *("remote-addr", "remote-user", "true-client-ip", "x-azure-clientip", "x-client-ip"),
@@ -48,7 +49,17 @@ OVERRIDE_FIELDS = frozenset(
         *("x-now-route-matches", "x-prerender-revalidate"),
     }
 )
+# Where a policy names them, the edge sets them to "http" or "https", the scheme of the viewer.
+SCHEME_FIELDS = frozenset({"x-forwarded-proto", "cloudfront-forwarded-proto"})
 _PLAIN = re.compile("[a-z0-9-]+")
+
+
+def is_override(name: str) -> bool:
+    """Whether a field (its name in lower case) would override what a framework knows of a request.
+
+    Applications behind CloudFront trust all that begin with "CloudFront-".
+    """
+    return name in OVERRIDE_FIELDS or name.startswith("cloudfront-")
 
 
 def is_plain_name(name: str) -> bool:

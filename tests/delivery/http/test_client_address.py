@@ -60,6 +60,23 @@ async def test_forwarded_address_of_a_viewer_is_ignored(cache_root: Path) -> Non
         assert logged_viewers(edge) == [("127.0.0.1", None, "Miss"), ("127.0.0.1", None, "Hit")]
 
 
+@pytest.mark.parametrize(
+    ("tables", "schemes"), [({}, ["http"]), (TRUSTING, ["https", "http"])], ids=["viewer", "proxy"]
+)
+async def test_origin_gets_the_scheme_of_the_viewer_where_the_policy_names_it(
+    cache_root: Path, tables: dict[str, Any], schemes: list[str]
+) -> None:
+    """A proxy's statement counts, a viewer's does not; the two schemes are two keys."""
+    policy = {"headers": ["X-Forwarded-Proto"]}
+    async with serve_web(cache_root, policy=policy, tables=tables) as edge:
+        put(edge)
+        for _miss_parsed_recalled in range(3):
+            await fetch(edge.port, "/small", X_Forwarded_Proto="https")
+            await fetch(edge.port, "/small")
+        requests = await edge.origin.wait_for_requests(len(schemes))
+        assert [one.headers["x-forwarded-proto"] for one in requests] == schemes
+
+
 async def test_viewer_address_comes_from_a_trusted_proxy(cache_root: Path) -> None:
     async with serve_web(cache_root, tables=TRUSTING) as edge, open_viewer(edge.port) as proxy:
         put(edge)

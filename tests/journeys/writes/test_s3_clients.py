@@ -75,6 +75,14 @@ origin = "folder"
 path = "hidden/*"
 s3_listing = false
 [[distributions]]
+id = "EPART"
+type = "web"
+aliases = ["part.test"]
+origin = "main"
+[[distributions.behaviors]]
+path = "dir/*"
+methods = ["GET", "HEAD", "PUT", "POST", "DELETE"]
+[[distributions]]
 id = "EWRITE"
 type = "web"
 origin = "main"
@@ -207,6 +215,19 @@ def test_listing_needs_permission(setup: Setup) -> None:
                 client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
             assert caught.value.response["Error"]["Code"] == "AccessDenied"
         assert client.get_object(Bucket=BUCKET, Key="plain.txt")["Body"].read() == b"plain.txt"
+
+
+def test_listing_of_a_folder_with_a_behavior_of_its_own_needs_no_other_permission(
+    setup: Setup,
+) -> None:
+    client = setup.client(host="part.test")
+    for prefix in ("dir/", "dir/sub"):
+        listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        assert listed["KeyCount"] == len([n for n in ODD_NAMES if n.startswith(prefix)])
+    for prefix in ("", "di", "dir", "dir2/"):
+        with pytest.raises(ClientError) as caught:
+            client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        assert caught.value.response["Error"]["Code"] == "AccessDenied"
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])

@@ -22,8 +22,9 @@ from streamedge.access.admission import OPEN_TO_ALL, AccessRules
 from streamedge.config.schema.field_names import (
     CONDITION_FIELDS,
     EDGE_OWNED,
-    OVERRIDE_FIELDS,
+    SCHEME_FIELDS,
     dashed_name,
+    is_override,
     is_plain_name,
 )
 from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
@@ -122,6 +123,10 @@ class Behavior:
             return True
         return literal != pattern and prefix.startswith(literal)
 
+    def matches_all_below(self, prefix: str) -> bool:
+        """Whether the pattern matches every path that begins with ``prefix``."""
+        return self.pattern.endswith("*") and self.matches(prefix)
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorPage:
@@ -214,6 +219,23 @@ def forwarded_fields(
     return [*forwarded, ("Cookie", cookies)] if cookies else forwarded
 
 
+def with_scheme(
+    cache: CachePolicy, request: OriginRequestPolicy, fields: Sequence[Field], *, secure: bool
+) -> Sequence[Field]:
+    """The viewer's fields, with its true scheme in the fields of SCHEME_FIELDS that a policy names.
+
+    What a viewer states in such a field is replaced: an origin makes links and redirects of it.
+    """
+    names = SCHEME_FIELDS.intersection(cache.headers)
+    if request.headers.mode is SelectionMode.ONLY:
+        names |= SCHEME_FIELDS.intersection(request.headers.names)
+    if not names:
+        return fields
+    scheme = "https" if secure else "http"
+    sent = [field for field in fields if field[0].lower() not in names]
+    return [*sent, *((name, scheme) for name in sorted(names))]
+
+
 def forwarded_for(fields: Iterable[Field], client: str) -> str:
     """X-Forwarded-For for the origin: the viewer's value with ``client`` appended."""
     claimed = [value for name, value in fields if name.lower() == "x-forwarded-for" and value]
@@ -247,11 +269,9 @@ def _forwards(selection: Selection, name: str) -> bool:
         case SelectionMode.ONLY:
             return name in selection.names
         case SelectionMode.ALL:
-            return is_plain_name(name) and name not in OVERRIDE_FIELDS
+            return is_plain_name(name) and not is_override(name)
         case SelectionMode.EXCEPT:
-            return (
-                is_plain_name(name) and name not in OVERRIDE_FIELDS and name not in selection.names
-            )
+            return is_plain_name(name) and not is_override(name) and name not in selection.names
 
 
 def _selected_query(query: str, selections: tuple[Selection, ...]) -> str:

@@ -14,7 +14,7 @@ from streamedge.config.schema.selection import SELECT_NONE
 from streamedge.control.invalidations import target_of
 from streamedge.delivery.hosts import describe
 from streamedge.delivery.http.policy.behaviors import CachePolicy, key_parts, keyed_query
-from streamedge.delivery.http.request.origin_request import build_origin_request
+from streamedge.delivery.http.request.origin_request import build_origin_request, policy_fields
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.response.remembered_pass import RememberedPass
@@ -188,7 +188,7 @@ def _with_interim(sent: OriginRequest, interim: Interim | None) -> OriginRequest
 
 def asset_key(route: Route, policy: CachePolicy, request: WebRequest) -> str:
     """The cache key of a request."""
-    parts = key_parts(policy, route.origin_path, route.query, request.fields)
+    parts = key_parts(policy, route.origin_path, route.query, policy_fields(route, request))
     return join_key(route.rule.binding.identity, *parts)
 
 

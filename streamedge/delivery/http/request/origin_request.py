@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from streamedge.delivery.http.policy.behaviors import (
     SAFE_METHODS,
     forwarded_fields,
     forwarded_for,
     forwarded_query,
+    with_scheme,
 )
+from streamedge.delivery.http.policy.response_headers import Field
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import forwardable_trailers
@@ -35,13 +37,21 @@ def selecting_fields(route: Route, request: WebRequest, edge_name: str) -> Mappi
     return fold_fields(build_origin_request(route, request, edge_name).fields)
 
 
+def policy_fields(route: Route, request: WebRequest) -> Sequence[Field]:
+    """The viewer's fields that policies select from."""
+    behavior = route.rule.behavior
+    return with_scheme(
+        behavior.cache, behavior.origin_request, request.fields, secure=request.secure
+    )
+
+
 def build_origin_request(route: Route, request: WebRequest, edge_name: str) -> OriginRequest:
     """The request to the origin: method, name, and the parts that the policies forward."""
     behavior, binding = route.rule.behavior, route.rule.binding
     if not binding.is_site and not binding.bucket:
         return OriginRequest(request.method, route.name)
     fields = forwarded_fields(
-        behavior.cache, behavior.origin_request, request.method, request.fields
+        behavior.cache, behavior.origin_request, request.method, policy_fields(route, request)
     )
     if not binding.is_site:
         query = encoded_query(forwarded_read_parameters(route))

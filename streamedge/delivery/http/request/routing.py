@@ -211,7 +211,13 @@ def _hosted_bucket(
 
 def listing_rules(distribution: WebDistribution, prefix: str) -> list[Rule]:
     """The rules that may apply to objects whose names begin with ``prefix``."""
-    return [rule for rule in distribution.rules if rule.behavior.may_match_below(prefix)]
+    rules = []
+    for rule in distribution.rules:
+        if rule.behavior.may_match_below(prefix):
+            rules.append(rule)
+        if rule.behavior.matches_all_below(prefix):
+            break  # no object is left for the rules after it
+    return rules
 
 
 def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | RouteError:

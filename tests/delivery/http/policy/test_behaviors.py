@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.config.schema.field_names import CONDITION_FIELDS, EDGE_OWNED, OVERRIDE_FIELDS
+from streamedge.config.schema.field_names import (
+    CONDITION_FIELDS,
+    EDGE_OWNED,
+    OVERRIDE_FIELDS,
+    SCHEME_FIELDS,
+)
 from streamedge.config.schema.selection import SELECT_ALL, SELECT_NONE, Selection, SelectionMode
 from streamedge.delivery.http.policy.behaviors import (
     Behavior,
@@ -20,6 +25,7 @@ from streamedge.delivery.http.policy.behaviors import (
     forwarded_for,
     forwarded_query,
     key_parts,
+    with_scheme,
 )
 
 NOTHING = OriginRequestPolicy()
@@ -62,6 +68,34 @@ def test_pattern_matches_as_in_a_shell(pattern: str, path: str) -> None:
     shell = re.compile(fnmatch.translate(pattern.removeprefix("/")))
     expected = shell.match(path.removeprefix("/")) is not None
     assert Behavior(pattern, "site").matches(path) is expected
+
+
+@given(st.text("ab/*?", max_size=8), st.text("ab/", max_size=6), st.text("ab/", max_size=6))
+def test_pattern_that_matches_all_below_a_prefix_matches_each(
+    pattern: str, prefix: str, rest: str
+) -> None:
+    behavior = Behavior(pattern, "site")
+    if behavior.matches_all_below(prefix):
+        assert behavior.matches(prefix + rest)
+        assert behavior.may_match_below(prefix)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefix", "expected"),
+    [
+        ("*", "", True),
+        ("up/*", "up/", True),
+        ("/up/*", "up/a/b", True),
+        ("up*", "up/", True),
+        ("up/*", "u", False),
+        ("up/*.jpg", "up/", False),
+        ("up/?*", "up/", False),
+    ],
+)
+def test_prefix_below_which_a_pattern_matches_all(
+    pattern: str, prefix: str, expected: bool
+) -> None:
+    assert Behavior(pattern, "site").matches_all_below(prefix) is expected
 
 
 def test_hostile_path_is_matched_in_bounded_time() -> None:
@@ -284,3 +318,34 @@ def test_any_text_is_accepted(query: str, fields: list[tuple[str, str]]) -> None
         sent in fields or sent[0] == "Cookie"
         for sent in forwarded_fields(policy, ALL_VIEWER, "GET", fields)
     )
+
+
+@pytest.mark.parametrize("name", ["cloudfront-viewer-country", "CloudFront-Forwarded-Proto"])
+def test_fields_of_cloudfront_are_never_forwarded_with_all(name: str) -> None:
+    for selection in (SELECT_ALL, but("x-other")):
+        policy = OriginRequestPolicy(headers=selection)
+        assert forwarded_fields(CachePolicy(), policy, "GET", ((name, "DE"),)) == []
+
+
+@pytest.mark.parametrize("name", sorted(SCHEME_FIELDS))
+@pytest.mark.parametrize("secure", [False, True])
+def test_scheme_that_a_policy_names_is_the_true_one(name: str, secure: bool) -> None:
+    scheme = "https" if secure else "http"
+    claimed = ((name.title(), "https" if not secure else "http"), ("X-Other", "1"))
+    for cache, request in (
+        (CachePolicy(headers=(name,)), NOTHING),
+        (CachePolicy(headers=(name,)), ALL_VIEWER),
+        (CachePolicy(), OriginRequestPolicy(headers=only(name))),
+    ):
+        for sent in (claimed, (), (*claimed, *claimed)):
+            fields = with_scheme(cache, request, sent, secure=secure)
+            assert [field for field in fields if field[0].lower() == name] == [(name, scheme)]
+            assert (name, scheme) in forwarded_fields(cache, request, "GET", fields)
+            expected = ("p", f"{name}: {scheme}") if cache.headers else ("p",)
+            assert key_parts(cache, "p", "", fields) == expected
+
+
+def test_scheme_that_no_policy_names_changes_nothing() -> None:
+    fields = (("X-Forwarded-Proto", "https"), ("X-Other", "1"))
+    for request in (NOTHING, ALL_VIEWER, OriginRequestPolicy(headers=but("x-forwarded-proto"))):
+        assert with_scheme(CachePolicy(), request, fields, secure=False) is fields
