@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,19 @@ from streamedge.errors import ConfigError
 HTTP = ("127.0.0.1:8080",)
 RTMP = ("127.0.0.1:1935",)
 ALL_HOSTS = ("*",)
+
+_OPTIONS = {  # by the beginning of the key that has an option's value
+    "listen.http": "--http",
+    "listen.rtmp": "--rtmp",
+    "listen.admin": "--admin",
+    "edge.cache_size": "--cache-size",
+    "edge.cache": "--cache",
+    "origins.main.region": "--region",
+    "origins.main.endpoint": "--endpoint",
+    "origins.main": "--origin",
+    "distributions[0].aliases": "--alias",
+    "distributions[1].aliases": "--alias",
+}
 
 _HEAD = """\
 # The config of a StreamEdge edge. `streamedge check` finds mistakes, `streamedge reload` applies
@@ -78,6 +92,7 @@ class Answers:
     cache_size: str = "20GiB"
     aliases: Sequence[str] = ALL_HOSTS
     region: str = ""
+    endpoint: str = ""  # of an S3 server that is not Amazon's
 
 
 def config_text(answers: Answers) -> str:
@@ -107,12 +122,13 @@ def _origin(answers: Answers) -> str:
             'type = "s3"',
             f"bucket = {json.dumps(bucket)}",
             f"region = {json.dumps(region)}",
+            *([f"endpoint = {json.dumps(answers.endpoint)}"] if answers.endpoint else []),
             *([f"prefix = {json.dumps(prefix.rstrip('/') + '/')}"] if prefix else []),
             "# Without keys the AWS credential chain is used (environment, ~/.aws, instance role).",
             '# access_key_id = "AKIA…"',
             '# secret_access_key = { file = "/etc/streamedge/secret" }',
         ]
-    elif origin.startswith(("http://", "https://")):
+    elif _is_url(origin):
         lines = ['type = "http"', f"url = {json.dumps(origin)}"]
     else:
         lines = [
@@ -168,6 +184,9 @@ def init(
         str,
         typer.Option(metavar="REGION", help="The region of an S3 bucket, such as eu-central-1."),
     ] = "",
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="The URL of an S3 server that is not Amazon's.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented config file, from the options or from questions."""
@@ -181,6 +200,11 @@ def init(
             http = [_ask("Address for HTTP?", "127.0.0.1:8080")]
         if rtmp is None:
             rtmp = [_ask("Address for RTMP?", "127.0.0.1:1935")]
+    if problem := _origin_problem(origin, endpoint):
+        typer.echo(f"streamedge: {problem}", err=True)
+        raise typer.Exit(EXIT_CONFIG_INVALID)
+    if not is_stdout and not _is_url(origin) and output.absolute().parent != Path.cwd():
+        origin = str(Path(origin).absolute())  # paths in the file start from its own folder
     answers = Answers(
         origin,
         http or HTTP,
@@ -190,12 +214,13 @@ def init(
         cache_size,
         alias or ALL_HOSTS,
         region,
+        endpoint,
     )
     text = config_text(answers)
     folder = Path.cwd() if is_stdout else output.absolute().parent
     if problems := mistakes(text, folder):
         for problem in problems:
-            typer.echo(f"streamedge: {problem}", err=True)
+            typer.echo(f"streamedge: {_with_option(problem)}", err=True)
         raise typer.Exit(EXIT_CONFIG_INVALID)
     if is_stdout:
         typer.echo(text, nl=False)
@@ -205,8 +230,36 @@ def init(
     typer.echo(f"{output} is written. Next: streamedge serve --config {output}")
 
 
+def _is_url(origin: str) -> bool:
+    return origin.startswith(("s3://", "http://", "https://"))
+
+
+def _origin_problem(origin: str, endpoint: str) -> str:
+    """Why ``--origin`` is no place that objects come from, or "" where it may be one."""
+    if endpoint and not origin.startswith("s3://"):
+        return "--endpoint is for a bucket: --origin s3://BUCKET"
+    if _is_url(origin) or Path(origin).is_dir():
+        return ""
+    if "://" in origin:
+        return f"--origin {origin}: give a folder, s3://BUCKET, or a URL with http:// or https://"
+    if Path(origin).exists():
+        return f"--origin {origin}: it is a file; give the folder"
+    text = f"--origin {origin}: there is no such folder"
+    is_host = "." in origin.partition("/")[0].strip(".")
+    return f"{text}; a web server is https://{origin}" if is_host else text
+
+
+def _with_option(problem: str) -> str:
+    """The problem with the option that has the value, in place of the key."""
+    for key, option in _OPTIONS.items():
+        if problem.startswith(key):
+            rest = problem.removeprefix(key)
+            return f"{option}: {rest.partition(': ')[2]}"
+    return problem
+
+
 def mistakes(text: str, folder: Path) -> list[str]:
-    """What ``streamedge check`` would say about the file in ``folder``."""
+    """What ``streamedge check`` would say about the file in ``folder``, without file and line."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".toml", prefix=".streamedge-") as new:
         new.write(text)
@@ -214,7 +267,8 @@ def mistakes(text: str, folder: Path) -> list[str]:
         try:
             load(Path(new.name))
         except ConfigError as exc:
-            return [problem.replace(f"{new.name}:", "line ") for problem in exc.problems]
+            place = re.compile(re.escape(new.name) + ":[0-9]+: ")
+            return [place.sub("", problem) for problem in exc.problems]
     return []
 
 

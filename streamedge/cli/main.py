@@ -85,7 +85,7 @@ def streamedge(
         typer.Option(
             metavar="TOKEN",
             envvar="STREAMEDGE_ADMIN_TOKEN",
-            help="A token of [admin.tokens]; better in the environment, where other users of the"
+            help="A token of \\[admin.tokens]; better in the environment, where other users of the"
             " machine do not see it.",
         ),
     ] = "",

@@ -41,6 +41,7 @@ CONFIG_LIMIT_BYTES = 1 << 20
 SYNTAX_LIMIT_CHARACTERS = 200
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = re.compile(r"\s*([A-Za-z0-9_.-]{1,64})\s*=")
 _SYNTAX_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 TABLE_EXAMPLE = "samples"
 
@@ -98,11 +99,21 @@ def _parse(path: Path, text: str) -> dict[str, object]:
         line = 1
         if match := _SYNTAX_LINE.search(message):
             line = int(match[1] or text.count("\n") + 1)
-            message = message[: match.start()]
+            message = _with_name(message[: match.start()], text, line)
         problem = f"{path}:{line}: not TOML: {message[:SYNTAX_LIMIT_CHARACTERS]}"
         raise ConfigError((problem,)) from exc
     except ValueError as exc:  # Python's limit of digits, which tomllib does not handle
         raise ConfigError((f"{path}:1: a number has far too many digits",)) from exc
+
+
+def _with_name(message: str, text: str, line: int) -> str:
+    """The message of tomllib about a name that is there twice, with the name."""
+    if message.startswith(("Cannot declare ('distributions',", "Cannot declare ('certificates',")):
+        return f"{message}: the header of each is [[{message.split(chr(39))[1]}]]"
+    key = _KEY.match(text.split("\n")[line - 1])
+    if message == "Cannot overwrite a value" and key is not None:
+        return f"{message}: {key[1]} is in this table twice"
+    return message
 
 
 def _problems(documents: Documents, mistakes: list[Mistake]) -> tuple[str, ...]:
@@ -177,7 +188,9 @@ def _type_mistake(variants: dict[str, type[Section]], table: object) -> str:
         return f"missing; expected {choices}"
     if not isinstance(value, str):
         return f"expected {choices}, found {kind_of(value)}"
-    return f"unknown type {_one_line(value)}; {nearest(value, types, f'expected {choices}')}"
+    if not (advice := nearest(value, types, "")):
+        return f"unknown type {_one_line(value)}; expected {choices}"
+    return f"unknown type {_one_line(value)}; {advice} (expected {choices})"
 
 
 def _dotted(key: Key) -> str:

@@ -40,6 +40,15 @@ def test_each_command_prints_json_but_those_that_print_something_else() -> None:
     assert without - {"streamedge"} == set(WITHOUT_JSON)
 
 
+@pytest.mark.parametrize("words", COMMANDS)
+def test_help_loses_no_text_in_brackets(words: str) -> None:
+    """Markup takes [admin.tokens] for a style and drops it; so brackets are escaped there."""
+    command = COMMANDS[words]
+    texts = [command.help, command.epilog, *(getattr(one, "help", "") for one in command.params)]
+    for text in filter(None, texts):
+        assert set(re.findall(r"(?<!\\)\[(/?[a-z][^\]]*)\]", text)) <= {"bold", "/bold"}
+
+
 def test_reference_names_each_exit_code() -> None:
     head = REFERENCE.read_text().partition("The text below")[0]
     codes = {0, *(value for name, value in vars(output).items() if name.startswith("EXIT_"))}

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from streamedge.cli.init import Answers, config_text, mistakes
 from streamedge.cli.main import app
 from streamedge.config.load import load
-from streamedge.config.schema.config import S3OriginConfig
+from streamedge.config.schema.config import DirectoryOriginConfig, S3OriginConfig
 
 
 @pytest.fixture
@@ -55,8 +55,51 @@ def test_existing_file_is_replaced_only_on_request(folder: Path) -> None:
 def test_mistake_in_an_option_writes_nothing(folder: Path) -> None:
     result = CliRunner().invoke(app, ["init", "--origin", "media", "--http", "nonsense"])
     assert result.exit_code == 2
-    assert "listen.http" in result.output
+    assert "streamedge: --http: expected an address" in result.output
     assert not (folder / "config.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--origin", "none"], "--origin none: there is no such folder"),
+        (["--origin", "www.example.org"], "a web server is https://www.example.org"),
+        (["--origin", "www.example.org/a"], "a web server is https://www.example.org/a"),
+        (["--origin", "ftp://a.example"], "give a folder, s3://BUCKET, or a URL with http://"),
+        (["--origin", "song.mp3"], "it is a file; give the folder"),
+        (["--origin", "https://a.example/?b"], "--origin: expected a string (http://"),
+        (["--origin", "media", "--endpoint", "http://a"], "--endpoint is for a bucket"),
+        (["--origin", "s3://a", "--endpoint", "b"], "--endpoint: expected"),
+        (["--origin", "s3://a b"], "--origin: expected"),
+        (["--origin", "media", "--rtmp", "x"], "--rtmp: expected an address"),
+        (["--origin", "media", "--admin", ":8080", "--http", ":8080"], "--admin: 0.0.0.0:8080 is"),
+        (["--origin", "media", "--cache-size", "20gb"], "--cache-size: expected a size"),
+        (["--origin", "media", "--alias", "a/b"], "--alias: expected"),
+    ],
+)
+def test_mistake_names_the_option(folder: Path, options: list[str], expected: str) -> None:
+    (folder / "song.mp3").touch()
+    result = CliRunner().invoke(app, ["init", *options])
+    assert result.exit_code == 2, result.output
+    assert expected in result.output
+    assert not (folder / "config.toml").exists()
+
+
+def test_folder_is_relative_to_the_current_one(folder: Path) -> None:
+    options = ["--origin", "media", "--output", "etc/edge.toml"]
+    result = CliRunner().invoke(app, ["init", *options])
+    assert result.exit_code == 0, result.output
+    origin = load(folder / "etc" / "edge.toml").origins["main"]
+    assert isinstance(origin, DirectoryOriginConfig)
+    assert origin.path == folder / "media"
+
+
+def test_endpoint_of_an_s3_server_is_in_the_file(folder: Path) -> None:
+    options = ["--origin", "s3://films", "--endpoint", "http://127.0.0.1:9000"]
+    assert CliRunner().invoke(app, ["init", *options]).exit_code == 0
+    origin = load(folder / "config.toml").origins["main"]
+    assert isinstance(origin, S3OriginConfig)
+    assert origin.endpoint == "http://127.0.0.1:9000"
 
 
 def test_without_options_and_terminal_it_says_what_to_give(folder: Path) -> None:

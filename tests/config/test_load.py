@@ -247,10 +247,18 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         # Missing keys and unknown types.
         (
             '[origins.bucket]\ntype = "s3"',
-            "1: origins.bucket.bucket: missing; expected a string (1 to 255 characters), such as ",
+            "1: origins.bucket.bucket: missing; expected a string (1 to 255 letters, digits or ",
+        ),
+        (
+            '[origins.bucket]\ntype = "s3"\nbucket = "s3://films"',
+            "3: origins.bucket.bucket: expected a string (1 to 255 letters, digits or ",
         ),
         ("[origins.a]", '1: origins.a.type: missing; expected "directory" or "http" or "s3"'),
         ('[origins.a]\ntype = "s4"', '2: origins.a.type: unknown type "s4"; did you mean "s3"?'),
+        (
+            FOLDER + '\n[[distributions]]\nid = "E"\norigin = "samples"\ntype = "http"',
+            '8: distributions[0].type: unknown type "http"; did you mean "rtmp"? (expected ',
+        ),
         ('[origins.a]\ntype = "ftp:"', '2: origins.a.type: unknown type "ftp:"; '),
         (
             "[origins.a]\ntype = 3",
@@ -376,6 +384,14 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
         ("[edge]\nname = local", "2: not TOML: Invalid value"),
         ("[edge]\n\n[edge]", "3: not TOML: Cannot declare ('edge',) twice"),
         ('[edge]\nname = """', "2: not TOML: Unterminated string"),
+        (
+            '[edge]\nname = "a"\nname = "b"',
+            "3: not TOML: Cannot overwrite a value: name is in this table twice",
+        ),
+        (
+            '[distributions]\nid = "a"\n[distributions]\nid = "b"',
+            "3: not TOML: Cannot declare ('distributions',) twice: the header of each is [[distri",
+        ),
         ("a = " + "[" * 20_000, "1: not TOML: "),
         ("a = " + "9" * 5_000, "1: a number has far too many digits"),
     ],

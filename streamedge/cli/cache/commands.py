@@ -45,7 +45,11 @@ cache_app = typer.Typer(
 )
 
 ObjectArgument = Annotated[
-    list[str], typer.Argument(metavar="OBJECT…", help="Ids or names, as cache ls shows them.")
+    list[str],
+    typer.Argument(
+        metavar="OBJECT…",
+        help="Ids or names, as cache ls shows them; a name is all its variants and queries.",
+    ),
 ]
 MatchOption = Annotated[
     str,
@@ -55,7 +59,7 @@ OriginOption = Annotated[str, typer.Option(metavar="NAME", help="Only objects of
 
 
 class CacheObjectError(StreamEdgeError):
-    """No cached object, or more than one, has the name that was given."""
+    """No cached object has the name that was given, or it could be one of several."""
 
 
 @cache_app.command(
@@ -89,22 +93,34 @@ def list_objects(
 def show_object(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="OBJECT", help="Its id or name.")],
+    origin: OriginOption = "",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
-    """Show one object: its version, header fields and cached ranges."""
+    """Show one object: its version, header fields and cached ranges.
+
+    A name may have several entries: variants, queries, and what is packaged of it.
+    """
     from streamedge.cli.admin_client import call, session  # noqa: PLC0415
 
     admin = admin_of(context, config)
     with exit_on_admin_error(), exit_on(CacheObjectError), session(admin) as caller:
-        document = call(caller, "GET", f"/cache/{find_object(caller, name)['id']}")
-    show(document, [_object_table(document)], as_json=as_json)
+        entries = find_entries(caller, name, origin)
+        if as_json and len(entries) > 1:
+            ids = "\n".join(
+                f"  {one['id']}  {one['kind']} {' '.join(one['details'])}" for one in entries
+            )
+            text = f"{len(entries)} entries have the name {name!a}; give an id:\n{ids}"
+            raise CacheObjectError(text)
+        documents = [call(caller, "GET", f"/cache/{one['id']}") for one in entries]
+    show(documents[0], map(_object_table, documents), as_json=as_json)
 
 
 @cache_app.command(epilog="Example: [bold]streamedge cache purge films/trailer.mp4[/bold].")
 def purge(
     context: typer.Context,
     objects: ObjectArgument,
+    origin: OriginOption = "",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonResultOption = False,
 ) -> None:
@@ -113,33 +129,37 @@ def purge(
     They are not served again, also where they are open, and their disk space is free.
     For all edges of a fleet, and for paths with *, use streamedge invalidate.
     """
-    for name, document in _each(context, config, objects, "DELETE", ""):
-        sentence = f"{name} is purged: {_size(document['freed_bytes'])} are free."
-        report({"object": name} | document, sentence, as_json=as_json)
+    for name, documents in _each(context, config, objects, origin, "DELETE", ""):
+        freed_bytes = sum(document["freed_bytes"] for document in documents)
+        _report_each(
+            name, documents, f"{name} is purged: {_size(freed_bytes)} are free.", as_json=as_json
+        )
 
 
 @cache_app.command(epilog="Example: [bold]streamedge cache pin films/trailer.mp4[/bold].")
 def pin(
     context: typer.Context,
     objects: ObjectArgument,
+    origin: OriginOption = "",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonResultOption = False,
 ) -> None:
     """Keep objects in the cache: eviction leaves them. It does not keep them fresh."""
-    for name, document in _each(context, config, objects, "PUT", "/pin"):
-        report({"object": name} | document, f"{name} is pinned.", as_json=as_json)
+    for name, documents in _each(context, config, objects, origin, "PUT", "/pin"):
+        _report_each(name, documents, f"{name} is pinned.", as_json=as_json)
 
 
 @cache_app.command(epilog="Example: [bold]streamedge cache unpin films/trailer.mp4[/bold].")
 def unpin(
     context: typer.Context,
     objects: ObjectArgument,
+    origin: OriginOption = "",
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonResultOption = False,
 ) -> None:
     """Let eviction remove objects again."""
-    for name, document in _each(context, config, objects, "DELETE", "/pin"):
-        report({"object": name} | document, f"{name} is not pinned.", as_json=as_json)
+    for name, documents in _each(context, config, objects, origin, "DELETE", "/pin"):
+        _report_each(name, documents, f"{name} is not pinned.", as_json=as_json)
 
 
 @cache_app.command(
@@ -200,38 +220,57 @@ def cached_objects(admin: Admin, match: str, origin: str, limit: int) -> Iterato
         cursor = page["cursor"]
 
 
-def find_object(admin: Admin, name: str) -> dict[str, Any]:
-    """The object with an id or a name. Raises AdminError, CacheObjectError."""
+def find_entries(admin: Admin, name: str, origin: str) -> list[dict[str, Any]]:
+    """The entries of the object with a name, or the one with an id.
+
+    Raises AdminError; CacheObjectError if there are none, or some of several origins.
+    """
     from streamedge.cli.admin_client import call  # noqa: PLC0415
 
     if len(name) == _ID_CHARACTERS and set(name) <= set("0123456789abcdef"):
-        return call(admin, "GET", f"/cache/{name}")
+        return [call(admin, "GET", f"/cache/{name}")]
     exact = name.lstrip("/")
-    objects = [
+    entries = [
         one
-        for one in cached_objects(admin, exact, "", EVERYTHING)
+        for one in cached_objects(admin, exact, origin, EVERYTHING)
         if one["name"].lstrip("/") == exact and one["kind"] != "variants"
     ]
-    if not objects:
+    if not entries:
         raise CacheObjectError(f"no cached object has the name {name!a}: see streamedge cache ls")
-    if len(objects) > 1:
-        ids = "\n".join(
-            f"  {one['id']}  {one['kind']} {' '.join(one['details'])}" for one in objects
-        )
-        raise CacheObjectError(f"{len(objects)} objects have the name {name!a}; give an id:\n{ids}")
-    return objects[0]
+    origins = sorted({one["origin"] or "-" for one in entries})
+    if len(origins) > 1:
+        names = ", ".join(origins)
+        raise CacheObjectError(f"{name!a} is cached of the origins {names}: choose one by --origin")
+    return entries
 
 
 def _each(
-    context: typer.Context, config: Path, names: Iterable[str], method: str, suffix: str
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Calls the edge for each object; the name and the response."""
+    context: typer.Context,
+    config: Path,
+    names: Iterable[str],
+    origin: str,
+    method: str,
+    suffix: str,
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Calls the edge for the entries of each object; the name and the responses."""
     from streamedge.cli.admin_client import call, session  # noqa: PLC0415
 
     admin = admin_of(context, config)
     with exit_on_admin_error(), exit_on(CacheObjectError), session(admin) as caller:
         for name in names:
-            yield name, call(caller, method, f"/cache/{find_object(caller, name)['id']}{suffix}")
+            entries = find_entries(caller, name, origin)
+            yield name, [call(caller, method, f"/cache/{one['id']}{suffix}") for one in entries]
+
+
+def _report_each(
+    name: str, documents: Iterable[dict[str, Any]], sentence: str, *, as_json: bool
+) -> None:
+    """Prints the responses of the edge, or the sentence about all of them."""
+    if not as_json:
+        typer.echo(sentence)
+        return
+    for document in documents:
+        report({"object": name} | document, sentence, as_json=True)
 
 
 def object_tables(objects: list[dict[str, Any]]) -> Iterator[Table]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, Strict
 
 from streamedge.config.schema.values import (
+    BucketName,
     DurationS,
     Failover,
     HostPolicy,
@@ -96,9 +97,7 @@ class S3OriginConfig(RemoteOriginConfig):
     """A bucket of AWS or of any S3-compatible server."""
 
     type: Literal["s3"] = Field(description="An S3 bucket.")
-    bucket: str = Field(
-        description="Name of the bucket.", examples=["videos"], min_length=1, max_length=255
-    )
+    bucket: BucketName = Field(description="Name of the bucket.", examples=["videos"])
     region: str = Field(
         default="us-east-1",
         description="Region that requests are signed for.",

@@ -86,6 +86,11 @@ Url = Annotated[
     Text(pattern=r"^https?://[^/?#\s]+[^?#\s]*$", max_length=2048),
     Shape("http:// or https://, at most 2048 characters, no query"),
 ]
+BucketName = Annotated[
+    str,
+    Text(pattern=r"^[A-Za-z0-9._:-]{1,255}$"),
+    Shape('1 to 255 letters, digits or "._:-", without s3:// and a path'),
+]
 EngineUrl = Annotated[
     str,
     Text(pattern=r"^$|^rediss?://[^?#\s]+$", max_length=2048),
