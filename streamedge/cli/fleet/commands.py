@@ -246,7 +246,7 @@ def check(
     epilog="Example: [bold]streamedge fleet certificate fra-1 --ca fleet-ca.pem[/bold] writes"
     " fra-1.pem and fra-1.key. The first time it also makes the CA: fleet-ca.pem, which every edge"
     " gets, and fleet-ca.key, which stays where you make certificates. Then name the files under"
-    " [fleet] in the edge's config."
+    " \\[fleet] in the edge's config."
 )
 def certificate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="edge.name in the edge's config.")],
