@@ -100,6 +100,19 @@ def test_check_warns_of_rtmpe_without_an_address(
     assert ("Warning: listen.rtmpe has no effect" in result.stdout) is is_useless
 
 
+@pytest.mark.parametrize(
+    ("text", "serves_nothing"),
+    [("", True), (SMALLEST_CONFIG, False), ('[api]\nkeys = { AKIAEDGE = "secret" }', False)],
+)
+def test_check_warns_of_a_file_that_serves_nothing(
+    config: Path, text: str, serves_nothing: bool
+) -> None:
+    config.write_text(text)
+    result = runner.invoke(app, ["check"])
+    assert result.exit_code == 0, result.output
+    assert ("Warning: nothing is served" in result.stdout) is serves_nothing
+
+
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_mistakes_are_on_stderr_and_the_exit_code_is_2(config: Path, command: str) -> None:
     config.write_text("[edge]\nworkers = true\nnam = 1")

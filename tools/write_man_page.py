@@ -81,7 +81,7 @@ def _parameter(parameter: Any) -> Iterator[str]:
 
 def _text(text: str) -> str:
     """Text without characters that man(7) would interpret."""
-    escaped = text.strip().replace("\\", "\\e").replace("-", "\\-")
+    escaped = text.strip().replace("\\[", "[").replace("\\", "\\e").replace("-", "\\-")
     lines = _BOLD.sub(r"\\fB\1\\fR", escaped).splitlines()
     return "\n".join(
         f"\\&{line}" if line.startswith((".", "'")) else line for line in lines if line

@@ -158,6 +158,8 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def _warnings(config: Config) -> Iterator[str]:
     if config.listen.rtmpe and not (config.listen.rtmp or config.listen.mixed):
         yield "listen.rtmpe has no effect: listen.rtmp and listen.mixed have no address"
+    if not config.distributions and not config.api.keys:
+        yield "nothing is served: there are no [[distributions]], and no keys in [api] to make any"
     if config.fleet.engine:
         from streamedge.cli.fleet.commands import engine_problems  # noqa: PLC0415
 

@@ -90,12 +90,12 @@ def _cell(parameter: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    return _MARKUP.sub(r"\1", text).strip()
+    return _MARKUP.sub(r"\1", text).replace("\\[", "[").strip()
 
 
 def _code(text: str) -> str:
     """Help text as Markdown: bold text of the terminal becomes code."""
-    return _MARKUP.sub(r"`\1`", text).strip()
+    return _MARKUP.sub(r"`\1`", text).replace("\\[", "[").strip()
 
 
 if __name__ == "__main__":

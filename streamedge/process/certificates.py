@@ -262,7 +262,8 @@ def http2_hosts(config: Config) -> Callable[[str], bool]:
 def load_pairs(file_pairs: Sequence[CertificateFiles]) -> tuple[LoadedPair, ...]:
     """Reads all pairs. Raises CertificateError if one cannot be used or there is none."""
     if not file_pairs:
-        raise CertificateError("no certificate is configured")
+        text = "the addresses with TLS stay until a restart: keep one, or restart the edge"
+        raise CertificateError(f"certificates: none is left, but {text}")
     # Stamps from before the reads, so that the next call sees a change in between.
     stamps = [_stamp(files) for files in file_pairs]
     return tuple(

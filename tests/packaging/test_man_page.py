@@ -30,3 +30,5 @@ def test_page_names_every_command_and_has_no_warning(tmp_path: Path) -> None:
     assert shown.stderr == ""
     for words, _command in commands():
         assert words in shown.stdout
+    assert "\\[" not in shown.stdout  # the terminal's markup needs the backslash, a page does not
+    assert "[admin.tokens]" in shown.stdout

@@ -167,6 +167,17 @@ def test_certificates_of_a_valid_file_are_used_and_of_an_invalid_one_are_not(
         assert certificates.context_for("b.example") is certificates.context_for("a.example")
 
 
+def test_last_certificate_stays_as_long_as_addresses_with_tls_do(tmp_path: Path) -> None:
+    pair = CertificateAuthority(tmp_path).issue("a.example")
+    certificates = Certificates([CertificateFiles(pair.certificate, pair.key)])
+    with running(tmp_path, tables(pair), certificates) as edge:
+        first = certificates.context_for(None)
+        (problem,) = edge.reload(GOOD).problems
+        assert problem.startswith("certificates: none is left")
+        assert "restart the edge" in problem
+        assert certificates.context_for(None) is first
+
+
 @pytest.mark.parametrize(
     ("table", "key"),
     [
