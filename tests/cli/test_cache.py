@@ -19,6 +19,7 @@ ENTRIES: list[dict[str, Any]] = [
     {"id": "1" * 64, "name": "film.mp4", "origin": "films", "kind": "object", "details": []},
     {"id": "2" * 64, "name": "film.mp4", "origin": "films", "kind": "variant", "details": ["a"]},
     {"id": "3" * 64, "name": "film.mp4", "origin": "films", "kind": "variants", "details": []},
+    {"id": "7" * 64, "name": "film.mp4", "origin": None, "kind": "object", "details": []},
     {"id": "4" * 64, "name": "film.mp4.txt", "origin": "films", "kind": "object", "details": []},
     {"id": "5" * 64, "name": "page", "origin": "site", "kind": "object", "details": []},
     {"id": "6" * 64, "name": "page", "origin": "other", "kind": "object", "details": []},

@@ -237,7 +237,9 @@ def find_entries(admin: Admin, name: str, origin: str) -> list[dict[str, Any]]:
     ]
     if not entries:
         raise CacheObjectError(f"no cached object has the name {name!a}: see streamedge cache ls")
-    origins = sorted({one["origin"] or "-" for one in entries})
+    # Entries without an origin are of one that the config no longer has: nothing serves them.
+    entries = [one for one in entries if one["origin"]] or entries
+    origins = sorted({one["origin"] or "" for one in entries})
     if len(origins) > 1:
         names = ", ".join(origins)
         raise CacheObjectError(f"{name!a} is cached of the origins {names}: choose one by --origin")
