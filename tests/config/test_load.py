@@ -361,7 +361,7 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             "1: origins.bucket.access_key_id: missing; both keys or neither: without them, ",
         ),
         (
-            S3.replace('"videos"', '"my/videos"') + "path_style = false",
+            S3.replace('"videos"', '"my_videos"') + "path_style = false",
             "4: origins.bucket.path_style: false puts the bucket's name into the host name, ",
         ),
         (
