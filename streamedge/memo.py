@@ -7,6 +7,7 @@ thread.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
@@ -51,7 +52,8 @@ class Memo(Generic[Key, Value]):
     __slots__ = ("_budget", "_sizes", "entries", "used_bytes")
 
     def __init__(self, budget: MemoryBudget) -> None:
-        self.entries: dict[Key, Value] = {}
+        # Not a plain dictionary, which searches its start for the oldest entry each time.
+        self.entries: OrderedDict[Key, Value] = OrderedDict()
         self.used_bytes = 0
         self._budget = budget
         self._sizes: dict[Key, int] = {}
@@ -88,7 +90,8 @@ class Memo(Generic[Key, Value]):
 
     def drop_oldest(self) -> None:
         """Removes the oldest entry."""
-        self.pop(next(iter(self.entries)))
+        key, _value = self.entries.popitem(last=False)
+        self._count(-self._sizes.pop(key))
 
     def _count(self, size_bytes: int) -> None:
         self.used_bytes += size_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -14,7 +15,7 @@ class BoundedMap(Generic[Value]):
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._values: dict[str, tuple[Value, int]] = {}
+        self._values: OrderedDict[str, tuple[Value, int]] = OrderedDict()
         self.size_bytes = 0
 
     def get(self, key: str) -> Value | None:
@@ -28,7 +29,8 @@ class BoundedMap(Generic[Value]):
         if size > self._limit_bytes:
             return
         while self.size_bytes + size > self._limit_bytes:
-            self.pop(next(iter(self._values)))
+            _key, (_value, oldest_bytes) = self._values.popitem(last=False)
+            self.size_bytes -= oldest_bytes
         self._values[key] = value, size
         self.size_bytes += size
 

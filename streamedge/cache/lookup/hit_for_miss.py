@@ -10,6 +10,8 @@ under it. While that number is the same, nothing is stored, and the disk need no
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 HIT_FOR_MISS_S = 60.0
 PROLONGED_AFTER_S = 1.0
 HIT_FOR_MISS_KEYS_MAX = 8192  # each takes about 250 bytes
@@ -19,7 +21,8 @@ class HitForMiss:
     """A worker's marks, by the hash of the key: a mark counts for another key with that hash."""
 
     def __init__(self) -> None:
-        self._marks: dict[int, tuple[float, int | None]] = {}  # in the order of their beginning
+        # By the hash of the key, in the order of their beginning.
+        self._marks: OrderedDict[int, tuple[float, int | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -53,7 +56,7 @@ class HitForMiss:
                 return
         self.end(key)
         if len(self._marks) >= HIT_FOR_MISS_KEYS_MAX:
-            del self._marks[next(iter(self._marks))]
+            self._marks.popitem(last=False)
         self._marks[hash(key)] = now_s + HIT_FOR_MISS_S, lookups_ended
 
     def end(self, key: str) -> None:
