@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from streamedge.cache.rfc9111.freshness import IMMUTABLE, initial_age_s
 from streamedge.cache.rfc9111.storing import is_storable, storable_fields
@@ -37,6 +37,7 @@ from streamedge.origin.answers import fold_fields, representation_fields
 from streamedge.origin.objects import ObjectUpstream, ResponseRead
 from streamedge.origin.peer.tier import TieredObject
 from streamedge.spans import Span
+from streamedge.value_object import value_object
 
 WHOLE = Span(0, UNKNOWN_BYTES)
 # A Last-Modified that is this much older than its response is a strong validator (RFC 9110
@@ -52,7 +53,7 @@ _FIELDS_BY_STATUS = {206: _RANGE, 304: _CONDITIONS, 416: ("if-range",)}
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class CacheRequest:
     """A viewer's GET or HEAD as the cache sees it.
 

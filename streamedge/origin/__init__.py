@@ -9,10 +9,11 @@ belong to the cache (``cache/fill.py``).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, runtime_checkable
 
 from streamedge.spans import Span
+from streamedge.value_object import value_object
 
 UNKNOWN_BYTES = 1 << 62
 """The size of a body without Content-Length until its end was received."""
@@ -38,7 +39,7 @@ class VariedFields(list[tuple[str, str]]):
         self.places = places
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Version:
     """One state of an object: two equal versions have equal bytes.
 
@@ -65,7 +66,7 @@ class Version:
         return self.size_bytes < UNKNOWN_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class OriginHead:
     """The version of an object and its representation headers.
 
@@ -150,7 +151,7 @@ class Origin(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class OriginRequest:
     """Any HTTP request. ``name`` is the decoded path without a leading slash; ``query`` is as the
     viewer sent it, without "?". ``path``, percent-encoded and without a leading slash, is sent to

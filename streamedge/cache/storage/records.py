@@ -11,7 +11,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -22,6 +22,7 @@ from streamedge.http_date import format_http_date, parse_http_date_s
 from streamedge.keys import join_key, key_bytes
 from streamedge.memo import cache_short_texts
 from streamedge.origin import Origin, OriginHead, Version
+from streamedge.value_object import value_object
 
 _text = json.JSONEncoder().encode  # for a text, one call in C
 
@@ -42,7 +43,7 @@ class InvalidationTarget(NamedTuple):
 NO_TARGET = InvalidationTarget()
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Asset:
     """A cache key, the origin of its object, and the TTLs that apply.
 
@@ -76,7 +77,7 @@ class SentAt(NamedTuple):
     held_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class Record:
     """The origin's response about an asset, and when the origin last confirmed it.
 

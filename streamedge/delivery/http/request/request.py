@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 
 from streamedge.access.client_address import IpNetwork, forwarded_address, forwarded_secure
 from streamedge.delivery.hosts import host_name, is_host
 from streamedge.delivery.http.policy.response_headers import Field
+from streamedge.value_object import value_object
 
 HEAD_BYTES_MAX = 20_480  # CloudFront's limit on a request without its body
 HOST_BYTES_MAX = 261  # a name of 255 bytes (RFC 1035 §2.3.4), and a port
@@ -24,7 +25,7 @@ _TARGET = re.compile(rb"[!\"$-~]+")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]*)([/?][^#]*)?")
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class WebRequest:
     """The parts of a request.
 

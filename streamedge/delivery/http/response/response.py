@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ from streamedge.origin import OriginHead
 from streamedge.origin.s3.protocol import error_code
 from streamedge.origin.writing import error_document
 from streamedge.spans import Span
+from streamedge.value_object import value_object
 from streamedge.write_back.rows import WriteQueueError
 
 PRODUCT = "StreamEdge"
@@ -65,7 +66,7 @@ class ResponseHead(NamedTuple):
     fields: Sequence[Field]
 
 
-@dataclass(frozen=True, slots=True)
+@value_object
 class ResponseMessage:
     """A response as it is sent, but for its encoding.
 
