@@ -18,7 +18,8 @@ class Span(NamedTuple):
     @property
     def size(self) -> int:
         """Number of bytes; never negative."""
-        return max(0, self.end - self.start)
+        size = self.end - self.start
+        return size if size > 0 else 0
 
     def intersect(self, other: Span) -> Span:
         """The bytes in both; empty (size 0) when they share none."""
@@ -44,3 +45,6 @@ class Span(NamedTuple):
             end = min(self.end, (start // unit + 1) * unit)
             yield Span(start, end)
             start = end
+
+
+NO_BYTES = Span(0, 0)

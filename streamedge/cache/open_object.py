@@ -35,7 +35,7 @@ from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counter, Counts, Gauge
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead, OriginRead, Version
-from streamedge.spans import Span
+from streamedge.spans import NO_BYTES, Span
 
 Failure = OriginError | CacheFullError
 FILLS_MAX = 64  # running reads of one version, each worker
@@ -110,7 +110,7 @@ class OpenObject:
         self._context = context
         self._fills: list[Fill] = []
         self._waiters: dict[Waiter, None] = {}
-        self._filled_by_others = Span(0, 0)  # another worker was filling it at the last check
+        self._filled_by_others = NO_BYTES  # another worker was filling it at the last check
         self._ignores_ranges = record.head.headers.get("accept-ranges", "").lower() == "none"
         self._readers: set[ReaderPlace] = set()
         self._trailers: Callable[[], Fields] = list  # of the response with its last byte
@@ -384,7 +384,7 @@ class OpenObject:
         was filling are free to fill here.
         """
         if recheck:
-            self._filled_by_others = Span(0, 0)
+            self._filled_by_others = NO_BYTES
         tried_starts: set[int] = set()
         for waiter in list(self._waiters):
             start = waiter.want.start

@@ -36,7 +36,7 @@ from streamedge.origin import (
 from streamedge.origin.answers import fold_fields, representation_fields
 from streamedge.origin.objects import ObjectUpstream, ResponseRead
 from streamedge.origin.peer.tier import TieredObject
-from streamedge.spans import Span
+from streamedge.spans import NO_BYTES, Span
 from streamedge.value_object import value_object
 
 WHOLE = Span(0, UNKNOWN_BYTES)
@@ -325,7 +325,7 @@ def record_and_body(
     span = Span(0, UNKNOWN_BYTES if size_bytes is None else size_bytes)
     whole_bytes = span.end
     if origin_request.method == "HEAD":
-        whole_bytes, span = int(fields.get("content-length", "0")), Span(0, 0)
+        whole_bytes, span = int(fields.get("content-length", "0")), NO_BYTES
     if status == 206:
         part = parse_content_range(fields.get("content-range", ""))
         range_requested = fold_fields(origin_request.fields).get("range", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 from streamedge.cache.fill_plan import LEAD_BYTES
 from streamedge.cache.open_object import Failure, OpenObject, Waiter
@@ -18,10 +18,10 @@ from streamedge.cache.storage.records import NO_TARGET, Asset, InvalidationTarge
 from streamedge.control.invalidation_index import Verdict
 from streamedge.errors import CacheFullError, OriginError, OriginFailure
 from streamedge.origin import UNKNOWN_BYTES, Fields, OriginHead
-from streamedge.spans import Span
+from streamedge.spans import NO_BYTES, Span
 
 
-class CacheResult(Enum):
+class CacheResult(StrEnum):
     """The result of an open, in the words of CloudFront's X-Cache."""
 
     HIT = "Hit"
@@ -52,7 +52,7 @@ class Reader:
         self.position = 0
         self.want_end = UNKNOWN_BYTES
         self.result = result
-        self._ahead = Span(0, 0)  # requested ahead, last
+        self._ahead = NO_BYTES  # requested ahead, last
         self._is_urgent = True
         self._waiter: Waiter | None = None  # the last one
         open_object.enter(self)

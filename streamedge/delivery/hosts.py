@@ -6,7 +6,7 @@ Pure lookups in the configuration. HTTP and RTMP both use them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -14,12 +14,16 @@ from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.records import Asset, InvalidationTarget
 from streamedge.control.invalidations import target_of
 from streamedge.keys import join_key
+from streamedge.memo import cache_short_texts
 from streamedge.origin import Origin, OriginRequest, Upstream
 from streamedge.origin.names import site_path
 from streamedge.origin.peer.protocol import AssetDescription, TtlParts
 from streamedge.origin.peer.tier import Tier, TieredObject, never_pending
 from streamedge.origin.s3.protocol import S3Relay
 from streamedge.origin.writing import WritableOrigin
+
+_HOSTS_REMEMBERED = 256
+_HOST_LENGTH_REMEMBERED = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,9 @@ class HostTable(Generic[Entry]):
         self._exact: dict[str, list[Entry]] = {}
         self._suffixes: dict[str, list[Entry]] = {}
         self._any: list[Entry] = []
+        self._remembered = cache_short_texts(_HOSTS_REMEMBERED, _HOST_LENGTH_REMEMBERED)(
+            self._search
+        )
         for entry in entries:
             for alias in entry.aliases:
                 pattern = alias.lower()
@@ -156,8 +163,11 @@ class HostTable(Generic[Entry]):
         """Whether an alias without a pattern is ``host`` (without its port)."""
         return host_name(host) in self._exact
 
-    def find(self, host: str) -> list[Entry]:
+    def find(self, host: str) -> Sequence[Entry]:
         """All entries whose aliases match ``host`` (without its port), the closest match first."""
+        return self._remembered(host)
+
+    def _search(self, host: str) -> Sequence[Entry]:
         name = host_name(host)
         entries = list(self._exact.get(name, ()))
         at = name.find(".")

@@ -66,7 +66,7 @@ def site_target(prefix: str, path: str) -> str:
         raise _refusal(path, "is not a path")
     if not _DOT_SEGMENTS.isdisjoint(unquote(path).split("/")):
         raise _refusal(path, "has a dot segment")
-    folder = site_path(prefix.strip("/"))
+    folder = site_path(prefix.strip("/")) if prefix else ""
     return f"{folder}/{path}" if folder else path
 
 

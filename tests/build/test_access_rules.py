@@ -107,7 +107,7 @@ def distributions_of(tmp_path: Path, **keys: object) -> list[RtmpDistribution]:
     )
     counts = Counts()
     log = open_log(str(tmp_path / "log"), "test")
-    return rtmp_distributions(config, bind_origins(config, log, counts)).find("film.example")
+    return list(rtmp_distributions(config, bind_origins(config, log, counts)).find("film.example"))
 
 
 def test_rtmp_distribution_has_its_access_rules_and_pages(tmp_path: Path) -> None:

@@ -27,8 +27,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamedge.cache.storage.records import asset_digest
-from streamedge.memo import cache_short_texts
+from streamedge.cache.storage.records import key_hash
 
 WRITE_SLOTS = 1 << 18
 _FIRST_SLOT = 512  # in words of 8 bytes: the slots begin on a page of their own
@@ -197,11 +196,10 @@ def _is_sound(words: memoryview) -> bool:
     return max(number, lookups, words[_INVALIDATIONS]) < _NUMBER_END and are_slots_sound
 
 
-@cache_short_texts(1024, 1024)  # a lookup needs it several times
 def _lookup_slot(key: str) -> int:
-    return _FIRST_LOOKUP + int(asset_digest(key)[:8], 16) % _LOOKUP_SLOTS
+    return _FIRST_LOOKUP + key_hash(key).number % _LOOKUP_SLOTS
 
 
 def write_slots(*keys: str) -> tuple[int, ...]:
     """The words of the write table that a write to one of ``keys`` raises."""
-    return tuple([_FIRST_SLOT + int(asset_digest(key)[:8], 16) % WRITE_SLOTS for key in keys])
+    return tuple([_FIRST_SLOT + key_hash(key).number % WRITE_SLOTS for key in keys])

@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 
 from streamedge.cache.rfc9111.freshness import TtlRules
@@ -22,9 +23,10 @@ from streamedge.http_date import format_http_date, parse_http_date_s
 from streamedge.keys import join_key, key_bytes
 from streamedge.memo import cache_short_texts
 from streamedge.origin import Origin, OriginHead, Version
+from streamedge.spans import Span
 from streamedge.value_object import value_object
 
-_text = json.JSONEncoder().encode  # for a text, one call in C
+_text = encode_basestring_ascii  # what the encoder calls for a text
 
 
 class InvalidationTarget(NamedTuple):
@@ -184,10 +186,29 @@ def marker(key: str, varies_by: tuple[str, ...]) -> Record:
     return Record(key, head, 0.0, 0.0, varies_by)
 
 
+class KeyHash(NamedTuple):
+    """The SHA-256 of a key.
+
+    ``digest``: in hex, the name of the record's file. ``number``: its first 32 bits, for slots of
+    the change counter. ``lock``: the number of the lock under which one worker fetches the key.
+    """
+
+    digest: str
+    number: int
+    lock: Span
+
+
 @cache_short_texts(1024, 1024)  # a lookup needs it several times
+def key_hash(key: str) -> KeyHash:
+    """The hash of a key, and the numbers that are made of it."""
+    digest = hashlib.sha256(key_bytes(key)).hexdigest()
+    lock = int(digest[:15], 16)
+    return KeyHash(digest, int(digest[:8], 16), Span(lock, lock + 1))
+
+
 def asset_digest(key: str) -> str:
     """The name of an asset's record file: SHA-256 in hex."""
-    return hashlib.sha256(key_bytes(key)).hexdigest()
+    return key_hash(key).digest
 
 
 def version_digest(key: str, version: Version, extent: int) -> bytes:

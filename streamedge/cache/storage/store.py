@@ -48,16 +48,14 @@ from streamedge.cache.storage.inline_body import InlineBody
 from streamedge.cache.storage.locks import try_lock, unlock
 from streamedge.cache.storage.records import (
     Record,
-    asset_digest,
     decode_record,
     encode_record,
+    key_hash,
     version_digest,
 )
 from streamedge.errors import CacheFullError
-from streamedge.memo import cache_short_texts
 from streamedge.ops.log import Log
 from streamedge.origin import Version
-from streamedge.spans import Span
 
 MEMORY_EXTENTS_MAX = 8
 _PAGE_BYTES = 4096
@@ -268,7 +266,7 @@ class Store:
     def load_record(self, key: str) -> Record | None:
         """An asset's stored record, or None."""
         self._close_loaded()
-        path = cached_path(self._root, RECORDS, asset_digest(key))
+        path = cached_path(self._root, RECORDS, key_hash(key).digest)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -325,7 +323,7 @@ class Store:
         """
         record = record.with_body(zlib.crc32(body))
         data = encode_record(record, body)
-        path = cached_path(self._root, RECORDS, asset_digest(record.key))
+        path = cached_path(self._root, RECORDS, key_hash(record.key).digest)
         fd = self._create_small(path, data)
         if fd is None:
             fd = self._replace_record(record.key, data)
@@ -343,11 +341,11 @@ class Store:
     def forget_record(self, key: str) -> None:
         """Removes a record, so that each worker's next open fetches it."""
         with contextlib.suppress(OSError):
-            os.unlink(cached_path(self._root, RECORDS, asset_digest(key)))
+            os.unlink(cached_path(self._root, RECORDS, key_hash(key).digest))
 
     def touch_record(self, key: str) -> None:
         """Marks a record as used now, so that it is not evicted before its extents."""
-        self.touch(cached_path(self._root, RECORDS, asset_digest(key)))
+        self.touch(cached_path(self._root, RECORDS, key_hash(key).digest))
 
     def touch(self, path: str) -> None:
         """Marks a file as used now, for eviction; works on mounts that keep no access times."""
@@ -358,12 +356,12 @@ class Store:
         """Tries to take the lock under which one worker fetches an asset; whether it has it."""
         if self._locks < 0:
             return True
-        return try_lock(self._locks, _lock_number(key))
+        return try_lock(self._locks, key_hash(key).lock)
 
     def unlock_asset(self, key: str) -> None:
         """Releases the lock, so that another worker can fetch the asset."""
         if self._locks >= 0:
-            unlock(self._locks, _lock_number(key))
+            unlock(self._locks, key_hash(key).lock)
 
     def _new_path(self) -> str:
         return f"{self._root}/new/{self._slot}-{os.getpid()}-{next(self._serial)}"
@@ -406,7 +404,7 @@ class Store:
 
         Returns its descriptor, or None after an error, which is logged.
         """
-        path, new = cached_path(self._root, RECORDS, asset_digest(key)), self._new_path()
+        path, new = cached_path(self._root, RECORDS, key_hash(key).digest), self._new_path()
         fd = -1
         try:
             fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -489,9 +487,3 @@ def _read_all(fd: int) -> bytes:
     while data := os.read(fd, _READ_BYTES):
         parts.append(data)
     return b"".join(parts)
-
-
-@cache_short_texts(1024, 1024)  # to lock and to unlock
-def _lock_number(key: str) -> Span:
-    number = int(asset_digest(key)[:15], 16)
-    return Span(number, number + 1)

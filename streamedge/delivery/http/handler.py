@@ -416,8 +416,7 @@ class HttpHandler:
                     outcome.reader.close()
                     return self._builder.redirected(route, request, location, outcome.result)
                 representation = await self._representation(route, outcome, encoding)
-                response = self._builder.stored(route, request, outcome, representation)
-                return response._replace(provenance=outcome.reader.provenance)
+                return self._builder.stored(route, request, outcome, representation)
         except (OriginError, CacheFullError) as exc:
             return self._builder.failed(route, request, exc)
         if isinstance(outcome, Passed):
@@ -516,9 +515,7 @@ class HttpHandler:
         shown = self._builder.stored(
             page_route, viewer_request, outcome, representation, page.response_status
         )
-        return shown._replace(
-            reason=response.reason, error=response.error, provenance=outcome.reader.provenance
-        )
+        return shown._replace(reason=response.reason, error=response.error)
 
     async def _page(self, route: Route, request: WebRequest) -> Stored | None:
         # With GET in any case: a HEAD's response cannot be stored, and would not be used.

@@ -16,7 +16,7 @@ from streamedge.delivery.http.response.access_log import response_line
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import WebLog
 from streamedge.delivery.http.response.end import ResponseEnd
-from streamedge.delivery.http.response.tallies import DistributionTallies
+from streamedge.delivery.http.response.tallies import DistributionTallies, ResponseTallies
 from streamedge.delivery.http.response_reports import ResponseReports
 from streamedge.delivery.http.seen_viewers import SeenViewers
 from streamedge.delivery.http.viewer import Viewer
@@ -38,9 +38,7 @@ class ResponseLog(ResponseReports):
         self._counts = counts
         self._web_log = web_log
         self._hit_lines = partial(cloudfront_hit_lines, web_log)
-        self._tallies = {
-            result.value: DistributionTallies(counts, result) for result in CacheResult
-        }
+        self._tallies = {result: DistributionTallies(counts, result) for result in CacheResult}
         self._sent = counts.tally(Counter.SENT_BYTES, "http")
         self._statuses = functools.cache(lambda status: counts.tally(Counter.STATUSES, str(status)))
 
@@ -57,8 +55,8 @@ class ResponseLog(ResponseReports):
         end = ResponseEnd(time.time(), sent_bytes, duration_s, first_byte_s, cut)
         distribution = response.distribution or ""
         message, result = response.message, response.result
-        self._count(message.status, result, sent_bytes, response.error, distribution)
-        self._tallies[result.value][distribution].first_byte.observe(first_byte_s)
+        tallies = self._count(message.status, result, sent_bytes, response.error, distribution)
+        tallies.first_byte.observe(first_byte_s)
         if self.viewers is not None:
             self.viewers.add(request, distribution, sent_bytes)
         if cut is not None:
@@ -70,7 +68,7 @@ class ResponseLog(ResponseReports):
                     end,
                     process=self._log.process,
                     status=message.status,
-                    result=result.value,
+                    result=result,
                     distribution=response.distribution,
                     reason=response.reason,
                 )
@@ -81,7 +79,7 @@ class ResponseLog(ResponseReports):
     def hits_finished(
         self, hits: Sequence[SentHit], duration_s: float = 0.0, cut: str | None = None
     ) -> None:
-        statuses, hit_tallies = self._statuses, self._tallies["Hit"]
+        statuses, hit_tallies = self._statuses, self._tallies[CacheResult.HIT]
         sent_bytes = 0
         for remembered, _range, status, _viewer, sent, response, _id, _start, _end in hits:
             statuses(status).amount += 1
@@ -89,7 +87,7 @@ class ResponseLog(ResponseReports):
             if response is None:
                 tallies = hit_tallies[remembered.distribution]
             else:
-                tallies = self._tallies[response.result.value][remembered.distribution]
+                tallies = self._tallies[response.result][remembered.distribution]
                 if response.error:
                     self._counts.add(Counter.ERRORS, response.error)
             tallies.total.amount += 1
@@ -139,12 +137,13 @@ class ResponseLog(ResponseReports):
         sent_bytes: int,
         error: str = "",
         distribution: str = "",
-    ) -> None:
+    ) -> ResponseTallies:
         self._sent.amount += sent_bytes
-        tallies = self._tallies[result.value][distribution]
+        tallies = self._tallies[result][distribution]
         tallies.total.amount += 1
         tallies.responses.amount += 1
         tallies.sent_bytes.amount += sent_bytes
         self._statuses(status).amount += 1
         if error:
             self._counts.add(Counter.ERRORS, error)
+        return tallies

@@ -290,6 +290,20 @@ class Response:
     the body.
     """
 
+    __slots__ = (
+        "_connection",
+        "_is_closed",
+        "_limits",
+        "_pool",
+        "_subject",
+        "fields",
+        "http_version",
+        "reason",
+        "size_bytes",
+        "status",
+        "trailers",
+    )
+
     def __init__(
         self,
         subject: str,

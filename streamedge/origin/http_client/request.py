@@ -130,7 +130,14 @@ def at_target(request: RequestHead, target: str) -> RequestHead:
     if _TARGET.fullmatch(target) is None:
         raise ValueError("not a valid HTTP request: a character that may not be sent in a target")
     fields = request.data[request.data.index(b" HTTP/1.1\r\n") :]
-    return request._replace(data=f"{request.method} {target}".encode("ascii") + fields)
+    return RequestHead(  # in a third of the time of ``_replace``, for each miss
+        request.method,
+        f"{request.method} {target}".encode("ascii") + fields,
+        request.body_bytes,
+        request.expects_continue,
+        request.wants_upgrade,
+        request.closes,
+    )
 
 
 def _framing(

@@ -37,9 +37,7 @@ from streamedge.delivery.http.viewer import Viewer
 from streamedge.delivery.net.sender import Sender
 from streamedge.delivery.net.writers import COPIED_BYTES_MAX
 from streamedge.errors import CacheFullError, OriginError
-from streamedge.spans import Span
-
-NO_BYTES = Span(0, 0)
+from streamedge.spans import NO_BYTES, Span
 
 Remembered = RememberedRequest[bytes, bytes]
 

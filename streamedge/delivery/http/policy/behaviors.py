@@ -203,12 +203,15 @@ def forwarded_fields(
     (EDGE_OWNED) are never forwarded; nor are conditions of a safe method, because the edge
     evaluates them. An unsafe method also forwards the fields for its body and its conditions.
     """
-    fields = _end_to_end(fields)
     removed, allowed = _REMOVED_FROM_SAFE, frozenset(cache.headers)
     if method not in SAFE_METHODS:
         removed, allowed = EDGE_OWNED, allowed | WRITE_FIELDS
+    forwards_fields = allowed or request.headers.mode is not SelectionMode.NONE
+    if not forwards_fields and _select_nothing((cache.cookies, request.cookies)):
+        return []
+    fields = _end_to_end(fields)
     forwarded = []
-    if allowed or request.headers.mode is not SelectionMode.NONE:
+    if forwards_fields:
         forwarded = [
             sent
             for sent in fields

@@ -235,9 +235,10 @@ def route_in(distribution: WebDistribution, path: bytes, query: str) -> Route | 
 def _checked_segments(route: Route) -> Route | RouteError:
     """The route, unless an origin that normalises the path would serve it under other rules."""
     distribution = route.distribution
-    plain = _SLASHES.sub("/", route.name).removeprefix("/")
-    if plain != route.name and distribution.rule(plain) is not route.rule:
-        return RouteError(400, "the path has empty segments", distribution.id)
+    if route.name.startswith("/") or "//" in route.name:
+        plain = _SLASHES.sub("/", route.name).removeprefix("/")
+        if distribution.rule(plain) is not route.rule:
+            return RouteError(400, "the path has empty segments", distribution.id)
     if not route.rule.binding.is_site:
         return route
     if "%2f" in route.path.lower():

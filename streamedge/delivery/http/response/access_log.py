@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.response.end import ResponseEnd
@@ -35,7 +36,7 @@ def quoted_and_cut(value: bytes | str) -> str:
 
 @cache_short_texts(4096, 512)  # JSON may need six characters for one
 def _quoted(value: str) -> str:
-    return json.dumps(value)
+    return encode_basestring_ascii(value)
 
 
 @lru_cache(256)  # for the fast path and for the line

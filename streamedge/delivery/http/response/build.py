@@ -133,17 +133,23 @@ class ResponseBuilder:
             and request.http_version != "1.0"
             and accepts_trailers(request.headers)
         )
+        provenance = stored.reader.provenance
         if not head.version.has_ended:
-            return self._read_along(route, request, head, reader, result, handling, age_s)
+            response = self._read_along(route, request, head, reader, result, handling, age_s)
+            return response._replace(provenance=provenance)
         response = self.from_head(route, request, head, result, handling, age_s, now_s, status)
         message = response.message
-        is_whole = message.status == head.status and message.span == Span(0, reader.size_bytes)
-        if has_trailers and is_whole:
-            return self._read_along(route, request, head, reader, result, handling, age_s)
+        if (
+            has_trailers
+            and message.status == head.status
+            and message.span == Span(0, reader.size_bytes)
+        ):
+            response = self._read_along(route, request, head, reader, result, handling, age_s)
+            return response._replace(provenance=provenance)
         if not message.has_object_bytes:
             reader.close()
-            return response
-        return response._replace(reader=reader)
+            return response._replace(provenance=provenance)
+        return response._replace(reader=reader, provenance=provenance)
 
     def from_head(
         self,

@@ -257,7 +257,7 @@ def response_fields(
     sent += (
         ("date", date or format_http_date(int(context.now_s))),
         ("via", ", ".join([*vias, f"1.1 {context.edge_name} ({PRODUCT})"])),
-        ("x-cache", f"{context.result.value} from streamedge"),
+        ("x-cache", f"{context.result} from streamedge"),
     )
     if age_s is not None:
         sent.append(("age", str(max(0, int(age_s)))))
