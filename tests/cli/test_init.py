@@ -12,6 +12,7 @@ from streamedge.cli.init import Answers, config_text, mistakes
 from streamedge.cli.main import app
 from streamedge.config.load import load
 from streamedge.config.schema.config import DirectoryOriginConfig, S3OriginConfig
+from tests.support.process.terminal import terminal_output
 
 
 @pytest.fixture
@@ -106,6 +107,18 @@ def test_without_options_and_terminal_it_says_what_to_give(folder: Path) -> None
     result = CliRunner().invoke(app, ["init"])
     assert result.exit_code == 2
     assert "--origin" in result.output
+
+
+def test_questions_on_a_terminal_have_defaults(folder: Path) -> None:
+    (folder / "films").mkdir()
+    shown = terminal_output(["init"], folder, typed="films\n\n127.0.0.1:1936\n")
+    assert b"Where are the objects" in shown
+    config = load(folder / "config.toml")
+    origin = config.origins["main"]
+    assert isinstance(origin, DirectoryOriginConfig)
+    assert origin.path == folder / "films"
+    assert config.listen.http == (("127.0.0.1", 8080),)
+    assert config.listen.rtmp == (("127.0.0.1", 1936),)
 
 
 def test_commented_keys_exist(folder: Path) -> None:

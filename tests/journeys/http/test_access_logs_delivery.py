@@ -180,3 +180,23 @@ def test_lines_that_could_not_be_delivered_at_the_stop_are_delivered_after_the_s
         relay.open()
         with run_edge(tmp_path / "edge", origins, distributions=distributions):
             await_each_once(s3, bucket, ids)
+
+
+def test_killed_supervisor_loses_and_doubles_no_line(tmp_path: Path, s3: S3Server) -> None:
+    bucket = "logs-supervisor"
+    s3.create_bucket(bucket)
+    with run_relay(s3.endpoint) as relay:
+        origins = origins_toml(tmp_path, s3, relay.url, bucket)
+        distributions = web_toml("1s")
+        with run_edge(tmp_path / "edge", origins, workers=2, distributions=distributions) as edge:
+            ids = get_many(edge)
+            await_each_once(s3, bucket, ids)
+            relay.cut()
+            ids += (away := get_many(edge))
+            await_spooled(edge, away)
+            edge.process.kill()
+            edge.process.wait(PATIENCE_S)
+        relay.open()
+        with run_edge(tmp_path / "edge", origins, workers=2, distributions=distributions) as edge:
+            ids += get_many(edge)
+            await_each_once(s3, bucket, ids)

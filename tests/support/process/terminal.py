@@ -11,8 +11,11 @@ from pathlib import Path
 from tests.support.patience import PATIENCE_S
 
 
-def terminal_output(words: list[str], folder: Path, **more: str) -> bytes:
-    """What ``streamedge WORDS`` prints on a terminal; ``more`` is added to the environment."""
+def terminal_output(words: list[str], folder: Path, *, typed: str = "", **more: str) -> bytes:
+    """What ``streamedge WORDS`` prints on a terminal; ``more`` is added to the environment.
+
+    ``typed``: what the user types; without it, standard input is empty and no terminal.
+    """
     terminal, end = pty.openpty()
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     environment |= {"TERM": "xterm-256color", **more}
@@ -21,10 +24,11 @@ def terminal_output(words: list[str], folder: Path, **more: str) -> bytes:
             [sys.executable, "-m", "streamedge", *words],
             cwd=folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=end if typed else subprocess.DEVNULL,
             stdout=end,
             stderr=end,
         )
+        os.write(terminal, typed.encode())
     finally:
         os.close(end)
     received = b""
