@@ -83,7 +83,7 @@ def operator_routes(parts: OperatorParts) -> list[Route]:
         *cache_routes(
             config.edge.cache,
             parts.origin_identities,
-            lambda: effective.config.edge.cache_size,
+            lambda: effective.config,
             parts.posters,
             log,
         ),

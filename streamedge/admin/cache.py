@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -26,6 +26,8 @@ from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.inspection import OBJECTS_MAX, CachedObject, CacheInspector
 from streamedge.cache.storage.maintenance import purge
 from streamedge.cache.storage.pins import PINS_MAX, is_digest, pin, pinned, unpin
+from streamedge.config.schema.config import Config
+from streamedge.control.invalidations import tags_of
 from streamedge.http_fields import parse_number
 from streamedge.media.posters import PosterError, Posters, PostersBusyError, is_film
 from streamedge.ops.log import Log
@@ -40,14 +42,18 @@ Identities = Callable[[], Mapping[str, str]]
 
 
 def cache_routes(
-    root: Path, identities: Identities, limit_bytes: Callable[[], int], posters: Posters, log: Log
+    root: Path, identities: Identities, config: Callable[[], Config], posters: Posters, log: Log
 ) -> list[Route]:
-    """The routes. ``limit_bytes`` returns the cache's size limit."""
+    """The routes. ``config`` returns the config in effect."""
     inspector = CacheInspector(root)
     changes = ChangeCounter(root)
 
     def names() -> dict[str, str]:
         return {identity: name for name, identity in identities().items()}
+
+    def tag_fields() -> frozenset[str]:
+        declared = (getattr(one, "cache_tag_header", "") for one in config().distributions)
+        return frozenset(name.lower() for name in declared if name)
 
     async def find(request: Request) -> CachedObject:
         """The object that a request names. Raises HTTPException 404."""
@@ -69,11 +75,11 @@ def cache_routes(
         result = await asyncio.to_thread(
             inspector.page, cursor, query.get("match", ""), identity, limit
         )
-        by_identity, now_s = names(), time.time()
+        by_identity, tagged_by, now_s = names(), tag_fields(), time.time()
         return JSONResponse(
             {
                 "objects": [
-                    object_members(one, by_identity, now_s, ranges_max=RANGES_LISTED_MAX)
+                    object_members(one, by_identity, tagged_by, now_s, RANGES_LISTED_MAX)
                     for one in result.objects
                 ],
                 "cursor": result.cursor or None,
@@ -83,7 +89,7 @@ def cache_routes(
 
     async def show(request: Request) -> Response:
         cached = await find(request)
-        members = object_members(cached, names(), time.time())
+        members = object_members(cached, names(), tag_fields(), time.time())
         members["headers"] = cached.record.head.headers
         return JSONResponse(members)
 
@@ -105,7 +111,7 @@ def cache_routes(
 
     async def pin_one(request: Request) -> Response:
         cached = await find(request)
-        await asyncio.to_thread(_pin, root, inspector, cached, limit_bytes())
+        await asyncio.to_thread(_pin, root, inspector, cached, config().edge.cache_size)
         log.event("object_pinned", id=cached.id, name=cached.parts.name)
         return JSONResponse({"id": cached.id, "pinned": True})
 
@@ -127,9 +133,17 @@ def cache_routes(
 
 
 def object_members(
-    cached: CachedObject, origins: Mapping[str, str], now_s: float, ranges_max: int | None = None
+    cached: CachedObject,
+    origins: Mapping[str, str],
+    tag_fields: Iterable[str],
+    now_s: float,
+    ranges_max: int | None = None,
 ) -> dict[str, object]:
-    """A cached object for the operator. ``origins``: their names by identity."""
+    """A cached object for the operator.
+
+    ``origins``: their names by identity. ``tag_fields``: response fields with cache tags, in lower
+    case.
+    """
     record = cached.record
     version = record.head.version
     ranges = [[one.start, one.end, one.state.value] for one in cached.ranges[:ranges_max]]
@@ -148,6 +162,7 @@ def object_members(
         "ranges_left_off": len(cached.ranges) - len(ranges),
         "etag": version.etag or None,
         "last_modified_s": version.last_modified_s,
+        "tags": sorted(tags_of(record.head.headers.get(name, "") for name in tag_fields)),
         "age_s": None if record.is_marker else round(record.age_s(now_s), 1),
         "used_s": round(cached.used_s, 1),
         "varies_by": list(record.varies_by),

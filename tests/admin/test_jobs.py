@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamedge.admin.jobs.jobs import Pace
+from streamedge.admin.jobs.jobs import RateLimiter
 
 amounts = st.floats(0, 1e6)
 durations_s = st.floats(0, 100)
@@ -17,7 +17,7 @@ def test_work_is_never_done_faster_than_its_rate(
 ) -> None:
     """``steps``: amounts of work, and how long each took."""
     now_s, total = 0.0, 0.0
-    pace = Pace(rate, lambda: now_s)
+    pace = RateLimiter(rate, lambda: now_s)
     for amount, duration_s in steps:
         now_s += duration_s
         total += amount
@@ -27,7 +27,7 @@ def test_work_is_never_done_faster_than_its_rate(
 
 def test_work_that_is_slower_than_its_rate_does_not_wait() -> None:
     now_s = 0.0
-    pace = Pace(10, lambda: now_s)
+    pace = RateLimiter(10, lambda: now_s)
     assert pace.pause_s(5) == 0.5
     now_s = 2.0
     assert pace.pause_s(5) == 0.0

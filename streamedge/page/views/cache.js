@@ -144,7 +144,11 @@ function nameOf(row) {
 
 function objectOf(row, posters) {
   const name = nameOf(row);
-  return h("span", { class: "titled" }, posters.element(row), h("span", { class: "name", title: name }, name));
+  return h("span", { class: "titled" }, posters.element(row), h("span", { class: "name", title: titleOf(row, name) }, name));
+}
+
+function titleOf(row, name) {
+  return row.tags.length ? `${name}\nTags: ${row.tags.join(", ")}` : name;
 }
 
 function share(row) {

@@ -101,6 +101,22 @@ def test_map_shows_what_is_cached_and_purges_it(edge: EdgeProcess, origin: Count
     assert edge.await_log("object_purged")[0]["name"] == "film"
 
 
+def test_map_shows_age_version_and_tags(tmp_path: Path) -> None:
+    with counting_origin({"film": 1000}, {"Cache-Tag": "News, films"}) as origin:
+        config = f'[origins.main]\ntype = "http"\nurl = "{origin.url}"\n'
+        distributions = (
+            '[[distributions]]\nid = "EWEB"\ntype = "web"\norigin = "main"\n'
+            'cache_tag_header = "Cache-Tag"\n'
+        )
+        with run_edge(tmp_path, config, distributions=distributions) as edge:
+            with urllib.request.urlopen(edge.http("film"), timeout=PATIENCE_S) as response:
+                response.read()
+                etag = response.headers["ETag"]
+            (film,) = cached(edge).values()
+            assert (film["etag"], film["tags"]) == (etag, ["films", "news"])
+            assert film["age_s"] >= 0
+
+
 def test_map_refuses_what_it_does_not_know(edge: EdgeProcess) -> None:
     for method, path, status in (
         ("GET", "/cache?origin=nowhere", 404),
