@@ -518,6 +518,26 @@ async def test_viewer_that_leaves_during_an_upload_closes_the_origin_connection(
         await until(lambda: len(edge.lines()) == 2)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [{"if_match": '"other"'}, {"if_unmodified_since": "Tue, 14 Nov 2003 22:13:20 GMT"}],
+    ids=["if-match", "if-unmodified-since"],
+)
+async def test_precondition_of_a_head_holds_also_before_the_object_is_stored(
+    cache_root: Path, condition: dict[str, str]
+) -> None:
+    async with serve_web(cache_root) as edge, open_viewer(edge.port) as viewer:
+        edge.origin.put("a", b"one", etag='"v1"', headers=(("Cache-Control", "max-age=60"),))
+        await viewer.send(request("/a", "HEAD", **condition))
+        cold = await viewer.receive("HEAD")
+        assert (await viewer.get("/a")).body == b"one"
+        await viewer.send(request("/a", "HEAD", **condition))
+        stored = await viewer.receive("HEAD")
+        assert (cold.status, stored.status) == (412, 412)
+        names = set(cold.fields) - NOT_COMPARED - {"x-cache"}
+        assert {n: cold.fields[n] for n in names} == {n: stored.fields[n] for n in names}
+
+
 @pytest.mark.parametrize("control", ["no-store", "max-age=60"])
 async def test_viewer_that_leaves_during_a_response_leaves_nothing_open(
     cache_root: Path, control: str

@@ -31,6 +31,7 @@ from streamedge.delivery.http.response.response import (
     error_response,
     failure_status,
     object_response,
+    precondition_failed,
     response_fields,
     stored_response_fields,
     whole_response,
@@ -221,16 +222,19 @@ class ResponseBuilder:
         """The origin's response, passed through as it comes.
 
         A short body that was received with its head is sent with it. ``evaluates_conditions``:
-        a 200 becomes a 304 if the viewer's conditions say so.
+        a 200 becomes a 304 if the viewer's conditions say so. A 200 to a HEAD also becomes a 412,
+        as it does from a stored response: the origin was not sent If-Match.
         """
         status = response.status
-        if evaluates_conditions and status == HTTPStatus.OK:
-            fields_by_name = fold_fields(response.fields)
-            modified_s = parse_http_date_s(fields_by_name.get("last-modified", ""))
-            version = Version(fields_by_name.get("etag", "").strip(), 0, modified_s)
-            if evaluate(request.headers, version) is Condition.NOT_MODIFIED:
+        is_head = request.method == "HEAD"
+        if status == HTTPStatus.OK and (evaluates_conditions or is_head):
+            condition = evaluate(request.headers, _version(response))
+            if condition is Condition.NOT_MODIFIED:
                 status = HTTPStatus.NOT_MODIFIED.value
-        has_body = request.method != "HEAD" and status not in _NO_BODY
+            elif condition is Condition.FAILED and is_head:
+                response.close()
+                return self._precondition_failed(route, request, handling)
+        has_body = not is_head and status not in _NO_BODY
         length = None if response.size_bytes is None else str(response.size_bytes)
         head = self.passed_head(route, request, status, response.fields, length, handling)
         body = stream = None
@@ -253,6 +257,12 @@ class ResponseBuilder:
             _error(status) if has_body else "",
             provenance,
         )
+
+    def _precondition_failed(self, route: Route, request: WebRequest, handling: str) -> Response:
+        """What a viewer gets in place of the origin's 200 to a HEAD (RFC 9110 §13.2.2)."""
+        context = self._context(request, time.time(), CacheResult.MISS, route, handling)
+        message = precondition_failed(context, request.method)
+        return Response(message, None, CacheResult.MISS, route.distribution.id)
 
     def passed_head(
         self,
@@ -442,6 +452,13 @@ def _reason(status: int) -> str | None:
 def _error(status: int) -> str:
     """The label under which a status of the origin counts as an error, or ""."""
     return "" if status < 400 else f"origin_{status}"
+
+
+def _version(response: OriginResponse) -> Version:
+    """The version that the viewer's conditions are compared with; its size does not matter."""
+    fields_by_name = fold_fields(response.fields)
+    modified_s = parse_http_date_s(fields_by_name.get("last-modified", ""))
+    return Version(fields_by_name.get("etag", "").strip(), 0, modified_s)
 
 
 def _passed_result(status: int) -> CacheResult:

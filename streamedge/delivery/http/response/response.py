@@ -127,7 +127,7 @@ def object_response(
     if condition is Condition.NOT_MODIFIED:
         return ResponseMessage(ResponseHead(304, stored_fields(head, age_s, context)))
     if condition is Condition.FAILED:
-        return error_response(412, "a precondition of the request does not hold", context, method)
+        return precondition_failed(context, method)
     status, span = 200, Span(0, size)
     range_field = headers.get("range")
     # Range is defined only for GET (RFC 9110 §14.2).
@@ -152,6 +152,11 @@ def object_response(
         fields.append(("content-range", f"bytes {span.start}-{span.end - 1}/{size}"))
     fields += stored_fields(head, age_s, context)
     return ResponseMessage(ResponseHead(status, fields), span if method == "GET" else None)
+
+
+def precondition_failed(context: ResponseContext, method: str) -> ResponseMessage:
+    """The 412 to a request whose If-Match or If-Unmodified-Since does not hold."""
+    return error_response(412, "a precondition of the request does not hold", context, method)
 
 
 def error_response(
