@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +17,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.support.api.cloudfront_api import behavior, listing, rsa_pem, server, web
 from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.fleet.edges import api_client, await_body, body, run_fleet
+from tests.support.origins.counting_origin import counting_origin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
 
@@ -137,6 +141,104 @@ def await_identity(client: Any, identifier: str) -> Any:
             return client.get_cloud_front_origin_access_identity(Id=identifier)
         except client.exceptions.NoSuchCloudFrontOriginAccessIdentity:
             pause()
+
+
+SITE = "site.example.org"
+
+
+def test_distribution_policies_and_keys_of_one_edge_serve_on_all(edges: list[EdgeProcess]) -> None:
+    with (
+        counting_origin({"free": 10, "private/film": 20}) as origin,
+        closing(api_client(edges[0])) as client,
+    ):
+        port = int(origin.url.rpartition(":")[2])
+        document = site_document(client, port)
+        created = client.create_distribution(DistributionConfig=document)
+        for edge in edges:
+            await_site(edge)
+            status, fields = site_response(edge, "/free?ignored=1")
+            assert (status, fields["x-policy"]) == (200, "of the site")
+            assert site_response(edge, "/free?ignored=2")[1]["x-cache"].startswith("Hit")
+            assert site_response(edge, "/private/film")[0] == 403
+        disabled = document | {"Enabled": False}
+        with closing(api_client(edges[1])) as other:
+            other.update_distribution(
+                Id=created["Distribution"]["Id"],
+                IfMatch=created["ETag"],
+                DistributionConfig=disabled,
+            )
+        for edge in edges:
+            deadline_s = time.monotonic() + PATIENCE_S
+            while site_response(edge, "/free")[0] == 200:
+                assert time.monotonic() < deadline_s
+                pause()
+
+
+def site_document(client: Any, port: int) -> dict[str, Any]:
+    """A DistributionConfig whose policies and keys are resources of the API, too."""
+    key = client.create_public_key(
+        PublicKeyConfig={"CallerReference": "key", "Name": "key", "EncodedKey": rsa_pem()}
+    )
+    group = client.create_key_group(
+        KeyGroupConfig={"Name": "viewers", "Items": [key["PublicKey"]["Id"]]}
+    )
+    cache = client.create_cache_policy(
+        CachePolicyConfig={
+            "Name": "one-entry-for-all-queries",
+            "MinTTL": 60,
+            "ParametersInCacheKeyAndForwardedToOrigin": {
+                "EnableAcceptEncodingGzip": False,
+                "HeadersConfig": {"HeaderBehavior": "none"},
+                "CookiesConfig": {"CookieBehavior": "none"},
+                "QueryStringsConfig": {"QueryStringBehavior": "none"},
+            },
+        }
+    )
+    response = client.create_response_headers_policy(
+        ResponseHeadersPolicyConfig={
+            "Name": "site",
+            "CustomHeadersConfig": listing(
+                {"Header": "X-Policy", "Value": "of the site", "Override": True}
+            ),
+        }
+    )
+    used: dict[str, Any] = {
+        "CachePolicyId": cache["CachePolicy"]["Id"],
+        "ResponseHeadersPolicyId": response["ResponseHeadersPolicy"]["Id"],
+    }
+    trusted = {"Enabled": True, **listing(group["KeyGroup"]["Id"])}
+    return web(
+        "site",
+        Aliases=listing(SITE),
+        Origins=listing(
+            server(
+                domain="localhost",
+                custom={"HTTPPort": port, "OriginProtocolPolicy": "http-only"},
+            )
+        ),
+        DefaultCacheBehavior=behavior("server", **used),
+        CacheBehaviors=listing(
+            behavior("server", PathPattern="private/*", TrustedKeyGroups=trusted, **used)
+        ),
+    )
+
+
+def site_response(edge: EdgeProcess, path: str) -> tuple[int, dict[str, str]]:
+    """The status and fields of the response to a GET for the site."""
+    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=PATIENCE_S)
+    with closing(connection):
+        connection.request("GET", path, headers={"Host": SITE})
+        response = connection.getresponse()
+        response.read()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}
+
+
+def await_site(edge: EdgeProcess) -> None:
+    """Waits until an edge has the distribution."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while (status := site_response(edge, "/free")[0]) != 200:
+        assert time.monotonic() < deadline_s, status
+        pause()
 
 
 def test_of_two_updates_at_once_on_two_edges_one_gets_412(edges: list[EdgeProcess]) -> None:

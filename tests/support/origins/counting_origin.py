@@ -31,7 +31,7 @@ class CountingOrigin:
     ``fields``: further fields of all responses.
 
     ``stop_after``: once so many bytes were sent, all bodies wait until ``go_on``. ``is_failing``:
-    answers 503.
+    answers 503. ``has_date``: whether objects have a Date.
     """
 
     sizes: dict[str, int]
@@ -39,6 +39,7 @@ class CountingOrigin:
     fields: dict[str, str] = field(default_factory=dict)
     editions: dict[str, int] = field(default_factory=dict)
     is_failing: bool = False
+    has_date: bool = True
     sent_bytes: Counter[str] = field(default_factory=Counter)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -190,7 +191,10 @@ class _Handler(BaseHTTPRequestHandler):
         return [*self.site.fields.items(), *by_folder.get(folder, [])]
 
     def _head(self, status: int, etag: str, length: int | None, part: str | None = None) -> None:
-        self.send_response(status)
+        if self.site.has_date:
+            self.send_response(status)
+        else:
+            self.send_response_only(status)
         self.send_header("etag", etag)
         self.send_header("last-modified", _MODIFIED)
         if length is not None:
