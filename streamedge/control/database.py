@@ -113,6 +113,10 @@ MIGRATIONS: tuple[str, ...] = (
         key TEXT NOT NULL
     );
     """,
+    # The newest row of a kind, read at each refresh of the config, and the rows before it.
+    """
+    CREATE INDEX log_by_kind ON log (kind, epoch);
+    """,
 )
 """Scripts that update the schema by one version each; ``PRAGMA user_version`` is their number."""
 

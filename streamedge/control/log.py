@@ -343,7 +343,8 @@ def _with_reference(
 ) -> Row | None:
     return _one(
         connection,
-        "scope = ? AND kind = ? AND caller_reference = ?",
+        # The last term lets SQLite use the index, which has no empty references.
+        "scope = ? AND kind = ? AND caller_reference = ? AND caller_reference <> ''",
         (scope, RowKind.INVALIDATION.value, caller_reference),
     )
 

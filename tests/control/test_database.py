@@ -215,6 +215,20 @@ def test_older_file_is_migrated_and_keeps_its_rows(
     assert schema_version(tmp_path) == 2
 
 
+def test_file_from_before_an_index_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "MIGRATIONS", MIGRATIONS[:5])
+    open_database(tmp_path).close()
+    monkeypatch.setattr(database_module, "MIGRATIONS", MIGRATIONS)
+    database = open_database(tmp_path)
+    with database.read() as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT MAX(epoch) FROM log WHERE kind = 'configuration'"
+        ).fetchall()
+    assert ["log_by_kind" in row[3] for row in plan] == [True]
+    assert schema_version(tmp_path) == len(MIGRATIONS)
+    database.close()
+
+
 def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_database(tmp_path).close()
     before = tables(tmp_path)

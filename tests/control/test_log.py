@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def database(tmp_path: Path) -> Iterator[ControlDatabase]:
 def log_of(database: ControlDatabase, items_kept: int = 100) -> ControlLog:
     """A log whose clock counts seconds, one for each row."""
     return ControlLog(database, items_kept=items_kept, clock=itertools.count(1.0).__next__)
+
+
+@contextmanager
+def few_steps(database: ControlDatabase, steps_max: int = 2_000) -> Iterator[None]:
+    """Fails if SQLite runs more instructions than for a few rows."""
+    with database.read() as connection:
+        connection.set_progress_handler(lambda: 1, steps_max)  # 1 interrupts the statement
+    try:
+        yield
+    finally:
+        with database.read() as connection:
+            connection.set_progress_handler(None, 0)
+
+
+def insert_many(database: ControlDatabase, rows: int) -> None:
+    """Inserts invalidations of E, of one item each, without the log's own work for each."""
+    with database.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO log VALUES (?, 'invalidation', 'E', ?, ?, 1.0, ?, '{}')",
+            ((number, f"I{number}", f"call {number}", number) for number in range(1, rows + 1)),
+        )
 
 
 def rows_after(log: ControlLog, epoch: int) -> list[Row]:
@@ -315,3 +337,18 @@ def test_invalidation_that_the_disk_refuses_is_not_answered(
     monkeypatch.setattr(os, "fdatasync", fail)
     with pytest.raises(ControlError, match="the disk is broken"):
         log_of(database).invalidate("E", ["/a"])
+
+
+def test_long_log_is_not_scanned_for_a_kind_or_a_caller_reference(
+    database: ControlDatabase,
+) -> None:
+    insert_many(database, 5_000)
+    log = log_of(database, items_kept=10_000)
+    with few_steps(database):
+        assert epoch_of(log.position(RowKind.CONFIGURATION)) == 0
+        assert epoch_of(log.position(RowKind.INVALIDATION)) == 5_000
+        assert log.append(RowKind.CONFIGURATION, "", {}) == 5_001
+        assert epoch_of(log.position(RowKind.CONFIGURATION)) == 5_001
+        with pytest.raises(CallerReferenceError):
+            log.invalidate("E", ["/a"], caller_reference="call 7")
+        assert log.invalidate("E", ["/a"], caller_reference="new").epoch == 5_002
