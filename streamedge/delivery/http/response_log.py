@@ -113,8 +113,9 @@ class ResponseLog(ResponseReports):
         status: HTTPStatus,
         request: WebRequest | None = None,
         request_id: str = "",
+        body_bytes: int = 0,
     ) -> None:
-        self._count(status.value, CacheResult.ERROR, 0)
+        self._count(status.value, CacheResult.ERROR, body_bytes)
         target: dict[str, str] = {}
         if request is not None:
             path = request.path.decode("latin-1")
@@ -124,7 +125,7 @@ class ResponseLog(ResponseReports):
             client=client,
             **target,
             status=status.value,
-            bytes=0,
+            bytes=body_bytes,
             cache=CacheResult.ERROR.value,
             request_id=request_id or None,
             reason=status.phrase,

@@ -50,9 +50,11 @@ class ResponseReports(Protocol):
         status: HTTPStatus,
         request: WebRequest | None = None,
         request_id: str = "",
+        body_bytes: int = 0,
     ) -> None:
         """Bytes that are no request got an error response.
 
-        ``request``: the one in whose body they are, if any. ``request_id``: of the response.
+        ``request``: the one in whose body they are, if any. ``request_id`` and
+        ``body_bytes``: of the response.
         """
         ...

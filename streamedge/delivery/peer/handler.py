@@ -445,6 +445,7 @@ class PeerHandler(ResponseReports):
         status: HTTPStatus,
         request: WebRequest | None = None,
         request_id: str = "",
+        body_bytes: int = 0,
     ) -> None:
         """Counts and logs an error response to bytes that are no request."""
         label = peer_label(PeerRole.PARENT, PeerResult.REFUSED)

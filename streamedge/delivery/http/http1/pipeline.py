@@ -29,7 +29,11 @@ from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request_handler import RequestHandler
 from streamedge.delivery.http.response.build import Response
 from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT
-from streamedge.delivery.http.response.response import ResponseHead, ResponseMessage
+from streamedge.delivery.http.response.response import (
+    ResponseHead,
+    ResponseMessage,
+    refusal_head,
+)
 from streamedge.delivery.http.viewer import Viewer
 
 
@@ -237,15 +241,20 @@ class Pipeline:
         if self._transport.is_closing():
             return
         request_id = self._handler.new_request_id().decode()
-        head = ResponseHead(status, [("content-length", "0")])
-        self._responder.send_interim(encode_head(head, closes=True, request_id=request_id))
+        is_head = request is not None and request.method == "HEAD"
+        body = b"" if is_head else f"{status.value} {status.phrase}\n".encode()
+        head = refusal_head(status, len(body), time.time())
+        head_text = encode_head(head, closes=True, request_id=request_id)
+        self._responder.send_interim(head_text + body)
         # If we closed now, bytes that the peer still sends would make the kernel reset the
         # connection, and the peer would lose the response (RFC 9112 §9.6). The sweep closes it.
         with contextlib.suppress(OSError):  # the peer has left; the loop reports it next
             self._transport.write_eof()
         self._control.resume()
         self._connection.became_quiet()
-        self._handler.refused_connection(self._connection.client, status, request, request_id)
+        self._handler.refused_connection(
+            self._connection.client, status, request, request_id, len(body)
+        )
 
     def _send_failure(self, exchange: Http1Exchange) -> None:
         """Answers 500 to a request that a defect of ours prevents from being answered."""

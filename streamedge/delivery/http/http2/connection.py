@@ -48,7 +48,7 @@ from streamedge.delivery.http.request.request import (
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT, VIEWER_STALLED
-from streamedge.delivery.http.response.response import ResponseHead
+from streamedge.delivery.http.response.response import refusal_head
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.http.viewer import Viewer, viewer_of
@@ -457,7 +457,7 @@ class Http2Connection(asyncio.Protocol):
     def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
         """Answers a request that no route is looked for."""
         request_id = self._handler.new_request_id().decode()
-        head = ResponseHead(status, [("content-length", "0")])
+        head = refusal_head(status, 0, time.time())
         self._engine.respond(stream_id, encode_head(head, request_id), ends=True)
         self._handler.refused_connection(self.client, status, request_id=request_id)
 

@@ -159,6 +159,16 @@ def precondition_failed(context: ResponseContext, method: str) -> ResponseMessag
     return error_response(412, "a precondition of the request does not hold", context, method)
 
 
+def refusal_head(status: int, body_bytes: int, now_s: float) -> ResponseHead:
+    """The head of an error response to bytes that are no request.
+
+    It has a Date, as all of an edge's own responses have (RFC 9110 §6.6.1).
+    """
+    content = [("content-type", "text/plain; charset=utf-8")] if body_bytes else []
+    date = format_http_date(int(now_s))
+    return ResponseHead(status, [*content, ("content-length", str(body_bytes)), ("date", date)])
+
+
 def error_response(
     status: int,
     reason: str,

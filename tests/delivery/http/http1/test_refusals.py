@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamedge.cache.reader import CacheResult
+from streamedge.http_date import parse_http_date_s
 from streamedge.ops.metrics import Counter
 from tests.support.event_loop import until
 from tests.support.http.http_viewer import open_viewer, request
@@ -46,6 +47,30 @@ async def test_body_that_is_not_http_has_one_log_line(
         assert (line["method"], line["path"], line["status"]) == ("POST", "/a", status)
         assert edge.counts.gathered(Counter.RESPONSES, CacheResult.ERROR.value) == 1
         assert not any(seen.has_ended for seen in edge.origin.requests)
+
+
+@pytest.mark.parametrize(
+    ("raw", "body"),
+    [
+        (b"what is this\r\n\r\n", b"400 Bad Request\n"),
+        (b"GET /a HTTP/1.1\r\nX: " + b"a" * 70_000, b"431 Request Header Fields Too Large\n"),
+        (HEAD + BAD_CHUNK, b"400 Bad Request\n"),
+        (HEAD.replace(b"POST", b"HEAD") + BAD_CHUNK, b""),
+    ],
+    ids=["no HTTP", "long head", "body", "HEAD"],
+)
+async def test_refusal_has_a_date_and_says_what_it_is(
+    cache_root: Path, raw: bytes, body: bytes
+) -> None:
+    async with serve_web(cache_root, **WRITES) as edge, open_viewer(edge.port) as viewer:
+        await viewer.send(raw)
+        response = await viewer.receive("HEAD" if raw.startswith(b"HEAD") else "GET")
+        assert response.body == body
+        assert response.fields["content-length"] == str(len(body))
+        assert parse_http_date_s(response.fields["date"]) is not None
+        assert await viewer.receive_rest() == b""
+        (line,) = edge.lines()
+        assert (line["status"], line["bytes"]) == (response.status, len(body))
 
 
 async def test_queued_request_whose_body_is_not_http_is_refused_in_its_turn(
