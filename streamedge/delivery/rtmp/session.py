@@ -351,7 +351,7 @@ class RtmpSession(asyncio.Protocol):
                 self._log.ignored_command(name, self._loop.time())
             case events.CheckBandwidth() | events.CallResult():
                 self._bandwidth.handle(event, self._loop.time())
-            case events.CreateStream() | events.Acknowledged():
+            case events.CreateStream() | events.Acknowledged() | events.OptionalCall():
                 pass
             case _:
                 self._plays.handle(event)

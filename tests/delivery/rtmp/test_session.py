@@ -370,6 +370,17 @@ async def test_flooding_client_is_dropped(cache_root: Path, flood: bytes) -> Non
         assert edge.counts.gathered(Counter.ERRORS, "rtmp_protocol") == 1
 
 
+async def test_calls_that_players_make_beside_playing_are_not_logged(cache_root: Path) -> None:
+    async with serve_rtmp(cache_root) as edge:
+        async with open_client(edge.port) as client:
+            client.command("_checkbw")
+            client.command("FCSubscribe", "film")
+            client.command("no such command")
+            await client.read_pending()
+        await edge.until_gone()
+        assert [line["command"] for line in edge.lines("rtmp_ignored")] == ["no such command"]
+
+
 async def test_log_lines_of_one_client_are_limited(cache_root: Path) -> None:
     async with serve_rtmp(cache_root) as edge:
         async with open_client(edge.port) as client:

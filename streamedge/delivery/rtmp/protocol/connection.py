@@ -499,7 +499,7 @@ class ServerConnection:
         self.call_result(command.transaction, None)
         if command.name == "checkBandwidth":
             return events.CheckBandwidth()
-        return events.Ignored(command.name)
+        return events.OptionalCall(command.name)
 
     def _refuse(self, command: Command, description: str) -> Event:
         """Sends the error in the form that the client expects for this command."""

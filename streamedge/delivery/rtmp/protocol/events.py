@@ -212,6 +212,13 @@ class Ignored:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionalCall:
+    """A call that playing does not need, such as FCSubscribe; it has its result."""
+
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckBandwidth:
     """The client wants to know how fast it receives; the call has its result."""
 
@@ -239,6 +246,7 @@ Event: TypeAlias = (
     | BufferLength
     | Acknowledged
     | Ignored
+    | OptionalCall
 )
 
 

@@ -42,6 +42,7 @@ from streamedge.delivery.rtmp.protocol.events import (
     Event,
     GetStreamLength,
     Ignored,
+    OptionalCall,
     Pause,
     Play,
     Receive,
@@ -116,7 +117,7 @@ def replay(data: bytes, piece_bytes: int) -> tuple[list[Event], bytes]:
 
 AS_FFMPEG_PLAYS = [
     CreateStream(1),
-    Ignored("_checkbw"),
+    OptionalCall("_checkbw"),
     GetStreamLength(4.0, "mp4:dir/film.mp4"),
     Play(1, "mp4:dir/film.mp4", Start.ANY, None, reset=True),
     BufferLength(1, 3000),
@@ -135,7 +136,7 @@ AS_FFMPEG_PLAYS = [
             [
                 BufferLength(0, 300),
                 CreateStream(1),
-                Ignored("_checkbw"),
+                OptionalCall("_checkbw"),
                 Play(1, "mp4:film", 30_000, 30_000, reset=True),
                 BufferLength(1, 36_000_000),
             ],
@@ -147,7 +148,7 @@ AS_FFMPEG_PLAYS = [
             [
                 BufferLength(0, 300),
                 CreateStream(1),
-                Ignored("_checkbw"),
+                OptionalCall("_checkbw"),
                 Play(1, "mp4:film", 0, None, reset=True),
                 BufferLength(1, 36_000_000),
             ],
@@ -170,7 +171,7 @@ AS_FFMPEG_PLAYS = [
             [
                 BufferLength(0, 300),
                 CreateStream(1),
-                Ignored("_checkbw"),
+                OptionalCall("_checkbw"),
                 Play(1, "mp4:film.mp4", 0, None, reset=True),
                 BufferLength(1, 30_000),
                 Acknowledged(252_071),
@@ -182,10 +183,10 @@ AS_FFMPEG_PLAYS = [
             "cfx/st",
             (),
             [
-                Ignored("releaseStream"),
-                Ignored("FCPublish"),
+                OptionalCall("releaseStream"),
+                OptionalCall("FCPublish"),
                 CreateStream(1),
-                Ignored("_checkbw"),
+                OptionalCall("_checkbw"),
                 Ignored("publish"),
             ],
         ),
@@ -449,7 +450,7 @@ def test_close_stream_keeps_the_stream() -> None:
 )
 def test_optional_calls_get_a_result(name: str) -> None:
     client = connected()
-    assert client.call(name, "film", transaction=7) == [Ignored(name)]
+    assert client.call(name, "film", transaction=7) == [OptionalCall(name)]
     assert client.answers() == [(0, ["_result", 7.0, None, None])]
     client.call(name, "film")
     assert client.answers() == []
@@ -461,7 +462,7 @@ def test_optional_calls_get_a_result(name: str) -> None:
 )
 def test_subscription_gets_a_call_and_a_result(name: str, code: str) -> None:
     client = connected()
-    assert client.call(name, "film", transaction=7) == [Ignored(name)]
+    assert client.call(name, "film", transaction=7) == [OptionalCall(name)]
     (_, values), (_, result) = client.answers()
     assert values[0] == f"on{name}"
     assert isinstance(values[3], dict)
