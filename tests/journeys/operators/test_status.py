@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
+from tests.support.certificate_authority import CertificateAuthority
 from tests.support.engine.redis_server import run_redis
 from tests.support.fleet.edges import run_fleet
 from tests.support.patience import PATIENCE_S
@@ -127,6 +129,19 @@ def test_status_shows_requests_of_all_workers_by_distribution(edge: EdgeProcess)
         "/status/history?fields=requests",
         lambda history: any(history["fields"]["requests"]),
     )
+
+
+def test_status_shows_when_certificates_expire(tmp_path: Path) -> None:
+    pair = CertificateAuthority(tmp_path).issue("site.example.org")
+    expires = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc
+    with run_edge(
+        tmp_path, f'[origins.main]\ntype = "directory"\npath = "{tmp_path}"\n', certificate=pair
+    ) as edge:
+        document = await_json(edge, "/status", lambda document: document["certificates"])
+        (shown,) = document["certificates"]
+        assert shown["certificate"] == str(pair.certificate)
+        assert shown["names"] == ["site.example.org"]
+        assert shown["expires_s"] == expires.timestamp()
 
 
 def test_stream_of_a_real_edge_has_events_and_a_limit(edge: EdgeProcess) -> None:
