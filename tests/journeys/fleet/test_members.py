@@ -114,7 +114,11 @@ def test_edge_that_has_stopped_is_removed_by_an_operator(fleet: FleetEdges) -> N
     assert "par-1 does not report" in problems
     fleet.command("ams-1", "fleet", "remove", "par-1")
     fleet.until(lambda: set(fleet.states("fra-1")) == {"fra-1", "ams-1"})
-    assert state_changes(fleet.edges["fra-1"], "par-1")[-2:] == ["draining", "gone"]
+    # An edge without viewers drains faster than others look at it.
+    assert state_changes(fleet.edges["fra-1"], "par-1")[-2:] in (
+        ["draining", "gone"],
+        ["up", "gone"],
+    )
     fleet.until(lambda: json.loads(fleet.edges["fra-1"].admin("/fleet/check"))["problems"] == [])
     assert fleet.command("fra-1", "fleet", "check").stdout == "0 problems.\n"
 

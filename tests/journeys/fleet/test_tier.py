@@ -182,7 +182,7 @@ def test_uncacheable_objects_go_from_the_viewers_edge_to_the_origin(site: Site) 
     for _ in range(4):
         assert get(site.child(), name).body == site.origin.bytes_of(name)
     answered = site.child().await_metric(
-        "streamedge_peer_requests_total", lambda count: count > 0, 'role="child",result="answered"'
+        "streamedge_peer_requests_total", lambda count: count > 0, 'result="answered",role="child"'
     )
     for _ in range(20):
         get(site.child(), name)

@@ -260,7 +260,7 @@ def test_stale_response_of_a_parent_is_passed_on_and_not_stored(site: Site) -> N
             break
     assert get(site.fleet.edges["lon-1"], name) == (200, body)
     site.fleet.edges["fra-1"].await_metric(
-        "streamedge_peer_requests_total", lambda count: count >= 1, 'role="parent",result="stale"'
+        "streamedge_peer_requests_total", lambda count: count >= 1, 'result="stale",role="parent"'
     )
     site.origin.is_failing = False
     site.origin.editions[name] = 1

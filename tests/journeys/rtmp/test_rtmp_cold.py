@@ -15,6 +15,7 @@ import pytest
 from streamedge.delivery.rtmp.protocol.chunks import Message
 from streamedge.spans import Span
 from tests.support.origins.scripted_origin import Reply, ScriptedOrigin
+from tests.support.process.admin_calls import await_json
 from tests.support.process.edge_process import EdgeProcess, run_edge
 from tests.support.rtmp.rtmp_client import (
     MEDIA,
@@ -250,6 +251,18 @@ async def test_broken_origin_response_is_resumed(tmp_path: Path, reply: Reply) -
             )  # at the boundaries of pieces
 
 
+def await_cached(edge: EdgeProcess, size_bytes: int, cached_bytes: int) -> None:
+    """Waits until so much is cached of the object of a size."""
+    await_json(
+        edge,
+        "/cache",
+        lambda document: any(
+            one["size_bytes"] == size_bytes and one["cached_bytes"] >= cached_bytes
+            for one in document["objects"]
+        ),
+    )
+
+
 @pytest.mark.parametrize("name", ["film.mp4", "film.flv"])
 async def test_origin_failure_during_a_play_fails_after_the_fetched_part(
     tmp_path: Path, name: str
@@ -263,6 +276,7 @@ async def test_origin_failure_during_a_play_fails_after_the_fetched_part(
             async with open_client(edge.rtmp_port) as client:
                 client.play(name)
                 messages = await client.until(reaches(360))
+                await asyncio.to_thread(await_cached, edge, len(data), 3 * CHUNK_BYTES)
                 await origin.refuse()
                 messages += await client.until_named(FAILED)
                 received = samples(messages)
