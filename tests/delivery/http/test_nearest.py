@@ -112,6 +112,15 @@ async def test_ranges_are_redirected_by_the_size_of_the_object(cache_root: Path)
             assert (small.status, len(small.body)) == (206, 10)
 
 
+async def test_objects_from_one_mebibyte_on_are_redirected_by_default(cache_root: Path) -> None:
+    async with serve(cache_root) as edge:
+        edge.origin.put("from.mp4", Pattern(1 << 20))
+        edge.origin.put("below.mp4", Pattern((1 << 20) - 1))
+        for _ in range(2):
+            assert (await get(edge, "/from.mp4")).status == 302
+            assert (await get(edge, "/below.mp4")).status == 200
+
+
 async def test_size_of_redirected_objects_is_configured(cache_root: Path) -> None:
     async with serve(cache_root, rules={"nearest_from": "100000B"}) as edge:
         put_films(edge)
