@@ -158,6 +158,24 @@ def unplace_after(
     )
 
 
+def unplace_invalidations_of(connection: sqlite3.Connection, edge: str, since_s: float) -> int:
+    """Lets an edge's invalidations that were applied here since then be published again.
+
+    Returns how many. An entry that the shared log still has keeps its position there.
+    """
+    rows = connection.execute(
+        "SELECT id, entry FROM fleet_entries WHERE kind = ? AND applied_s >= ?"
+        " AND position IS NOT NULL",
+        (EntryKind.INVALIDATION.value, since_s),
+    )
+    entries = ((id_, decode_entry(text)) for id_, text in rows)
+    own = [(id_,) for id_, entry in entries if entry is not None and entry.edge == edge]
+    connection.executemany(
+        "UPDATE fleet_entries SET position = NULL, is_given_up = 0 WHERE id = ?", own
+    )
+    return len(own)
+
+
 def placed_after(connection: sqlite3.Connection, position: int) -> list[EntryPlace]:
     """The entries after a position, in the order of the shared log."""
     rows = connection.execute(

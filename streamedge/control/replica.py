@@ -23,7 +23,7 @@ from streamedge.control.fleet_view import FleetView, MembersReader, fleet_view, 
 from streamedge.control.log import ITEMS_KEPT, ControlLog, RowKind, control_head
 from streamedge.control.resources import ResourceStore, decode_resource, encode_resource
 from streamedge.fleet.entries import Entry, EntryKind, PlacedEntry, new_entry_id
-from streamedge.fleet.history import AppliedEntry, to_republish
+from streamedge.fleet.history import REPUBLISHED_S, AppliedEntry, to_republish
 from streamedge.fleet.members import Member, Role, member_of
 from streamedge.fleet.pending import PendingState
 from streamedge.fleet.position import START, line_of
@@ -238,8 +238,14 @@ class Replica:
         return is_replaced
 
     def rejoin(self, snapshot: Documents, position: int, entry_id: str) -> bool:
-        """As ``join``, because entries between were trimmed before this edge has read them."""
+        """As ``join``, because entries between were trimmed before this edge has read them.
+
+        The log may have lost entries before it was trimmed, and nothing shows that any more. So
+        this edge publishes its own invalidations of the last hour again: others may lack them.
+        """
         with self.database.transaction() as connection:
+            since_s = self._clock() - REPUBLISHED_S
+            fleet_entries.unplace_invalidations_of(connection, self.edge, since_s)
             is_replaced = self._take_documents(connection, snapshot)
             self._log.append_within(connection, RowKind.EVERYTHING, "", {})
             connection.execute(

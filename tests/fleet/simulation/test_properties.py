@@ -19,7 +19,10 @@ from tests.support.fleet.simulation.edge import Timing
 from tests.support.fleet.simulation.fleet import (
     CUT,
     FAIL_OVER,
+    REPLACE,
     STOP,
+    TRIM,
+    WEIGH,
     Fault,
     Plan,
     run_plan,
@@ -45,6 +48,27 @@ def violations(plan: Plan) -> list[str]:
 )
 @given(plans())
 def test_fleet_keeps_its_promises_under_every_fault(plan: Plan) -> None:
+    assert violations(plan) == []
+
+
+def test_edge_behind_a_trimmed_log_publishes_again_what_the_log_may_have_lost() -> None:
+    """The log loses an entry of one edge, and is trimmed before that edge notices the loss."""
+    faults = (
+        Fault(FAIL_OVER, 3.0135),
+        Fault(WEIGH, 4.9226, amount=5),
+        Fault(FAIL_OVER, 8.3252),
+        Fault(FAIL_OVER, 9.9904, amount=20),
+        Fault(TRIM, 11.2564, amount=5),
+        Fault(TRIM, 13.1825, amount=2),
+        Fault(REPLACE, 14.3660, edge=3),
+        Fault(REPLACE, 15.4759, edge=2),
+    )
+    timings = (
+        Timing(4.0, skew_s=-60.0, thread_s=0.0005, worker_s=0.05),
+        Timing(4.0, skew_s=60.0, rate=0.99, thread_s=0.0005),
+        Timing(4.0, skew_s=60.0, thread_s=0.005, worker_s=0.05),
+    )
+    plan = Plan(timings, faults, duration_s=20.0, seed=29003, loss=0.1)
     assert violations(plan) == []
 
 
