@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.storage.store import prepare_folder
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
@@ -243,6 +244,9 @@ PART_OF_PRIVATE = Case(
 """Requested first, before anything is known of the object: later requests bypass the cache."""
 
 
+LONG_HEAD = Case("GET", "open.example.org", "/free/a", ("X:" + "b" * HEAD_BYTES_MAX,), "1.1")
+
+
 Compared = tuple[int, dict[str, str], bytes]
 
 
@@ -407,6 +411,8 @@ def test_response_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:
         )
         @given(requests)
         @example(PART_OF_PRIVATE)
+        @example(LONG_HEAD)
+        @example(LONG_HEAD._replace(method="HEAD"))
         def check(case: Case) -> None:
             responses = {}
             for scheme, edges in (("http", plain), ("https", secure)):

@@ -32,6 +32,7 @@ from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT
 from streamedge.delivery.http.response.response import (
     ResponseHead,
     ResponseMessage,
+    refusal_body,
     refusal_head,
 )
 from streamedge.delivery.http.viewer import Viewer
@@ -242,7 +243,7 @@ class Pipeline:
             return
         request_id = self._handler.new_request_id().decode()
         is_head = request is not None and request.method == "HEAD"
-        body = b"" if is_head else f"{status.value} {status.phrase}\n".encode()
+        body = b"" if is_head else refusal_body(status)
         head = refusal_head(status, len(body), time.time())
         head_text = encode_head(head, closes=True, request_id=request_id)
         self._responder.send_interim(head_text + body)

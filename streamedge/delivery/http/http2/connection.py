@@ -29,6 +29,7 @@ from streamedge.delivery.http.http2.engine import (
     Event,
     PingAcknowledged,
     PriorityUpdateReceived,
+    RawField,
     RequestReceived,
     SettingsReceived,
     StreamClosed,
@@ -48,7 +49,7 @@ from streamedge.delivery.http.request.request import (
 )
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.http.response.cloudfront_log import VIEWER_LEFT, VIEWER_STALLED
-from streamedge.delivery.http.response.response import refusal_head
+from streamedge.delivery.http.response.response import refusal_body, refusal_head
 from streamedge.delivery.http.seen_viewers import RunningResponse, ViewerKey
 from streamedge.delivery.http.unparsed import UnparsedBytes
 from streamedge.delivery.http.viewer import Viewer, viewer_of
@@ -363,9 +364,10 @@ class Http2Connection(asyncio.Protocol):
         target, rest = (b"", fields) if head is None else (head.target, head.fields)
         if len(fields) > FIELDS_MAX or request_size_bytes(target, rest) > HEAD_BYTES_MAX:
             # Checked first, as in HTTP/1.1.
-            self._refuse(stream_id, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            self._refuse(stream_id, status, is_head=_is_head(fields))
         elif head is None:
-            self._refuse(stream_id, HTTPStatus.BAD_REQUEST)
+            self._refuse(stream_id, HTTPStatus.BAD_REQUEST, is_head=_is_head(fields))
         elif self._handling >= STREAMS_MAX:
             # The viewer has reset streams whose requests are still being handled.
             self._engine.reset(stream_id, ErrorCode.REFUSED_STREAM)
@@ -454,12 +456,24 @@ class Http2Connection(asyncio.Protocol):
             self._engine.consumed(stream_id, count)
             self._responder.write_soon()
 
-    def _refuse(self, stream_id: int, status: HTTPStatus) -> None:
-        """Answers a request that no route is looked for."""
+    def _refuse(self, stream_id: int, status: HTTPStatus, *, is_head: bool) -> None:
+        """Answers a request that no route is looked for, as HTTP/1.1 does.
+
+        A viewer without room for the body gets none.
+        """
         request_id = self._handler.new_request_id().decode()
-        head = refusal_head(status, 0, time.time())
-        self._engine.respond(stream_id, encode_head(head, request_id), ends=True)
-        self._handler.refused_connection(self.client, status, request_id=request_id)
+        body = refusal_body(status)
+        if not is_head and self._engine.room(stream_id) < len(body):
+            body = b""
+        head = encode_head(refusal_head(status, len(body), time.time()), request_id)
+        if is_head or not body:
+            self._engine.respond(stream_id, head, ends=True)
+        else:
+            self._engine.respond_whole(stream_id, head, body)
+        sent_bytes = 0 if is_head else len(body)
+        self._handler.refused_connection(
+            self.client, status, request_id=request_id, body_bytes=sent_bytes
+        )
 
     # --- handling -----------------------------------------------------------------------------
 
@@ -497,7 +511,8 @@ class Http2Connection(asyncio.Protocol):
         if exchange.has_response:
             self._engine.reset(exchange.stream_id, ErrorCode.INTERNAL_ERROR)
         else:
-            self._refuse(exchange.stream_id, HTTPStatus.INTERNAL_SERVER_ERROR)
+            is_head = exchange.request.method == "HEAD"
+            self._refuse(exchange.stream_id, HTTPStatus.INTERNAL_SERVER_ERROR, is_head=is_head)
         self._end_exchange(exchange)
         self._responder.write()
 
@@ -565,6 +580,11 @@ class Http2Connection(asyncio.Protocol):
             self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
         if self._phase is not Phase.LINGERING:
             self.transport.close()
+
+
+def _is_head(fields: Sequence[RawField]) -> bool:
+    """Whether a request that is refused is a HEAD: its response has no body."""
+    return (b":method", b"HEAD") in fields
 
 
 def _is_too_slow(exchange: Http2Exchange, now_s: float, stall_s: float, body_rate: int) -> bool:

@@ -159,6 +159,11 @@ def precondition_failed(context: ResponseContext, method: str) -> ResponseMessag
     return error_response(412, "a precondition of the request does not hold", context, method)
 
 
+def refusal_body(status: HTTPStatus) -> bytes:
+    """The body of an error response to bytes that are no request."""
+    return f"{status.value} {status.phrase}\n".encode()
+
+
 def refusal_head(status: int, body_bytes: int, now_s: float) -> ResponseHead:
     """The head of an error response to bytes that are no request.
 
