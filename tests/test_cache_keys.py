@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamedge.build.origins import origin_identity
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.rfc9111.vary import variant_key
-from streamedge.cache.storage.records import Asset, asset_digest, version_digest
+from streamedge.cache.storage.records import Asset, key_hash, version_digest
 from streamedge.config.schema.config import Config
 from streamedge.config.schema.selection import SELECT_ALL
 from streamedge.delivery.hosts import Distribution, OriginBinding
@@ -127,7 +127,7 @@ def _plain(thing: Any) -> Any:
 @given(_things, _things)
 def test_different_things_have_different_keys(one: Thing, other: Thing) -> None:
     assert (one[1] == other[1]) == (_plain(one[0]) == _plain(other[0]))
-    assert (asset_digest(one[1]) == asset_digest(other[1])) == (one[1] == other[1])
+    assert (key_hash(one[1]).digest == key_hash(other[1]).digest) == (one[1] == other[1])
 
 
 @settings(max_examples=400, deadline=None)

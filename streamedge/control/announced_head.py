@@ -29,7 +29,7 @@ class AnnouncedHead:
 
     @property
     def position(self) -> int:
-        """The position; UNKNOWN before the first one, and where the folder cannot be used."""
+        """The position; UNKNOWN_POSITION before the first one, and without a usable folder."""
         words = self._words or self._mapped()
         return UNKNOWN_POSITION if words is None else words[_POSITION]
 

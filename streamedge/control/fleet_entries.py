@@ -158,10 +158,10 @@ def unplace_after(
     )
 
 
-def unplace_invalidations_of(connection: sqlite3.Connection, edge: str, since_s: float) -> int:
+def unplace_invalidations_of(connection: sqlite3.Connection, edge: str, since_s: float) -> None:
     """Lets an edge's invalidations that were applied here since then be published again.
 
-    Returns how many. An entry that the shared log still has keeps its position there.
+    An entry that the shared log still has keeps its position there.
     """
     rows = connection.execute(
         "SELECT id, entry FROM fleet_entries WHERE kind = ? AND applied_s >= ?"
@@ -173,7 +173,6 @@ def unplace_invalidations_of(connection: sqlite3.Connection, edge: str, since_s:
     connection.executemany(
         "UPDATE fleet_entries SET position = NULL, is_given_up = 0 WHERE id = ?", own
     )
-    return len(own)
 
 
 def placed_after(connection: sqlite3.Connection, position: int) -> list[EntryPlace]:

@@ -33,7 +33,7 @@ def epoch_of(position: int) -> int:
 
 
 def older_of(one: int, other: int) -> int:
-    """The older of two positions; UNKNOWN if they are in different logs."""
+    """The older of two positions; UNKNOWN_POSITION if they are in different logs."""
     return min(one, other) if log_of(one) == log_of(other) else UNKNOWN_POSITION
 
 

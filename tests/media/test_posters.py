@@ -13,7 +13,7 @@ import pytest
 
 from streamedge.cache.storage.extent import CHUNK_BYTES
 from streamedge.cache.storage.inspection import CachedObject, CacheInspector, RangeState
-from streamedge.cache.storage.records import asset_digest
+from streamedge.cache.storage.records import key_hash
 from streamedge.media import posters as posters_module
 from streamedge.media.containers import process as process_module
 from streamedge.media.containers.process import HelperLimits
@@ -38,7 +38,7 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 
 
 def inspected(location: Location, name: str) -> CachedObject:
-    cached = CacheInspector(location.root).find(asset_digest(location.asset(name).key))
+    cached = CacheInspector(location.root).find(key_hash(location.asset(name).key).digest)
     assert cached is not None
     return cached
 

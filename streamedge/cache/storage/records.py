@@ -206,11 +206,6 @@ def key_hash(key: str) -> KeyHash:
     return KeyHash(digest, int(digest[:8], 16), Span(lock, lock + 1))
 
 
-def asset_digest(key: str) -> str:
-    """The name of an asset's record file: SHA-256 in hex."""
-    return key_hash(key).digest
-
-
 def version_digest(key: str, version: Version, extent: int) -> bytes:
     """The name of an extent's file: SHA-256 of key, version and the extent's index."""
     # A version with an id may get its size later, so the name leaves the size out.

@@ -15,7 +15,7 @@ import pytest
 from streamedge.cache.storage.cached_bytes import CachedBytes
 from streamedge.cache.storage.extent import CHUNK_BYTES, EXTENT_BYTES, HEADER_BYTES
 from streamedge.cache.storage.inspection import CacheInspector
-from streamedge.cache.storage.records import asset_digest
+from streamedge.cache.storage.records import key_hash
 from streamedge.spans import Span
 from tests.support.http.location import Location, fetch, fills_ended, run_location
 from tests.support.origins.scripted_origin import Pattern
@@ -37,7 +37,7 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 def open_cached(
     location: Location, name: str = "film", limit_bytes: int = LIMIT_BYTES
 ) -> CachedBytes:
-    cached = CacheInspector(location.root).find(asset_digest(location.asset(name).key))
+    cached = CacheInspector(location.root).find(key_hash(location.asset(name).key).digest)
     assert cached is not None
     return CachedBytes(location.root, cached, limit_bytes)
 
@@ -148,7 +148,7 @@ async def test_small_object_is_read_from_its_record_unless_it_is_damaged(
     assert small.read(Span(10, 4000)) == SMALL.read(Span(10, 4000))
     small.close()
     damaged = open_cached(location, "small")
-    digest = asset_digest(location.asset("small").key)
+    digest = key_hash(location.asset("small").key).digest
     path = location.root / "assets" / digest[:2] / digest
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

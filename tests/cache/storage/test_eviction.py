@@ -26,7 +26,7 @@ from streamedge.cache.storage.eviction import (
 )
 from streamedge.cache.storage.extent import CHUNK_BYTES, Extent
 from streamedge.cache.storage.folder import Usage
-from streamedge.cache.storage.records import Record, asset_digest, version_digest
+from streamedge.cache.storage.records import Record, key_hash, version_digest
 from streamedge.cache.storage.store import Store
 from streamedge.ops.log import open_log
 from streamedge.origin import OriginHead, Version
@@ -103,7 +103,7 @@ def test_scan_returns_extents_and_records_only(cache_root: Path, store: Store) -
     head = OriginHead(Version('"1"', 10), "video/mp4")
     store.save_record(Record("film", head, 5.0))
     (cache_root / "new" / "half").write_bytes(b"half")
-    digest = asset_digest("film")
+    digest = key_hash("film").digest
     record = f"{cache_root}/assets/{digest[:2]}/{digest}"
     files_by_path = {file.path: file for file in scan(cache_root)}
     assert files_by_path.keys() == {extent.path, record}

@@ -25,7 +25,7 @@ from streamedge.cache.storage.inspection import (
 )
 from streamedge.cache.storage.maintenance import purge, verify
 from streamedge.cache.storage.pins import pin, unpin
-from streamedge.cache.storage.records import asset_digest
+from streamedge.cache.storage.records import key_hash
 from streamedge.keys import join_key
 from streamedge.spans import Span
 from tests.support.event_loop import until
@@ -45,7 +45,7 @@ async def location(cache_root: Path) -> AsyncIterator[Location]:
 
 
 def film(location: Location) -> str:
-    return asset_digest(location.asset().key)
+    return key_hash(location.asset().key).digest
 
 
 async def test_whole_object_is_one_cached_range(location: Location) -> None:
@@ -126,7 +126,8 @@ async def test_pages_hold_all_objects_once_in_order(location: Location) -> None:
         if not cursor:
             break
     assert sorted(keys) == sorted(f"origin/{name}" for name in names)
-    assert [asset_digest(key) for key in keys] == sorted(map(asset_digest, keys))
+    digests = [key_hash(key).digest for key in keys]
+    assert digests == sorted(digests)
 
 
 async def test_page_ends_after_its_time(location: Location) -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from streamedge.cache.storage.records import (
     Record,
-    asset_digest,
     decode_record,
     encode_record,
+    key_hash,
     version_digest,
 )
 from streamedge.origin import OriginHead, Version
@@ -47,7 +47,7 @@ def test_record_is_decoded_as_it_was_encoded(record: Record) -> None:
 def test_record_with_a_key_that_is_not_utf_8_is_decoded() -> None:
     record = replace(RECORD, key=b"film-\xff.mp4".decode("utf-8", "surrogateescape"))
     assert decode_record(encode_record(record), record.key) == record
-    assert asset_digest(record.key) != asset_digest("film-.mp4")
+    assert key_hash(record.key).digest != key_hash("film-.mp4").digest
 
 
 def test_record_of_another_asset_gives_none() -> None:
@@ -122,4 +122,4 @@ def test_each_part_of_a_version_changes_the_digest(key: str, version: Version, e
 @settings(deadline=None)
 @given(KEYS, KEYS)
 def test_two_assets_have_different_digests(one: str, other: str) -> None:
-    assert (asset_digest(one) == asset_digest(other)) == (one == other)
+    assert (key_hash(one).digest == key_hash(other).digest) == (one == other)

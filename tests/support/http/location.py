@@ -25,7 +25,7 @@ from streamedge.cache.objects import Cache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.extent import EXTENT_BYTES, Extent
-from streamedge.cache.storage.records import Asset, asset_digest, version_digest
+from streamedge.cache.storage.records import Asset, key_hash, version_digest
 from streamedge.cache.storage.store import Store
 from streamedge.control.announced_head import AnnouncedHead
 from streamedge.control.database import ControlDatabase
@@ -117,7 +117,7 @@ class Location:
 
     def record_path(self) -> Path:
         """The path of the record of the object "film"."""
-        digest = asset_digest(self.asset().key)
+        digest = key_hash(self.asset().key).digest
         return self.root / "assets" / digest[:2] / digest
 
     def extent(self, size_bytes: int, *, etag: str = '"1"', index: int = 0) -> Extent | None:

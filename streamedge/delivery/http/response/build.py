@@ -22,7 +22,7 @@ from streamedge.delivery.http.request.routing import Route
 from streamedge.delivery.http.request.trailers import accepts_trailers, forwardable_trailers
 from streamedge.delivery.http.response.body import Piece, body_pieces, reader_pieces
 from streamedge.delivery.http.response.cache_status import cache_status, is_sampled, server_timing
-from streamedge.delivery.http.response.conditions import Condition, evaluate
+from streamedge.delivery.http.response.conditions import PRECONDITIONS, Condition, evaluate
 from streamedge.delivery.http.response.remembered_pass import RememberedPass
 from streamedge.delivery.http.response.response import (
     ResponseContext,
@@ -227,7 +227,8 @@ class ResponseBuilder:
         """
         status = response.status
         is_head = request.method == "HEAD"
-        if status == HTTPStatus.OK and (evaluates_conditions or is_head):
+        has_conditions = not PRECONDITIONS.isdisjoint(request.headers)
+        if status == HTTPStatus.OK and has_conditions and (evaluates_conditions or is_head):
             condition = evaluate(request.headers, _version(response))
             if condition is Condition.NOT_MODIFIED:
                 status = HTTPStatus.NOT_MODIFIED.value
