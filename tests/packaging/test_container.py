@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from tests.support.patience import PATIENCE_S
+from tests.support.process.read_only_root import READ_ONLY_ROOT
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "packaging" / "container" / "Containerfile"
@@ -62,21 +63,15 @@ def test_files_that_are_copied_exist() -> None:
 
 
 # Prints what the instructions promise; the network is one of its own, so that the ports are free.
-CONTAINER = r"""
+CONTAINER = (
+    r"""
 set -e
 state=$1 project=$2 python=$3 user=$4 signal=$5 probe=$6
 shift 6
 ip link set lo up
-mount --make-rprivate /
-mount --bind "$project" /srv
-mount -o remount,bind,ro /srv
-mount --bind "$state" /mnt
-mount -o remount,bind,ro /
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mkdir -p "$state"
-mount --bind /mnt "$state"
-cd "$state"
-export PYTHONPATH=/srv PYTHONDONTWRITEBYTECODE=1
+"""
+    + READ_ONLY_ROOT
+    + r"""
 python=${python/#$project/\/srv}
 as_user=(setpriv "--reuid=${user%:*}" "--regid=${user#*:}" --clear-groups --inh-caps=-all
     --ambient-caps=-all --bounding-set=-all --no-new-privs --)
@@ -93,6 +88,7 @@ wait $!
 echo stopped
 is_healthy || echo "not healthy after"
 """
+)
 
 
 def test_edge_serves_as_the_instructions_say_and_its_health_is_seen(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.support.http.http_viewer import fetch
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import run_edge
+from tests.support.process.read_only_root import READ_ONLY_ROOT
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "streamedge.service"
@@ -101,25 +102,20 @@ def allowed_calls() -> set[str]:
 
 
 # Everything is read-only but the state folder, /tmp is private, and the edge is not root.
-SANDBOX = r"""
+SANDBOX = (
+    r"""
 set -e
 state=$1 project=$2 calls=$3 program=$4
 shift 4
-mount --make-rprivate /
-mount --bind "$project" /srv
-mount -o remount,bind,ro /srv
-mount --bind "$state" /mnt
-mount -o remount,bind,ro /
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mkdir -p "$state"
-mount --bind /mnt "$state"
-cd "$state"
-export PYTHONPATH=/srv PYTHONDONTWRITEBYTECODE=1
+"""
+    + READ_ONLY_ROOT
+    + r"""
 exec prlimit --nofile=4096 -- setpriv --reuid=64021 --regid=64021 --clear-groups \
     --inh-caps=-all,+net_bind_service --ambient-caps=-all,+net_bind_service \
     --bounding-set=-all,+net_bind_service --no-new-privs -- \
     strace -D -f -qq -s 0 -o "$calls" -- "${program/#$project/\/srv}" "$@"
 """
+)
 
 
 def test_edge_serves_in_the_sandbox_and_makes_no_other_system_calls(

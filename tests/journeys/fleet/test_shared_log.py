@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from botocore.exceptions import ClientError
 from tests.support.api.cloudfront_api import behavior, listing, rsa_pem, server, web
 from tests.support.engine.redis_server import RedisServer, run_redis
 from tests.support.fleet.edges import api_client, await_body, body, run_fleet
+from tests.support.fleet.viewer import Answer, get
 from tests.support.origins.counting_origin import counting_origin
 from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess, pause
@@ -156,10 +156,10 @@ def test_distribution_policies_and_keys_of_one_edge_serve_on_all(edges: list[Edg
         created = client.create_distribution(DistributionConfig=document)
         for edge in edges:
             await_site(edge)
-            status, fields = site_response(edge, "/free?ignored=1")
-            assert (status, fields["x-policy"]) == (200, "of the site")
-            assert site_response(edge, "/free?ignored=2")[1]["x-cache"].startswith("Hit")
-            assert site_response(edge, "/private/film")[0] == 403
+            first = site_response(edge, "free?ignored=1")
+            assert (first.status, first.fields["x-policy"]) == (200, "of the site")
+            assert site_response(edge, "free?ignored=2").fields["x-cache"].startswith("Hit")
+            assert site_response(edge, "private/film").status == 403
         disabled = document | {"Enabled": False}
         with closing(api_client(edges[1])) as other:
             other.update_distribution(
@@ -169,7 +169,7 @@ def test_distribution_policies_and_keys_of_one_edge_serve_on_all(edges: list[Edg
             )
         for edge in edges:
             deadline_s = time.monotonic() + PATIENCE_S
-            while site_response(edge, "/free")[0] == 200:
+            while site_response(edge, "free").status == 200:
                 assert time.monotonic() < deadline_s
                 pause()
 
@@ -223,20 +223,15 @@ def site_document(client: Any, port: int) -> dict[str, Any]:
     )
 
 
-def site_response(edge: EdgeProcess, path: str) -> tuple[int, dict[str, str]]:
-    """The status and fields of the response to a GET for the site."""
-    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=PATIENCE_S)
-    with closing(connection):
-        connection.request("GET", path, headers={"Host": SITE})
-        response = connection.getresponse()
-        response.read()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}
+def site_response(edge: EdgeProcess, path: str) -> Answer:
+    """The response to a GET for the site."""
+    return get(edge, path, {"host": SITE})
 
 
 def await_site(edge: EdgeProcess) -> None:
     """Waits until an edge has the distribution."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while (status := site_response(edge, "/free")[0]) != 200:
+    while (status := site_response(edge, "free").status) != 200:
         assert time.monotonic() < deadline_s, status
         pause()
 

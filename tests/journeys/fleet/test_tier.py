@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-import http.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support.fleet.tier_edges import PATIENT, TierEdges, tier_edges
+from tests.support.fleet.viewer import get
 from tests.support.http.signers import rsa_signer
 from tests.support.origins.counting_origin import CountingOrigin, content, counting_origin
-from tests.support.patience import PATIENCE_S
 from tests.support.process.edge_process import EdgeProcess
 from tests.support.rtmp.rtmp_media import expected, sample_file
 from tests.support.rtmp.rtmp_players import expected_packets, ffmpeg, packets
@@ -49,31 +48,6 @@ id = "ESTREAM"
 type = "rtmp"
 origin = "main"
 """
-
-
-@dataclass
-class Answer:
-    status: int
-    fields: dict[str, str]
-    body: bytes
-
-
-def get(
-    edge: EdgeProcess,
-    path: str,
-    fields: dict[str, str] | None = None,
-    *,
-    method: str = "GET",
-    body: bytes | None = None,
-) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", edge.http_port, timeout=PATIENCE_S)
-    try:
-        connection.request(method, f"/{path}", body, fields or {})
-        response = connection.getresponse()
-        sent = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, sent, response.read())
-    finally:
-        connection.close()
 
 
 @dataclass

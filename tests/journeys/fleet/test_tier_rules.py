@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 import urllib.request
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.engine.redis_server import run_redis
 from tests.support.fleet.tier_edges import PATIENT, TierEdges, tier_edges
+from tests.support.fleet.viewer import get
 from tests.support.mmdb_file import country, mmdb
 from tests.support.origins.counting_origin import CountingOrigin, counting_origin
 from tests.support.origins.s3_server import S3Server
@@ -52,26 +52,6 @@ type = "web"
 origin = "main"
 cache_policy = "validated"
 """
-
-
-@dataclass
-class Answer:
-    status: int
-    fields: dict[str, str]
-    body: bytes
-
-
-def get(edge: EdgeProcess, path: str, *, host: str = "", viewer: str = "127.0.0.1") -> Answer:
-    connection = http.client.HTTPConnection(
-        "127.0.0.1", edge.http_port, timeout=PATIENCE_S, source_address=(viewer, 0)
-    )
-    try:
-        connection.request("GET", f"/{path}", headers={"host": host} if host else {})
-        response = connection.getresponse()
-        fields = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, fields, response.read())
-    finally:
-        connection.close()
 
 
 @dataclass
@@ -130,9 +110,9 @@ def test_country_of_the_viewer_decides_at_its_edge(site: Site) -> None:
     name = "films/one"
     site.origin.sizes[name] = 20_000
     for edge in site.edges:
-        allowed = get(edge, name, host="countries.test", viewer=IN_FRANCE)
+        allowed = get(edge, name, fields={"host": "countries.test"}, viewer=IN_FRANCE)
         assert (allowed.status, allowed.body) == (200, site.origin.bytes_of(name))
-        assert get(edge, name, host="countries.test").status == 403
+        assert get(edge, name, fields={"host": "countries.test"}).status == 403
     assert site.origin.sent_bytes[name] == 20_000
 
 
