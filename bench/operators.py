@@ -9,6 +9,7 @@ program.
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 import threading
 import time
@@ -36,7 +37,6 @@ UNWATCHED = f"{STREAMEDGE}, unwatched"
 OBJECT = "/synthetic-1024"
 COST_MAX = 1.05
 VIEWERS = "/viewers?sort=-rate&limit=200"
-VIEWERS_PAUSE_S = 1.5  # as streamedge/page/views/viewers.js has it
 RTMP_ROUNDS = 7
 RTMP_ROUND_SHARE = 0.4  # of the length of a timed measurement
 
@@ -155,8 +155,8 @@ def _watch(port: int) -> None:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=30)
     while True:
         connection.request("GET", VIEWERS)
-        connection.getresponse().read()
-        time.sleep(VIEWERS_PAUSE_S)
+        document = json.loads(connection.getresponse().read())
+        time.sleep(document["next_look_s"])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ COUNT_AGE_MAX_S = 3.0  # an older count is of a worker that does not run
 END_TIMEOUT_S = 5.0
 LIMIT = 1000
 MATCH_CHARACTERS_MAX = 200
+LOOK_PAUSE_S, LOOK_PAUSE_MAX_S = 1.5, 6.0
+LOOK_PAUSE_VIEWERS = 100  # with more of them, the pause between two looks grows in proportion
 
 SORTS = ("rate", "sent_bytes", "age_s", "idle_s", "position_s", "requests", "address", "object")
 _MATCHED = ("id", "address", "country", "distribution", "site", "object", "agent", "state")
@@ -213,10 +215,19 @@ def viewers_document(
         "skipped": skipped,
         "left_off": left_off,
         "matching": len(matches),
+        "next_look_s": next_look_s(rtmp + http),
     }
     texts = ",".join([row.json() for row in matches[: selection.limit]])
     text = f'{json.dumps(head, separators=(",", ":"))[:-1]},"rows":[{texts}]}}'
     return text.encode("utf-8", "backslashreplace")
+
+
+def next_look_s(viewers: int) -> float:
+    """How long a program that shows the list waits until it calls again.
+
+    Workers make a row of each viewer for each look, so with many viewers looks are fewer.
+    """
+    return min(LOOK_PAUSE_MAX_S, LOOK_PAUSE_S * max(1.0, viewers / LOOK_PAUSE_VIEWERS))
 
 
 def viewers_routes(viewers: LiveViewers, log: Log) -> list[Route]:

@@ -23,7 +23,7 @@ from streamedge.ops.shared_words import SharedWords
 from streamedge.ops.wakeup import Wakeup
 
 ROWS_MAX = 4096  # of one worker
-WATCH_S = 5.0  # after the last look
+WATCH_S = 10.0  # after the last look; longer than ``admin.viewers.LOOK_PAUSE_MAX_S``
 ENDS_MAX = 64  # requests to end a viewer that are remembered
 # Words in shared memory; _ENDS and _ROW_REQUESTS are the numbers of the newest requests. From
 # _WORKERS on there are _WORKER_WORDS for each worker: when it has counted its HTTP viewers, how

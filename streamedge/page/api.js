@@ -35,8 +35,9 @@ export async function call(method, path, body, signal) {
 
 export const get = (path, signal) => call("GET", path, undefined, signal);
 
-// Calls `work` now and `pause_ms` after each end, while the page is visible. Returns a function that
-// ends this. `work` gets an AbortSignal.
+// Calls `work` now and `pause_ms` after each end, or the milliseconds that `work` returned, while the
+// page is visible. Returns a function that calls it at once, and one that ends this. `work` gets an
+// AbortSignal.
 export function poll(work, pause_ms) {
   const aborter = new AbortController();
   let timer = 0;
@@ -44,13 +45,14 @@ export function poll(work, pause_ms) {
   async function run() {
     if (isRunning || aborter.signal.aborted || document.hidden) return;
     isRunning = true;
+    let next_ms = pause_ms;
     try {
-      await work(aborter.signal);
+      next_ms = (await work(aborter.signal)) ?? pause_ms;
     } catch (error) {
       if (error.name !== "AbortError") console.warn(error.message);
     }
     isRunning = false;
-    if (!aborter.signal.aborted) timer = setTimeout(run, pause_ms);
+    if (!aborter.signal.aborted) timer = setTimeout(run, next_ms);
   }
   function resume() {
     clearTimeout(timer);

@@ -13,9 +13,14 @@ import pytest
 
 from streamedge.admin import viewers as admin_viewers
 from streamedge.admin.app import create_admin_app
-from streamedge.admin.viewers import LiveViewers, viewers_routes
+from streamedge.admin.viewers import (
+    LOOK_PAUSE_MAX_S,
+    REPORT_TIMEOUT_S,
+    LiveViewers,
+    viewers_routes,
+)
 from streamedge.coordination.shared_state import SharedState
-from streamedge.coordination.viewer_rows import ROWS_MAX, ViewerRows, WorkerReport
+from streamedge.coordination.viewer_rows import ROWS_MAX, WATCH_S, ViewerRows, WorkerReport
 from streamedge.delivery.viewers import ViewerRow
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
@@ -238,6 +243,23 @@ async def test_rows_are_limited_and_counted(edge: Edge) -> None:
     _status, document = await edge.call("GET", "/viewers")
     assert (len(document["rows"]), document["matching"]) == (1000, ROWS_MAX)
     assert len(await edge.rows("?limit=999999")) == ROWS_MAX
+
+
+@pytest.mark.parametrize(
+    ("viewers", "pause_s"), [(0, 1.5), (100, 1.5), (200, 3.0), (400, 6.0), (4096, 6.0)]
+)
+async def test_pause_between_two_looks_grows_with_the_number_of_viewers(
+    edge: Edge, viewers: int, pause_s: float
+) -> None:
+    plays = viewers // 2
+    edge.report(0, *(ROW | {"id": f"1-{one}", "kind": "rtmp"} for one in range(plays)))
+    edge.report(1, *(ROW | {"id": f"h{one}"} for one in range(viewers - plays)))
+    _status, document = await edge.call("GET", "/viewers?limit=1&kind=http")
+    assert document["next_look_s"] == pause_s
+
+
+def test_workers_collect_viewers_between_two_looks() -> None:
+    assert WATCH_S > LOOK_PAUSE_MAX_S + REPORT_TIMEOUT_S
 
 
 async def test_markup_of_a_viewer_is_text(edge: Edge) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
+from streamedge.cli.admin_client import Admin
 from streamedge.cli.main import app
+from streamedge.cli.operators import top
 from streamedge.cli.operators.status import has_critical, percent, status_tables
 from streamedge.cli.operators.top import frame
 from streamedge.cli.operators.viewers import duration, printable, viewers_summary, viewers_tables
@@ -122,6 +128,35 @@ def test_frame_of_top_has_traffic_alerts_and_viewers() -> None:
     text = printed(frame(STATUS, VIEWERS))
     for expected in ("does not serve", "main down", "StreamEdgeOriginDown origin=main", "film.mp4"):
         assert expected in text
+
+
+def test_top_reads_the_viewers_again_when_the_edge_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock_s, read_s = [100.0], []
+
+    def answer(_admin: Admin, _method: str, path: str) -> dict[str, Any]:
+        if path == "/status":
+            return STATUS
+        read_s.append(clock_s[0])
+        return VIEWERS | {"next_look_s": 3.0}
+
+    def sleep(seconds: float) -> None:
+        clock_s[0] += seconds
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(top, "call", answer)
+    monkeypatch.setattr(top, "session", nullcontext)
+    clock = SimpleNamespace(
+        monotonic=lambda: clock_s[0],
+        sleep=sleep,
+        strftime=time.strftime,
+        localtime=time.localtime,
+    )
+    monkeypatch.setattr(top, "time", clock)
+    top.show_top(Admin(("127.0.0.1", 9090)), 1.0, 5)
+    assert read_s == [100.0, 103.0]
+    assert capsys.readouterr().out.count("192.0.2.1") == 5
 
 
 def test_texts_for_people() -> None:

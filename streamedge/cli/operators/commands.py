@@ -66,7 +66,7 @@ def top(
     ] = 0,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Show traffic, origins, alerts and the busiest viewers, updated each second."""
+    """Show traffic, origins and alerts, updated each second, and the busiest viewers."""
     from streamedge.cli.operators.top import show_top  # noqa: PLC0415
 
     admin = admin_of(context, config)

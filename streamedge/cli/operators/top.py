@@ -1,8 +1,12 @@
-"""``streamedge top``: the status and the busiest viewers, again and again, on a terminal."""
+"""``streamedge top``: the status and the busiest viewers, again and again, on a terminal.
+
+The viewers are read again when the edge says so, the status for each frame.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,9 +30,13 @@ def show_top(admin: Admin, interval_s: float, count: int) -> None:
     rows = max(1, min(ROWS_MAX, console.height - LINES_BESIDES))
 
     def frames(caller: Admin) -> Iterator[RenderableType]:
+        viewers: Mapping[str, Any] = {}
+        next_look_s = -math.inf
         while True:
             status = call(caller, "GET", "/status")
-            viewers = call(caller, "GET", f"/viewers?limit={rows}")
+            if time.monotonic() >= next_look_s:
+                viewers = call(caller, "GET", f"/viewers?limit={rows}")
+                next_look_s = time.monotonic() + viewers["next_look_s"]
             yield frame(status, viewers)
 
     # On a terminal each frame takes the place of the one before; else they follow each other.

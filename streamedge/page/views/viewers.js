@@ -5,7 +5,7 @@ import { badge, choice, h, heading, setText } from "../dom.js";
 import { bits, bytes, count, duration, position, text } from "../format.js";
 import { Table } from "../table.js";
 
-const PAUSE_MS = 1500;
+const RETRY_MS = 1500;
 const ROWS_MAX = 200;
 const STATES = { playing: "good", sending: "good", waiting: "warn", paused: "warn" };
 
@@ -75,6 +75,7 @@ export function viewers(main, page) {
     if (document_.matching > shown) parts.push(`the first ${count(shown)} of ${count(document_.matching)} are shown`);
     if (document_.left_off) parts.push(`${count(document_.left_off)} more than an edge lists`);
     setText(summary, `${parts.join("; ")}.`);
+    return document_.next_look_s * 1000;
   }
 
   search.addEventListener("input", () => {
@@ -88,6 +89,6 @@ export function viewers(main, page) {
   const head = heading("Viewers", "", search, kinds);
   head.firstElementChild.append(summary);
   main.append(head, h("section", { class: "card", "aria-label": "Viewers" }, table.element));
-  const reading = poll(read, PAUSE_MS);
+  const reading = poll(read, RETRY_MS);
   return () => reading.stop();
 }

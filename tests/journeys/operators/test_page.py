@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests.support.admin.access import PASSWORD, PASSWORD_HASH
 from tests.support.admin.browser import open_page
@@ -135,6 +136,24 @@ def test_players_and_a_download_appear_end_and_go(browser: Browser, tmp_path: Pa
         assert line["client"] == "127.0.0.1"
         opened.show("overview")
         expect(page.locator(".plot canvas")).to_have_count(4)
+        assert opened.problems == []
+
+
+def test_list_of_viewers_is_read_again_when_the_edge_says(browser: Browser, tmp_path: Path) -> None:
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"next_look_s": 0.5})
+
+    with folder_edge(tmp_path) as edge:
+        opened = open_page(browser, admin_url(edge))
+        page = opened.page
+        page.clock.install()
+        page.clock.pause_at(time.time() + FILM_S)  # from now on the test moves the page's clock
+        page.route("**/viewers?*", answer)
+        opened.show("viewers")
+        expect(page.get_by_text("0 over RTMP, 0 over HTTP.")).to_be_visible()
+        with page.expect_request("**/viewers?*"):
+            page.clock.run_for(500)
         assert opened.problems == []
 
 
