@@ -34,7 +34,6 @@ from streamedge.coordination.wakeups import ChangeEvent
 if TYPE_CHECKING:
     from streamedge.shared_log.completion import CompletionWatch
 
-FLEET_TIMEOUT_S = 20.0  # an edge that is cut off is waited for until its lease is over
 BODY_BYTES_MAX = 16 << 20  # ITEMS_MAX items of the longest kind, escaped
 _MEMBERS = frozenset(
     {"distribution", "items", "tags", "soft", "revoke", "caller_reference", "wait"}
@@ -102,8 +101,9 @@ def invalidation_routes(
             raise HTTPException(409, str(exc)) from exc
         members = _row_members(row)
         if body.wait and completion is not None:
-            done = await completion.wait(row.epoch, FLEET_TIMEOUT_S, began_s)
+            done = await completion.wait(row.epoch, completion.timeout_s, began_s)
             members["applied"], members["edges"] = done.is_completed, done.edge_ms
+            members["missing"] = list(done.missing)
         elif body.wait:
             members["applied"] = await change_event.wait_for(
                 lambda: invalidation_feed.have_applied(position), APPLIED_TIMEOUT_S

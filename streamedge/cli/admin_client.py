@@ -29,6 +29,7 @@ from streamedge.config.schema.units import (
 from streamedge.errors import StreamEdgeError
 
 TIMEOUT_S = 30.0
+WAIT_TIMEOUT_S = 660.0  # for a call that waits for the longest fleet.lease, 10 minutes
 RESPONSE_MAX_BYTES = 16 << 20
 ADVICE_WITHOUT_CREDENTIALS = (
     "the admin address has users: give --user NAME, or a token in STREAMEDGE_ADMIN_TOKEN"
@@ -57,6 +58,7 @@ class Admin:
     """An admin address, and what proves to it who calls.
 
     ``address``: host and port, or the path of a Unix socket. ``tls`` is None for plain HTTP.
+    ``timeout_s``: how long a call waits for each part of its response.
     ``user`` logs in for each call, or once for those of a ``session``, which ``cookie`` is of; else
     ``token`` is sent, if there is one.
     """
@@ -67,6 +69,7 @@ class Admin:
     user: str = ""
     password: str = field(default="", repr=False)
     cookie: str = field(default="", repr=False)
+    timeout_s: float = TIMEOUT_S
 
     @property
     def fields(self) -> dict[str, str]:
@@ -82,11 +85,11 @@ class Admin:
         """A connection, which is opened at the first request. No proxy is used."""
         address = self._reachable()
         if isinstance(address, Path):
-            return _UnixConnection(address)
+            return _UnixConnection(address, self.timeout_s)
         host, port = address
         if self.tls is not None:
-            return HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self.tls)
-        return HTTPConnection(host, port, timeout=TIMEOUT_S)
+            return HTTPSConnection(host, port, timeout=self.timeout_s, context=self.tls)
+        return HTTPConnection(host, port, timeout=self.timeout_s)
 
     def _reachable(self) -> tuple[str, int] | Path:
         if isinstance(self.address, Path):
@@ -97,8 +100,8 @@ class Admin:
 class _UnixConnection(HTTPConnection):
     """A connection to a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -238,19 +241,23 @@ def invalidate(
         "revoke": revoke,
         "wait": wait,
     }
-    return call(admin, "POST", "/invalidations", request)
+    caller = replace(admin, timeout_s=WAIT_TIMEOUT_S) if wait else admin
+    return call(caller, "POST", "/invalidations", request)
 
 
 def invalidation_summary(result: Mapping[str, Any]) -> str:
-    """The result of ``invalidate`` in one line; in a fleet, with one more for each edge."""
+    """The result of ``invalidate`` in one line; with one more for each edge of a fleet, and for
+    each thing that is missing.
+    """
     count = len(result["items"])
     items = f"{result['id']}: {count} item{'s' if count > 1 else ''} of {result['distribution']}"
     state = "stale from now on" if result["soft"] else "not served again from now on"
     edges = "".join(f"\n  {name}: {ms} ms" for name, ms in result.get("edges", {}).items())
     place = "edge" if "edges" in result else "worker"
     if result.get("applied") is False:
-        where = "streamedge fleet shows why" if "edges" in result else "see the log"
-        return f"{items} {state}, but not every {place} has applied it yet: {where}.{edges}"
+        missing = result.get("missing") or ["see the log"]
+        edges += "".join(f"\n  {sentence}" for sentence in missing)
+        return f"{items} {state}, but not every {place} is known to have applied it:{edges}"
     return f"{items} {state}{f', in every {place}' if result.get('applied') else ''}.{edges}"
 
 

@@ -13,14 +13,20 @@ from streamedge.shared_log.presence import PresenceReporter
 from streamedge.shared_log.service import FleetService
 
 THREAD_MARGIN_S = 5.0
+LEASE_MARGIN_S = 10.0  # to send the entry, and for the reports that follow the end of a lease
+NOT_SENT = (
+    "the engine does not take entries from this edge, so the other edges do not know of it: it is"
+    " sent as soon as the engine takes them; streamedge fleet check shows what to mend"
+)
 
 
 class Completion(NamedTuple):
     """``edge_ms``: milliseconds until each edge had applied it, by name, as this edge has seen it.
-    ``is_completed``: all edges have."""
+    ``is_completed``: all edges have; if not, ``missing`` has sentences that say what to do."""
 
     edge_ms: dict[str, int]
     is_completed: bool
+    missing: tuple[str, ...] = ()
 
 
 class CompletionWatch:
@@ -63,6 +69,11 @@ class CompletionWatch:
             future.cancel()
             return False
 
+    @property
+    def timeout_s(self) -> float:
+        """A time for ``wait``: an edge that is cut off is waited for until its lease is over."""
+        return self._presence.lease_s + LEASE_MARGIN_S
+
     def now_s(self) -> float:
         """The time that ``wait`` counts from."""
         return self._clock()
@@ -74,7 +85,7 @@ class CompletionWatch:
         edge_ms: dict[str, int] = {}
         position = await self._position(epoch, deadline_s)
         if position is None:
-            return Completion(edge_ms, is_completed=False)
+            return Completion(edge_ms, is_completed=False, missing=(NOT_SENT,))
 
         def note_edges() -> None:
             passed_ms = round((self._clock() - began_s) * 1000)
@@ -84,7 +95,8 @@ class CompletionWatch:
         left_s = max(0.0, deadline_s - self._clock())
         is_completed = await self._presence.wait_completed(position, left_s, note_edges)
         note_edges()
-        completion = Completion(dict(sorted(edge_ms.items())), is_completed)
+        missing = () if is_completed else tuple(self._presence.missing(position))
+        completion = Completion(dict(sorted(edge_ms.items())), is_completed, missing)
         self._observe(completion)
         return completion
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import NamedTuple
 
 from streamedge.coordination.fleet_status import FleetStatus, lease_clock_s
@@ -89,8 +89,8 @@ class PresenceReporter:
         clock: Callable[[], float] = lease_clock_s,
     ) -> None:
         self.name = edge.name
+        self.lease_s = lease_s
         self._engine = engine
-        self._lease_s = lease_s
         self._status = status
         self._log = log
         self._change_event = change_event
@@ -144,7 +144,7 @@ class PresenceReporter:
     @property
     def knows_others(self) -> bool:
         """Whether the presences of the other edges are those of now: read within a lease."""
-        return self._clock() - self._heard_s < self._lease_s
+        return self._clock() - self._heard_s < self.lease_s
 
     @property
     def position(self) -> int:
@@ -168,6 +168,34 @@ class PresenceReporter:
         names = self.attendance.applied(position) | self._reported.applied(position)
         names.discard(self.name)
         return names | {self.name} if self.position >= position else names
+
+    def missing(self, position: int) -> list[str]:
+        """Why entries up to a position are not completed, as sentences that say what to do."""
+        if self.position < position:
+            return [f"not all workers of {self.name} have applied it: see the log of this edge"]
+        if self.fault:
+            return [
+                f"{self.name} does not hear from the engine ({self.fault}): mend the engine, or the"
+                " way to it, then invalidate again"
+            ]
+        if not self.hears_fleet:
+            return [
+                f"{self.name} has not joined the fleet yet: invalidate again when streamedge fleet"
+                " shows it as up"
+            ]
+        sentences = [
+            f"{name} reports that it has not applied it: invalidate again when streamedge fleet"
+            " shows this edge without a lag, or as gone"
+            for name in self._reported.behind(position)
+            if name not in self.edges_with(position)
+        ]
+        if not self._reported.is_complete:
+            sentences.append(
+                "the engine has collected reports for less than one fleet.lease (it is new, or was"
+                " restarted) or has one that this edge cannot read, so an edge may be unknown to"
+                f" it: invalidate again in {ceil(self.lease_s)} s"
+            )
+        return sentences or [f"{self.name} has not reported since: invalidate again"]
 
     async def wait_completed(
         self, position: int, timeout_s: float, observe: Callable[[], None] = lambda: None
@@ -195,7 +223,7 @@ class PresenceReporter:
 
     async def report(self) -> None:
         """Reports again and again, until cancelled."""
-        interval_s = self._lease_s / lease.REPORTS_PER_LEASE
+        interval_s = self.lease_s / lease.REPORTS_PER_LEASE
         if self._continues:
             await self._await_position()
         while True:
@@ -271,7 +299,7 @@ class PresenceReporter:
         presence = Presence(self.name, reported, applied.by_workers, self._load(), self._beat)
         sent_s = self._clock()
         presences = await self._engine.report(
-            presence, self._lease_s, applied=applied.position, entry_id=applied.entry_id
+            presence, self.lease_s, applied=applied.position, entry_id=applied.entry_id
         )
         now_s = self._clock()
         standing = lease.after_report(
@@ -279,7 +307,7 @@ class PresenceReporter:
             reported,
             sent_s,
             now_s,
-            self._lease_s,
+            self.lease_s,
             is_complete=self._is_complete(presences),
         )
         self._direct(standing)

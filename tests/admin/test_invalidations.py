@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from annotated_types import Le
 
 from streamedge.admin import invalidations as invalidations_admin
 from streamedge.admin.app import create_admin_app
 from streamedge.admin.invalidations import invalidation_routes
 from streamedge.cache.storage.changes import ChangeCounter
 from streamedge.cache.storage.store import prepare_folder
+from streamedge.cli.admin_client import WAIT_TIMEOUT_S, invalidation_summary
+from streamedge.config.schema.fleet import FleetConfig
 from streamedge.control.database import ControlDatabase
 from streamedge.control.log import ITEMS_MAX, ControlLog
 from streamedge.coordination.invalidation_feed import InvalidationFeed
 from streamedge.coordination.shared_state import WorkerStatus
 from streamedge.coordination.wakeups import ChangeEvent, Wakeups
+from streamedge.shared_log.completion import LEASE_MARGIN_S, Completion, CompletionWatch
 from tests.support.admin.access import open_access
 from tests.support.http.asgi_call import call
 from tests.support.process.shared_memory import make_shared
@@ -34,6 +39,7 @@ class AdminAddress:
     wakeups: Wakeups
     worker_status: WorkerStatus
     change_event: ChangeEvent
+    completion: CompletionWatch | None = None
 
     async def request(
         self, method: str, target: str, body: bytes = b""
@@ -43,7 +49,9 @@ class AdminAddress:
             self.folder, self.wakeups, self.worker_status, self.change_event
         )
         roots = {"EWEB": "index.html", "ESTREAM": ""}
-        routes = invalidation_routes(self.log, invalidation_feed, self.change_event, lambda: roots)
+        routes = invalidation_routes(
+            self.log, invalidation_feed, self.change_event, lambda: roots, self.completion
+        )
         shared = make_shared(2, wakeups=self.wakeups, worker_status=self.worker_status)
         app = create_admin_app("fra-1", shared, open_access(shared), None, routes)
         status, response = await call(app, method, target, body=body)
@@ -193,3 +201,55 @@ async def test_wait_ends_at_the_timeout(
     admin.worker_status.mark_up(0)
     status, body = await admin.invalidate(distribution="EWEB", items=["/*"], wait=True)
     assert (status, body["applied"]) == (201, False)
+
+
+class LateFleet:
+    """A fleet with a lease of a minute, in which one edge has not applied an invalidation."""
+
+    def __init__(self) -> None:
+        self.presence = SimpleNamespace(
+            lease_s=60.0,
+            position=1,
+            edges_with=lambda _position: {"fra-1"},
+            wait_completed=self.wait_completed,
+            missing=lambda position: [f"ams-1 lacks {position}"],
+        )
+        self.service = SimpleNamespace(
+            position=7,
+            replica=SimpleNamespace(place_of_row=lambda _epoch: SimpleNamespace(position=7)),
+        )
+        self.waited_s = 0.0
+
+    async def wait_completed(
+        self, _position: int, timeout_s: float, _observe: Callable[[], None]
+    ) -> bool:
+        self.waited_s = timeout_s
+        return False
+
+
+async def test_call_waits_for_a_fleet_until_its_lease_is_over_and_says_what_is_missing(
+    admin: AdminAddress,
+) -> None:
+    fleet = LateFleet()
+    completions: list[Completion] = []
+    admin.completion = CompletionWatch(
+        cast("Any", fleet.service),
+        cast("Any", fleet.presence),
+        completions.append,
+        clock=lambda: 0.0,
+    )
+    _status, body = await admin.invalidate(distribution="EWEB", items=["/a"], wait=True)
+    assert fleet.waited_s == 60.0 + LEASE_MARGIN_S
+    assert body["applied"] is False
+    assert body["edges"] == {"fra-1": 0}
+    assert body["missing"] == ["ams-1 lacks 7"]
+    summary = invalidation_summary(body)
+    assert summary.splitlines()[1:] == ["  fra-1: 0 ms", "  ams-1 lacks 7"]
+    assert completions[0].missing == ("ams-1 lacks 7",)
+
+
+def test_command_waits_longer_than_the_longest_lease() -> None:
+    longest: Any = next(
+        one.le for one in FleetConfig.model_fields["lease"].metadata if isinstance(one, Le)
+    )
+    assert longest + LEASE_MARGIN_S < WAIT_TIMEOUT_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -36,6 +37,26 @@ class ReportingEngine(MemoryEngine):
 
     async def bounds(self) -> Bounds:
         return Bounds(POSITION, POSITION)
+
+
+class FixedEngine(MemoryEngine):
+    """Every report is answered with the same presences; the log ends at their newest position."""
+
+    def __init__(self, presences: Presences) -> None:
+        super().__init__(MemoryServer())
+        self._presences = presences
+        self.reports_while_heard = 0
+        self.hears_fleet: Callable[[], bool] = lambda: False
+
+    async def report(
+        self, presence: Presence, lease_s: float, *, applied: int = START, entry_id: str = ""
+    ) -> Presences:
+        self.reports_while_heard += self.hears_fleet()
+        return self._presences
+
+    async def bounds(self) -> Bounds:
+        newest = max(each.position for each in self._presences.by_name.values())
+        return Bounds(newest, newest)
 
 
 class ObservedEngine(MemoryEngine):
@@ -93,3 +114,44 @@ async def test_edge_where_nothing_waits_looks_rarely_and_a_worker_that_waits_end
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
+
+
+async def missing_after_reports(engine: FixedEngine, position: int) -> list[str]:
+    """What an edge that has applied all up to ``position`` still waits for."""
+    reporter = reporter_of(engine, FleetStatus(), position)
+    engine.hears_fleet = lambda: reporter.hears_fleet
+    reporting = asyncio.create_task(reporter.report())
+    async with asyncio.timeout(PATIENCE_S):
+        while engine.reports_while_heard < 2:  # the first one has been handled by then
+            reporter.report_soon()
+            await asyncio.sleep(0)
+    reporting.cancel()
+    with suppress(asyncio.CancelledError):
+        await reporting
+    return reporter.missing(position)
+
+
+async def test_edge_that_has_not_applied_an_entry_is_named() -> None:
+    behind = Presence("two", EdgeState.UP, position_at(1, 6))
+    by_name = {"one": Presence("one", EdgeState.UP, POSITION), "two": behind}
+    engine = FixedEngine(Presences(by_name, complete=True))
+    [sentence] = await missing_after_reports(engine, POSITION)
+    assert sentence.startswith("two reports that it has not applied it: invalidate again when")
+
+
+async def test_new_fleet_waits_for_the_reports_of_a_lease() -> None:
+    by_name = {"one": Presence("one", EdgeState.UP, START)}
+    engine = FixedEngine(Presences(by_name, complete=False, data_set="new"))
+    [sentence] = await missing_after_reports(engine, START)
+    assert "the engine has collected reports for less than one fleet.lease" in sentence
+    assert sentence.endswith("invalidate again in 10 s")
+
+
+async def test_edge_that_is_behind_or_not_in_the_fleet_yet_names_itself() -> None:
+    engine = ObservedEngine(MemoryServer())
+    reporter = reporter_of(engine, FleetStatus(), position_at(1, 6))
+    assert reporter.missing(POSITION) == [
+        "not all workers of one have applied it: see the log of this edge"
+    ]
+    [sentence] = reporter.missing(position_at(1, 6))
+    assert sentence.startswith("one has not joined the fleet yet")

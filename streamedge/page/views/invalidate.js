@@ -64,7 +64,7 @@ export function invalidate(main, page) {
       const result = await call("POST", "/invalidations", body);
       const isEverywhere = result.applied !== false;
       page.notify(
-        isEverywhere ? `${result.id} is in effect everywhere.` : `${result.id} is in effect, but not yet applied everywhere.`,
+        isEverywhere ? `${result.id} is in effect everywhere.` : `${result.id} is in effect, but not yet applied everywhere: ${(result.missing || ["see the log"]).join("; ")}.`,
         isEverywhere ? "good" : "warn",
       );
       form.reset();
