@@ -217,8 +217,8 @@ BENCHMARKS = {
         "Two edges with one worker each, alternating: one writes CloudFront's access logs, while a"
         " program reads what the operators' page does: the status stream and, each 1.5 s (with 200"
         f" viewers 3 s), the list of viewers. Hits of 1 KiB by wrk, {requests.CONNECTIONS}"
-        " connections; then 200 RTMP viewers of a warm 4 Mb/s title in real time. Both write the JSON"
-        " log.",
+        " connections; then 200 RTMP viewers of a warm 4 Mb/s title in real time. Both write the"
+        " JSON log.",
     ),
     "restart": Benchmark(
         restart.restart,
