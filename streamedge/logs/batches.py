@@ -22,6 +22,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from isal import isal_zlib
+
+from streamedge.logs.blocks import COMPRESSION_LEVEL, GZIP_WBITS, count_lines, whole_blocks
 from streamedge.logs.spool import NEW_PREFIX
 from streamedge.logs.spool_names import (
     UNIQUE_ALPHABET,
@@ -37,11 +40,9 @@ SPOOL_FOLDER: Final = "logs"
 """The spool folder, in the cache folder."""
 
 BATCH_BYTES: Final = 32 << 20
-"""Lines that are delivered before the interval is over."""
+"""Of segments, compressed or not, that are delivered before the interval is over."""
 
-GZIP_WBITS: Final = 31  # a gzip file, without a time or name, and the largest window
 GRACE_S: Final = 2.0  # for segments of other workers whose interval ends at the same time
-COMPRESSION_LEVEL: Final = 1  # of ISA-L: a sixth of the time of zlib's fastest, and fewer bytes
 _COPY_BYTES: Final = 1 << 20
 _SEGMENTS, _BATCHES, _FILES = "segments", "batches", "files"
 _REMOVED_PREFIX = ".removed-"
@@ -66,7 +67,7 @@ def prepare_spool(root: Path) -> None:
 
 
 class Batch(NamedTuple):
-    """A batch of ``size_bytes``, uncompressed; ``began_s``: when its oldest lines were due."""
+    """A batch with segments of ``size_bytes``; ``due_s``: when its oldest lines were due."""
 
     path: Path
     name: BatchName
@@ -137,20 +138,24 @@ def spool_state(root: Path) -> SpoolState:
 def compress(root: Path, batch: Batch) -> Path:
     """Writes the batch's file, as it is delivered; returns its path. Raises OSError.
 
-    The same batch gives the same bytes. A line without its end is left out: its writer was killed
-    while it wrote it.
+    The same batch gives the same bytes. A line without its end, or a block without, is left out:
+    its writer was killed while it wrote it.
     """
-    from isal import isal_zlib  # noqa: PLC0415  # with the first delivery
-
     path = root / _FILES / batch.name.file_name
     with open(path, "wb") as raw:
         os.chmod(path, 0o600)
         compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, wbits=GZIP_WBITS)
         raw.write(compressor.compress(batch.name.format.head.encode("ascii")))
-        for segment in sorted(_named(batch.path.iterdir())):
-            for lines in _whole_lines(segment.path):
-                raw.write(compressor.compress(lines))
+        segments = sorted(_named(batch.path.iterdir()))
+        for segment in segments:
+            if not segment.name.is_compressed:
+                for lines in _whole_lines(segment.path):
+                    raw.write(compressor.compress(lines))
         raw.write(compressor.flush())
+        for segment in segments:
+            if segment.name.is_compressed:
+                with open(segment.path, "rb") as blocks:
+                    raw.writelines(whole_blocks(blocks))
     return path
 
 
@@ -176,7 +181,7 @@ def drop_oldest(root: Path, limit_bytes: int, in_use: Container[BatchName]) -> d
             break
         if batch.name in in_use:
             continue
-        count = sum(_count_lines(one.path) for one in _named(batch.path.iterdir()))
+        count = sum(map(_count_lines, _named(batch.path.iterdir())))
         distribution = batch.name.distribution
         lines[distribution] = lines.get(distribution, 0) + count
         remove_batch(root, batch)
@@ -230,9 +235,11 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
             rest = data[end:]
 
 
-def _count_lines(path: Path) -> int:
-    with open(path, "rb") as segment:
-        return sum(data.count(b"\n") for data in iter(lambda: segment.read(_COPY_BYTES), b""))
+def _count_lines(segment: _Segment) -> int:
+    with open(segment.path, "rb") as file:
+        if segment.name.is_compressed:
+            return sum(map(count_lines, whole_blocks(file)))
+        return sum(data.count(b"\n") for data in iter(lambda: file.read(_COPY_BYTES), b""))
 
 
 def _unique() -> str:

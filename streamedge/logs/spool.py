@@ -5,6 +5,9 @@ loop never waits for the disk. A file has the lines of one distribution and hour
 lock on it until it is complete: at the end of the delivery interval, at SEGMENT_BYTES, or when the
 process ends, however it ends. The control process takes complete files (``batches``).
 
+Many lines at once are compressed: that costs less than to write them and to read them again later.
+Few lines, which hardly become shorter, gather in a file of their own.
+
 Whole lines are written or none: where the disk takes only a part, the file is cut back, and the
 lines are dropped and counted. Lines for which there is no memory are dropped and counted, too.
 """
@@ -23,6 +26,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from streamedge.logs.blocks import compress_block
 from streamedge.logs.spool_names import HOUR_S, SegmentName, SpoolTarget, due_s
 from streamedge.ops.log import FORMAT_LINES, Log
 from streamedge.ops.metrics import Counter, Counts
@@ -33,6 +37,7 @@ FLUSH_INTERVAL_S = 0.2
 FLUSH_LINES = 2048  # that are written before the interval is over
 GATHERED_LINES_MAX = 65_536  # while the disk is slow: at most 64 MiB
 SEGMENT_BYTES = 8 << 20
+COMPRESSED_FROM_BYTES = 64 << 10  # of lines that are written together
 CLOSE_PAUSE_S = 0.05  # the shortest time to the next check for complete files
 NEW_PREFIX = ".new-"
 
@@ -169,15 +174,15 @@ class SpoolWriter:
     def _take_pieces(self) -> _Pieces:
         self._format()
         formatted, self._formatted, self._gathered_lines = self._formatted, {}, 0
-        return {key: b"".join(lines) for key, lines in formatted.items()}
+        return formatted
 
     def _write(self, pieces: _Pieces) -> None:
         """Runs in the thread."""
-        for (target, hour), data in pieces.items():
+        for (target, hour), lines in pieces.items():
             try:
-                self._files.append(target, hour, data)
+                self._files.append(target, hour, lines)
             except OSError as exc:
-                lost = data.count(b"\n")
+                lost = sum(piece.count(b"\n") for piece in lines)
                 report = partial(self._report_failure, lost, target.distribution, str(exc))
                 self._loop.call_soon_threadsafe(report)
         self._files.close_due()
@@ -219,8 +224,8 @@ def _lines_of_each(makers: Sequence[Callable[[], Lines]]) -> Lines:
     return [lines for make_lines in makers for lines in make_lines()]
 
 
-_Pieces: TypeAlias = "dict[tuple[SpoolTarget, int], bytes]"
-"""Whole lines by log and hour."""
+_Pieces: TypeAlias = "dict[tuple[SpoolTarget, int], list[bytes]]"
+"""Whole lines, one or several in a piece, by log and hour."""
 
 
 @dataclass(slots=True)
@@ -237,7 +242,8 @@ class _SegmentFiles:
         self._folder = folder
         self._process = process
         self._numbers = count()
-        self._open: dict[tuple[SpoolTarget, int], _Segment] = {}
+        # By log, hour, and whether the lines are compressed.
+        self._open: dict[tuple[SpoolTarget, int, bool], _Segment] = {}
 
     @property
     def is_open(self) -> bool:
@@ -251,12 +257,14 @@ class _SegmentFiles:
         due_s = min(segment.due_s for segment in self._open.values())
         return max(CLOSE_PAUSE_S, due_s - time.time())
 
-    def append(self, target: SpoolTarget, hour: int, data: bytes) -> None:
+    def append(self, target: SpoolTarget, hour: int, lines: Sequence[bytes]) -> None:
         """Appends whole lines. Raises OSError if they are not written; then none of them is."""
-        key = target, hour
+        is_compressed = sum(map(len, lines)) >= COMPRESSED_FROM_BYTES
+        data = compress_block(lines) if is_compressed else b"".join(lines)
+        key = target, hour, is_compressed
         segment = self._open.get(key)
         if segment is None:
-            segment = self._open[key] = self._create(target, hour)
+            segment = self._open[key] = self._create(*key)
         try:
             written = os.write(segment.fd, data)
             if written < len(data):
@@ -280,11 +288,11 @@ class _SegmentFiles:
         while self._open:
             os.close(self._open.popitem()[1].fd)
 
-    def _create(self, target: SpoolTarget, hour: int) -> _Segment:
+    def _create(self, target: SpoolTarget, hour: int, is_compressed: bool) -> _Segment:
         """A new file, locked before it has its name, so that it is never taken for complete."""
         due = due_s(target.interval_s, time.time())
         writer = f"{self._process}-{os.getpid():x}-{next(self._numbers):x}"
-        name = SegmentName(target.distribution, target.format, hour, due, writer)
+        name = SegmentName(target.distribution, target.format, hour, due, writer, is_compressed)
         new = self._folder / f"{NEW_PREFIX}{writer}"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

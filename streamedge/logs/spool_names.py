@@ -13,6 +13,7 @@ from streamedge.logs import cloudfront, cloudfront_rtmp
 HOUR_S = 3600
 UNIQUE_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 UNIQUE_CHARACTERS = 11  # as in the names that CloudFront's documentation shows
+_COMPRESSED = ".gz"
 
 
 class LogFormat(StrEnum):
@@ -45,7 +46,7 @@ class SpoolTarget(NamedTuple):
 
 class SegmentName(NamedTuple):
     """A file of lines of one hour. It is complete at ``due_s`` at the latest, or when its writer
-    has ended. ``writer`` is unique for each file.
+    has ended. ``writer`` is unique for each file. ``is_compressed``: it has blocks (``blocks``).
     """
 
     distribution: str
@@ -53,10 +54,12 @@ class SegmentName(NamedTuple):
     hour: int  # hours since 1970
     due_s: int  # seconds since 1970
     writer: str
+    is_compressed: bool = False
 
     def __str__(self) -> str:
         hour = format_hour(self.hour)
-        return f"{self.distribution}.{hour}.{self.format}.{self.due_s}.{self.writer}"
+        name = f"{self.distribution}.{hour}.{self.format}.{self.due_s}.{self.writer}"
+        return f"{name}{_COMPRESSED}" if self.is_compressed else name
 
 
 class BatchName(NamedTuple):
@@ -78,10 +81,17 @@ class BatchName(NamedTuple):
 
 def parse_segment(name: str) -> SegmentName | None:
     """The parts of a segment's name; None for another name."""
-    parts = name.split(".")
+    parts = name.removesuffix(_COMPRESSED).split(".")
     try:
         distribution, hour, log_format, due, writer = parts
-        return SegmentName(distribution, LogFormat(log_format), parse_hour(hour), int(due), writer)
+        return SegmentName(
+            distribution,
+            LogFormat(log_format),
+            parse_hour(hour),
+            int(due),
+            writer,
+            name.endswith(_COMPRESSED),
+        )
     except ValueError:
         return None
 

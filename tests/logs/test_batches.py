@@ -23,6 +23,7 @@ from streamedge.logs.batches import (
     segments_folder,
     spool_state,
 )
+from streamedge.logs.blocks import compress_block
 from streamedge.logs.cloudfront import HEAD
 from streamedge.logs.spool_names import (
     LogFormat,
@@ -57,6 +58,13 @@ def add_segment(
     return path
 
 
+def add_blocks(root: Path, data: bytes, writer: str) -> Path:
+    name = SegmentName("EWEB", LogFormat.WEB, HOUR, DUE_S, writer, is_compressed=True)
+    path = segments_folder(root) / str(name)
+    path.write_bytes(data)
+    return path
+
+
 def delivered(root: Path) -> list[bytes]:
     """The lines of the files of all batches."""
     lines = []
@@ -68,6 +76,8 @@ def delivered(root: Path) -> list[bytes]:
 def test_names_are_read_as_they_were_written() -> None:
     segment = SegmentName("E_1-a", LogFormat.RTMP, HOUR, DUE_S, "worker-0-1f-3")
     assert parse_segment(str(segment)) == segment
+    compressed = segment._replace(is_compressed=True)
+    assert parse_segment(str(compressed)) == compressed
     assert parse_hour(format_hour(HOUR)) == HOUR
     assert parse_segment("x") is None
     assert parse_segment("a.2020-01-01-00.web.x.y") is None
@@ -119,6 +129,20 @@ def test_the_line_that_a_killed_worker_was_writing_is_left_out(root: Path) -> No
     add_segment(root, b"next\n", "w1")
     make_batches(root, DUE_S + GRACE_S)
     assert delivered(root) == [b"whole", b"next"]
+
+
+def test_compressed_lines_are_delivered_as_they_are_beside_others(root: Path) -> None:
+    blocks = compress_block([b"a\nb", b"\n"]), compress_block([b"c\n"])
+    add_blocks(root, b"".join(blocks), "w0")
+    add_segment(root, b"d\n", "w0")
+    add_blocks(root, blocks[1] + blocks[0][:-1], "w1")  # its writer was killed
+    make_batches(root, DUE_S + GRACE_S)
+    (batch,) = spool_state(root).batches
+    path = compress(root, batch)
+    assert gzip.decompress(path.read_bytes()) == HEAD.encode() + b"d\na\nb\nc\nc\n"
+    assert b"".join(blocks) in path.read_bytes()
+    assert path.read_bytes() == compress(root, batch).read_bytes()
+    assert drop_oldest(root, 0, set()) == {"EWEB": 5}
 
 
 def test_much_is_delivered_before_it_is_due(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

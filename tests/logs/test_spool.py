@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gzip
+import io
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from streamedge.logs import spool as spool_module
-from streamedge.logs.spool import Lines, SpoolWriter
+from streamedge.logs.blocks import whole_blocks
+from streamedge.logs.spool import COMPRESSED_FROM_BYTES, Lines, SpoolWriter
 from streamedge.logs.spool_names import LogFormat, SegmentName, SpoolTarget, parse_segment
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts
@@ -49,7 +52,15 @@ def lines(*texts: str, target: SpoolTarget = WEB) -> Callable[[], Lines]:
 def segments(folder: Path) -> dict[SegmentName, str]:
     """The texts of all segments, by name."""
     names = {path: parse_segment(path.name) for path in folder.iterdir()}
-    return {name: path.read_text() for path, name in names.items() if name is not None}
+    return {name: text_of(path, name) for path, name in names.items() if name is not None}
+
+
+def text_of(path: Path, name: SegmentName) -> str:
+    """The lines of a segment."""
+    data = path.read_bytes()
+    if name.is_compressed:
+        data = b"".join(map(gzip.decompress, whole_blocks(io.BytesIO(data))))
+    return data.decode()
 
 
 async def await_true(is_true: Callable[[], bool]) -> None:
@@ -134,6 +145,42 @@ async def test_full_disk_drops_whole_lines_and_leaves_no_part_of_one(
 
     def write_some(fd: int, data: bytes) -> int:
         return write(fd, data[:3] if is_full else data)
+
+    async with open_spool(folder, counts) as spool:
+        spool.add(1, ENDED_S, lines("first"))
+        await await_true(lambda: bool(segments(folder)))
+        monkeypatch.setattr(os, "write", write_some)
+        is_full = True
+        spool.add(2, ENDED_S, lines("second", "third"))
+        await await_true(lambda: counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "disk") == 2)
+        is_full = False
+        spool.add(1, ENDED_S, lines("fourth"))
+    assert list(segments(folder).values()) == ["first\nfourth\n"]
+
+
+async def test_many_lines_are_compressed_and_few_are_not(folder: Path) -> None:
+    many = [f"{number} {'x' * 64}" for number in range(COMPRESSED_FROM_BYTES // 64)]
+    async with open_spool(folder, Counts()) as spool:
+        spool.add(1, ENDED_S, lines("a"))
+        await await_true(lambda: len(segments(folder)) == 1)
+        spool.add(len(many), ENDED_S, lines(*many))
+        await await_true(lambda: len(segments(folder)) == 2)
+        spool.add(1, ENDED_S, lines("b"))
+    texts = {name.is_compressed: text for name, text in segments(folder).items()}
+    assert texts == {False: "a\nb\n", True: "".join(f"{text}\n" for text in many)}
+    (compressed,) = folder.glob("*.gz")
+    assert compressed.stat().st_size < COMPRESSED_FROM_BYTES // 2
+
+
+async def test_full_disk_leaves_no_part_of_a_block(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "COMPRESSED_FROM_BYTES", 1)
+    counts = Counts()
+    write, is_full = os.write, False
+
+    def write_some(fd: int, data: bytes) -> int:
+        return write(fd, data[:-1] if is_full else data)
 
     async with open_spool(folder, counts) as spool:
         spool.add(1, ENDED_S, lines("first"))

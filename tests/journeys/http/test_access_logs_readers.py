@@ -15,6 +15,8 @@ import aws_log_parser
 import duckdb
 import pytest
 
+from streamedge.logs.blocks import compress_block
+from streamedge.logs.cloudfront import HEAD
 from tests.support.access_logs import await_lines, folder_files, read_with_node, texts
 from tests.support.http.http_viewer import Response, open_viewer
 from tests.support.process.edge_process import EdgeProcess, run_edge
@@ -113,7 +115,7 @@ async def send_requests(edge: EdgeProcess) -> list[Exchange]:
 
 
 @pytest.fixture(scope="module")
-def delivered(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
+def one_stream(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
     folder = tmp_path_factory.mktemp("readers")
     media, logs = folder / "media", folder / "logs"
     media.mkdir()
@@ -138,6 +140,23 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
         for status, times in statuses.items():
             assert edge.metric("streamedge_statuses_total", f'"{status}"') == times
     return Delivered(logs, count, sent_bytes, statuses, exchanges)
+
+
+@pytest.fixture(scope="module", params=["one stream", "blocks"])
+def delivered(
+    one_stream: Delivered, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Delivered:
+    """The files with all lines in one gzip stream, and with blocks, as those of a busy edge."""
+    if request.param == "one stream":
+        return one_stream
+    folder = tmp_path_factory.mktemp("blocks")
+    for name, data in folder_files(one_stream.folder).items():
+        lines = gzip.decompress(data).removeprefix(HEAD.encode()).splitlines(keepends=True)
+        parts = [HEAD.encode()], lines[:1], lines[1:]
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(compress_block(part) for part in parts if part))
+    return one_stream._replace(folder=folder)
 
 
 def test_athenas_table_sums_to_the_metrics(delivered: Delivered) -> None:
