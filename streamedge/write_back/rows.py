@@ -66,11 +66,21 @@ _COLUMNS = (
 
 
 def _sql_list(states: Collection[State]) -> str:
-    return f"({', '.join(repr(state.value) for state in states)})"
+    """Always in the same order: SQLite uses a partial index where the text of its condition is in
+    the query."""
+    return f"({', '.join(sorted(repr(state.value) for state in states))})"
 
 
 WAITING_SQL = _sql_list(PENDING_STATES)
 _DEAD_LETTERS_SQL = _sql_list(DEAD_LETTERS)
+# No schema version counts these, so that an earlier StreamEdge still opens the file.
+_INDEXES = f"""
+CREATE INDEX IF NOT EXISTS writes_by_state ON writes (state, serial);
+CREATE INDEX IF NOT EXISTS writes_by_origin ON writes (state, origin_name, due_s);
+CREATE INDEX IF NOT EXISTS writes_waiting ON writes (asset_key, serial)
+    WHERE state IN {WAITING_SQL};
+CREATE INDEX IF NOT EXISTS writes_by_name ON writes (name);
+"""
 # Older writes of an object go first, and none while its hold lasts (``Rows.recover``).
 _IS_NEXT = (
     "NOT EXISTS (SELECT 1 FROM writes older WHERE older.asset_key = writes.asset_key"  # noqa: S608
@@ -80,7 +90,15 @@ _HELD_UNTIL = (
     "(SELECT until_s FROM holds WHERE holds.asset_key = writes.asset_key"
     " AND holds.serial < writes.serial)"
 )
-_DUE = f"MAX(due_s, IFNULL({_HELD_UNTIL}, 0))"
+_NEXT_DUE_QUERY = (
+    f"SELECT due_s FROM writes WHERE state = 'queued' AND {_IS_NEXT} AND {_HELD_UNTIL} IS NULL"  # noqa: S608
+    " ORDER BY due_s LIMIT 1"
+)
+_NEXT_HELD_QUERY = (
+    "SELECT MIN(MAX(due_s, until_s)) FROM holds CROSS JOIN writes"  # noqa: S608
+    " ON writes.asset_key = holds.asset_key AND writes.serial > holds.serial"
+    f" AND state IN {WAITING_SQL} WHERE state = 'queued' AND {_IS_NEXT}"
+)
 
 
 class WriteQueueError(StreamEdgeError):
@@ -144,8 +162,8 @@ def prepare_rows(path: Path) -> None:
     """Creates or upgrades the file. Raises WriteQueueError."""
     database = open_database(path)
     try:
-        with database.read():
-            pass
+        with database.transaction() as connection:
+            run_script(connection, _INDEXES)
     finally:
         database.close()
 
@@ -263,11 +281,11 @@ class Rows:
     def next_due_s(self) -> float | None:
         """When the next write without an older one of its object is due; None: no such write."""
         with self._database.read() as connection:
-            row = connection.execute(
-                f"SELECT {_DUE} AS due FROM writes WHERE state = 'queued' AND {_IS_NEXT}"  # noqa: S608
-                " ORDER BY due LIMIT 1"
-            ).fetchone()
-        return None if row is None else float(row[0])
+            rows = [
+                connection.execute(query).fetchone()
+                for query in (_NEXT_DUE_QUERY, _NEXT_HELD_QUERY)
+            ]
+        return min((float(row[0]) for row in rows if row and row[0] is not None), default=None)
 
     def finish_attempt(
         self,
@@ -376,12 +394,13 @@ class Rows:
     def is_waiting_below(self, key_prefix: str, prefix: str) -> bool:
         """Whether a write is pending whose asset key and object name have these prefixes."""
         with self._database.read() as connection:
-            cursor = connection.execute(
-                f"SELECT 1 FROM writes WHERE state IN {WAITING_SQL}"  # noqa: S608
-                " AND substr(asset_key, 1, ?) = ? AND substr(name, 1, ?) = ? LIMIT 1",
-                (len(key_prefix), key_prefix, len(prefix), prefix),
-            )
-            return cursor.fetchone() is not None
+            # Names with the prefix come directly after it. The "+" makes SQLite use their index.
+            row = connection.execute(
+                f"SELECT name FROM writes WHERE +state IN {WAITING_SQL}"  # noqa: S608
+                " AND name >= ? AND substr(asset_key, 1, ?) = ? ORDER BY name LIMIT 1",
+                (prefix, len(key_prefix), key_prefix),
+            ).fetchone()
+        return row is not None and str(row[0]).startswith(prefix)
 
     def has_token(self, token: str) -> bool:
         """Whether a row names this body."""
@@ -397,13 +416,14 @@ class Rows:
 
     def list(self, states: Sequence[State], count: int) -> list[Row]:
         """The oldest writes in any of ``states``."""
-        marks = ", ".join("?" * len(states))
+        where = "WHERE state = ? ORDER BY serial LIMIT ?"
         with self._database.read() as connection:
-            return select_rows(
-                connection,
-                f"WHERE state IN ({marks}) ORDER BY serial LIMIT ?",
-                (*(state.value for state in states), count),
-            )
+            oldest = [
+                row
+                for state in states
+                for row in select_rows(connection, where, (state.value, count))
+            ]
+        return sorted(oldest, key=lambda row: row.serial)[:count]
 
     def totals(self) -> Totals:
         with self._database.read() as connection:
@@ -413,6 +433,7 @@ class Rows:
 def _create_tables(connection: sqlite3.Connection) -> None:
     """Leads to schema version 1 from an empty file, or from one without a version."""
     run_script(connection, _SCHEMA)
+    run_script(connection, _INDEXES)
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     if ("untold",) in tables.fetchall():  # created by an earlier version
         connection.execute("INSERT OR IGNORE INTO unnotified SELECT asset_key FROM untold")
@@ -435,8 +456,8 @@ def _row(columns: Sequence[object]) -> Row:
 
 
 def _row_bytes(row: Row) -> int:
-    """The approximate size of a row in the file: its texts, and its key in two indexes."""
-    texts = (row.asset_key * 3, row.origin_name, row.name, json.dumps(row.fields), row.etag)
+    """The approximate size of a row in the file: its texts, and their copies in the indexes."""
+    texts = (row.asset_key * 4, row.origin_name * 2, row.name * 2, json.dumps(row.fields), row.etag)
     return ROW_BYTES + sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 

@@ -1,0 +1,187 @@
+"""The work of a statement does not grow with the write queue or with the control log.
+
+Every statement that the methods run is explained. None may read a whole table that grows, or sort
+what it has read, but for those in ALLOWED.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamedge.control.database import ControlDatabase
+from streamedge.control.log import ControlLog, RowKind
+from streamedge.write_back.pending_index import PendingIndex
+from streamedge.write_back.rows import Rows, prepare_rows
+from streamedge.write_back.states import State
+from tests.write_back.test_rows import LIMIT_BYTES, row
+
+GROWING = {"writes", "older", "changes", "log", "fleet_entries", "fleet_pending"}
+
+# The beginning of a statement, and why it may read a whole table.
+ALLOWED = {
+    "SELECT state, COUNT(*) FROM writes": "reads the entries of an index, a few bytes for each row",
+    "SELECT serial, asset_key, origin_name, name, method, fields, size_bytes, token, etag, state,"
+    " attempts, due_s, queued_s, follows, problem FROM writes WHERE serial IN (SELECT MAX(serial)":
+        "an edge of a fleet compares the whole queue with what the others know, every 5 s",
+    "SELECT epoch, scope, soft, made_s FROM folded": "two rows for each distribution at most",
+    "SELECT IFNULL((SELECT bytes_to_here FROM fleet_entries ORDER BY number DESC LIMIT 1)":
+        "reads the last row of the table",
+    "SELECT DISTINCT asset_key FROM writes": "once for a process, or for 10,000 missed changes",
+}  # fmt: skip
+
+
+class Statements(list[str]):
+    """The statements that connections have run, with their values."""
+
+
+@contextmanager
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Statements]:
+    statements, connect = Statements(), sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", traced)
+        yield statements
+
+
+def faults(path: Path, statements: Statements) -> set[str]:
+    """What reads or sorts too much: the step of the plan and the statement."""
+    result = set()
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in set(statements):
+            if statement.split()[0] not in {"SELECT", "UPDATE", "DELETE"}:
+                continue
+            if any(statement.startswith(beginning) for beginning in ALLOWED):
+                continue
+            for *_ids, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
+                words = step.split()
+                if step.startswith("USE TEMP B-TREE") or (
+                    words[0] == "SCAN" and words[1] in GROWING
+                ):
+                    result.add(f"{step}: {statement}")
+    return result
+
+
+def queue_calls(rows: Rows) -> dict[str, Callable[[], object]]:
+    """A call of each method of ``Rows``; those of rows that were taken get such a row."""
+
+    def sending() -> Any:
+        rows.insert(row("t"), LIMIT_BYTES)
+        return next(one for one in rows.take_due(1e6, 100) if one.asset_key == "t")
+
+    def finish_attempts() -> None:
+        for state in (State.DONE, State.QUEUED, State.FAILED):
+            rows.finish_attempt(sending(), state, etag='"2"', held_until_s=1.0)
+
+    return {
+        "check": lambda: rows.check("a", (), 1, LIMIT_BYTES),
+        "insert": lambda: rows.insert(row("a"), LIMIT_BYTES),
+        "next_due_s": rows.next_due_s,
+        "take_due": lambda: rows.take_due(0.0, 4),
+        "recover": lambda: rows.recover(10.0, lambda _row: 5.0),
+        "release": lambda: rows.release("a"),
+        "held_keys": lambda: rows.held_keys(10.0),
+        "put_back": lambda: rows.put_back(sending(), 10.0),
+        "end_superseded": lambda: rows.end_superseded(sending()),
+        "finish_attempt": finish_attempts,
+        "unnotified": rows.unnotified,
+        "mark_notified": lambda: rows.mark_notified("a"),
+        "make_due_now": lambda: rows.make_due_now("main", 5.0),
+        "requeue": lambda: rows.requeue(
+            rows.list((State.FAILED,), 1)[0].serial, 1.0, unconditional=True
+        ),
+        "discard": lambda: rows.discard(1),
+        "newest": lambda: rows.newest("a"),
+        "newest_of_each": rows.newest_of_each,
+        "is_waiting_below": lambda: rows.is_waiting_below("4:main", "a"),
+        "has_token": lambda: rows.has_token("token-a"),
+        "by_state": rows.by_state,
+        "list": lambda: rows.list(tuple(State), 10),
+        "totals": rows.totals,
+    }
+
+
+def public_methods(kind: type) -> set[str]:
+    return {name for name, value in vars(kind).items() if name[0] != "_" and callable(value)}
+
+
+def test_statements_of_the_write_queue_use_indexes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    prepare_rows(path)
+    with (
+        recorded(monkeypatch) as statements,
+        closing(Rows(path)) as rows,
+        closing(PendingIndex(path)) as index,
+    ):
+        calls = queue_calls(rows)
+        assert calls.keys() == public_methods(Rows) - {"close"}
+        for call in calls.values():
+            call()
+        index.refresh()
+        index.newest("a")
+    assert len(set(statements)) > len(calls)
+    assert faults(path, statements) == set()
+
+
+@pytest.mark.parametrize("edge", ["", "fra-1"])
+def test_statements_of_the_control_log_use_indexes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edge: str
+) -> None:
+    database = ControlDatabase(tmp_path)
+    with recorded(monkeypatch) as statements, closing(database):
+        log = ControlLog(database, edge=edge, items_kept=1)
+        for item in ("/a", "/b"):
+            newest = log.invalidate("EWEB", [item], caller_reference=item)
+        log.append(RowKind.CONFIGURATION, "", {})
+        log.read_after(0)
+        log.position()
+        log.position(RowKind.CONFIGURATION)
+        log.renew_if_older(0)
+        log.invalidation("EWEB", newest.id)
+        log.invalidations("EWEB")
+    assert any("FROM log" in statement for statement in statements)
+    assert faults(database.path, statements) == set()
+
+
+def test_queue_of_an_earlier_program_gets_the_indexes_and_opens_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    prepare_rows(path)
+    names = ("writes_by_state", "writes_by_origin", "writes_waiting", "writes_by_name")
+    with closing(sqlite3.connect(path)) as connection:
+        for name in names:
+            connection.execute(f"DROP INDEX {name}")
+        before = connection.execute("PRAGMA user_version").fetchone()
+    prepare_rows(path)
+    with closing(sqlite3.connect(path)) as connection:
+        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        assert set(names) <= present
+        assert connection.execute("PRAGMA user_version").fetchone() == before == (1,)
+
+
+def test_next_due_time_is_that_of_the_first_write_that_nothing_holds_back(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    prepare_rows(path)
+    with closing(Rows(path)) as rows:
+        assert rows.next_due_s() is None
+        for name, due_s in (("a", 10.0), ("a", 5.0), ("b", 40.0)):
+            rows.insert(replace(row(name), due_s=due_s), LIMIT_BYTES)
+        assert rows.next_due_s() == 10.0
+        (first,) = rows.take_due(10.0, 1)
+        assert rows.next_due_s() == 40.0
+        rows.finish_attempt(first, State.FAILED, held_until_s=30.0)
+        assert rows.next_due_s() == 30.0
+        rows.release("a")
+        assert rows.next_due_s() == 5.0
