@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -172,9 +173,18 @@ def object_members(
 
 
 def _pin(root: Path, inspector: CacheInspector, cached: CachedObject, limit_bytes: int) -> None:
-    """Pins an object. Raises HTTPException 409 when too much would be pinned."""
+    """Pins an object. Raises HTTPException 409 for a stored error, and when too much would be
+    pinned.
+    """
     if cached.is_pinned:
         return
+    status = cached.record.head.status
+    if status >= HTTPStatus.BAD_REQUEST:
+        raise HTTPException(
+            409,
+            f"what is cached of {cached.parts.name!a} is an error that the origin answered"
+            f" ({status}), not the object: request it again when the origin has it, then pin it",
+        )
     if len(pinned(root)) >= PINS_MAX:
         raise HTTPException(409, f"{PINS_MAX} objects are pinned already")
     size_bytes = max(cached.disk_bytes, cached.size_bytes or 0)

@@ -161,6 +161,17 @@ def test_pin_is_refused_where_it_would_take_half_of_the_cache(
         assert not cached(edge)["page"]["pinned"]
 
 
+def test_stored_error_is_not_pinned(edge: EdgeProcess) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(edge, "nothing")
+    error = cached(edge)["nothing"]
+    assert error["status"] == 404
+    status, document = call(edge, "PUT", f"/cache/{error['id']}/pin")
+    assert status == 409
+    assert "is an error that the origin answered (404)" in document["error"]
+    assert not cached(edge)["nothing"]["pinned"]
+
+
 def test_warm_fetches_each_path_once(edge: EdgeProcess, origin: CountingOrigin) -> None:
     paths = ["/film", "/page", "/film", "/nothing"]
     job = ended_job(edge, {"kind": "warm", "paths": paths, "requests_per_s": 1000})
