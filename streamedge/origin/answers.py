@@ -35,6 +35,9 @@ _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _QUOTED_MAX_CHARS = 120  # of a text from an origin in a message
 
+NO_SUCH_BUCKET = "NoSuchBucket"
+"""The error code for a bucket that does not exist: a mistake in the config, no missing object."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectRequest:
@@ -281,6 +284,13 @@ def _refusal(
         return OriginError(
             OriginFailure.RANGE_OUTSIDE,
             f"{message} for byte {start}, Content-Range {content_range}",
+            status=status,
+        )
+    if error_code == NO_SUCH_BUCKET:
+        return OriginError(
+            OriginFailure.UNAVAILABLE,
+            f"{message}: the bucket does not exist; check the origin's bucket, region and endpoint",
+            retried=True,
             status=status,
         )
     failure = failure_of_status(status)

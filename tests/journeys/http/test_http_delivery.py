@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -101,6 +102,20 @@ def test_bucket_that_refuses_the_key_is_a_403(version: str, tmp_path: Path, s3: 
         response = client.get("/film.mp4")
         assert response.status_code == 403
         assert s3.access_key_id.encode() not in response.content
+
+
+@over_each_version
+def test_missing_bucket_is_named_in_the_log_and_not_to_viewers(
+    version: str, tmp_path: Path, s3: S3Server
+) -> None:
+    missing = bucket_toml(s3).replace('"videos"', '"no-such-videos"')
+    with run_viewer_edge(version, tmp_path, missing) as edge, edge.httpx() as client:
+        response = client.get("/film.mp4")
+        assert response.status_code == 502
+        assert "no-such-videos" not in response.text + str(response.headers)
+        text = json.dumps(edge.process.await_log("response"))
+        assert "s3://no-such-videos" in text
+        assert "the bucket does not exist; check the origin's bucket, region and endpoint" in text
 
 
 @over_each_version

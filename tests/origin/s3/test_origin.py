@@ -120,7 +120,9 @@ async def test_object_is_read_below_the_prefix(s3: S3Server, film_etag: str) -> 
     await origin.close()
 
 
-async def test_missing_key_and_bucket_are_not_found(s3: S3Server, origin: S3Origin) -> None:
+async def test_missing_key_is_not_found_and_a_missing_bucket_is_named(
+    s3: S3Server, origin: S3Origin
+) -> None:
     head, read = await failures_of(origin, "missing.mp4")
     assert head.failure is read.failure is OriginFailure.NOT_FOUND
     assert str(head) == "s3://videos 'missing.mp4': answered 404"
@@ -132,7 +134,12 @@ async def test_missing_key_and_bucket_are_not_found(s3: S3Server, origin: S3Orig
         secret_access_key=s3.secret_access_key,
     )
     _, read = await failures_of(elsewhere, "film.mp4")
-    assert read.failure is OriginFailure.NOT_FOUND
+    assert read.failure is OriginFailure.UNAVAILABLE
+    assert not read.retryable
+    assert str(read) == (
+        "s3://nowhere 'film.mp4': answered 404 NoSuchBucket: the bucket does not exist; check the"
+        " origin's bucket, region and endpoint"
+    )
     await elsewhere.close()
 
 
