@@ -19,6 +19,7 @@ from typing import Any
 
 from streamedge.api.documents.documents import Document, invalid, normalize, required
 from streamedge.api.documents.inventory import Inventory, references
+from streamedge.api.documents.lengths import require_lengths
 from streamedge.api.errors import ApiError
 from streamedge.api.protocol.service import API_VERSION, Call, Handler, Output
 from streamedge.api.transactions import Resources, Transaction
@@ -169,7 +170,7 @@ class ResourceCalls:
         spec = self.spec
         if document is None:
             document = required(call.input, spec.config_member)
-        document = spec.complete(normalize(document))
+        document = _complete(spec, document)
         name = spec.name_of(document)
         with self._resources.change() as transaction:
             existing = spec.all(transaction.before)
@@ -201,7 +202,7 @@ class ResourceCalls:
 
     def _update(self, call: Call) -> Output:
         spec = self.spec
-        document = spec.complete(normalize(required(call.input, spec.config_member)))
+        document = _complete(spec, required(call.input, spec.config_member))
         with self._resources.change() as transaction:
             old = self._changeable(transaction.before, call, "Update")
             spec.check_update(old.document, document)
@@ -250,6 +251,13 @@ class ResourceCalls:
 
     def _output(self, inventory: Inventory, resource: Resource) -> Output:
         return {self.spec.member: self.spec.to_output(inventory, resource), "ETag": resource.etag}
+
+
+def _complete(spec: KindSpec, document: Document) -> dict[str, Any]:
+    """The document of a call with all its members. Raises ApiError."""
+    document = normalize(document)
+    require_lengths(spec.config_member, document)
+    return spec.complete(document)
 
 
 def _conflicts(spec: KindSpec, other: Resource, document: Document, name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from streamedge.api.documents.lengths import CHARACTERS_MAX, COMMENT_CHARACTERS_MAX
 from streamedge.api.operations.policy_documents import (
     cache_policy_document,
     origin_request_policy_document,
@@ -430,6 +431,40 @@ def test_invalid_document_is_refused(
     error = api.error(f"Create{member}", **{f"{member}Config": document})
     assert error.code == code
     assert reason in error.message
+
+
+def documents_with_limits() -> dict[str, tuple[dict[str, Any], str, int]]:
+    """By kind a valid document, the member with a limit, and how many characters it may have."""
+    documents: dict[str, dict[str, Any]] = {member: kind[0] for member, kind in KINDS.items()}
+    documents["Distribution"] = web()
+    documents["CloudFrontOriginAccessIdentity"] = {"CallerReference": "1", "Comment": ""}
+    limited = {
+        member: (document, "Comment", COMMENT_CHARACTERS_MAX)
+        for member, document in documents.items()
+    }
+    limited["OriginAccessControl"] = (CONTROL, "Name", 64)
+    return limited
+
+
+LIMITED = documents_with_limits()
+
+
+def test_every_kind_with_a_limit_is_checked() -> None:
+    assert {f"{member}Config" for member in LIMITED} == set(CHARACTERS_MAX)
+
+
+@pytest.mark.parametrize("member", LIMITED)
+def test_text_that_is_longer_than_in_cloudfront_is_refused(api: Api, member: str) -> None:
+    document, text_member, characters_max = LIMITED[member]
+    longest = {**document, text_member: "é" * characters_max}
+    too_long = {f"{member}Config": {**document, text_member: "é" * (characters_max + 1)}}
+    error = api.error(f"Create{member}", **too_long)
+    reason = f"{text_member} is longer than {characters_max} characters"
+    assert (error.code, error.message) == ("InvalidArgument", reason)
+    created = api(f"Create{member}", **{f"{member}Config": longest})
+    identifier = created[member]["Id"]
+    error = api.error(f"Update{member}", Id=identifier, IfMatch=created["ETag"], **too_long)
+    assert (error.code, error.message) == ("InvalidArgument", reason)
 
 
 # --- keys ---------------------------------------------------------------------------------
