@@ -37,6 +37,10 @@ class ViewerRow(NamedTuple):
     idle_s: float
 
 
+RowStart = tuple[str, str, str, str, str, str, str]
+"""The members of a row before ``object``."""
+
+
 def cut(text: str) -> str:
     """At most TEXT_CHARACTERS_MAX characters of a text."""
     return text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"

@@ -62,9 +62,15 @@ class Plays:
         """The loop's time until which the client shows media from its buffer; 0: none."""
         return max((player.shown_until_s for player in self._players.values()), default=0.0)
 
-    def open(self) -> list[Player]:
-        """The players that are not closed, in the order in which their streams began."""
-        return [one for one in self._players.values() if one.state is not PlayState.CLOSED]
+    def last_open(self) -> tuple[Player | None, int]:
+        """The player that is not closed and whose stream began last, if there is one, and how many
+        are not closed.
+        """
+        last, count = None, 0
+        for player in self._players.values():
+            if player.state is not PlayState.CLOSED:
+                last, count = player, count + 1
+        return last, count
 
     def handle(self, event: StreamCommand) -> None:
         """Passes a command to the player of its stream; a play makes one."""

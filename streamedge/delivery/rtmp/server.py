@@ -119,7 +119,7 @@ class RtmpServer:
 
     def viewer_rows(self, now_s: float) -> list[ViewerRow]:
         """The sessions of clients that are connected."""
-        rows = (session.viewer_row(now_s) for session in self.sessions)
+        rows = [session.viewer_row(now_s) for session in self.sessions]
         return [row for row in rows if row is not None]
 
     def end_viewer(self, identifier: str) -> int:

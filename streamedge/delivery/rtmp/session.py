@@ -35,7 +35,7 @@ from streamedge.delivery.rtmp.streams import (
     SignatureFailureLimit,
     tc_url_host,
 )
-from streamedge.delivery.viewers import ENDED_BY_OPERATOR, ViewerRow, cut
+from streamedge.delivery.viewers import ENDED_BY_OPERATOR, RowStart, ViewerRow, cut
 from streamedge.media.medium import Medium
 from streamedge.ops.metrics import Counter, pair
 from streamedge.spans import Span
@@ -88,6 +88,7 @@ class RtmpSession(asyncio.Protocol):
         self._bytes_counted = 0
         self._log = SessionLog(context.log, context.stream_log, self._id, self._client, loop.time())
         self._admission: Admission | None = None
+        self._described: tuple[RowStart, str] | None = None  # once a row was made
         self._client_codecs: frozenset[str] = frozenset()
         self._can_reconnect = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -282,28 +283,32 @@ class RtmpSession(asyncio.Protocol):
 
     def viewer_row(self, now_s: float) -> ViewerRow | None:
         """The session for operators: its play, or the last one of several."""
-        admission = self._admission
-        if admission is None or self._transport is None:
+        if self._admission is None or self._transport is None:
             return None
-        players = self._plays.open()
-        player = players[-1] if players else None
-        return ViewerRow(
-            id=self._id,
-            kind="rtmp",
-            protocol=self._transport_name,
-            address=self.address,
-            client=self._client,
-            distribution=admission.distribution.id,
-            site=admission.match.application,
-            object=cut(_object_of(player)),
-            agent=cut(admission.client.connect.flash_version),
-            state="connected" if player is None else player.state.value,
-            position_s=None if player is None else player.position_ms / 1000,
-            sent_bytes=self.sent_bytes,
-            requests=len(players),
-            age_s=round(max(0.0, now_s - self._started_s), 1),
-            idle_s=0.0,
+        described = self._described
+        if described is None:
+            described = self._described = self._describe(self._admission)
+        viewer, agent = described
+        player, plays = self._plays.last_open()
+        sent_bytes, age_s = self._sender.sent_bytes, round(now_s - self._started_s, 1)
+        if player is None:
+            return ViewerRow(*viewer, "", agent, "connected", None, sent_bytes, 0, age_s, 0.0)
+        name, position_s = cut(_object_of(player)), player.position_ms / 1000
+        state = player.state.value
+        return ViewerRow(*viewer, name, agent, state, position_s, sent_bytes, plays, age_s, 0.0)
+
+    def _describe(self, admission: Admission) -> tuple[RowStart, str]:
+        """What is the same in each row of the session: the members before the object, the agent."""
+        viewer = (
+            self._id,
+            "rtmp",
+            self._transport_name,
+            self.address,
+            self._client,
+            admission.distribution.id,
+            admission.match.application,
         )
+        return viewer, cut(admission.client.connect.flash_version)
 
     def end_viewer(self, identifier: str) -> bool:
         """Ends the connection if it has this id, within CLOSE_TIMEOUT_S also if it does not read.
@@ -382,8 +387,7 @@ class RtmpSession(asyncio.Protocol):
             self.counts.add(Counter.EDGE_REDIRECTS, pair(host.partition(".")[0], "rtmp"))
             self._end(f"redirected to {host}")
             return
-        self._admission = admission
-        self._log.distribution = admission.distribution.id
+        self._admit(admission)
         self._client_codecs = event.playable_codecs
         self._can_reconnect = event.can_reconnect
         self.splits_data = event.flash_version == FFMPEG_FLASH_VERSION
@@ -402,9 +406,14 @@ class RtmpSession(asyncio.Protocol):
         """The client's admission under the current configuration. Raises RefusalError."""
         if self._admission is None:
             raise RefusalError("NetStream.Failed", "Not connected.", "connect")
-        self._admission = self._context.streams.recheck(self._admission)
-        self._log.distribution = self._admission.distribution.id
-        return self._admission
+        admission = self._context.streams.recheck(self._admission)
+        self._admit(admission)
+        return admission
+
+    def _admit(self, admission: Admission) -> None:
+        self._admission = admission
+        self._log.distribution = admission.distribution.id
+        self._described = None
 
     def revoke(self, is_revoked: Callable[[Provenance], bool]) -> None:
         """Ends the plays that the predicate matches."""
@@ -460,9 +469,7 @@ class RtmpSession(asyncio.Protocol):
             self._transport.abort()
 
 
-def _object_of(player: Player | None) -> str:
+def _object_of(player: Player) -> str:
     """The object that a player plays; before it is open, the name that the client sent."""
-    if player is None:
-        return ""
     medium = player.medium
     return redact_name(player.name).text if medium is None else medium.name
