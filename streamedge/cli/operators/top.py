@@ -36,7 +36,8 @@ def show_top(admin: Admin, interval_s: float, count: int) -> None:
             status = call(caller, "GET", "/status")
             if time.monotonic() >= next_look_s:
                 viewers = call(caller, "GET", f"/viewers?limit={rows}")
-                next_look_s = time.monotonic() + viewers["next_look_s"]
+                # An edge that has not been upgraded yet does not say.
+                next_look_s = time.monotonic() + viewers.get("next_look_s", interval_s)
             yield frame(status, viewers)
 
     # On a terminal each frame takes the place of the one before; else they follow each other.
