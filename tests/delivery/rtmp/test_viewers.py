@@ -1,4 +1,6 @@
-"""The address of an RTMP viewer: PROXY headers, and the limit of connections of an address."""
+"""An RTMP viewer: its address behind PROXY headers, the limit of connections of an address, its
+row for operators.
+"""
 
 from __future__ import annotations
 
@@ -61,3 +63,27 @@ async def test_connections_of_an_address_are_limited(cache_root: Path) -> None:
             (line,) = edge.lines("connections_per_address_refused")
             assert line["client"] == f"{VIEWER}:4711"
             assert edge.counts.gathered(Counter.ERRORS, "rtmp_connections_per_address") == 1
+
+
+async def test_row_of_a_session_follows_its_play_and_its_distribution(cache_root: Path) -> None:
+    async with serve_rtmp(cache_root) as edge:
+        edge.origin.put("film.mp4", sample_file("film.mp4"))
+        async with open_client(edge.port) as client:
+            (session,) = edge.sessions
+            row = session.viewer_row(asyncio.get_running_loop().time())
+            assert row is not None
+            assert (row.object, row.state, row.requests) == ("", "connected", 0)
+            assert (row.distribution, row.address) == (edge.distribution.id, "127.0.0.1")
+            client.play("film.mp4")
+            await client.until_named("NetStream.Play.Stop")
+            row = session.viewer_row(asyncio.get_running_loop().time())
+            assert row is not None
+            assert (row.object, row.requests) == ("film.mp4", 1)
+            assert row.agent
+            assert row.sent_bytes > 0
+            edge.rule(id="EOTHER")
+            client.play("film.mp4")
+            await client.until_named("NetStream.Play.Stop")
+            row = session.viewer_row(asyncio.get_running_loop().time())
+            assert row is not None
+            assert row.distribution == "EOTHER"
