@@ -35,6 +35,7 @@ class LogDestinations:
                     section.log.origin,
                     self._writer(section.log.origin, config.origins[section.log.origin]),
                     section.log.file_prefix,
+                    section.log.interval,
                 )
                 for section in config.distributions
                 if section.log.origin

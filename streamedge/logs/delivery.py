@@ -1,15 +1,16 @@
 """Delivers access logs from the spool to their origins: the control process' task.
 
-Each second it makes batches of the lines that are due (``batches``). Each origin with batches has a
-task that sends them, the oldest first. After a failure that origin waits, longer each time; then
-the same file is sent under the same name again. A batch is removed only after its origin has it.
+Every few seconds it makes batches of the lines that are due (``batches``). Each origin with batches
+has a task that sends them, the oldest first. After a failure that origin waits, longer each time;
+then the same file is sent under the same name again. A batch is removed only after its origin has
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -31,7 +32,9 @@ from streamedge.ops.rate_limited import RateLimitedEvent
 from streamedge.origin.spooling import in_thread
 from streamedge.origin.writing import WritableOrigin, Write
 
-CHECK_INTERVAL_S = 1.0
+CHECK_INTERVAL_S = 1.0  # while files wait for their origins
+CHECK_INTERVAL_MAX_S = 5.0
+CHECKS_PER_INTERVAL = 60  # so lines are late by a sixtieth of their delivery interval at most
 RETRY_FIRST_S = 1.0  # after a failed delivery
 RETRY_MAX_S = 60.0
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure
@@ -59,11 +62,24 @@ SYSTEM_CLOCK: Final = Clock()
 
 
 class Destination(NamedTuple):
-    """Where the files of a log go: names under ``prefix`` of the origin ``name``."""
+    """Where the files of a log go, each ``interval_s``: names under ``prefix`` of the origin
+    ``name``."""
 
     name: str
     writer: WritableOrigin
     prefix: str
+    interval_s: float
+
+
+def check_pause_s(intervals_s: Iterable[float], *, has_batches: bool) -> float:
+    """The time until the spool is looked through again, which a thread does.
+
+    ``intervals_s``: of all logs. ``has_batches``: whether files wait for their origins.
+    """
+    if has_batches:
+        return CHECK_INTERVAL_S
+    shortest_s = min(intervals_s, default=0.0)
+    return max(CHECK_INTERVAL_S, min(CHECK_INTERVAL_MAX_S, shortest_s / CHECKS_PER_INTERVAL))
 
 
 class LogDelivery:
@@ -93,6 +109,7 @@ class LogDelivery:
         self._spool_failed = RateLimitedEvent(log, "access_log_spool_failed", FAILURES_INTERVAL_S)
         self._dropped = RateLimitedEvent(log, "access_log_lines_dropped")
         self._unknown = RateLimitedEvent(log, "access_log_without_origin", FAILURES_INTERVAL_S)
+        self._has_batches = False  # after the last check
         self._in_use: set[BatchName] = set()
         self._running: set[str] = set()  # origins
         self._failures: dict[str, int] = {}  # in a row, by origin
@@ -112,7 +129,9 @@ class LogDelivery:
                     self._running.add(origin)
                     task = tasks.create_task(self._deliver_all(origin, by_origin[origin]))
                     task.add_done_callback(partial(_discard, self._running, origin))
-                await self._clock.sleep(CHECK_INTERVAL_S)
+                intervals_s = (one.interval_s for one in self._destinations.values())
+                pause_s = check_pause_s(intervals_s, has_batches=self._has_batches)
+                await self._clock.sleep(pause_s)
 
     async def finish(self, timeout_s: float) -> None:
         """Delivers all that the workers have written, within ``timeout_s``; they have ended.
@@ -137,6 +156,7 @@ class LogDelivery:
         except OSError as exc:
             self._spool_failed.emit(self._clock.monotonic_s(), error=str(exc))
             return {}
+        self._has_batches = bool(state.batches)
         gauges = self._counts.gauges
         gauges[Gauge.ACCESS_LOG_SPOOL_BYTES] = state.size_bytes
         lag_s = int(self._clock.time_s()) - state.batches[0].due_s if state.batches else 0

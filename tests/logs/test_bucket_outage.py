@@ -148,7 +148,7 @@ async def test_bucket_away_for_ten_minutes_loses_and_doubles_no_flushed_line(
         secret_access_key=server.secret_access_key,
     )
     writer = TimedWriter(origin.writer, time_)
-    destinations = {"EWEB": Destination("logs", writer, "cdn/")}
+    destinations = {"EWEB": Destination("logs", writer, "cdn/", spool_process.INTERVAL_S)}
     log = open_log(str(tmp_path / "edge.log"), "control")
     delivery = time_.delivery = LogDelivery(
         root, lambda: destinations, lambda: 1 << 30, log, Counts(), time_.clock

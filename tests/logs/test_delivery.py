@@ -14,7 +14,7 @@ from streamedge.errors import OriginError, OriginFailure
 from streamedge.logs import delivery as delivery_module
 from streamedge.logs.batches import make_batches, prepare_spool, segments_folder, spool_state
 from streamedge.logs.cloudfront import HEAD
-from streamedge.logs.delivery import Destination, LogDelivery
+from streamedge.logs.delivery import Destination, LogDelivery, check_pause_s
 from streamedge.logs.spool_names import LogFormat, SegmentName
 from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counter, Counts, Gauge
@@ -65,7 +65,8 @@ class Delivery:
         self.log_path = folder / "edge.log"
         self.log = open_log(str(self.log_path), "control")
         self.destinations = {
-            name: Destination(f"origin-{name}", writer, "cdn/") for name, writer in writers.items()
+            name: Destination(f"origin-{name}", writer, "cdn/", 300.0)
+            for name, writer in writers.items()
         }
         self.deliveries = LogDelivery(
             self.root, lambda: self.destinations, lambda: limit_bytes, self.log, self.counts
@@ -98,8 +99,26 @@ async def await_true(is_true: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_module, "CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(delivery_module, "CHECK_INTERVAL_MAX_S", 0.01)
     monkeypatch.setattr(delivery_module, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(delivery_module, "RETRY_MAX_S", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("intervals_s", "has_batches", "expected_s"),
+    [
+        ([300.0, 3600.0], False, 5.0),
+        ([3600.0, 120.0], False, 2.0),
+        ([1.0, 300.0], False, 1.0),
+        ([3600.0], True, 1.0),
+        ([], False, 1.0),
+    ],
+)
+def test_spool_is_looked_through_as_often_as_the_shortest_interval_needs(
+    intervals_s: list[float], has_batches: bool, expected_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert check_pause_s(intervals_s, has_batches=has_batches) == expected_s
 
 
 async def test_file_is_sent_again_under_its_name_until_the_origin_has_it(tmp_path: Path) -> None:
@@ -180,7 +199,7 @@ async def test_lines_without_a_destination_wait_for_one(tmp_path: Path) -> None:
     async with delivery.running():
         delivery.add_segment("a\n")
         await await_true(lambda: bool(spool_state(delivery.root).batches))
-        delivery.destinations = {"EWEB": Destination("origin", writer, "")}
+        delivery.destinations = {"EWEB": Destination("origin", writer, "", 300.0)}
         await await_true(lambda: bool(writer.files))
     assert '"access_log_without_origin"' in delivery.log_path.read_text()
 
