@@ -34,7 +34,7 @@ from streamedge.origin.writing import WritableOrigin, Write
 
 CHECK_INTERVAL_S = 1.0  # while files wait for their origins
 CHECK_INTERVAL_MAX_S = 5.0
-CHECKS_PER_INTERVAL = 60  # so lines are late by a sixtieth of their delivery interval at most
+CHECKS_PER_INTERVAL = 60  # lines of a log with an interval from 1 minute on are late by 1/60 of it
 RETRY_FIRST_S = 1.0  # after a failed delivery
 RETRY_MAX_S = 60.0
 FAILURES_INTERVAL_S = 60.0  # between log lines about the same failure

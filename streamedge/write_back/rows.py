@@ -433,7 +433,6 @@ class Rows:
 def _create_tables(connection: sqlite3.Connection) -> None:
     """Leads to schema version 1 from an empty file, or from one without a version."""
     run_script(connection, _SCHEMA)
-    run_script(connection, _INDEXES)
     tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     if ("untold",) in tables.fetchall():  # created by an earlier version
         connection.execute("INSERT OR IGNORE INTO unnotified SELECT asset_key FROM untold")

@@ -137,14 +137,20 @@ async def test_lines_beyond_the_memory_are_dropped_and_counted(
     assert counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "memory") == 2
 
 
+@pytest.mark.parametrize(
+    ("compressed_from_bytes", "written"),
+    [(COMPRESSED_FROM_BYTES, slice(3)), (1, slice(-1))],
+    ids=["plain lines", "blocks"],
+)
 async def test_full_disk_drops_whole_lines_and_leaves_no_part_of_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, compressed_from_bytes: int, written: slice
 ) -> None:
+    monkeypatch.setattr(spool_module, "COMPRESSED_FROM_BYTES", compressed_from_bytes)
     counts = Counts()
     write, is_full = os.write, False
 
     def write_some(fd: int, data: bytes) -> int:
-        return write(fd, data[:3] if is_full else data)
+        return write(fd, data[written] if is_full else data)
 
     async with open_spool(folder, counts) as spool:
         spool.add(1, ENDED_S, lines("first"))
@@ -170,28 +176,6 @@ async def test_many_lines_are_compressed_and_few_are_not(folder: Path) -> None:
     assert texts == {False: "a\nb\n", True: "".join(f"{text}\n" for text in many)}
     (compressed,) = folder.glob("*.gz")
     assert compressed.stat().st_size < COMPRESSED_FROM_BYTES // 2
-
-
-async def test_full_disk_leaves_no_part_of_a_block(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spool_module, "COMPRESSED_FROM_BYTES", 1)
-    counts = Counts()
-    write, is_full = os.write, False
-
-    def write_some(fd: int, data: bytes) -> int:
-        return write(fd, data[:-1] if is_full else data)
-
-    async with open_spool(folder, counts) as spool:
-        spool.add(1, ENDED_S, lines("first"))
-        await await_true(lambda: bool(segments(folder)))
-        monkeypatch.setattr(os, "write", write_some)
-        is_full = True
-        spool.add(2, ENDED_S, lines("second", "third"))
-        await await_true(lambda: counts.gathered(Counter.ACCESS_LOG_LINES_DROPPED, "disk") == 2)
-        is_full = False
-        spool.add(1, ENDED_S, lines("fourth"))
-    assert list(segments(folder).values()) == ["first\nfourth\n"]
 
 
 async def test_folder_that_is_gone_drops_lines_and_later_ones_are_written(folder: Path) -> None:

@@ -37,13 +37,11 @@ ALLOWED = {
 }  # fmt: skip
 
 
-class Statements(list[str]):
-    """The statements that connections have run, with their values."""
-
-
 @contextmanager
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Statements]:
-    statements, connect = Statements(), sqlite3.connect
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The statements that connections have run, with their values."""
+    connect = sqlite3.connect
+    statements: list[str] = []
 
     def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection: sqlite3.Connection = connect(*arguments, **options)
@@ -55,7 +53,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Statements]:
         yield statements
 
 
-def faults(path: Path, statements: Statements) -> set[str]:
+def faults(path: Path, statements: list[str]) -> set[str]:
     """What reads or sorts too much: the step of the plan and the statement."""
     result = set()
     with closing(sqlite3.connect(path)) as connection:
