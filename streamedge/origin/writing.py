@@ -106,6 +106,14 @@ class WritableOrigin(Protocol):
         """
         ...
 
+    async def check(self, write: Write) -> None:
+        """Raises what ``write`` would certainly raise or return now, but changes nothing.
+
+        It sends no request to another machine, which judges conditions when the write is sent.
+        Raises WriteRefusedError for a refusal, and OriginError.
+        """
+        ...
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """Carries out ``write``. The ``body`` of a PUT is streamed, once, not always to its end.
 

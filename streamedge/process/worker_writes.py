@@ -66,6 +66,7 @@ class WorkerWrites:
         if write_queue is not None:
             write_queue.publish = self.shared_writes.share_queued
             write_queue.is_waiting_elsewhere = self.fleet_writes.is_waiting_below
+            write_queue.newest_elsewhere = self.fleet_writes.newest
             self.turns = FleetTurns(
                 edge.name,
                 self._thread_database,

@@ -15,12 +15,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from streamedge.errors import OriginError
 from streamedge.files import sync_folder
+from streamedge.fleet.pending import HeldWrite
 from streamedge.keys import join_key
 from streamedge.ops.wakeup import Wakeup
 from streamedge.origin.spooling import gather, in_thread
@@ -31,15 +33,31 @@ from streamedge.origin.writing import (
     WriteRefusedError,
     WriteResponse,
     refuse,
+    require_condition,
 )
 from streamedge.write_back.bodies import NewBody, create_body, remove_body
 from streamedge.write_back.change_signal import ChangeSignal, prepare_signal
 from streamedge.write_back.pending_index import PendingIndex
-from streamedge.write_back.rows import WRITE_CONDITIONS, Row, Rows, Totals, prepare_rows
-from streamedge.write_back.states import DEAD_LETTERS, State
+from streamedge.write_back.rows import (
+    NotJudgedError,
+    Row,
+    Rows,
+    Totals,
+    conditions_of,
+    prepare_rows,
+)
+from streamedge.write_back.states import (
+    DEAD_LETTERS,
+    State,
+    state_after,
+    state_without_response,
+)
 
 LISTED_ROWS_MAX = 1000
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+OriginCheck = Callable[[Write], Awaitable[None]]
+"""``WritableOrigin.check``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +123,8 @@ class WriteQueue:
         fleet learn of that."""
         self.is_waiting_elsewhere: Callable[[str, str], bool] | None = None
         """As ``is_waiting_below``, for the other edges of a fleet; with the start of their keys."""
+        self.newest_elsewhere: Callable[[str, int | None], HeldWrite | None] | None = None
+        """``FleetWrites.newest``."""
         self.signal.notify()  # the last process with this slot may have died before its own call
 
     def close(self) -> None:
@@ -114,24 +134,33 @@ class WriteQueue:
         self.signal.close()
 
     async def accept(
-        self, asset_key: str, origin_name: str, write: Write, body: AsyncIterator[bytes] | None
+        self,
+        asset_key: str,
+        origin_name: str,
+        write: Write,
+        body: AsyncIterator[bytes] | None,
+        check: OriginCheck | None = None,
     ) -> WriteResponse:
         """Queues a PUT or DELETE. Success means that it is on disk here.
 
-        Refusals are responses too: 412 for a condition that a pending write of the object does not
-        meet, 413 for a body and 503 for a queue over the limit, 507 for a full disk, 400 for a body
-        that does not match its checksums. Raises WriteQueueError, OSError, and what ``body``
-        raises. Then nothing was queued, except after a WriteQueueError of the commit itself: the
-        write may or may not be queued.
+        Refusals are responses too: 412 for a condition that does not hold for the object as readers
+        see it, 413 for a body and 503 for a queue over the limit, 507 for a full disk, 400 for a
+        body that does not match its checksums, and what ``check`` raises and the replicator would
+        not try again. Raises WriteQueueError, OriginError (as ``check``), OSError, and what
+        ``body`` raises. Then nothing was queued, except after a WriteQueueError of the commit
+        itself: the write may or may not be queued.
+
+        ``check``: the origin's; None: the origin judges all when the write is sent.
         """
         try:
             if write.method == "DELETE":
-                fields = tuple(item for item in write.fields if item[0].lower() in WRITE_CONDITIONS)
-                row = _new_row(asset_key, origin_name, write, fields)
-                await in_thread(partial(self._commit, row, None))
+                write = replace(write, fields=conditions_of(write.fields))
+                await self._check(asset_key, write, 0, check)
+                row = _new_row(asset_key, origin_name, write, write.fields)
+                await self._commit(row, None, write, check)
                 self._publish(asset_key)
                 return WriteResponse(204)
-            return await self._accept_put(asset_key, origin_name, write, body)
+            return await self._accept_put(asset_key, origin_name, write, body, check)
         except WriteRefusedError as exc:
             return exc.response
         except OSError as exc:
@@ -182,16 +211,50 @@ class WriteQueue:
         self.signal.notify()
         return token is not None
 
+    async def _check(
+        self, asset_key: str, write: Write, size_bytes: int, check: OriginCheck | None
+    ) -> None:
+        """Raises WriteRefusedError, OriginError for a write that would become a dead letter.
+
+        Its conditions have to hold for what readers get: the newest pending write of the object,
+        or else what the origin has.
+        """
+        fields = write.fields
+        newest = await in_thread(
+            partial(self.rows.check, asset_key, fields, size_bytes, self._limit_bytes)
+        )
+        is_pending = newest is not None
+        if self.newest_elsewhere is not None and conditions_of(fields):
+            held = self.newest_elsewhere(asset_key, None if newest is None else newest.serial)
+            if held is not None:
+                require_condition(fields, None if held.is_delete else held.etag)
+                is_pending = True
+        if check is None:
+            return
+        if is_pending:
+            conditions = conditions_of(fields)
+            rest = tuple(field for field in fields if field not in conditions)
+            write = replace(write, fields=rest)
+        try:
+            await check(write)
+        except WriteRefusedError as exc:
+            if state_after(write.method, exc.response) in DEAD_LETTERS:
+                raise
+        except OriginError as exc:
+            if state_without_response(exc) in DEAD_LETTERS:
+                raise
+
     async def _accept_put(
-        self, asset_key: str, origin_name: str, write: Write, body: AsyncIterator[bytes] | None
+        self,
+        asset_key: str,
+        origin_name: str,
+        write: Write,
+        body: AsyncIterator[bytes] | None,
+        check: OriginCheck | None,
     ) -> WriteResponse:
         upload = Upload(write, body)
         verifier = upload.verifier()
-        announced_bytes = upload.size_bytes or 0
-        check = partial(
-            self.rows.check, asset_key, upload.fields, announced_bytes, self._limit_bytes
-        )
-        await in_thread(check)
+        await self._check(asset_key, write, upload.size_bytes or 0, check)
 
         def digest(piece: bytes) -> None:
             new_body.digest(piece)
@@ -209,7 +272,7 @@ class WriteQueue:
             verifier.verify(upload.trailers)
             row = _new_row(asset_key, origin_name, write, upload.final_fields, new_body)
             await new_body.sync()
-            await in_thread(partial(self._commit, row, new_body))
+            await self._commit(row, new_body, write, check)
         finally:
             await new_body.close()
         self._publish(asset_key)
@@ -220,8 +283,18 @@ class WriteQueue:
         if self.publish is not None:
             self.publish(asset_key)
 
-    def _commit(self, row: Row, body: NewBody | None) -> None:
-        self.rows.insert(row, self._limit_bytes)
+    async def _commit(
+        self, row: Row, body: NewBody | None, write: Write, check: OriginCheck | None
+    ) -> None:
+        """Queues a row, and judges its conditions again where no pending write does."""
+        try:
+            await in_thread(partial(self._insert, row, body, is_judged=check is None))
+        except NotJudgedError:
+            await self._check(row.asset_key, write, row.size_bytes, check)
+            await in_thread(partial(self._insert, row, body, is_judged=True))
+
+    def _insert(self, row: Row, body: NewBody | None, *, is_judged: bool) -> None:
+        self.rows.insert(row, self._limit_bytes, is_judged=is_judged)
         if body is not None:
             body.keep()
         self.signal.notify()

@@ -105,6 +105,10 @@ class WriteQueueError(StreamEdgeError):
     """The queue cannot be read or written, so the pending writes are not known."""
 
 
+class NotJudgedError(StreamEdgeError):
+    """Nothing has decided whether the conditions of a write hold; it was not queued."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One write. ``serial`` gives the order; times are in seconds since 1970.
@@ -143,6 +147,11 @@ class Totals:
     done: int
 
 
+def conditions_of(fields: HeaderFields) -> HeaderFields:
+    """The conditions among the header fields of a write."""
+    return tuple(field for field in fields if field[0].lower() in WRITE_CONDITIONS)
+
+
 def open_database(path: Path) -> Database:
     """A connection to the file, which is created or upgraded at the first use.
 
@@ -179,26 +188,37 @@ class Rows:
 
     # --- accepting writes -----------------------------------------------------------------
 
-    def check(self, asset_key: str, fields: HeaderFields, size_bytes: int, limit: int) -> None:
-        """Raises WriteRefusedError where ``insert`` would, before the body is received."""
+    def check(
+        self, asset_key: str, fields: HeaderFields, size_bytes: int, limit: int
+    ) -> Row | None:
+        """Raises WriteRefusedError where ``insert`` would, before the body is received.
+
+        Returns the newest pending write of the object, which its conditions were checked against.
+        """
         with self._database.transaction() as connection:
             _require_space(connection, size_bytes + ROW_BYTES, limit)
             newest = newest_pending(connection, asset_key)
         if newest is not None:
             require_condition(fields, _etag_after(newest))
+        return newest
 
-    def insert(self, row: Row, limit_bytes: int) -> Row:
+    def insert(self, row: Row, limit_bytes: int, *, is_judged: bool = True) -> Row:
         """Queues ``row`` and returns it with its new serial.
 
         Conditions are checked against the newest pending write of the object, if any. The row then
         follows that write: its condition at the origin is made from that write's result. Raises
         WriteRefusedError 412, or 503 when more than ``limit_bytes`` would be stored.
+
+        ``is_judged``: the conditions need no pending write that decides. Without it NotJudgedError
+        is raised where there is none.
         """
         with self._database.transaction() as connection:
             row_bytes = _row_bytes(row)
             _require_space(connection, row.size_bytes + row_bytes, limit_bytes)
             newest = newest_pending(connection, row.asset_key)
-            conditions = [field for field in row.fields if field[0].lower() in WRITE_CONDITIONS]
+            conditions = conditions_of(row.fields)
+            if newest is None and conditions and not is_judged:
+                raise NotJudgedError(f"no write of {row.name!a} waits any more")
             if newest is not None and conditions:
                 require_condition(row.fields, _etag_after(newest))
                 rest = tuple(field for field in row.fields if field not in conditions)

@@ -84,6 +84,9 @@ class TimedWriter:
     async def end_abandoned(self) -> int:
         return await self._writer.end_abandoned()
 
+    async def check(self, write: Write) -> None:
+        await self._writer.check(write)
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         self.attempts_s.append(self._clock.elapsed_s)
         return await self._writer.write(write, body)

@@ -41,6 +41,9 @@ class Writer:
     async def end_abandoned(self) -> int:
         return 0
 
+    async def check(self, write: Write) -> None:
+        """Refuses nothing."""
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         assert body is not None
         data = b"".join([piece async for piece in body])

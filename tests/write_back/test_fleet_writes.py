@@ -21,6 +21,7 @@ from streamedge.ops.log import open_log
 from streamedge.ops.metrics import Counts
 from streamedge.origin import OriginHead, OriginRead, Version
 from streamedge.origin.directory.origin import DirectoryOrigin
+from streamedge.origin.directory.writing import DirectoryWriter
 from streamedge.spans import Span
 from streamedge.write_back.fleet_turns import OVERTAKE_S, FleetTurns
 from streamedge.write_back.fleet_writes import FleetWrites, HolderError, NotHeldError
@@ -72,8 +73,9 @@ class Edge:
     def __init__(self, folder: Path) -> None:
         prepare_write_queue(folder)
         prepare_changes(folder, 1, is_unsure=False)
-        (folder / "origin").mkdir()
-        (folder / "origin" / "film").write_bytes(b"at the origin")
+        self.folder = folder / "origin"
+        self.folder.mkdir()
+        (self.folder / "film").write_bytes(b"at the origin")
         self.queue = WriteQueue(folder, 0, 1 << 20, REPLICATOR)
         self.database = ControlDatabase(folder)
         changes = ChangeCounter(folder)
@@ -92,6 +94,7 @@ class Edge:
             Counts(),
             monotonic=lambda: self.now_s,
         )
+        self.queue.newest_elsewhere = self.fleet.newest
         self.turns = FleetTurns(
             "one",
             self.database,
@@ -166,6 +169,24 @@ async def test_delete_that_another_edge_holds_is_not_found(edge: Edge) -> None:
     with pytest.raises(OriginError) as raised:
         await edge.body()
     assert raised.value.failure is OriginFailure.NOT_FOUND
+
+
+async def test_condition_has_to_hold_for_the_write_that_another_edge_holds(edge: Edge) -> None:
+    writer = DirectoryWriter(edge.folder)
+
+    async def accept(*condition: str) -> int:
+        write = put("film", (condition[0], condition[1]))
+        body = body_of(b"here")
+        return (await edge.queue.accept(KEY, "main", write, body, writer.check)).status
+
+    at_origin = (await edge.overlay.head("film")).version.etag
+    edge.queued_elsewhere()
+    assert await accept("If-Match", at_origin) == 412
+    assert await accept("If-None-Match", "*") == 412
+    assert await accept("If-Match", '"e"') == 200
+    edge.place_own()
+    edge.queued_elsewhere("three", is_delete=True)
+    assert await accept("If-Match", "*") == 412
 
 
 async def test_same_version_is_confirmed_without_its_holder(edge: Edge) -> None:

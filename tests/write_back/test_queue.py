@@ -6,14 +6,17 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from streamedge.origin.writing import Write
+from streamedge.errors import OriginError
+from streamedge.origin.directory.origin import DirectoryOrigin
+from streamedge.origin.directory.writing import DirectoryWriter
+from streamedge.origin.writing import Write, WriteResponse
 from streamedge.write_back import bodies, pending_index, rows
 from streamedge.write_back.bodies import ORPHAN_AGE_S, create_body, sweep
 from streamedge.write_back.queue import WriteQueue, prepare_write_queue
@@ -91,9 +94,9 @@ async def test_body_reaches_the_disk_before_the_row(
         done.append("folder" if path == write_queue.bodies else "body")
         fsync(descriptor)
 
-    def record_row(row: Row, limit_bytes: int) -> Row:
+    def record_row(row: Row, limit_bytes: int, *, is_judged: bool) -> Row:
         done.append("row")
-        return insert(row, limit_bytes)
+        return insert(row, limit_bytes, is_judged=is_judged)
 
     def record_notice() -> None:
         done.append("notified")
@@ -144,6 +147,97 @@ async def test_condition_is_checked_against_the_pending_write(write_queue: Write
     assert (await write_queue.accept("key", "main", delete, None)).status == 412
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    (folder / "film").write_bytes(b"old")
+    return folder
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize(
+    ("name", "condition", "status"),
+    [
+        ("film", ("If-Match", "*"), 0),
+        ("film", ("If-Match", '"0"'), 412),
+        ("film", ("If-None-Match", "*"), 412),
+        ("none", ("If-None-Match", "*"), 0),
+        ("none", ("If-Match", "*"), 412),
+        ("n" * 256, ("X", ""), 400),
+        ("film/x", ("X", ""), 409),
+    ],
+)
+async def test_what_the_origin_would_refuse_is_refused_at_once(
+    write_queue: WriteQueue,
+    folder: Path,
+    method: str,
+    name: str,
+    condition: tuple[str, str],
+    status: int,
+) -> None:
+    write = Write(method, name, (condition,), 5)
+    body = body_of(b"hello")
+    check = DirectoryWriter(folder).check
+    answer = await write_queue.accept("key", "main", write, body, check)
+    assert answer.status == (status or (200 if method == "PUT" else 204))
+    assert (write_queue.pending("key") is None) is bool(status)
+    if status:
+        assert await anext(body) == b"hello"
+
+
+async def test_condition_holds_for_what_readers_get(write_queue: WriteQueue, folder: Path) -> None:
+    """The origin's tag, then that of the write that waits, then the origin's again."""
+    writer, origin = DirectoryWriter(folder), DirectoryOrigin(folder)
+
+    async def accept(etag: str) -> WriteResponse:
+        write = put("film", ("If-Match", etag))
+        return await write_queue.accept("key", "main", write, body_of(b"new"), writer.check)
+
+    before = (await origin.head("film")).version.etag
+    first = await accept(before)
+    assert [(await accept(etag)).status for etag in (before, first.field("etag"))] == [412, 200]
+    for body in (b"new", b"new"):
+        (row,) = write_queue.rows.take_due(1e12, 2)
+        response = await writer.write(
+            Write(row.method, row.name, row.fields, row.size_bytes), body_of(body)
+        )
+        write_queue.rows.finish_attempt(row, State.DONE, etag=response.field("etag"))
+        write_queue.signal.notify()
+    after = (await origin.head("film")).version.etag
+    assert [(await accept(etag)).status for etag in (first.field("etag"), after)] == [412, 200]
+
+
+@pytest.mark.parametrize(("etag_after", "status"), [("of the queue", 412), ("*", 200)])
+async def test_condition_is_judged_again_if_the_pending_write_ends_meanwhile(
+    write_queue: WriteQueue, folder: Path, etag_after: str, status: int
+) -> None:
+    first = await write_queue.accept("key", "main", put("film"), body_of(b"new"))
+
+    async def body_while_sent() -> AsyncIterator[bytes]:
+        (row,) = write_queue.rows.take_due(1e12, 1)
+        write_queue.rows.finish_attempt(row, State.DONE, etag='"origin"')
+        yield b"next"
+
+    etag = first.field("etag") if etag_after == "of the queue" else etag_after
+    write = put("film", ("If-Match", etag))
+    check = DirectoryWriter(folder).check
+    answer = await write_queue.accept("key", "main", write, body_while_sent(), check)
+    assert answer.status == status
+    assert (write_queue.pending("key") is not None) is (status == 200)
+
+
+async def test_write_to_an_origin_that_cannot_be_read_is_queued(
+    write_queue: WriteQueue, tmp_path: Path
+) -> None:
+    check = DirectoryWriter(tmp_path / "not there").check
+    write = put("film", ("If-Match", "*"))
+    assert (await write_queue.accept("a", "main", write, body_of(b"new"), check)).status == 200
+    with pytest.raises(OriginError):
+        await write_queue.accept("b", "main", Write("DELETE", "../film"), None, check)
+    assert write_queue.pending("b") is None
+
+
 async def test_queue_over_its_limit_refuses_writes(write_queue: WriteQueue) -> None:
     large = bytes(LIMIT_BYTES - 3 * ROW_BYTES)  # less than three rows are left
     assert (await write_queue.accept("a", "main", put(), body_of(large))).status == 200
@@ -173,8 +267,8 @@ async def test_write_cancelled_after_its_row_is_visible(
     insert = write_queue.rows.insert
     loop = asyncio.get_running_loop()
 
-    def insert_and_cancel(row: Row, limit_bytes: int) -> Row:
-        inserted = insert(row, limit_bytes)
+    def insert_and_cancel(row: Row, limit_bytes: int, *, is_judged: bool) -> Row:
+        inserted = insert(row, limit_bytes, is_judged=is_judged)
         loop.call_soon_threadsafe(accepting.cancel)
         return inserted
 

@@ -19,6 +19,7 @@ from streamedge.sqlite import FILE_SUFFIXES
 from streamedge.write_back import rows as rows_module
 from streamedge.write_back.rows import (
     ROW_BYTES,
+    NotJudgedError,
     Row,
     Rows,
     WriteQueueError,
@@ -191,15 +192,25 @@ def test_queue_of_an_earlier_version_is_upgraded(path: Path) -> None:
         assert rows.totals().row_bytes == 0
 
 
+def test_condition_that_nothing_has_judged_is_not_queued(rows: Rows) -> None:
+    conditional = replace(row("a"), fields=(("If-Match", '"1"'),))
+    with pytest.raises(NotJudgedError):
+        rows.insert(conditional, LIMIT_BYTES, is_judged=False)
+    assert rows.newest("a") is None
+    rows.insert(replace(conditional, fields=()), LIMIT_BYTES, is_judged=False)
+    etag = row("a").etag
+    judged_here = replace(conditional, fields=(("If-Match", etag),))
+    assert rows.insert(judged_here, LIMIT_BYTES, is_judged=False).follows is not None
+
+
 def test_queued_and_stored_bytes_are_limited(rows: Rows) -> None:
     limit_bytes = 100 + 4 * ROW_BYTES
     rows.insert(row("a", size_bytes=60), limit_bytes)
-    for refused in (
-        lambda: rows.insert(row("b", size_bytes=41 + 2 * ROW_BYTES), limit_bytes),
-        lambda: rows.check("b", (), 41 + 2 * ROW_BYTES, limit_bytes),
-    ):
-        with pytest.raises(WriteRefusedError, match="503 SlowDown"):
-            refused()
+    refused_bytes = 41 + 2 * ROW_BYTES
+    with pytest.raises(WriteRefusedError, match="503 SlowDown"):
+        rows.insert(row("b", size_bytes=refused_bytes), limit_bytes)
+    with pytest.raises(WriteRefusedError, match="503 SlowDown"):
+        rows.check("b", (), refused_bytes, limit_bytes)
     rows.check("b", (), 40, limit_bytes)
     rows.insert(row("b", size_bytes=40), limit_bytes)
     (first, _) = rows.take_due(10.0, 2)

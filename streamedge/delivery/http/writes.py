@@ -87,7 +87,8 @@ class Writes:
             raise refuse(405, "MethodNotAllowed", "objects are written with PUT and DELETE")
         write = Write(request.method, route.name, object_fields(fields), size_bytes)
         if route.rule.behavior.write is WriteMode.BACK and self._write_queue is not None:
-            queued = self._write_queue.accept(keys[0], binding.write_target.name, write, body)
+            name, check = binding.write_target.name, binding.writer.check
+            queued = self._write_queue.accept(keys[0], name, write, body, check)
             return await self._invalidate_after(keys, 0.0, queued)
         lingers_s = binding.writer.lingers_s(write)
         return await self._invalidate_after(keys, lingers_s, binding.writer.write(write, body))

@@ -73,6 +73,11 @@ class _Entry:
         status = self.status()
         return None if status is None else version_of(status).etag
 
+    def require_writable(self) -> None:
+        """Raises PermissionError where no file can be made or removed here."""
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=self.folder, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
 
 class DirectoryWriter:
     """A ``WritableOrigin`` over the files ``path``/``prefix``/name."""
@@ -89,13 +94,18 @@ class DirectoryWriter:
         """As ``WritableOrigin.end_abandoned``: a file that was not renamed is not an object."""
         return 0
 
+    async def check(self, write: Write) -> None:
+        """As ``WritableOrigin.check``: the name, the folders that it is in, and the conditions."""
+        key = self._key(write.name)
+        try:
+            await in_thread(lambda: _check(self._root, key, write))
+        except OSError as exc:
+            raise self._failure(write, exc) from exc
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``. A new object is answered 201, a replaced one 200."""
-        subject = f"{self._root} {write.name!a}"
         try:
-            key = object_key(self._prefix, write.name)
-            if "" in key.split("/"):
-                raise refuse(400, "InvalidObjectName", "not the name of a file")
+            key = self._key(write.name)
             if write.method == "DELETE":
                 return await in_thread(lambda: _delete(self._root, key, write.fields))
             return await self._put(key, write, body)
@@ -104,10 +114,24 @@ class DirectoryWriter:
         except OSError as exc:
             if isinstance(exc, ConnectionError | TimeoutError):  # raised by the viewer's body
                 raise
-            refusal = _ERRNO_REFUSALS.get(exc.errno or 0)
-            if refusal is None:
-                raise OriginError(OriginFailure.UNAVAILABLE, f"{subject}: {exc.strerror}") from exc
-            return refuse(*refusal, str(exc.strerror)).response
+            failure = self._failure(write, exc)
+            if isinstance(failure, OriginError):
+                raise failure from exc
+            return failure.response
+
+    def _key(self, name: str) -> str:
+        """The path of a file below the folder. Raises OriginError, WriteRefusedError."""
+        key = object_key(self._prefix, name)
+        if "" in key.split("/"):
+            raise refuse(400, "InvalidObjectName", "not the name of a file")
+        return key
+
+    def _failure(self, write: Write, error: OSError) -> WriteRefusedError | OriginError:
+        refusal = _ERRNO_REFUSALS.get(error.errno or 0)
+        if refusal is not None:
+            return refuse(*refusal, str(error.strerror))
+        subject = f"{self._root} {write.name!a}"
+        return OriginError(OriginFailure.UNAVAILABLE, f"{subject}: {error.strerror}")
 
     async def _put(
         self, key: str, write: Write, body: AsyncIterator[bytes] | None
@@ -129,7 +153,7 @@ class _NewFile:
     OSError."""
 
     def __init__(self, root: Path, key: str, fields: HeaderFields) -> None:
-        self._entry = _Entry(_open_folder(root, key, make=True), key.rpartition("/")[2])
+        self._entry = _Entry(_make_folder(root, key), _file_name(key))
         self._name = f"{_NEW_PREFIX}{secrets.token_hex(16)}"
         self._descriptor = -1
         try:
@@ -170,14 +194,38 @@ class _NewFile:
         os.close(self._entry.folder)
 
 
+def _check(root: Path, key: str, write: Write) -> None:
+    """Raises what ``write`` would find before it changes anything: OSError, WriteRefusedError."""
+    folder, missing = _open_folders(root, key)
+    entry = _Entry(folder, _file_name(key))
+    try:
+        if missing:
+            status = None
+            if write.method != "DELETE":
+                _require_short_names(folder, (*missing, entry.name))
+        else:
+            status = entry.status()
+        require_condition(write.fields, None if status is None else version_of(status).etag)
+        if write.method != "DELETE" or status is not None:
+            entry.require_writable()
+    finally:
+        os.close(folder)
+
+
+def _require_short_names(folder: int, names: tuple[str, ...]) -> None:
+    """Raises OSError where the file system of ``folder`` cannot have one of ``names``."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
 def _delete(root: Path, key: str, fields: HeaderFields) -> WriteResponse:
+    folder, missing = _open_folders(root, key)
     try:
-        folder = _open_folder(root, key, make=False)
-    except FileNotFoundError:
-        require_condition(fields, None)
-        return WriteResponse(204)
-    try:
-        entry = _Entry(folder, key.rpartition("/")[2])
+        if missing:
+            require_condition(fields, None)
+            return WriteResponse(204)
+        entry = _Entry(folder, _file_name(key))
         with _locked(folder):
             require_condition(fields, entry.etag())
             with contextlib.suppress(FileNotFoundError):
@@ -188,34 +236,52 @@ def _delete(root: Path, key: str, fields: HeaderFields) -> WriteResponse:
     return WriteResponse(204)
 
 
-def _open_folder(root: Path, key: str, *, make: bool) -> int:
-    """Opens the folder of ``root``/``key``, created if ``make``. Raises OSError, WriteRefusedError.
+def _file_name(key: str) -> str:
+    return key.rpartition("/")[2]
 
-    Links inside the root are allowed. The path is resolved first, then opened segment by segment
-    without following links, so that a link created in between is not followed.
+
+def _open_folders(root: Path, key: str) -> tuple[int, tuple[str, ...]]:
+    """Opens the innermost folder of ``root``/``key`` that is there.
+
+    Returns it with the names of the folders in it that are not there. Links inside the root are
+    allowed. The path is resolved first, then opened segment by segment without following links, so
+    that a link created in between is not followed. Raises OSError, WriteRefusedError.
     """
     real_root = os.path.realpath(root, strict=True)
     real_folder = os.path.realpath(os.path.join(real_root, os.path.dirname(key)))
     if os.path.commonpath((real_root, real_folder)) != real_root:
         raise refuse(403, "AccessDenied", "a link leads out of the folder")
+    path = os.path.relpath(real_folder, real_root)
+    segments = () if path == os.curdir else tuple(path.split(os.sep))
     folder = os.open(real_root, _FOLDER)
-    for segment in os.path.relpath(real_folder, real_root).split(os.sep):
-        if segment == ".":
-            continue
+    for at, segment in enumerate(segments):
         try:
-            inner = _open_segment(folder, segment, make=make)
+            inner = os.open(segment, _FOLDER, dir_fd=folder)
+        except FileNotFoundError:
+            return folder, segments[at:]
+        except BaseException:
+            os.close(folder)
+            raise
+        os.close(folder)
+        folder = inner
+    return folder, ()
+
+
+def _make_folder(root: Path, key: str) -> int:
+    """Opens the folder of ``root``/``key``, and makes it where it is not there. Raises OSError,
+    WriteRefusedError.
+    """
+    folder, missing = _open_folders(root, key)
+    for segment in missing:
+        try:
+            inner = _make_segment(folder, segment)
         finally:
             os.close(folder)
         folder = inner
     return folder
 
 
-def _open_segment(folder: int, segment: str, *, make: bool) -> int:
-    try:
-        return os.open(segment, _FOLDER, dir_fd=folder)
-    except FileNotFoundError:
-        if not make:
-            raise
+def _make_segment(folder: int, segment: str) -> int:
     is_created = False
     with contextlib.suppress(FileExistsError):
         os.mkdir(segment, dir_fd=folder)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from streamedge.http_fields import HOP_BY_HOP
 from streamedge.origin import OriginRequest, Upstream
+from streamedge.origin.names import site_path, site_target
 from streamedge.origin.writing import RESPONSE_BODY_MAX_BYTES, Write, WriteResponse
 
 _DROPPED_FIELDS = HOP_BY_HOP | {"content-length"}
@@ -25,6 +26,10 @@ class SiteWriter:
     async def end_abandoned(self) -> int:
         """As ``WritableOrigin.end_abandoned``: a server keeps nothing of a truncated request."""
         return 0
+
+    async def check(self, write: Write) -> None:
+        """As ``WritableOrigin.check``: the name alone."""
+        site_target("", site_path(write.name))
 
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``; a long response body is truncated."""

@@ -55,6 +55,10 @@ class S3Requests:
         self._sign = sign
         self._headers = {"user-agent": "StreamEdge", **_join_repeated(headers)}
 
+    def check_name(self, name: str) -> None:
+        """Raises OriginError NOT_FOUND for a name that no object can have."""
+        self._address(name)
+
     async def send(
         self,
         method: str,

@@ -70,16 +70,20 @@ class S3Writer:
         self._has_ended_abandoned = True
         return ended
 
+    async def check(self, write: Write) -> None:
+        """As ``WritableOrigin.check``: the name and the size."""
+        self._requests.check_name(write.name)
+        if write.method != "DELETE":
+            _upload(write, None)
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``."""
         if write.method == "DELETE":
             conditions = tuple(field for field in write.fields if field[0].lower() in _CONDITIONS)
             return await self._requests.send("DELETE", write.name, fields=conditions)
         try:
-            upload = Upload(write, body)
+            upload = _upload(write, body)
             if upload.size_bytes is None or upload.size_bytes > SINGLE_PUT_BYTES:
-                if (upload.size_bytes or 0) > OBJECT_MAX_BYTES:
-                    raise refuse(413, "EntityTooLarge", "larger than S3's largest object")
                 return await put_in_parts(self._requests, write.name, upload, self._uploads)
             return await self._send(upload, "PUT", write.name)
         except WriteRefusedError as exc:
@@ -176,6 +180,14 @@ class S3Writer:
             )
         finally:
             await spool.close()
+
+
+def _upload(write: Write, body: AsyncIterator[bytes] | None) -> Upload:
+    """The object to put. Raises WriteRefusedError for a size that no object can have."""
+    upload = Upload(write, body)
+    if (upload.size_bytes or 0) > OBJECT_MAX_BYTES:
+        raise refuse(413, "EntityTooLarge", "larger than S3's largest object")
+    return upload
 
 
 def _payload(fields: HeaderFields) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -13,16 +14,19 @@ import pytest
 from streamedge.cache.responses import ResponseCache
 from streamedge.cache.rfc9111.freshness import TtlRules
 from streamedge.delivery.hosts import OriginBinding
-from streamedge.delivery.http.policy.behaviors import Behavior
+from streamedge.delivery.http.policy.behaviors import Behavior, WriteMode
 from streamedge.delivery.http.request.request import WebRequest
 from streamedge.delivery.http.request.routing import Route, Rule, WebDistribution
 from streamedge.delivery.http.writes import Writes
 from streamedge.errors import OriginError, OriginFailure
 from streamedge.origin import Origin, Upstream
-from streamedge.origin.writing import Write, WriteResponse
+from streamedge.origin.writing import Write, WriteRefusedError, WriteResponse, refuse
+from streamedge.write_back.queue import WriteQueue, prepare_write_queue
+from streamedge.write_back.states import State
 from tests.support.http.http_viewer import open_viewer
 from tests.support.http.web_edge import serve_web
 from tests.support.origins.scripted_origin import Reply
+from tests.support.origins.scripted_writer import REPLICATOR
 from tests.support.patience import PATIENCE_S
 
 LINGERS_S = 0.001
@@ -59,6 +63,10 @@ class Writer:
     async def end_abandoned(self) -> int:
         return 0
 
+    async def check(self, write: Write) -> None:
+        if isinstance(self._outcome, WriteRefusedError):
+            raise self._outcome
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         self.begun.set()
         if self._outcome is None:
@@ -69,9 +77,9 @@ class Writer:
         return self._outcome
 
 
-def route_to(writer: Writer) -> Route:
+def route_to(writer: Writer, mode: WriteMode = WriteMode.THROUGH) -> Route:
     binding = OriginBinding("main", "s3 x", cast(Origin, None), cast(Upstream, None), writer=writer)
-    rule = Rule(Behavior("*", "main"), binding, TtlRules())
+    rule = Rule(Behavior("*", "main", write=mode), binding, TtlRules())
     return Route(WebDistribution("EWEB", ("*",), (rule,)), rule, "film", "")
 
 
@@ -109,6 +117,20 @@ async def test_part_of_an_object_is_refused() -> None:
     put = WebRequest("PUT", "edge", b"/film", headers, "127.0.0.1:1", True, 0.0)
     assert (await writes.write(route_to(writer), put, None)).status == 400
     assert not writer.begun.is_set()
+
+
+async def test_write_is_not_queued_that_its_origin_would_refuse(tmp_path: Path) -> None:
+    prepare_write_queue(tmp_path)
+    with closing(WriteQueue(tmp_path, 0, 1 << 20, REPLICATOR)) as write_queue:
+        cache = InvalidationCounter()
+        writes = Writes(cast(ResponseCache, cache), write_queue, 1 << 20)
+        writer = Writer(refuse(400, "KeyTooLongError", "File name too long"))
+        assert (await writes.write(route_to(writer, WriteMode.BACK), DELETE, None)).status == 400
+        assert (cache.count, write_queue.rows.by_state()) == (0, {})
+        writer = Writer(WriteResponse(200))
+        assert (await writes.write(route_to(writer, WriteMode.BACK), DELETE, None)).status == 204
+        assert (cache.count, write_queue.rows.by_state()) == (1, {State.QUEUED: 1})
+        assert not writer.begun.is_set()
 
 
 async def test_cancelled_write_invalidates_the_object() -> None:

@@ -8,7 +8,8 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamedge.errors import OriginError, OriginFailure
+from streamedge.origin.answers import find_error_code
 from streamedge.origin.directory import writing as directory_writing
 from streamedge.origin.directory.origin import DirectoryOrigin
 from streamedge.origin.directory.writing import DirectoryWriter
-from streamedge.origin.writing import Write, WriteResponse
+from streamedge.origin.writing import Write, WriteRefusedError, WriteResponse
 from tests.support.origins.scripted_origin import read_all
 
 FILM = os.urandom(1 << 20)
@@ -225,6 +227,90 @@ async def test_folder_cannot_replace_a_file_nor_a_file_a_folder(folder: Path) ->
     assert (await delete(folder, "dir")).status == 409
     assert (await delete(folder, "dir/film.mp4/x")).status == 409
     assert names(folder) == {"dir/film.mp4"}
+
+
+CONDITIONS: tuple[tuple[str, str], ...] = (
+    ("If-Match", "*"),
+    ("If-Match", '"0"'),
+    ("If-None-Match", "*"),
+)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dir/film.mp4",
+        "dir/new.mp4",
+        "new/film.mp4",
+        "in/film.mp4",
+        "dir",
+        "dir/film.mp4/x",
+        "out/film.mp4",
+        "out/new/film.mp4",
+        "a//b",
+        "../secret",
+        "a\0b",
+        f"dir/{'n' * 255}",
+        f"dir/{'n' * 256}",
+        f"new/{'n' * 256}",
+        f"{'n' * 256}/film.mp4",
+        f"new/{'n' * 256}/film.mp4",
+        "n/" * 512 + "film.mp4",
+    ],
+)
+async def test_check_finds_what_the_write_would_and_changes_nothing(
+    folder: Path, tmp_path: Path, method: str, name: str
+) -> None:
+    (folder / "in").symlink_to("dir")
+    (folder / "out").symlink_to(tmp_path)
+    writer = DirectoryWriter(folder)
+    before = sorted(folder.rglob("*"))
+    for fields in ((), *((field,) for field in CONDITIONS)):
+        write = Write(method, name, fields, 3)
+        checked = await outcome(writer.check(write))
+        assert sorted(folder.rglob("*")) == before
+        written = await outcome(writer.write(write, body_of(b"new")))
+        assert checked == (None if written == "done" else written)
+        for path in set(folder.rglob("*")) - set(before):
+            if path.is_file():
+                path.unlink()
+        shutil.rmtree(folder / "new", ignore_errors=True)
+        (folder / "dir/film.mp4").write_bytes(b"old")
+
+
+async def outcome(call: Awaitable[WriteResponse | None]) -> str | None:
+    """The status and code of a refusal, the failure of an origin, "done", or None."""
+    try:
+        response = await call
+    except WriteRefusedError as exc:
+        response = exc.response
+    except OriginError as exc:
+        return str(exc.failure)
+    if response is None:
+        return None
+    if response.succeeded:
+        return "done"
+    return f"{response.status} {find_error_code(response.body)}"
+
+
+async def test_check_of_a_folder_that_the_edge_may_not_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_args: object, **_options: object) -> bool:
+        return False
+
+    monkeypatch.setattr(os, "access", deny)  # root may write everywhere
+    writer = DirectoryWriter(folder)
+    for write in (Write("PUT", "dir/new.mp4"), Write("DELETE", "dir/film.mp4")):
+        assert await outcome(writer.check(write)) == "403 AccessDenied"
+    await writer.check(Write("DELETE", "dir/new.mp4"))
+
+
+async def test_check_of_a_folder_that_is_not_there_is_unavailable(folder: Path) -> None:
+    with pytest.raises(OriginError) as caught:
+        await DirectoryWriter(folder / "none").check(Write("PUT", "film.mp4"))
+    assert caught.value.failure is OriginFailure.UNAVAILABLE
 
 
 async def test_links_are_followed_only_inside_the_folder(folder: Path, tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ from streamedge.origin.s3 import multipart as s3_multipart
 from streamedge.origin.s3 import writing as s3_writing
 from streamedge.origin.s3.multipart import abort_abandoned
 from streamedge.origin.s3.origin import bucket_url
+from streamedge.origin.s3.parts import OBJECT_MAX_BYTES
 from streamedge.origin.s3.protocol import read_call
 from streamedge.origin.s3.requests import S3Requests
 from streamedge.origin.s3.signing import GivenCredentials, Signer
 from streamedge.origin.s3.writing import SINGLE_PUT_BYTES, S3Writer
 from streamedge.origin.upload_records import UploadRecords
-from streamedge.origin.writing import Write
+from streamedge.origin.writing import Write, WriteRefusedError
 from tests.support.origins.s3_bridge import S3Bridge
 from tests.support.origins.s3_server import S3Server
 from tests.support.patience import PATIENCE_S
@@ -87,6 +88,20 @@ def _requests(s3: S3Server, client: FaultyClient) -> S3Requests:
 @pytest.fixture
 def writer(requests: S3Requests) -> S3Writer:
     return S3Writer(requests)
+
+
+async def test_check_refuses_names_and_sizes_without_a_request(
+    writer: S3Writer, client: FaultyClient
+) -> None:
+    for method in ("PUT", "DELETE"):
+        for name in ("a/../b", "n" * 1025):
+            with pytest.raises(OriginError) as failure:
+                await writer.check(Write(method, name))
+            assert failure.value.failure is OriginFailure.NOT_FOUND
+        await writer.check(Write(method, "film", (("If-Match", '"0"'),), 5))
+    with pytest.raises(WriteRefusedError, match="413 EntityTooLarge"):
+        await writer.check(Write("PUT", "film", (), OBJECT_MAX_BYTES + 1))
+    assert client.requests == []
 
 
 async def test_abandoned_uploads_are_aborted_when_the_bucket_can_be_reached(

@@ -43,6 +43,9 @@ class ScriptedWriter:
     async def end_abandoned(self) -> int:
         return 0
 
+    async def check(self, write: Write) -> None:
+        """Refuses nothing."""
+
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         pieces = [] if body is None else [piece async for piece in body]
         self.sent.append((write, b"".join(pieces)))

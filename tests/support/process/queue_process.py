@@ -71,8 +71,8 @@ async def accept(root: Path, point: str) -> None:
         await sync(body)
         block_for_ever("body")
 
-    def insert_and_block(rows: Rows, row: Row, limit_bytes: int) -> Row:
-        insert(rows, row, limit_bytes)
+    def insert_and_block(rows: Rows, row: Row, limit_bytes: int, *, is_judged: bool) -> Row:
+        insert(rows, row, limit_bytes, is_judged=is_judged)
         block_for_ever("row")
         return row
 
