@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from streamedge.access.geo import CountryDatabase
 from streamedge.build.web_rules import writes_back
 from streamedge.config.describe import restart_keys
+from streamedge.config.errors.schema_location import is_section
 from streamedge.config.load import load
 from streamedge.config.schema.config import Config, Section
 from streamedge.coordination.config_versions import ConfigVersions, ReloadResult
@@ -94,7 +95,8 @@ class ConfigReloader:
         return number
 
 
-_TABLES = ("edge", "listen", "limits", "countries", "api", "admin")
+_TABLES = tuple(name for name, field in Config.model_fields.items() if is_section(field.annotation))
+"""The tables whose keys are named one by one; the others hold tables or lists of the user's."""
 
 
 @dataclass(frozen=True, slots=True)

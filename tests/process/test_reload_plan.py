@@ -37,6 +37,10 @@ def config(**tables: Any) -> Config:
             ("public_keys.K", "key_groups.g"),
         ),
         ({"certificates": [{"certificate": "a", "key": "b"}]}, ("certificates",)),
+        (
+            {"fleet": {"tiers": {"eu": ["fra-1"]}, "when_lost": "serve"}},
+            ("fleet.when_lost", "fleet.tiers"),
+        ),
     ],
 )
 def test_live_keys_are_applied_and_named(tables: dict[str, Any], changed: tuple[str, ...]) -> None:
@@ -55,6 +59,10 @@ def test_live_keys_are_applied_and_named(tables: dict[str, Any], changed: tuple[
         ({"listen": {"http": [":80"], "proxies": ["10.0.0.1"]}}, ("listen.http", "listen.proxies")),
         ({"listen": {"admin": ":9"}}, ("listen.admin",)),
         ({"limits": {"titles": "1GiB", "moov": "1MiB"}}, ("limits.moov", "limits.titles")),
+        (
+            {"fleet": {"engine": "redis://127.0.0.1", "lease": "5s"}},
+            ("fleet.engine", "fleet.lease"),
+        ),
     ],
 )
 def test_start_keys_keep_their_values_and_are_named(
