@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from streamedge.config.schema.config import (
     S3OriginConfig,
 )
 from streamedge.delivery.hosts import OriginBinding
+from streamedge.files import FileStamp, file_stamp
 from streamedge.keys import join_key, key_bytes
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
@@ -111,11 +112,38 @@ def _tier(section: AnyOriginConfig | OriginGroupConfig, fleet: Fleet | None) -> 
     return Tier(fleet, name) if fleet is not None and name else None
 
 
+TlsStamps = Mapping[str, tuple[FileStamp | None, ...]]
+"""The states of the PEM files that an origin names, by its name."""
+
+
+def tls_stamps(config: Config) -> TlsStamps:
+    """The present states of the origins' PEM files; of the origins that have some. Blocks."""
+    return {
+        name: tuple(
+            file_stamp(file)
+            for file in (section.ca, section.client_certificate, section.client_key)
+            if file is not None
+        )
+        for name, section in config.origins.items()
+        if isinstance(section, HttpOriginConfig) and (section.ca or section.client_certificate)
+    }
+
+
 def unchanged_origins(
-    before: Config, after: Config, bindings: Mapping[str, OriginBinding]
+    before: Config,
+    after: Config,
+    bindings: Mapping[str, OriginBinding],
+    renewed: Container[str],
 ) -> dict[str, OriginBinding]:
-    """The bindings of ``before`` whose origins are unchanged in ``after``."""
-    names = {name for name, section in after.origins.items() if before.origins.get(name) == section}
+    """The bindings of ``before`` whose origins are unchanged in ``after``.
+
+    ``renewed``: origins whose PEM files have changed.
+    """
+    names = {
+        name
+        for name, section in after.origins.items()
+        if before.origins.get(name) == section and name not in renewed
+    }
     names |= {
         name
         for name, group in after.origin_groups.items()

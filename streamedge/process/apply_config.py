@@ -2,8 +2,8 @@
 
 Everything that may fail or wait is prepared first; then all parts are replaced at once, between two
 requests, so a request sees either the old config or the new one. Running responses and plays finish
-with the old one. An origin with an unchanged section keeps its connections; a changed or removed
-origin keeps none between requests and is dropped after its last reader.
+with the old one. An origin whose section and PEM files are unchanged keeps its connections; a
+changed or removed origin keeps none between requests and is dropped after its last reader.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from streamedge.access.geo import CountryDatabase
 from streamedge.build.mixed import limit_mixed
-from streamedge.build.origins import bind_origins, unchanged_origins
+from streamedge.build.origins import bind_origins, tls_stamps, unchanged_origins
 from streamedge.build.rtmp import replace_rtmp, rtmp_distributions
 from streamedge.build.web import replace_web, web_distributions
 from streamedge.cache.invalidated import AppliedInvalidations
@@ -83,6 +83,7 @@ class ConfigApplier:
         self.config = config
         self.bindings = bindings
         self.components = components
+        self._tls_stamps = tls_stamps(config)
         self.failure = ""  # why the newest config could not be applied
         self._replicator: Replicator | None = None
         if components.write_queue is not None:
@@ -110,12 +111,14 @@ class ConfigApplier:
 
             pairs = await asyncio.to_thread(load_pairs, configured_files(config))
             use_certificates = partial(certificates.use, pairs, http2_hosts(config))
-        unchanged = unchanged_origins(self.config, config, before)
+        stamps, stamps_before = await asyncio.to_thread(tls_stamps, config), self._tls_stamps
+        renewed = [name for name, one in stamps.items() if stamps_before.get(name, one) != one]
+        unchanged = unchanged_origins(self.config, config, before, renewed)
         # In a thread: thousands of behaviors take a while, and must not delay viewers.
         bindings, web, rtmp = await asyncio.to_thread(self._build, config, unchanged)
 
         # Nothing below fails or waits.
-        self.config, self.bindings = config, bindings
+        self.config, self.bindings, self._tls_stamps = config, bindings, stamps
         countries.use(new_countries)
         if use_certificates is not None:
             use_certificates()
@@ -127,6 +130,8 @@ class ConfigApplier:
         removed = [one for name, one in before.items() if name not in unchanged]
         for binding in removed:
             _retire(binding)
+        for name in renewed:
+            components.log.event("origin_certificates_loaded", origin=name)
         if {one.identity for one in removed} & {one.identity for one in bindings.values()}:
             # The same origin with new settings; open objects would use the old ones.
             components.cache.drop_all()

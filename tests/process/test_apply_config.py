@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from streamedge.process.apply_config import ConfigApplier, WorkerComponents, wat
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
+from tests.support.certificate_authority import replace as replace_file
 from tests.support.http.http_viewer import Viewer, open_viewer
 from tests.support.mmdb_file import country, mmdb
 from tests.support.origins.scripted_origin import Pattern, Reply, ScriptedOrigin
@@ -234,6 +236,34 @@ async def test_unchanged_origin_keeps_its_connections(cache_root: Path) -> None:
             assert edge.applier.bindings["main"].origin is before
             assert await status(viewer, "/b") == 200
             assert edge.origin.connections_accepted == 1
+
+
+async def test_renewed_certificate_files_of_an_origin_are_read_at_a_reload(
+    cache_root: Path, tmp_path: Path
+) -> None:
+    """The authority that the file had before is trusted no longer."""
+    (tmp_path / "second").mkdir()
+    first, second = CertificateAuthority(tmp_path), CertificateAuthority(tmp_path / "second")
+    server, pair = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), first.issue("localhost")
+    server.load_cert_chain(pair.certificate, pair.key)
+    trusted = tmp_path / "trusted.pem"
+    replace_file(trusted, first.root.read_bytes())
+    async with ScriptedOrigin(tls=server) as origin, live_edge(cache_root) as edge:
+        origins = {"main": {"type": "http", "url": origin.url, "ca": str(trusted)}}
+        for name in "abc":
+            origin.put(name, b"abc")
+        async with open_viewer(edge.http_port) as viewer:
+            await edge.apply(origins=origins)
+            assert await status(viewer, "/a") == 200
+            replace_file(trusted, second.root.read_bytes())
+            await edge.apply(origins=origins)
+            assert await status(viewer, "/b") == 502
+            replace_file(trusted, first.root.read_bytes())
+            await edge.apply(origins=origins)
+            assert await status(viewer, "/c") == 200
+            await edge.apply(origins=origins, distributions=[web(default_ttl="1h")])
+        lines = edge.lines("origin_certificates_loaded")
+        assert [line["origin"] for line in lines] == ["main", "main"]
 
 
 async def test_new_origin_settings_apply_to_open_objects_at_once(

@@ -74,10 +74,14 @@ class HttpOriginConfig(RemoteOriginConfig):
         default=True, description="Whether the server's certificate is verified (https://)."
     )
     ca: LocalPath | None = Field(
-        default=None, description="PEM file of the CAs to trust; default: the system's."
+        default=None,
+        description="PEM file of the CAs to trust; default: the system's. A renewed file is read"
+        " at a reload.",
     )
     client_certificate: LocalPath | None = Field(
-        default=None, description="PEM file of the client certificate (mutual TLS)."
+        default=None,
+        description="PEM file of the client certificate (mutual TLS). A renewed file is read at"
+        " a reload.",
     )
     client_key: LocalPath | None = Field(
         default=None, description="PEM file of client_certificate's key, unencrypted."
