@@ -48,7 +48,9 @@ class Peers:
             ranges_max=limits.ranges,
             held_here=_held_here(parts.write_queue),
         )
-        return PeerServer(service, log, counts, connections_max=limits.http_connections)
+        return PeerServer(
+            service, self.tls.server, log, counts, connections_max=limits.http_connections
+        )
 
     def replace(
         self, server: PeerServer, config: Config, bindings: Mapping[str, OriginBinding]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from streamedge.build.parts import ServerParts
@@ -56,16 +57,28 @@ class WorkerPeers:
         if peers is None:
             return
 
-        async def reload_certificate() -> None:
-            try:
-                if await asyncio.to_thread(peers.tls.reload_if_changed):
-                    parts.log.event("fleet_certificate_loaded")
-            except OSError as exc:
-                parts.log.event("fleet_certificate_refused", reason=str(exc))
-
         self._server = peers.server(config, parts)
-        await self._server.start(listeners, peers.tls.server)
-        services.start_periodic("fleet_certificate", CERTIFICATES_INTERVAL_S, reload_certificate)
+        await self._server.start(listeners)
+        reload = partial(self.reload_certificate, parts.log)
+        services.start_periodic("fleet_certificate", CERTIFICATES_INTERVAL_S, reload)
+
+    async def reload_certificate(self, log: Log) -> None:
+        """Uses the fleet's certificate files if they have changed; logs that, or why not.
+
+        Also connections that are open end, so what the files no longer trust has none.
+        """
+        peers, server = self._peers, self._server
+        if peers is None or server is None:
+            return
+        try:
+            if not await asyncio.to_thread(peers.tls.reload_if_changed):
+                return
+        except OSError as exc:
+            log.event("fleet_certificate_refused", reason=str(exc))
+            return
+        peers.clients.use(peers.tls.client)
+        server.use(peers.tls.server)
+        log.event("fleet_certificate_loaded")
 
     def refreshing(
         self, apply_new: Callable[[], AppliedInvalidations]

@@ -36,7 +36,8 @@ class FleetConfig(Section):
     )
     ca: Annotated[LocalPath | None, RESTART] = Field(
         default=None,
-        description="PEM file of the CA that signs the certificates of this fleet's edges.",
+        description="PEM file of the CA that signs the certificates of this fleet's edges. Renewed"
+        " files of ca, certificate and key are used without a restart.",
         examples=["fleet-ca.pem"],
     )
     certificate: Annotated[LocalPath | None, RESTART] = Field(

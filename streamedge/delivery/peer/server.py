@@ -6,13 +6,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
-from functools import partial
 
 from streamedge.callbacks import do_nothing
 from streamedge.delivery.http.connections import Connections
 from streamedge.delivery.http.http1.connection import Http1Connection
 from streamedge.delivery.http.listeners import ServerListeners, TimeLimits
-from streamedge.delivery.net.accept import Acceptor, AcceptRules, Peer
+from streamedge.delivery.net.accept import Acceptor, AcceptRules, OnClose, Peer
 from streamedge.delivery.net.tls import TlsAcceptor, TlsConnection
 from streamedge.delivery.peer.handler import PeerService
 from streamedge.ops.log import Log
@@ -26,10 +25,19 @@ STALL_S = 30.0  # of an edge that accepts no bytes
 
 
 class PeerServer:
-    """Serves a ``PeerService`` on listening sockets, from ``start`` to ``drain``."""
+    """Serves a ``PeerService`` on listening sockets, from ``start`` to ``drain``.
+
+    ``tls`` requires a certificate of the fleet's CA.
+    """
 
     def __init__(
-        self, service: PeerService, log: Log, counts: Counts, *, connections_max: int
+        self,
+        service: PeerService,
+        tls: ssl.SSLContext,
+        log: Log,
+        counts: Counts,
+        *,
+        connections_max: int,
     ) -> None:
         self.service = service
         self._counts = counts
@@ -39,21 +47,34 @@ class PeerServer:
         self._connections = Connections(connections_max)
         limits = TimeLimits(HANDSHAKE_S, IDLE_S, STALL_S)
         self._listeners = ServerListeners(self._acceptor, self._connections, limits)
+        self._loop = asyncio.get_running_loop()
+        self._tls_acceptor = self._accepting(tls)
 
-    async def start(self, listeners: Sequence[socket.socket], context: ssl.SSLContext) -> None:
-        """Starts accepting; ``context`` requires a certificate of the fleet's CA."""
-        loop = asyncio.get_running_loop()
-        tls_acceptor = TlsAcceptor(
-            context,
+    async def start(self, listeners: Sequence[socket.socket]) -> None:
+        """Starts accepting."""
+        for listener in listeners:
+            await self._listeners.listen(listener, self._connect)
+        self._listeners.sweep(do_nothing)
+
+    def use(self, tls: ssl.SSLContext) -> None:
+        """Uses another context. Connections from before end behind the responses that are due."""
+        self._tls_acceptor = self._accepting(tls)
+        for handshake in list(self._listeners.handshakes):
+            handshake.fail_handshake("the certificates have changed")
+        for connection in list(self._connections.open):
+            connection.shutdown()
+
+    def _accepting(self, tls: ssl.SSLContext) -> TlsAcceptor:
+        return TlsAcceptor(
+            tls,
             lambda peer, _protocol: _Handshaken(self.service, self._connections, peer),
             self._listeners.handshakes,
             self._connections_max,
             self._handshake_failed,
         )
-        connect = partial(TlsConnection, tls_acceptor, loop)
-        for listener in listeners:
-            await self._listeners.listen(listener, connect)
-        self._listeners.sweep(do_nothing)
+
+    def _connect(self, peer: Peer, on_close: OnClose) -> TlsConnection:
+        return TlsConnection(self._tls_acceptor, self._loop, peer, on_close)
 
     @property
     def is_busy(self) -> bool:
@@ -70,8 +91,7 @@ class PeerServer:
 
     def _handshake_failed(self, client: str, reason: str) -> None:
         self._counts.add(Counter.ERRORS, "peer_handshake")
-        now_s = asyncio.get_running_loop().time()
-        self._failed_handshake.emit(now_s, client=client, reason=reason)
+        self._failed_handshake.emit(self._loop.time(), client=client, reason=reason)
 
 
 class _Handshaken(asyncio.Protocol):

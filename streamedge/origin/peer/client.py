@@ -253,6 +253,13 @@ class PeerClients:
             lambda: self._cut_off(member.name, peer),
         )
 
+    def use(self, tls: ssl.SSLContext) -> None:
+        """Uses another context. No connection from before gets another request."""
+        self._tls = tls
+        for name, peer in self._peers.items():
+            peer.client.retire()
+            peer.client = self._client(name)
+
     async def close(self) -> None:
         """Drops all connections."""
         for peer in self._peers.values():
@@ -263,15 +270,18 @@ class PeerClients:
         if peer is None or peer.address != member.peer_address:
             if peer is not None:
                 peer.client.retire()
-            client = Client(
-                connect_timeout_s=CONNECT_TIMEOUT_S,
-                read_timeout_s=self._read_timeout_s,
-                connections_max=self._connections_max,
-                tls=lambda: self._tls,
-                server_name=member.name,
-            )
-            peer = self._peers[member.name] = _Peer(member.peer_address, client)
+            peer = _Peer(member.peer_address, self._client(member.name))
+            self._peers[member.name] = peer
         return peer
+
+    def _client(self, name: str) -> Client:
+        return Client(
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            read_timeout_s=self._read_timeout_s,
+            connections_max=self._connections_max,
+            tls=lambda: self._tls,
+            server_name=name,
+        )
 
     def _cut_off(self, name: str, peer: _Peer) -> None:
         self._count(PeerResult.CUT)

@@ -25,7 +25,7 @@ class FleetFiles:
 
 
 class FleetTls:
-    """The contexts of a process, as a client and as a server.
+    """The contexts of a process, as a client and as a server, for new connections.
 
     Raises OSError (which ssl.SSLError is) for a file that cannot be used.
     """
@@ -33,22 +33,18 @@ class FleetTls:
     def __init__(self, files: FleetFiles) -> None:
         self._files = files
         self._stamp = _stamp(files)
-        self.client = _context(ssl.PROTOCOL_TLS_CLIENT, files)
-        self.server = _context(ssl.PROTOCOL_TLS_SERVER, files)
-        self.server.verify_mode = ssl.CERT_REQUIRED
-        self.server.num_tickets = 0  # edges keep their connections, and resume none
+        self.client, self.server = _contexts(files)
 
     def reload_if_changed(self) -> bool:
-        """Uses a renewed certificate for new connections; whether there was one. Blocks.
+        """Replaces both contexts when a file has changed; whether one has. Blocks.
 
-        Raises OSError, and then keeps the certificate that it has.
+        The new contexts trust nothing but what the files have now. Raises OSError, and then keeps
+        the contexts that it has.
         """
         stamp = _stamp(self._files)
         if stamp == self._stamp:
             return False
-        _context(ssl.PROTOCOL_TLS_CLIENT, self._files)  # the key belongs to the certificate
-        for context in (self.client, self.server):
-            _load(context, self._files)
+        self.client, self.server = _contexts(self._files)
         self._stamp = stamp
         return True
 
@@ -61,17 +57,22 @@ def certified_names(connection: ssl.SSLObject) -> frozenset[str]:
     )
 
 
-def _context(protocol: int, files: FleetFiles) -> ssl.SSLContext:
+def _contexts(files: FleetFiles) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A client's context and a server's."""
+    client, server = map(_context, (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER))
+    for context in (client, server):
+        context.load_verify_locations(cafile=files.ca)
+        context.load_cert_chain(files.certificate, files.key, _no_password)
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.num_tickets = 0  # edges keep their connections, and resume none
+    return client, server
+
+
+def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols([_PROTOCOL])
-    _load(context, files)
     return context
-
-
-def _load(context: ssl.SSLContext, files: FleetFiles) -> None:
-    context.load_verify_locations(cafile=files.ca)
-    context.load_cert_chain(files.certificate, files.key, _no_password)
 
 
 def _no_password() -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from streamedge.access.geo import CountryDatabase
+from streamedge.build.parts import ServerParts
+from streamedge.build.peers import Peers
+from streamedge.config.schema.config import Config
 from streamedge.fleet.members import Member, Role
 from streamedge.keys import join_key
-from streamedge.ops.log import open_log
+from streamedge.ops.background import Services
+from streamedge.ops.log import Log, open_log
 from streamedge.ops.metrics import Counter, Counts
 from streamedge.origin.peer.client import PeerClients, PeerRefusal, PeerResponse
 from streamedge.origin.peer.protocol import (
@@ -23,7 +30,9 @@ from streamedge.origin.peer.protocol import (
     encode_request,
 )
 from streamedge.origin.peer.tls import FleetFiles, FleetTls
+from streamedge.process.worker_peers import WorkerPeers
 from tests.support.certificate_authority import CertificateAuthority, Pair
+from tests.support.certificate_authority import replace as replace_file
 from tests.support.event_loop import until
 from tests.support.fleet.peer_fleet import IDENTITY, PeerFleet, run_peer_fleet
 from tests.support.patience import PATIENCE_S
@@ -47,26 +56,36 @@ def client_context(root: Path, pair: Pair | None) -> ssl.SSLContext:
     return context
 
 
+def peer_clients(folder: Path, context: ssl.SSLContext, name: str) -> PeerClients:
+    """The connections of an edge ``name`` to others."""
+    log = open_log(str(folder / "client.log"), "worker-0")
+    return PeerClients(
+        name, context, log, Counts(), read_timeout_s=PATIENCE_S, silence_max_s=PATIENCE_S
+    )
+
+
 async def request(
     folder: Path, context: ssl.SSLContext, member: Member, name: str
 ) -> PeerResponse | PeerRefusal:
     """What the edge ``name`` gets from another one for an object of the origin."""
-    log = open_log(str(folder / "client.log"), "worker-0")
-    clients = PeerClients(
-        name, context, log, Counts(), read_timeout_s=PATIENCE_S, silence_max_s=PATIENCE_S
-    )
+    clients = peer_clients(folder, context, name)
+    try:
+        return await send(clients, member, name)
+    finally:
+        await clients.close()
+
+
+async def send(clients: PeerClients, member: Member, name: str) -> PeerResponse | PeerRefusal:
+    """As ``request``, over the connections of ``clients``."""
     asset = AssetDescription(IDENTITY, "main", join_key(IDENTITY, "film"), "film", RULES)
     encoded = encode_request(PeerRequest(asset))
     assert encoded is not None
-    try:
-        outcome = await clients.send(
-            member, "GET", PeerHeader(name, 0, 0, is_cached_only=True), encoded, [], lambda at: at
-        )
-        if isinstance(outcome, PeerResponse):
-            outcome.close()
-        return outcome
-    finally:
-        await clients.close()
+    outcome = await clients.send(
+        member, "GET", PeerHeader(name, 0, 0, is_cached_only=True), encoded, [], lambda at: at
+    )
+    if isinstance(outcome, PeerResponse):
+        outcome.close()
+    return outcome
 
 
 @pytest.mark.parametrize("case", ["none", "another authority", "expired"])
@@ -142,3 +161,80 @@ async def test_server_without_the_certificate_of_the_edge_gets_no_request(
         assert isinstance(outcome, PeerRefusal)
         assert "certificate" in outcome.reason
         assert not received
+
+
+class RunningWorker(NamedTuple):
+    """The part of a worker of fra-1 in its fleet; its files trust two authorities."""
+
+    worker: WorkerPeers
+    clients: PeerClients
+    member: Member
+    ca: Path
+    log: Log
+
+    async def trust_only(self, authority: CertificateAuthority) -> None:
+        """Removes the other authority from the file, and lets the worker look at it."""
+        replace_file(self.ca, authority.root.read_bytes())
+        await self.worker.reload_certificate(self.log)
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> CertificateAuthority:
+    """Another authority that the worker trusts."""
+    (tmp_path / "second").mkdir()
+    return CertificateAuthority(tmp_path / "second", "Second authority")
+
+
+@pytest.fixture
+async def running(
+    fleet: PeerFleet, second: CertificateAuthority, tmp_path: Path
+) -> AsyncIterator[RunningWorker]:
+    pair, ca = fleet.authority.issue("fra-1"), tmp_path / "both.pem"
+    ca.write_bytes(fleet.authority.root.read_bytes() + second.root.read_bytes())
+    edge, log = fleet["fra-1"], open_log(str(tmp_path / "edge.log"), "worker-0")
+    tls = FleetTls(FleetFiles(ca, pair.certificate, pair.key))
+    clients = peer_clients(tmp_path, tls.client, "fra-1")
+    worker, services = WorkerPeers(Peers(edge.fleet, clients, tls)), Services(log, edge.counts)
+    parts = ServerParts({"main": edge.binding}, edge.cache, log, edge.counts, CountryDatabase(None))
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    member = Member("fra-1", peer_address=f"127.0.0.1:{listener.getsockname()[1]}")
+    await worker.start(Config(), parts, [listener], services)
+    try:
+        yield RunningWorker(worker, clients, member, ca, log)
+    finally:
+        await services.stop()
+        await worker.drain(0.0)
+        await worker.close()
+
+
+async def test_client_of_an_authority_that_was_removed_is_refused(
+    fleet: PeerFleet, second: CertificateAuthority, running: RunningWorker, tmp_path: Path
+) -> None:
+    """Also on a connection that it has."""
+    root, served = fleet.authority.root, PeerRefusal("not cached")
+    first, other = (
+        peer_clients(tmp_path, client_context(root, authority.issue("lon-1")), "lon-1")
+        for authority in (fleet.authority, second)
+    )
+    assert await send(first, running.member, "lon-1") == served
+    assert await send(other, running.member, "lon-1") == served
+    await running.trust_only(fleet.authority)
+    assert await send(first, running.member, "lon-1") == served
+    refusal = await send(other, running.member, "lon-1")
+    assert isinstance(refusal, PeerRefusal)
+    assert refusal != served
+    for clients in (first, other):
+        await clients.close()
+
+
+async def test_server_of_an_authority_that_was_removed_gets_no_request(
+    fleet: PeerFleet, second: CertificateAuthority, running: RunningWorker
+) -> None:
+    """Also on a connection to it that is open."""
+    parent = fleet["ams-1"].view.members["ams-1"]
+    assert await send(running.clients, parent, "fra-1") == PeerRefusal("not cached")
+    await running.trust_only(second)
+    refusal = await send(running.clients, parent, "fra-1")
+    assert isinstance(refusal, PeerRefusal)
+    assert "certificate" in refusal.reason

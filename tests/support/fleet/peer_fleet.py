@@ -47,6 +47,7 @@ class PeerEdge:
     view: StaticView
     cache: Cache
     counts: Counts
+    tls: FleetTls
     clients: PeerClients
     fleet: Fleet
     server: PeerServer
@@ -136,7 +137,7 @@ async def run_peer_fleet(
             edges[name] = _edge(
                 folder / name, view, tls, origin.url, names[:parents], retries, silence_max_s
             )
-            await edges[name].server.start([listeners[name]], tls.server)
+            await edges[name].server.start([listeners[name]])
         try:
             yield PeerFleet(origin, edges, names[:parents], authority)
         finally:
@@ -172,8 +173,8 @@ def _edge(
         "main", IDENTITY, origin, ObjectUpstream(origin), tier=Tier(fleet, "eu")
     )
     service = PeerService(view, cache, {"main": binding}, log, counts, ranges_max=8)
-    server = PeerServer(service, log, counts, connections_max=256)
-    return PeerEdge(view.name, view, cache, counts, clients, fleet, server, binding)
+    server = PeerServer(service, tls.server, log, counts, connections_max=256)
+    return PeerEdge(view.name, view, cache, counts, tls, clients, fleet, server, binding)
 
 
 def _listener() -> socket.socket:
