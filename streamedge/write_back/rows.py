@@ -81,6 +81,23 @@ CREATE INDEX IF NOT EXISTS writes_waiting ON writes (asset_key, serial)
     WHERE state IN {WAITING_SQL};
 CREATE INDEX IF NOT EXISTS writes_by_name ON writes (name);
 """
+# Triggers, so that the counts are right after an earlier StreamEdge has used the file, too.
+_STATE_COUNTS = """
+CREATE TABLE state_counts (state TEXT PRIMARY KEY, amount INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO state_counts SELECT state, COUNT(*) FROM writes GROUP BY state;
+CREATE TRIGGER writes_inserted AFTER INSERT ON writes BEGIN
+    INSERT INTO state_counts VALUES (new.state, 1)
+        ON CONFLICT (state) DO UPDATE SET amount = amount + 1;
+END;
+CREATE TRIGGER writes_deleted AFTER DELETE ON writes BEGIN
+    UPDATE state_counts SET amount = amount - 1 WHERE state = old.state;
+END;
+CREATE TRIGGER writes_moved AFTER UPDATE OF state ON writes WHEN new.state <> old.state BEGIN
+    UPDATE state_counts SET amount = amount - 1 WHERE state = old.state;
+    INSERT INTO state_counts VALUES (new.state, 1)
+        ON CONFLICT (state) DO UPDATE SET amount = amount + 1;
+END;
+"""
 # Older writes of an object go first, and none while its hold lasts (``Rows.recover``).
 _IS_NEXT = (
     "NOT EXISTS (SELECT 1 FROM writes older WHERE older.asset_key = writes.asset_key"  # noqa: S608
@@ -173,6 +190,8 @@ def prepare_rows(path: Path) -> None:
     try:
         with database.transaction() as connection:
             run_script(connection, _INDEXES)
+            if not _has_table(connection, "state_counts"):
+                run_script(connection, _STATE_COUNTS)
     finally:
         database.close()
 
@@ -431,7 +450,7 @@ class Rows:
     def by_state(self) -> dict[State, int]:
         """The number of writes in each state but DONE."""
         with self._database.read() as connection:
-            cursor = connection.execute("SELECT state, COUNT(*) FROM writes GROUP BY state")
+            cursor = connection.execute("SELECT state, amount FROM state_counts WHERE amount > 0")
             return {State(state): count for state, count in cursor}
 
     def list(self, states: Sequence[State], count: int) -> list[Row]:
@@ -453,13 +472,17 @@ class Rows:
 def _create_tables(connection: sqlite3.Connection) -> None:
     """Leads to schema version 1 from an empty file, or from one without a version."""
     run_script(connection, _SCHEMA)
-    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    if ("untold",) in tables.fetchall():  # created by an earlier version
+    if _has_table(connection, "untold"):  # created by an earlier version
         connection.execute("INSERT OR IGNORE INTO unnotified SELECT asset_key FROM untold")
         connection.execute("DROP TABLE untold")
     columns = connection.execute("SELECT name FROM pragma_table_info('writes')")
     if ("row_bytes",) not in columns.fetchall():  # created by an earlier version
         connection.execute("ALTER TABLE writes ADD COLUMN row_bytes INTEGER NOT NULL DEFAULT 0")
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.execute(query, (name,)).fetchone() is not None
 
 
 def select_rows(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> list[Row]:
