@@ -209,5 +209,9 @@ class LimitsConfig(Section):
         le=SIZE_LIMIT_BYTES,
     )
     origin_retries: Annotated[int, RESTART] = Field(
-        default=4, description="Attempts after the first before a fill fails.", ge=0, le=20
+        default=4,
+        description="Attempts after the first before a read of an origin fails. Each has the whole"
+        " connect_timeout and read_timeout of the origin.",
+        ge=0,
+        le=20,
     )

@@ -28,10 +28,14 @@ class RemoteOriginConfig(OriginConfig):
     """The keys of origins on other machines."""
 
     connect_timeout: DurationS = Field(
-        default=5.0, description="Time to connect to the origin.", gt=0
+        default=5.0, description="Time to connect to the origin, for each attempt.", gt=0
     )
     read_timeout: DurationS = Field(
-        default=15.0, description="Longest silence of the origin, before or within a body.", gt=0
+        default=15.0,
+        description="Longest silence of the origin, before or within a body, for each attempt. A"
+        " viewer of a silent origin waits this long for each of 1 + limits.origin_retries attempts,"
+        " by default 75 s, before 504.",
+        gt=0,
     )
     tier: str = Field(
         default="",
@@ -93,7 +97,9 @@ class HttpOriginConfig(RemoteOriginConfig):
         le=10,
     )
     total_timeout: DurationS = Field(
-        default=0.0, description="Time for a whole request to the origin; 0 is no limit.", ge=0
+        default=0.0,
+        description="Time for a whole request to the origin, for each attempt; 0 is no limit.",
+        ge=0,
     )
 
 
