@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from streamedge.fleet.entries import Entry
 from streamedge.fleet.pending import HeldWrite, PendingState, held_write_of, state_of
@@ -26,6 +26,18 @@ SIGNAL_KEY = "pending writes of the fleet"
 EVERY_KEY = ""
 """In the changes: all rows may have changed."""
 _COLUMNS = "holder, since, is_overtaken, body"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWrite:
+    """What the fleet knows of an edge's newest queued write of an object.
+
+    ``is_outdated``: another edge may not know it; it is to be published again.
+    """
+
+    serial: int
+    since: int
+    is_outdated: bool
 
 
 def apply_pending(
@@ -63,6 +75,7 @@ def mark_outdated(connection: sqlite3.Connection, edge: str) -> None:
     published again.
     """
     connection.execute("UPDATE fleet_pending SET is_outdated = 1 WHERE holder = ?", (edge,))
+    _note_change(connection, EVERY_KEY)
 
 
 def count_held(connection: sqlite3.Connection) -> dict[str, int]:
@@ -105,24 +118,34 @@ def all_writes(connection: sqlite3.Connection) -> dict[str, tuple[HeldWrite, ...
     return {key: tuple(writes) for key, writes in result.items()}
 
 
-def own_serials(connection: sqlite3.Connection, edge: str) -> dict[str, tuple[int, int, bool]]:
-    """By key what the fleet knows of an edge's queue: serial, since, whether to publish again."""
-    rows = connection.execute(
-        "SELECT key, serial, since, is_outdated FROM fleet_pending WHERE holder = ?", (edge,)
-    )
-    return {str(key): (serial, since, bool(again)) for key, serial, since, again in rows}
+def serials_of(
+    connection: sqlite3.Connection, edge: str, keys: Iterable[str]
+) -> dict[str, OwnWrite]:
+    """What the fleet knows of an edge's writes of these objects."""
+    query = "SELECT serial, since, is_outdated FROM fleet_pending WHERE key = ? AND holder = ?"
+    rows = ((key, connection.execute(query, (key, edge)).fetchone()) for key in keys)
+    return {key: OwnWrite(row[0], row[1], bool(row[2])) for key, row in rows if row is not None}
+
+
+def keys_held_by(connection: sqlite3.Connection, edge: str, after: str, count: int) -> list[str]:
+    """The first keys of an edge's writes, in order, behind ``after``."""
+    # The "+" makes SQLite use the index that has this order.
+    query = "SELECT key FROM fleet_pending WHERE key > ? AND +holder = ? ORDER BY key LIMIT ?"
+    return [str(key) for (key,) in connection.execute(query, (after, edge, count))]
 
 
 def changes_after(connection: sqlite3.Connection, number: int) -> tuple[int, list[str] | None]:
     """The last change's number, and the keys changed after ``number``; None: all may be."""
+    last = last_change(connection)
+    if last == number:
+        return last, []
     rows = connection.execute(
         "SELECT number, key FROM fleet_pending_changes WHERE number > ? ORDER BY number", (number,)
     ).fetchall()
-    if not rows:
-        return number, []
     keys = [str(key) for _number, key in rows]
-    is_whole = rows[0][0] == number + 1 and EVERY_KEY not in keys
-    return int(rows[-1][0]), keys if is_whole else None
+    # Without a row the database was replaced by one with fewer changes.
+    is_whole = bool(rows) and rows[0][0] == number + 1 and EVERY_KEY not in keys
+    return last, keys if is_whole else None
 
 
 def last_change(connection: sqlite3.Connection) -> int:

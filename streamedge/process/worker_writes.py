@@ -16,7 +16,8 @@ from streamedge.coordination.shared_writes import SharedWrites
 from streamedge.ops.log import Log
 from streamedge.ops.metrics import Counts
 from streamedge.origin.peer.tier import Fleet
-from streamedge.write_back.fleet_turns import FleetTurns, queued_body
+from streamedge.write_back.fleet_differences import queued_body
+from streamedge.write_back.fleet_turns import FleetTurns
 from streamedge.write_back.fleet_writes import FleetWrites
 from streamedge.write_back.holders import PeerHolders
 from streamedge.write_back.queue import WriteQueue

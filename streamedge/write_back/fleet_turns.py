@@ -12,12 +12,10 @@ from typing import Any, Protocol
 
 from streamedge.control import pending_writes
 from streamedge.control.database import ControlDatabase
-from streamedge.control.fleet_entries import count_unpublished
 from streamedge.control.fleet_view import fleet_view
-from streamedge.fleet.entries import EntryKind
-from streamedge.fleet.members import Role
 from streamedge.fleet.pending import HeldWrite, PendingState, Turn, end_body, turn_of
-from streamedge.write_back.fleet_writes import HolderError, body_fields
+from streamedge.write_back.fleet_differences import FleetDifferences
+from streamedge.write_back.fleet_writes import HolderError
 from streamedge.write_back.queue import WriteQueue
 from streamedge.write_back.rows import Row
 
@@ -27,7 +25,6 @@ PLACE_WAIT_S = 5.0
 """How long a write waits for its place in the shared log before it is sent without one."""
 OVERTAKE_S = 30.0
 """A write waits so long for an earlier one whose holder does not answer."""
-PUBLISHED_AT_ONCE = 1000
 
 Publish = Callable[[dict[str, Any]], None]
 """Adds a PENDING entry with this body to those that wait to be published."""
@@ -63,6 +60,7 @@ class FleetTurns:
         self._monotonic = monotonic
         self._clock = clock
         self._silent_since_s: dict[str, float] = {}
+        self._differences = FleetDifferences(edge, database, write_queue.rows, clock)
 
     async def ended(self, row: Row, state: PendingState) -> None:
         """Publishes the end of a write, unless an earlier attempt may still reach the origin: then
@@ -87,7 +85,7 @@ class FleetTurns:
         Usually nothing: it was interrupted, or an edge has joined. Raises ControlError,
         WriteQueueError.
         """
-        for body in await asyncio.to_thread(self._differences):
+        for body in await asyncio.to_thread(self._differences.bodies):
             self._publish(body)
 
     def _read(self, row: Row) -> tuple[tuple[HeldWrite, ...], bool]:
@@ -111,43 +109,3 @@ class FleetTurns:
             else:
                 self._silent_since_s.pop(write.holder, None)
         return silent
-
-    def _differences(self) -> list[dict[str, Any]]:
-        waiting = {row.asset_key: row for row in self._write_queue.rows.newest_of_each()}
-        with self._database.read() as connection:
-            if count_unpublished(connection, EntryKind.PENDING):
-                return []  # decided again when these have their places
-            published = pending_writes.own_serials(connection, self._edge)
-            members = fleet_view(connection).members
-        if self._edge in members and members[self._edge].role is Role.REMOVED:
-            return []
-        bodies = []
-        for key, row in waiting.items():
-            serial, since, is_outdated = published.get(key, (0, 0, False))
-            if serial < row.serial:
-                bodies.append(queued_body(row, self._edge))
-            elif is_outdated:
-                bodies.append(queued_body(row, self._edge, since))
-        held = self._write_queue.rows.held_keys(self._clock())
-        for key, (serial, _since, _is_outdated) in published.items():
-            if key not in waiting and key not in held:
-                bodies.append(end_body(key, serial, PendingState.SENT))
-        return bodies[:PUBLISHED_AT_ONCE]
-
-
-def queued_body(row: Row, holder: str, since: int = 0) -> dict[str, Any]:
-    """The body of the QUEUED entry of a row. ``since``: its place, if it had one before."""
-    fields = body_fields({name.lower(): value for name, value in row.fields})
-    return HeldWrite(
-        row.asset_key,
-        holder,
-        row.serial,
-        row.origin_name,
-        row.name,
-        row.method == "DELETE",
-        row.etag,
-        row.size_bytes,
-        row.queued_s,
-        fields,
-        since,
-    ).body()

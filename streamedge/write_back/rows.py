@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -420,15 +420,34 @@ class Rows:
         with self._database.read() as connection:
             return newest_pending(connection, asset_key)
 
-    def newest_of_each(self) -> list[Row]:
-        """The newest pending write of each object."""
+    def newest_of(self, asset_keys: Iterable[str]) -> dict[str, Row]:
+        """The newest pending writes of objects that have one."""
         with self._database.read() as connection:
-            return select_rows(
-                connection,
-                "WHERE serial IN (SELECT MAX(serial) FROM writes"  # noqa: S608
-                f" WHERE state IN {WAITING_SQL} GROUP BY asset_key)",
-                (),
+            rows = (newest_pending(connection, key) for key in asset_keys)
+            return {row.asset_key: row for row in rows if row is not None}
+
+    def waiting_keys(self, after: str, count: int) -> Sequence[str]:
+        """The first objects with pending writes, in the order of their keys, behind a key."""
+        with self._database.read() as connection:
+            cursor = connection.execute(
+                "SELECT DISTINCT asset_key FROM writes WHERE asset_key > ?"  # noqa: S608
+                f" AND state IN {WAITING_SQL} ORDER BY asset_key LIMIT ?",
+                (after, count),
             )
+            return [str(key) for (key,) in cursor]
+
+    def changes_after(self, number: int) -> tuple[int, Sequence[str] | None]:
+        """The last change's number, and the objects that changed after ``number``; None: all may
+        have.
+        """
+        with self._database.read() as connection:
+            query = "SELECT IFNULL(MAX(number), 0) FROM changes"
+            last = int(connection.execute(query).fetchone()[0])
+            rows = connection.execute(
+                "SELECT number, asset_key FROM changes WHERE number > ? ORDER BY number", (number,)
+            ).fetchall()
+        is_whole = last == number or (bool(rows) and rows[0][0] == number + 1)
+        return last, [str(key) for _number, key in rows] if is_whole else None
 
     def is_waiting_below(self, key_prefix: str, prefix: str) -> bool:
         """Whether a write is pending whose asset key and object name have these prefixes."""

@@ -12,7 +12,12 @@ import pytest
 
 from streamedge.control import pending_writes
 from streamedge.control.database import ControlDatabase
-from streamedge.control.pending_writes import apply_pending, changes_after, writes_of
+from streamedge.control.pending_writes import (
+    OwnWrite,
+    apply_pending,
+    changes_after,
+    writes_of,
+)
 from streamedge.fleet.entries import Entry, EntryKind, new_entry_id
 from streamedge.fleet.pending import HeldWrite, PendingState, end_body
 
@@ -41,8 +46,10 @@ def put(
     apply_pending(connection, entry(edge, write.body()), position, "one")
 
 
-def end(connection: sqlite3.Connection, edge: str, serial: int, state: PendingState) -> None:
-    apply_pending(connection, entry(edge, end_body("key", serial, state)), 99, "one")
+def end(
+    connection: sqlite3.Connection, edge: str, serial: int, state: PendingState, key: str = "key"
+) -> None:
+    apply_pending(connection, entry(edge, end_body(key, serial, state)), 99, "one")
 
 
 def holders(connection: sqlite3.Connection) -> list[tuple[str, int, bool]]:
@@ -89,9 +96,24 @@ def test_edge_that_joins_makes_holders_publish_again(connection: sqlite3.Connect
     put(connection, "one", 1, 10)
     body = {"state": PendingState.REQUESTED.value}
     apply_pending(connection, entry("one", body), 20, "one")
-    assert pending_writes.own_serials(connection, "one") == {"key": (1, 10, False)}
+    assert own(connection) == {"key": OwnWrite(1, 10, is_outdated=False)}
+    before, _keys = changes_after(connection, 0)
     apply_pending(connection, entry("two", body), 30, "one")
-    assert pending_writes.own_serials(connection, "one") == {"key": (1, 10, True)}
+    assert own(connection) == {"key": OwnWrite(1, 10, is_outdated=True)}
+    assert changes_after(connection, before) == (before + 1, None)
+
+
+def own(connection: sqlite3.Connection) -> dict[str, OwnWrite]:
+    return pending_writes.serials_of(connection, "one", ["key", "unknown"])
+
+
+def test_keys_of_an_edge_are_read_in_parts(connection: sqlite3.Connection) -> None:
+    for position, key in enumerate("badc", start=1):
+        put(connection, "one", position, position, key)
+        put(connection, "two", position, 10 + position, key)
+    end(connection, "one", 2, PendingState.SENT, "a")
+    assert pending_writes.keys_held_by(connection, "one", "", 2) == ["b", "c"]
+    assert pending_writes.keys_held_by(connection, "one", "c", 2) == ["d"]
 
 
 def test_rows_of_other_edges_are_limited(connection: sqlite3.Connection) -> None:
@@ -114,6 +136,7 @@ def test_changes_name_the_keys_or_everything(connection: sqlite3.Connection) -> 
     assert changes_after(connection, 1) == (3, None)
     pending_writes.forget_all(connection)
     assert changes_after(connection, 3) == (4, None)
+    assert changes_after(connection, 9) == (4, None)  # of another database, which this one replaced
 
 
 def test_entries_that_are_no_writes_change_nothing(connection: sqlite3.Connection) -> None:

@@ -26,9 +26,6 @@ GROWING = {"writes", "older", "changes", "log", "fleet_entries", "fleet_pending"
 
 # The beginning of a statement, and why it may read a whole table.
 ALLOWED = {
-    "SELECT serial, asset_key, origin_name, name, method, fields, size_bytes, token, etag, state,"
-    " attempts, due_s, queued_s, follows, problem FROM writes WHERE serial IN (SELECT MAX(serial)":
-        "an edge of a fleet compares the whole queue with what the others know, every 5 s",
     "SELECT epoch, scope, soft, made_s FROM folded": "two rows for each distribution at most",
     "SELECT IFNULL((SELECT bytes_to_here FROM fleet_entries ORDER BY number DESC LIMIT 1)":
         "reads the last row of the table",
@@ -100,7 +97,9 @@ def queue_calls(rows: Rows) -> dict[str, Callable[[], object]]:
         ),
         "discard": lambda: rows.discard(1),
         "newest": lambda: rows.newest("a"),
-        "newest_of_each": rows.newest_of_each,
+        "newest_of": lambda: rows.newest_of(["a", "b"]),
+        "waiting_keys": lambda: rows.waiting_keys("a", 10),
+        "changes_after": lambda: rows.changes_after(0),
         "is_waiting_below": lambda: rows.is_waiting_below("4:main", "a"),
         "has_token": lambda: rows.has_token("token-a"),
         "by_state": rows.by_state,
