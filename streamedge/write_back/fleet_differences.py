@@ -13,14 +13,14 @@ from itertools import islice
 from typing import Any
 
 from streamedge.control import pending_writes
-from streamedge.control.database import ControlDatabase
+from streamedge.control.database import ControlDatabase, ControlError
 from streamedge.control.fleet_entries import count_unpublished
 from streamedge.control.fleet_view import fleet_view
 from streamedge.fleet.entries import EntryKind
 from streamedge.fleet.members import Role
 from streamedge.fleet.pending import HeldWrite, PendingState, end_body
 from streamedge.write_back.fleet_writes import body_fields
-from streamedge.write_back.rows import Row, Rows
+from streamedge.write_back.rows import Row, Rows, WriteQueueError
 
 COMPARED_AT_ONCE = 10_000
 PUBLISHED_AT_ONCE = 1000
@@ -44,8 +44,15 @@ class FleetDifferences:
 
     def bodies(self) -> list[dict[str, Any]]:
         """The bodies of up to PUBLISHED_AT_ONCE entries. Blocks. Raises ControlError,
-        WriteQueueError.
+        WriteQueueError: the next call begins to compare all objects.
         """
+        try:
+            return self._bodies()
+        except (ControlError, WriteQueueError):
+            self._has_missed_changes = True  # those that were read and not compared
+            raise
+
+    def _bodies(self) -> list[dict[str, Any]]:
         with self._database.read() as connection:
             if count_unpublished(connection, EntryKind.PENDING):
                 return []  # decided again when these have their places

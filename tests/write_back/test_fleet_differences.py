@@ -18,7 +18,7 @@ from streamedge.fleet.position import START, position_at
 from streamedge.write_back import fleet_differences
 from streamedge.write_back import rows as rows_module
 from streamedge.write_back.fleet_differences import FleetDifferences, queued_body
-from streamedge.write_back.rows import Row, Rows, prepare_rows
+from streamedge.write_back.rows import Row, Rows, WriteQueueError, prepare_rows
 from streamedge.write_back.states import State
 from tests.write_back.test_rows import LIMIT_BYTES, row
 
@@ -145,6 +145,21 @@ def test_changes_that_are_not_kept_any_more_make_all_be_compared(
         assert edge.compare() == (KEYS, "")
     assert set(edge.compared()) >= set(KEYS)
     assert edge.compare() == ("", "")
+
+
+def test_all_objects_are_compared_after_a_failure(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: Rows, _keys: Iterable[str]) -> dict[str, Row]:
+        raise WriteQueueError("disk I/O error")
+
+    monkeypatch.setattr(rows_module, "CHANGES_MAX", 0)
+    edge.queue(*KEYS)
+    with monkeypatch.context() as patched:
+        patched.setattr(Rows, "newest_of", fail)
+        with pytest.raises(WriteQueueError):
+            edge.compare()
+    assert edge.compare() == (KEYS, "")
 
 
 def test_end_is_published_when_nothing_of_the_write_may_arrive_any_more(edge: Edge) -> None:
