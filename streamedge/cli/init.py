@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from streamedge.cli.output import DEFAULT_CONFIG, EXIT_CONFIG_INVALID, EXIT_EDGE_REFUSED
+from streamedge.cli.output import DEFAULT_CONFIG, EXIT_CONFIG_INVALID, exit_on_file_error
 from streamedge.config.load import load
 from streamedge.errors import ConfigError
 
@@ -98,10 +98,10 @@ class Answers:
 def config_text(answers: Answers) -> str:
     """The config file."""
     values = {
-        name: json.dumps(value if isinstance(value, str) else list(value))
+        name: json.dumps(value if isinstance(value, str | int) else list(value))
         for name, value in {
             "cache": answers.cache,
-            "cache_size": answers.cache_size,
+            "cache_size": _size(answers.cache_size),
             "http": answers.http,
             "rtmp": answers.rtmp,
             "admin": answers.admin,
@@ -110,6 +110,11 @@ def config_text(answers: Answers) -> str:
     }
     head = _HEAD.format(**values)
     return head + _origin(answers) + _DISTRIBUTIONS.format(**values)
+
+
+def _size(text: str) -> str | int:
+    """A size as in a config file, where a number of bytes has no quotes."""
+    return int(text) if re.fullmatch("[0-9]{1,20}", text) else text
 
 
 def _origin(answers: Answers) -> str:
@@ -191,18 +196,22 @@ def init(
 ) -> None:
     """Write a commented config file, from the options or from questions."""
     is_stdout = str(output) == "-"
-    if not is_stdout and output.exists() and not force:
-        typer.echo(f"streamedge: {output} exists already; --force replaces it", err=True)
-        raise typer.Exit(EXIT_EDGE_REFUSED)
+    with exit_on_file_error():
+        exists = not is_stdout and output.exists()
+    if exists and output.is_dir():
+        _exit(f"{output} is a folder: --output names a file in it")
+    if exists and not force:
+        _exit(f"{output} exists already; --force replaces it")
     if origin is None:
         origin = _ask("Where are the objects: a folder, s3://BUCKET, or a URL?", "media")
         if http is None:
             http = [_ask("Address for HTTP?", "127.0.0.1:8080")]
         if rtmp is None:
             rtmp = [_ask("Address for RTMP?", "127.0.0.1:1935")]
-    if problem := _origin_problem(origin, endpoint):
-        typer.echo(f"streamedge: {problem}", err=True)
-        raise typer.Exit(EXIT_CONFIG_INVALID)
+    with exit_on_file_error():
+        problem = _origin_problem(origin, region, endpoint)
+    if problem:
+        _exit(problem)
     if not is_stdout and not _is_url(origin) and output.absolute().parent != Path.cwd():
         origin = str(Path(origin).absolute())  # paths in the file start from its own folder
     answers = Answers(
@@ -218,26 +227,34 @@ def init(
     )
     text = config_text(answers)
     folder = Path.cwd() if is_stdout else output.absolute().parent
-    if problems := mistakes(text, folder):
-        for problem in problems:
-            typer.echo(f"streamedge: {_with_option(problem)}", err=True)
-        raise typer.Exit(EXIT_CONFIG_INVALID)
+    with exit_on_file_error():
+        problems = mistakes(text, folder)
+    if problems:
+        _exit(*map(_with_option, problems))
     if is_stdout:
         typer.echo(text, nl=False)
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text)
+    with exit_on_file_error():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text)
     typer.echo(f"{output} is written. Next: streamedge serve --config {output}")
+
+
+def _exit(*problems: str) -> NoReturn:
+    for problem in problems:
+        typer.echo(f"streamedge: {problem}", err=True)
+    raise typer.Exit(EXIT_CONFIG_INVALID)
 
 
 def _is_url(origin: str) -> bool:
     return origin.startswith(("s3://", "http://", "https://"))
 
 
-def _origin_problem(origin: str, endpoint: str) -> str:
+def _origin_problem(origin: str, region: str, endpoint: str) -> str:
     """Why ``--origin`` is no place that objects come from, or "" where it may be one."""
-    if endpoint and not origin.startswith("s3://"):
-        return "--endpoint is for a bucket: --origin s3://BUCKET"
+    if (region or endpoint) and not origin.startswith("s3://"):
+        option = "--endpoint" if endpoint else "--region"
+        return f"{option} is for a bucket: --origin s3://BUCKET"
     if _is_url(origin) or Path(origin).is_dir():
         return ""
     if "://" in origin:
@@ -275,7 +292,6 @@ def mistakes(text: str, folder: Path) -> list[str]:
 def _ask(question: str, default: str) -> str:
     """The answer on a terminal; elsewhere the default."""
     if not sys.stdin.isatty():
-        typer.echo("streamedge: give --origin; there is no terminal for questions", err=True)
-        raise typer.Exit(EXIT_CONFIG_INVALID)
+        _exit("give --origin; there is no terminal for questions")
     answer: str = typer.prompt(question, default=default, err=True)
     return answer

@@ -62,9 +62,13 @@ JsonResultOption = Annotated[
 
 def load_or_exit(path: Path, outcome: str = "nothing was started") -> Config:
     """Loads the config, or prints its mistakes to stderr and exits with code 2."""
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as exc:
         typer.echo(_advice_when_missing(path), err=True)
-        raise typer.Exit(EXIT_CONFIG_INVALID)
+        raise typer.Exit(EXIT_CONFIG_INVALID) from exc
+    except OSError:
+        pass  # load says why
     try:
         return load(path)
     except ConfigError as exc:
@@ -96,6 +100,16 @@ def exit_on(*expected: type[StreamEdgeError]) -> Iterator[None]:
     except expected as exc:
         typer.echo(f"streamedge: {exc}", err=True)
         raise typer.Exit(EXIT_EDGE_REFUSED) from exc
+
+
+@contextmanager
+def exit_on_file_error() -> Iterator[None]:
+    """Exits with code 2 and the reason on stderr if a file cannot be read or written."""
+    try:
+        yield
+    except OSError as exc:
+        typer.echo(f"streamedge: {exc.filename}: {exc.strerror}", err=True)
+        raise typer.Exit(EXIT_CONFIG_INVALID) from exc
 
 
 def show(items: object, tables: Iterable[Table], *, as_json: bool, ending: str = "") -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from streamedge.cli import output
 from streamedge.cli.command_tree import command_tree, option_names
@@ -63,3 +64,18 @@ def test_terminal_gets_no_colour_with_no_color(words: list[str], tmp_path: Path)
     assert not colour.search(plain)
     if words == ["--help"]:
         assert colour.search(coloured)
+
+
+WITH_CONFIG = [words for words, command in COMMANDS.items() if "--config" in option_names(command)]
+
+
+@pytest.mark.parametrize("words", WITH_CONFIG)
+def test_config_that_cannot_be_looked_at_is_a_mistake_with_a_reason(words: str) -> None:
+    """As below a folder that this user may not enter."""
+    arguments = [one for one in COMMANDS[words].params if not one.opts[0].startswith("-")]
+    mandatory = [one for one in arguments if one.required or words == "streamedge invalidate"]
+    values = ["1"] * len(mandatory)
+    config = "n" * 300
+    result = CliRunner().invoke(app, [*words.split()[1:], *values, "--config", config])
+    assert result.exit_code == 2
+    assert f"{config}: cannot be read: File name too long" in result.output

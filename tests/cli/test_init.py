@@ -14,6 +14,8 @@ from streamedge.config.load import load
 from streamedge.config.schema.config import DirectoryOriginConfig, S3OriginConfig
 from tests.support.process.terminal import terminal_output
 
+TOO_LONG = "n" * 300  # looking at it fails, as below a folder that one may not enter
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -34,7 +36,8 @@ def test_file_has_no_mistakes(folder: Path, origin: str) -> None:
 
 def test_options_are_in_the_file(folder: Path) -> None:
     options = ["--origin", "s3://films/a", "--region", "eu-central-1", "--http", ":8081"]
-    options += ["--http", "[::1]:8081", "--alias", "cdn.example.com", "--cache-size", "1GiB"]
+    options += ["--http", "[::1]:8081", "--alias", "cdn.example.com"]
+    options += ["--cache-size", "1073741824"]
     assert CliRunner().invoke(app, ["init", *options]).exit_code == 0
     config = load(folder / "config.toml")
     origin = config.origins["main"]
@@ -48,7 +51,7 @@ def test_options_are_in_the_file(folder: Path) -> None:
 def test_existing_file_is_replaced_only_on_request(folder: Path) -> None:
     (folder / "config.toml").write_text("mine")
     refused = CliRunner().invoke(app, ["init", "--origin", "media"])
-    assert (refused.exit_code, (folder / "config.toml").read_text()) == (1, "mine")
+    assert (refused.exit_code, (folder / "config.toml").read_text()) == (2, "mine")
     assert "--force" in refused.output
     assert CliRunner().invoke(app, ["init", "--origin", "media", "--force"]).exit_code == 0
 
@@ -70,6 +73,12 @@ def test_mistake_in_an_option_writes_nothing(folder: Path) -> None:
         (["--origin", "song.mp3"], "it is a file; give the folder"),
         (["--origin", "https://a.example/?b"], "--origin: expected a string (http://"),
         (["--origin", "media", "--endpoint", "http://a"], "--endpoint is for a bucket"),
+        (["--origin", "media", "--region", "eu-west-1"], "--region is for a bucket"),
+        (["--origin", TOO_LONG], f"{TOO_LONG}: File name too long"),
+        (["--origin", "media", "--output", TOO_LONG], f"{TOO_LONG}: File name too long"),
+        (["--origin", "media", "--output", "media"], "media is a folder: --output names a file"),
+        (["--origin", "media", "--output", "song.mp3/a/b.toml"], "song.mp3/a: Not a directory"),
+        (["--origin", "media", "--output", "/proc/config.toml"], "/proc/"),
         (["--origin", "s3://a", "--endpoint", "b"], "--endpoint: expected"),
         (["--origin", "s3://a b"], "--origin: expected"),
         (["--origin", "media", "--rtmp", "x"], "--rtmp: expected an address"),

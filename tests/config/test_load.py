@@ -373,6 +373,15 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             "3: origins.samples.path: expected a folder, found nothing at nowhere",
         ),
         (
+            FOLDER.replace("media", "n" * 300),
+            f"3: origins.samples.path: expected a folder, but {'n' * 300} cannot be read: File name"
+            " too long",
+        ),
+        (
+            '[listen]\nadmin = "unix:media/none/socket"',
+            "2: listen.admin: expected a folder for the socket, found nothing at media/none",
+        ),
+        (
             FOLDER.replace("media", "config.toml"),
             "3: origins.samples.path: expected a folder, found a file at config.toml",
         ),

@@ -246,6 +246,13 @@ KEY = '[public_keys.K1]\nfile = "keys/rsa.pem"\n'
             ["2: countries.database: expected an MMDB file, found nothing at none.mmdb"],
         ),
         (
+            f'[countries]\ndatabase = "{"n" * 300}"\n',
+            [
+                f"2: countries.database: expected an MMDB file, but {'n' * 300} cannot be read:"
+                " File name too long"
+            ],
+        ),
+        (
             '[countries]\ndatabase = "text.mmdb"\n',
             [
                 "2: countries.database: expected an MMDB file, found another at text.mmdb: it has"

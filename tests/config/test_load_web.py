@@ -320,6 +320,11 @@ CERTIFICATE = '[[certificates]]\ncertificate = "certs/{}"\nkey = "certs/{}"\n'
             "2: certificates[0].certificate: expected a PEM file, found nothing at certs/gone.pem",
         ),
         (
+            CERTIFICATE.format("n" * 300, "site.key"),
+            f"2: certificates[0].certificate: expected a PEM file, but certs/{'n' * 300} cannot be"
+            " read: File name too long",
+        ),
+        (
             CERTIFICATE.format("none.pem", "site.key"),
             "2: certificates[0].certificate: no certificate can be read in certs/none.pem",
         ),

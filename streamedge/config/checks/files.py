@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
@@ -102,16 +103,28 @@ def _with_text(key: PublicKeyConfig) -> PublicKeyConfig:
 
 
 def _folder_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mistake]:
-    if _is_path(path) and not os.path.isdir(folder / path):
-        what = "a file" if os.path.exists(folder / path) else "nothing"
-        yield Mistake(key, f"expected a folder, found {what} at {folder / path}")
+    if _is_path(path) and (problem := _problem_at(folder / path, "a folder", stat.S_ISDIR)):
+        yield Mistake(key, problem)
 
 
 def _file_mistake(key: Key, path: Path) -> Mistake | None:
-    if path.is_file():
-        return None
-    what = "a folder" if path.exists() else "nothing"
-    return Mistake(key, f"expected a PEM file, found {what} at {path}")
+    problem = _problem_at(path, "a PEM file", stat.S_ISREG)
+    return Mistake(key, problem) if problem else None
+
+
+def _problem_at(path: Path, kind: str, is_kind: Callable[[int], bool]) -> str:
+    """Why there is no ``kind`` at ``path``; "" if there is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        what = "nothing"
+    except OSError as exc:  # such as a folder above it that this user may not enter
+        return f"expected {kind}, but {path} cannot be read: {_reason(exc)}"
+    else:
+        if is_kind(mode):
+            return ""
+        what = "a folder" if stat.S_ISDIR(mode) else "a file"
+    return f"expected {kind}, found {what} at {path}"
 
 
 def _pair_mistakes(
@@ -151,8 +164,8 @@ def _socket_mistakes(address: str | None, folder: Path) -> Iterator[Mistake]:
     path, key = folder / address.removeprefix(UNIX_PREFIX), ("listen", "admin")
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
         yield Mistake(key, f"expected a path of at most {SOCKET_PATH_MAX_BYTES} bytes, as absolute")
-    elif not path.parent.is_dir():
-        yield Mistake(key, f"expected a socket in a folder that exists, found no {path.parent}")
+    elif problem := _problem_at(path.parent, "a folder for the socket", stat.S_ISDIR):
+        yield Mistake(key, problem)
 
 
 def _authority_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mistake]:
@@ -272,9 +285,8 @@ def _database_mistakes(path: object, folder: Path) -> Iterator[Mistake]:
     key = ("countries", "database")
     if not isinstance(path, str) or not _is_path(path):
         return
-    if not (folder / path).is_file():
-        what = "a folder" if (folder / path).exists() else "nothing"
-        yield Mistake(key, f"expected an MMDB file, found {what} at {folder / path}")
+    if problem := _problem_at(folder / path, "an MMDB file", stat.S_ISREG):
+        yield Mistake(key, problem)
         return
     import maxminddb  # noqa: PLC0415  # seldom needed
 
