@@ -56,14 +56,11 @@ def forwarded_address(x_forwarded_for: str, trusted: Sequence[IpNetwork]) -> str
     §5.3); entries may have a port.
     """
     address = ""
-    rest = x_forwarded_for
-    for _hop in range(HOPS_MAX):
-        entry = ""
-        while rest and not entry:  # empty list elements are ignored (RFC 9110 §5.6.1.2)
-            rest, _, entry = rest.rpartition(",")
-            entry = entry.strip(" \t")
+    entries = [entry.strip(" \t") for entry in x_forwarded_for.split(",")]
+    hops = [entry for entry in reversed(entries) if entry]  # RFC 9110 §5.6.1.2: some are empty
+    for hop in hops[:HOPS_MAX]:
         # A zone has a meaning only on its own machine (RFC 4007 §6), and may have any characters.
-        parsed = None if "%" in entry else parse_address(_without_port(entry))
+        parsed = None if "%" in hop else parse_address(_without_port(hop))
         if parsed is None:
             return address
         address = str(parsed)
@@ -95,4 +92,4 @@ def _without_port(entry: str) -> str:
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text[:6]) <= 65535 and len(text) <= 5
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamedge.access.policy import (
+    DEPTH_LIMIT,
+    EPOCH_MAX_S,
     NETWORKS_LIMIT,
     POLICY_LIMIT_BYTES,
     Policy,
@@ -59,6 +61,27 @@ def test_networks_are_parsed(source: object, networks: list[str]) -> None:
     assert parsed.networks == tuple(map(ip_network, networks))
 
 
+def test_brackets_inside_of_strings_and_beside_each_other_are_not_nested() -> None:
+    resource = URL + r"?\"" + "[{" * DEPTH_LIMIT
+    text = custom_policy(resource, UNTIL_S)
+    assert parse_policy(text.encode()).resource == resource
+
+    siblings = "[" + ",".join(["{}"] * 2 * DEPTH_LIMIT) + "]"
+    with pytest.raises(PolicyError, match="exactly one statement"):
+        parse_policy(f'{{"Statement":{siblings}}}'.encode())
+
+
+def test_policy_at_its_limits_parses() -> None:
+    networks = [f"192.0.2.{number}" for number in range(NETWORKS_LIMIT)]
+    text = custom_policy(URL, EPOCH_MAX_S, from_s=0, networks=networks)
+    policy = parse_policy(text.encode())
+    assert (policy.until_s, policy.from_s, len(policy.networks)) == (EPOCH_MAX_S, 0, NETWORKS_LIMIT)
+
+    deep = "[" * (DEPTH_LIMIT - 1) + "]" * (DEPTH_LIMIT - 1)
+    with pytest.raises(PolicyError, match="statement is not a JSON object"):
+        parse_policy(f'{{"Statement":[{deep[1:-1]}]}}'.encode())
+
+
 def _statement(**members: object) -> str:
     return json.dumps({"Statement": [members]})
 
@@ -80,7 +103,10 @@ UNTIL = {"DateLessThan": {"AWS:EpochTime": UNTIL_S}}
         (b" " * POLICY_LIMIT_BYTES + b"{}", "policy has more than 8192 bytes"),
         (b"[" * POLICY_LIMIT_BYTES, "policy is nested too deeply"),
         (b'{"Statement":' * 600, "policy is nested too deeply"),
-        (b'{"Statement":' + b"[" * 9 + b"]" * 9 + b"}", "policy is nested too deeply"),
+        (
+            b'{"Statement":' + b"[" * DEPTH_LIMIT + b"]" * DEPTH_LIMIT + b"}",
+            "policy is nested too deeply",
+        ),
         (rb'{"\"' + b"[" * 50 + rb'":' + b"[" * 20, "policy is nested too deeply"),
         (b"null", "policy is not a JSON object"),
         (b"[]", "policy is not a JSON object"),
@@ -104,6 +130,7 @@ UNTIL = {"DateLessThan": {"AWS:EpochTime": UNTIL_S}}
         (custom_policy(URL, "1357034400"), "DateLessThan is not a number of seconds"),
         (custom_policy(URL, True), "DateLessThan is not a number of seconds"),
         (custom_policy(URL, -1), "DateLessThan is not a number of seconds"),
+        (custom_policy(URL, EPOCH_MAX_S + 1), "DateLessThan is not a number of seconds"),
         (custom_policy(URL, 1_357_034_400_000), "DateLessThan is not a number of seconds"),
         (custom_policy(URL, 1.5), "policy has a number that is not whole"),
         (custom_policy(URL, float("nan")), "policy has a number that is not whole"),
