@@ -117,6 +117,20 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE INDEX log_by_kind ON log (kind, epoch);
     """,
+    # The entry of a row of the log; how many queued writes each edge holds.
+    """
+    CREATE INDEX fleet_entries_by_epoch ON fleet_entries (epoch) WHERE has_row = 1;
+    CREATE TABLE fleet_pending_counts (holder TEXT PRIMARY KEY, amount INTEGER NOT NULL)
+        WITHOUT ROWID;
+    INSERT INTO fleet_pending_counts SELECT holder, COUNT(*) FROM fleet_pending GROUP BY holder;
+    CREATE TRIGGER fleet_pending_inserted AFTER INSERT ON fleet_pending BEGIN
+        INSERT INTO fleet_pending_counts VALUES (new.holder, 1)
+            ON CONFLICT (holder) DO UPDATE SET amount = amount + 1;
+    END;
+    CREATE TRIGGER fleet_pending_deleted AFTER DELETE ON fleet_pending BEGIN
+        UPDATE fleet_pending_counts SET amount = amount - 1 WHERE holder = old.holder;
+    END;
+    """,
 )
 """Scripts that update the schema by one version each; ``PRAGMA user_version`` is their number."""
 

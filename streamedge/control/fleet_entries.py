@@ -25,6 +25,10 @@ from streamedge.sqlite import insert
 ENTRIES_KEPT = 100_000
 TEXT_BYTES_KEPT = 64 << 20
 _PRUNED_AT_ONCE = 1000  # at least, so that most transactions prune none
+# Without its name SQLite uses the index of positions, where entries that were given up are, too.
+_WAITING = (
+    "fleet_entries INDEXED BY fleet_entries_unpublished WHERE position IS NULL AND is_given_up = 0"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +118,9 @@ def unpublished(
     connection: sqlite3.Connection, count: int, kind: EntryKind | None = None
 ) -> list[Entry]:
     """Up to ``count`` entries that wait to be published, in local order; -1: all of them."""
-    where, values = _waiting(kind)
+    waiting, values = _waiting(kind)
     rows = connection.execute(
-        f"SELECT entry FROM fleet_entries WHERE {where} ORDER BY number LIMIT ?",  # noqa: S608
+        f"SELECT entry FROM {waiting} ORDER BY number LIMIT ?",  # noqa: S608
         (*values, count),
     )
     entries = (decode_entry(text) for (text,) in rows)
@@ -125,14 +129,13 @@ def unpublished(
 
 def count_unpublished(connection: sqlite3.Connection, kind: EntryKind | None = None) -> int:
     """How many entries wait to be published, of one kind or of all."""
-    where, values = _waiting(kind)
-    query = f"SELECT COUNT(*) FROM fleet_entries WHERE {where}"  # noqa: S608
+    waiting, values = _waiting(kind)
+    query = f"SELECT COUNT(*) FROM {waiting}"  # noqa: S608
     return int(connection.execute(query, values).fetchone()[0])
 
 
 def _waiting(kind: EntryKind | None) -> tuple[str, tuple[str, ...]]:
-    where = "position IS NULL AND is_given_up = 0"
-    return (where, ()) if kind is None else (f"{where} AND kind = ?", (kind.value,))
+    return (_WAITING, ()) if kind is None else (f"{_WAITING} AND kind = ?", (kind.value,))
 
 
 def newest_placed(connection: sqlite3.Connection, up_to: int, count: int) -> list[tuple[int, str]]:
@@ -187,11 +190,11 @@ def placed_after(connection: sqlite3.Connection, position: int) -> list[EntryPla
 
 def first_waiting_epoch(connection: sqlite3.Connection) -> int | None:
     """The epoch before the oldest row that waits to be published; None if none waits."""
-    (epoch,) = connection.execute(
-        "SELECT MIN(epoch) FROM fleet_entries"
-        " WHERE position IS NULL AND is_given_up = 0 AND has_row = 1"
+    # Later entries have later epochs.
+    row = connection.execute(
+        f"SELECT epoch FROM {_WAITING} AND has_row = 1 ORDER BY number LIMIT 1"  # noqa: S608
     ).fetchone()
-    return None if epoch is None else int(epoch) - 1
+    return None if row is None else int(row[0]) - 1
 
 
 def prune_entries(
@@ -217,11 +220,14 @@ def prune_entries(
     is_long = last_bytes - first_bytes > text_bytes_kept
     if last - first < entries_kept + at_once and not is_long:
         return None
-    where = (
-        "(number <= ? OR bytes_to_here <= ?) AND number < ?"
-        " AND (position IS NOT NULL OR is_given_up = 1)"
-    )
-    values = (last - entries_kept, last_bytes - text_bytes_kept, last)
+    # Reads those that are deleted for their bytes, and one more.
+    first_kept = connection.execute(
+        "SELECT number FROM fleet_entries WHERE number > ? AND bytes_to_here > ?"
+        " ORDER BY number LIMIT 1",
+        (last - entries_kept, last_bytes - text_bytes_kept),
+    ).fetchone()
+    where = "number < ? AND (position IS NOT NULL OR is_given_up = 1)"
+    values = (last,) if first_kept is None else first_kept
     position, epoch = connection.execute(
         f"SELECT MAX(position), MAX(epoch) FROM fleet_entries WHERE {where}",  # noqa: S608
         values,

@@ -80,7 +80,7 @@ def mark_outdated(connection: sqlite3.Connection, edge: str) -> None:
 
 def count_held(connection: sqlite3.Connection) -> dict[str, int]:
     """How many objects each edge holds queued writes of."""
-    query = "SELECT holder, COUNT(*) FROM fleet_pending GROUP BY holder"
+    query = "SELECT holder, amount FROM fleet_pending_counts WHERE amount > 0"
     return {str(holder): int(count) for holder, count in connection.execute(query)}
 
 
@@ -173,18 +173,23 @@ def _put(connection: sqlite3.Connection, write: HeldWrite) -> None:
 
 
 def _drop_oldest(connection: sqlite3.Connection, edge: str) -> None:
-    query = "SELECT COUNT(*) FROM fleet_pending WHERE holder <> ?"
-    excess = int(connection.execute(query, (edge,)).fetchone()[0]) - ROWS_MAX
-    if excess > 0:
-        where = "holder <> ? ORDER BY since LIMIT ?"
-        rows = connection.execute(
-            f"SELECT key, holder FROM fleet_pending WHERE {where}",  # noqa: S608
-            (edge, excess),
-        ).fetchall()
-        for key, holder in rows:
-            query = "DELETE FROM fleet_pending WHERE key = ? AND holder = ?"
-            connection.execute(query, (key, holder))
-            _note_change(connection, str(key))
+    counts = count_held(connection)
+    counts.pop(edge, None)
+    excess = sum(counts.values()) - ROWS_MAX
+    if excess <= 0:
+        return
+    oldest = [
+        row
+        for holder in counts
+        for row in connection.execute(
+            "SELECT since, key, holder FROM fleet_pending WHERE holder = ? ORDER BY since LIMIT ?",
+            (holder, excess),
+        )
+    ]
+    for _since, key, holder in sorted(oldest)[:excess]:
+        query = "DELETE FROM fleet_pending WHERE key = ? AND holder = ?"
+        connection.execute(query, (key, holder))
+        _note_change(connection, str(key))
 
 
 def _note_change(connection: sqlite3.Connection, key: str) -> None:

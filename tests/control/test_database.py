@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -21,6 +22,7 @@ from streamedge.control.database import (
     ControlError,
     move_aside,
 )
+from streamedge.control.pending_writes import count_held
 from tests.support.patience import PATIENCE_S
 
 
@@ -227,6 +229,22 @@ def test_file_from_before_an_index_gets_it(tmp_path: Path, monkeypatch: pytest.M
     assert ["log_by_kind" in row[3] for row in plan] == [True]
     assert schema_version(tmp_path) == len(MIGRATIONS)
     database.close()
+
+
+def test_queued_writes_in_an_older_file_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "MIGRATIONS", MIGRATIONS[:6])
+    insert = "INSERT INTO fleet_pending (key, holder, serial, since, body) VALUES (?, ?, 1, 1, '')"
+    with closing(ControlDatabase(tmp_path)) as old, old.transaction() as connection:
+        connection.executemany(insert, [("a", "one"), ("a", "two"), ("b", "two")])
+    monkeypatch.setattr(database_module, "MIGRATIONS", MIGRATIONS)
+    with closing(ControlDatabase(tmp_path)) as database, database.transaction() as connection:
+        connection.execute(insert, ("c", "three"))
+        connection.execute("DELETE FROM fleet_pending WHERE key = 'a'")
+        assert count_held(connection) == {"two": 1, "three": 1}
+        connection.execute("DELETE FROM fleet_pending")
+        assert count_held(connection) == {}
 
 
 def test_failed_migration_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
