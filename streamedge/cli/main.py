@@ -150,12 +150,15 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     console = table_console()
     for table in summary(loaded):
         console.print(table)
-    for warning in _warnings(loaded):
+    for warning in _warnings(loaded, config):
         console.print(f"Warning: {warning}")
     console.print(f"{config}: no mistakes. Next: streamedge serve --config {config}")
 
 
-def _warnings(config: Config) -> Iterator[str]:
+def _warnings(config: Config, file: Path) -> Iterator[str]:
+    from streamedge.cli.served_warnings import served_warnings  # noqa: PLC0415
+
+    yield from served_warnings(config, file)
     if config.listen.rtmpe and not (config.listen.rtmp or config.listen.mixed):
         yield "listen.rtmpe has no effect: listen.rtmp and listen.mixed have no address"
     if not config.distributions and not config.api.keys:

@@ -83,7 +83,7 @@ def _read(path: Path) -> str:
         text = f"{path}: expected at most {CONFIG_LIMIT_BYTES} bytes, found more"
         raise ConfigError((text,))
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # editors of Windows begin with a mark
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise ConfigError((f"{path}:{line}: not UTF-8, which TOML requires",)) from exc

@@ -17,7 +17,7 @@ name = "fra-1"
 engine = "{engine}"
 [origins.main]
 type = "directory"
-path = "."
+path = "media"
 [[distributions]]
 id = "EWEB"
 type = "web"
@@ -26,6 +26,7 @@ origin = "main"
 
 
 def check(folder: Path, engine: str) -> Result:
+    (folder / "media").mkdir(exist_ok=True)
     config = folder / "config.toml"
     config.write_text(CONFIG.format(engine=engine))
     result = CliRunner().invoke(app, ["check", "--config", str(config)])

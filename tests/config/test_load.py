@@ -373,6 +373,15 @@ RTMP = '[[distributions]]\ntype = "rtmp"\norigin = "samples"\n'
             "3: origins.samples.path: expected a folder, found nothing at nowhere",
         ),
         (
+            '[edge]\nlog = "none/edge.log"',
+            "2: edge.log: expected a folder for the log, found nothing at none",
+        ),
+        ('[edge]\nlog = "media"', "2: edge.log: expected a file, found a folder at media"),
+        (
+            '[listen]\nadmin = "unix:config.toml"',
+            "2: listen.admin: expected a socket, found something else at config.toml",
+        ),
+        (
             FOLDER.replace("media", "n" * 300),
             f"3: origins.samples.path: expected a folder, but {'n' * 300} cannot be read: File name"
             " too long",
@@ -474,6 +483,12 @@ def test_file_that_is_binary_or_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"[edge]\nname = '\xff'")
     assert problems(path) == ["config.toml:2: not UTF-8, which TOML requires"]
+
+
+def test_mark_of_windows_editors_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[edge]\nname = "fra-1"\n', encoding="utf-8-sig")
+    assert load(path).edge.name == "fra-1"
     path.write_bytes(b"#" * (CONFIG_LIMIT_BYTES + 1))
     assert problems(path) == ["config.toml: expected at most 1048576 bytes, found more"]
 

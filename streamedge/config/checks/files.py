@@ -35,6 +35,7 @@ _PATHS: dict[type[Section], tuple[str, ...]] = {
     HttpOriginConfig: ("ca", "client_certificate", "client_key"),
 }
 _NO_PUBLIC_KEY = "expected the PEM of a public key, RSA or ECDSA on P-256"
+_NO_LOG_FILES = frozenset({"stdout", "stderr", "off"})
 SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), less its NUL
 Kind = TypeVar("Kind", bound=Section)
 
@@ -45,6 +46,7 @@ def path_mistakes(document: dict[str, object], folder: Path) -> Iterator[Mistake
     exists = isinstance(cache, str) and "\0" not in cache and os.path.lexists(folder / cache)
     if exists and not os.path.isdir(folder / str(cache)):
         yield Mistake(("edge", "cache"), "expected a folder, found a file with that name")
+    yield from _log_mistakes(value_at(document, ("edge", "log")), folder)
     for key, certificate in entries(document, ("certificates",)):
         yield from _pair_mistakes(key, certificate, "certificate", "key", folder)
     for key, public_key in named(document, "public_keys"):
@@ -107,6 +109,21 @@ def _folder_mistakes(key: Key, path: str | None, folder: Path) -> Iterator[Mista
         yield Mistake(key, problem)
 
 
+def _log_mistakes(log: object, folder: Path) -> Iterator[Mistake]:
+    """Mistakes of the log's file."""
+    if not _is_log_file(log):
+        return
+    key, path = ("edge", "log"), folder / log
+    if problem := _problem_at(path.parent, "a folder for the log", stat.S_ISDIR):
+        yield Mistake(key, problem)
+    elif os.path.isdir(path):
+        yield Mistake(key, f"expected a file, found a folder at {path}")
+
+
+def _is_log_file(log: object) -> TypeGuard[str]:
+    return isinstance(log, str) and log not in _NO_LOG_FILES and _is_path(log)
+
+
 def _file_mistake(key: Key, path: Path) -> Mistake | None:
     problem = _problem_at(path, "a PEM file", stat.S_ISREG)
     return Mistake(key, problem) if problem else None
@@ -164,6 +181,8 @@ def _socket_mistakes(address: str | None, folder: Path) -> Iterator[Mistake]:
     path, key = folder / address.removeprefix(UNIX_PREFIX), ("listen", "admin")
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
         yield Mistake(key, f"expected a path of at most {SOCKET_PATH_MAX_BYTES} bytes, as absolute")
+    elif os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        yield Mistake(key, f"expected a socket, found something else at {path}")
     elif problem := _problem_at(path.parent, "a folder for the socket", stat.S_ISDIR):
         yield Mistake(key, problem)
 
@@ -297,9 +316,9 @@ def _database_mistakes(path: object, folder: Path) -> Iterator[Mistake]:
         yield Mistake(key, f"expected an MMDB file, found another at {folder / path}: {reason}")
 
 
-def _is_path(path: str | None) -> TypeGuard[str]:
+def _is_path(path: object) -> TypeGuard[str]:
     """Whether the value is a path; the schema reports other values."""
-    return bool(path) and "\0" not in str(path)
+    return isinstance(path, str) and bool(path) and "\0" not in path
 
 
 def _no_password() -> str:
