@@ -66,6 +66,7 @@ def test_terminal_gets_no_colour_with_no_color(words: list[str], tmp_path: Path)
         assert colour.search(coloured)
 
 
+NEEDS_SOME = {"streamedge invalidate", "streamedge warm"}  # arguments, or an option in their place
 WITH_CONFIG = [words for words, command in COMMANDS.items() if "--config" in option_names(command)]
 
 
@@ -73,9 +74,17 @@ WITH_CONFIG = [words for words, command in COMMANDS.items() if "--config" in opt
 def test_config_that_cannot_be_looked_at_is_a_mistake_with_a_reason(words: str) -> None:
     """As below a folder that this user may not enter."""
     arguments = [one for one in COMMANDS[words].params if not one.opts[0].startswith("-")]
-    mandatory = [one for one in arguments if one.required or words == "streamedge invalidate"]
+    mandatory = [one for one in arguments if one.required or words in NEEDS_SOME]
     values = ["1"] * len(mandatory)
     config = "n" * 300
     result = CliRunner().invoke(app, [*words.split()[1:], *values, "--config", config])
     assert result.exit_code == 2
     assert f"{config}: cannot be read: File name too long" in result.output
+
+
+@pytest.mark.parametrize("words", [["invalidate", "EWEB"], ["warm"]])
+def test_command_without_what_it_acts_on_is_a_mistake(words: list[str]) -> None:
+    """Before the edge is called."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "give" in result.output

@@ -54,6 +54,8 @@ def warm(
         read_sitemap,
     )
 
+    if not paths and path_list is None and not sitemap:
+        raise typer.BadParameter("give paths, or --list FILE, or --sitemap URL")
     admin = admin_of(context, config)
     with exit_on_admin_error(), exit_on(PathListError):
         selected_paths = dict.fromkeys(path_of(path) for path in paths or ())
@@ -62,7 +64,7 @@ def warm(
         if sitemap:
             selected_paths |= dict.fromkeys(read_sitemap(sitemap))
         if not selected_paths:
-            raise PathListError("no paths: give some, or --list FILE, or --sitemap URL")
+            raise PathListError("the list has no paths")
         if len(selected_paths) > PATHS_MAX:
             raise PathListError(f"more than {PATHS_MAX} paths: divide the list")
         request = {

@@ -274,6 +274,6 @@ def test_commands_warm_and_verify(edge: EdgeProcess, tmp_path: Path) -> None:
     assert [get(edge, "film"), get(edge, "page")] == ["Hit", "Hit"]
     failed = command(edge, "warm", "/nothing", "/page", "--rate", "100", code=3)
     assert "/nothing: status 404" in failed
-    assert "no paths" in command(edge, "warm", code=1)
+    assert "give paths" in command(edge, "warm", code=2)
     job = json.loads(command(edge, "cache", "verify", "--rate", "1GB", "--json"))
     assert (job["state"], job["failed"]) == ("done", 0)
