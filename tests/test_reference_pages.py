@@ -33,7 +33,7 @@ from streamedge.delivery.http.http2.limits import (
     STREAMS_MAX,
 )
 from streamedge.delivery.http.http2.responder import ROUND_BYTES
-from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX, HEAD_MEMBERS_MAX
 from streamedge.delivery.http.request.trailers import TRAILER_BYTES_MAX
 from streamedge.delivery.object_names import NAME_BYTES_MAX
 from streamedge.delivery.rtmp.playback.playlist import ITEMS_MAX
@@ -307,6 +307,7 @@ KEYFRAME_SEARCH_S = KEYFRAME_SEGMENTS * VIDEO_SEGMENT_MS // 1000
 LIMITS = {
     "Name of an object": f"{NAME_BYTES_MAX:,} bytes",
     "Head of a request": f"{HEAD_BYTES_MAX:,} bytes",
+    "Fields of a request's head, and members of their lists": f"{HEAD_MEMBERS_MAX:,}",
     "Trailers of a request": f"{TRAILER_BYTES_MAX >> 10} KiB",
     "Open streams": f"{STREAMS_MAX}",
     "Requests that are handled, those of viewers that left included": f"{STREAMS_MAX}",

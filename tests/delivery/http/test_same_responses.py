@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from streamedge.cache.storage.store import prepare_folder
-from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX, HEAD_MEMBERS_MAX
 from streamedge.process.certificates import CertificateFiles, Certificates
 from streamedge.spans import Span
 from tests.support.certificate_authority import CertificateAuthority
@@ -245,6 +245,7 @@ PART_OF_PRIVATE = Case(
 
 
 LONG_HEAD = Case("GET", "open.example.org", "/free/a", ("X:" + "b" * HEAD_BYTES_MAX,), "1.1")
+LONG_LIST = LONG_HEAD._replace(fields=("Accept-Encoding:" + "," * HEAD_MEMBERS_MAX,))
 
 
 Compared = tuple[int, dict[str, str], bytes]
@@ -413,6 +414,7 @@ def test_response_does_not_depend_on_the_way_to_it(tmp_path: Path) -> None:
         @example(PART_OF_PRIVATE)
         @example(LONG_HEAD)
         @example(LONG_HEAD._replace(method="HEAD"))
+        @example(LONG_LIST)
         def check(case: Case) -> None:
             responses = {}
             for scheme, edges in (("http", plain), ("https", secure)):

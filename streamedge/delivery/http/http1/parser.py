@@ -16,7 +16,9 @@ from streamedge.delivery.http.http1.states import TRANSITIONS, Cause, Input
 from streamedge.delivery.http.http1.upgrade import RawField, Upgrade, body_parser, upgrade_of
 from streamedge.delivery.http.request.request import (
     HEAD_BYTES_MAX,
+    HEAD_MEMBERS_MAX,
     has_unambiguous_length,
+    is_head_too_large,
     request_line_error,
     request_size_bytes,
 )
@@ -235,10 +237,7 @@ class RequestParser:
 
     def _head_error(self, http_version: str, method: bytes) -> HTTPStatus | None:
         """The error status for a head that httptools accepts but the edge must not; else None."""
-        if (
-            self._header_bytes > HEAD_BYTES_MAX
-            and request_size_bytes(self._target, self._fields) > HEAD_BYTES_MAX
-        ):
+        if self._header_bytes > HEAD_MEMBERS_MAX and is_head_too_large(self._target, self._fields):
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         status = request_line_error(http_version, method, self._target)
         if status is None and not has_unambiguous_length(self._fields, http_version):

@@ -42,8 +42,8 @@ from streamedge.delivery.http.http2.responder import Http2Responder
 from streamedge.delivery.http.http2.states import TRANSITIONS, Cause, Phase
 from streamedge.delivery.http.read_control import ReadControl
 from streamedge.delivery.http.request.request import (
-    HEAD_BYTES_MAX,
     WebRequest,
+    is_head_too_large,
     request_size_bytes,
     web_request,
 )
@@ -362,7 +362,7 @@ class Http2Connection(asyncio.Protocol):
                     return
         head = decode_request(fields)
         target, rest = (b"", fields) if head is None else (head.target, head.fields)
-        if len(fields) > FIELDS_MAX or request_size_bytes(target, rest) > HEAD_BYTES_MAX:
+        if len(fields) > FIELDS_MAX or is_head_too_large(target, rest):
             # Checked first, as in HTTP/1.1.
             status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self._refuse(stream_id, status, is_head=_is_head(fields))

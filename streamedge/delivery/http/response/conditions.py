@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 
 from streamedge.http_date import parse_http_date_s
 from streamedge.origin import Version
+
+# Some clients send tags without quotes. A quote that is not closed ends the list.
+_ENTITY_TAG = re.compile(r'[ \t,]*+((?:W/)?"[^"]*"|(?!(?:W/)?")[^,]+)')
 
 
 class Condition(Enum):
@@ -75,18 +79,9 @@ def _lists(value: str, etag: str, *, weak: bool) -> bool:
 def _entity_tags(value: str) -> list[str]:
     """The entity tags of a list; commas inside quotes belong to the tag (§8.8.3)."""
     tags = []
-    rest = value.strip()
-    while rest:
-        weak = rest.startswith("W/")
-        opening = 2 if weak else 0
-        if rest[opening : opening + 1] != '"':
-            tag, _, rest = rest.partition(",")  # some clients send tags without quotes
-            tags.append(tag.strip())
-        else:
-            closing = rest.find('"', opening + 1)
-            if closing < 0:
-                break
-            tags.append(rest[: closing + 1])
-            rest = rest[closing + 1 :].lstrip(" \t").removeprefix(",")
-        rest = rest.lstrip(" \t,")
+    value = value.strip()
+    match = _ENTITY_TAG.match(value)
+    while match is not None:
+        tags.append(match[1].rstrip())
+        match = _ENTITY_TAG.match(value, match.end())
     return tags

@@ -438,8 +438,8 @@ async def test_one_byte_of_ten_gigabytes_requests_one_chunk(
 @pytest.mark.parametrize(
     "range_field",
     [
-        "bytes=" + ",".join(["0-"] * 1000),
-        "bytes=" + ",".join(["0-99"] * 1000),
+        "bytes=" + ",".join(["0-"] * 900),
+        "bytes=" + ",".join(["0-99"] * 900),
         "bytes=0-,0-,0-",
         "bytes=0-9,5-19,10-29",
     ],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamedge.delivery.http.http1.parser import RequestHead, RequestParser
 from streamedge.delivery.http.http1.states import Cause, Input
-from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX, HEAD_MEMBERS_MAX
 
 GET = b"GET /a HTTP/1.1\r\nHost: edge\r\n\r\n"
 POST = b"POST /b HTTP/1.1\r\nHost: edge\r\nContent-Length: 5\r\n\r\nhello"
@@ -123,12 +123,27 @@ def test_bytes_behind_a_refusal_are_ignored() -> None:
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         ),
         (b"GET /" + b"a" * HEAD_BYTES_MAX, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+        (
+            b"GET / HTTP/1.1\r\nX: " + b",;" * (HEAD_MEMBERS_MAX // 2) + b"\r\n\r\n",
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        ),
+        (
+            b"GET / HTTP/1.1\r\n" + b"X: 1\r\n" * (HEAD_MEMBERS_MAX + 1) + b"\r\n",
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        ),
     ],
 )
 def test_bad_head_is_refused_with_its_status(raw: bytes, status: HTTPStatus) -> None:
     requests, _parser = parse(raw)
     assert requests.refusals == [status]
     assert requests.heads == []
+
+
+def test_head_with_as_many_members_as_are_allowed_is_accepted() -> None:
+    raw = b"GET / HTTP/1.1\r\nX: 1\r\nY: " + b"," * (HEAD_MEMBERS_MAX - 2) + b"\r\n\r\n"
+    requests, _parser = parse(raw)
+    assert len(requests.heads) == 1
+    assert requests.refusals == []
 
 
 def test_requests_that_came_alone_and_whole_are_recognized() -> None:

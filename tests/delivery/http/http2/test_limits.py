@@ -17,7 +17,7 @@ from streamedge.delivery.http.http2 import engine, limits
 from streamedge.delivery.http.http2.connection import Http2Connection
 from streamedge.delivery.http.http2.limits import FIELDS_MAX
 from streamedge.delivery.http.http2.responder import ROUND_BYTES
-from streamedge.delivery.http.request.request import HEAD_BYTES_MAX
+from streamedge.delivery.http.request.request import HEAD_BYTES_MAX, HEAD_MEMBERS_MAX
 from streamedge.ops.metrics import Counter
 from streamedge.spans import Span
 from tests.support.event_loop import until
@@ -177,8 +177,9 @@ async def test_malformed_requests_end_the_connection(cache_root: Path) -> None:
     [
         [(b"x-large", b"a" * HEAD_BYTES_MAX)],
         [(b"x-%d" % number, b"") for number in range(FIELDS_MAX)],
+        [(b"x-list", b"," * HEAD_MEMBERS_MAX)],
     ],
-    ids=["bytes", "fields"],
+    ids=["bytes", "fields", "members"],
 )
 async def test_large_head_is_refused_on_its_stream(
     cache_root: Path, fields: list[tuple[bytes, bytes]]
