@@ -43,6 +43,20 @@ def may_serve_stale(
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "age_s", "serves"),
+    [(200, 100, True), (200, 0, True), (200, -0.5, False), (499, 100, True), (500, 100, False)],
+)
+def test_stored_error_or_one_from_the_future_does_not_replace_a_failure(
+    status: int, age_s: float, serves: bool
+) -> None:
+    fields = {"cache-control": "max-age=60"}
+    is_served = may_serve_on_error(
+        status, fields, STRICT, response_s=NOW_S, age_s=age_s, request_fields={}
+    )
+    assert is_served == serves
+
+
 @pytest.mark.parametrize("rules", [STRICT, CLOUDFRONT])
 @pytest.mark.parametrize(
     ("cache_control", "age_s", "reuse"),

@@ -7,7 +7,7 @@ from email.utils import formatdate
 import pytest
 
 from streamedge.cache.rfc9111.freshness import TtlRules
-from streamedge.cache.rfc9111.storing import is_storable, storable_fields
+from streamedge.cache.rfc9111.storing import is_storable, storable_fields, withheld_fields
 
 STRICT = TtlRules(strict=True)
 CLOUDFRONT = TtlRules()
@@ -212,3 +212,20 @@ def test_hop_by_hop_fields_are_not_stored() -> None:
 def test_fields_that_no_cache_or_private_lists_are_not_stored() -> None:
     fields = {"cache-control": 'max-age=9, no-cache="A, b", private="C"', "a": "", "b": "", "c": ""}
     assert storable_fields(fields | {"d": ""}).keys() == {"cache-control", "d"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "withheld"),
+    [
+        ({"cache-control": "max-age=60", "set-cookie": "a=1"}, {}),
+        ({"cache-control": 'private="set-cookie"', "set-cookie": "a=1"}, {"set-cookie": "a=1"}),
+        ({"cache-control": 'no-cache="x-user"', "x-user": "7", "x-a": "b"}, {"x-user": "7"}),
+        ({"cache-control": 'no-cache="x-user, x-a"', "x-user": "7"}, {"x-user": "7"}),
+        ({"cache-control": 'private="te"', "te": "gzip"}, {}),
+        ({"cache-control": 'private="x-hop"', "x-hop": "1", "connection": "x-hop"}, {}),
+    ],
+)
+def test_listed_fields_are_for_the_request_that_the_origin_answered(
+    fields: dict[str, str], withheld: dict[str, str]
+) -> None:
+    assert withheld_fields(fields) == withheld
