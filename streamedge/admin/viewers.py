@@ -60,9 +60,11 @@ class ListedViewer(NamedTuple):
     def merged(self, other: ListedViewer) -> ListedViewer:
         """The row of an HTTP viewer that the workers of both rows serve."""
         one, two = self.viewer, other.viewer
+        newest = min(one, two, key=lambda viewer: (viewer.state != "sending", viewer.idle_s))
         viewer = one._replace(
             client="",
-            state=two.state if two.state == "sending" else one.state,
+            object=newest.object,
+            state=newest.state,
             sent_bytes=one.sent_bytes + two.sent_bytes,
             requests=one.requests + two.requests,
             age_s=max(one.age_s, two.age_s),

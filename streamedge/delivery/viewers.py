@@ -1,4 +1,4 @@
-"""One viewer of a worker, as operators see it: an RTMP session, or an HTTP viewer of an object."""
+"""One viewer of a worker, as operators see it: an RTMP session, or an HTTP viewer of a site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class ViewerRow(NamedTuple):
 
     ``id``: of an RTMP session the one in the log; of an HTTP viewer the same in all workers.
     ``kind``: "rtmp" or "http". ``client``: address and port of the connection, "" for several.
-    ``site``: the host of HTTP, the application of RTMP. ``object``: a path or stream name.
+    ``site``: the host of HTTP, the application of RTMP. ``object``: the path or stream name of its
+    newest request.
     ``state``: of a play, or "connected"; of HTTP "sending" or "seen". ``position_s``: the time of
     the medium that the viewer sees. ``requests``: responses and plays. ``age_s``: since it
     connected or was seen first; ``idle_s``: since it was seen last.

@@ -125,9 +125,10 @@ async def _edge(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Edge]:
 
 
 async def test_http_viewer_of_two_workers_is_one_row(edge: Edge) -> None:
-    edge.report(0, ROW | {"state": "seen", "idle_s": 7.0, "age_s": 20.0})
+    edge.report(0, ROW | {"state": "seen", "idle_s": 0.0, "age_s": 20.0, "object": "/poster.png"})
     edge.report(1, ROW | {"client": "192.0.2.1:6000"})
     (row,) = await edge.rows()
+    assert row["object"] == "/film.mp4"  # which is on its way
     assert (row["sent_bytes"], row["requests"], row["rate"]) == (2000, 2, 200.0)
     assert (row["state"], row["age_s"], row["idle_s"]) == ("sending", 20.0, 0.0)
     assert (row["workers"], row["client"]) == ([0, 1], "")

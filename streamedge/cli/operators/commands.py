@@ -76,7 +76,7 @@ def top(
 
 viewers_app = typer.Typer(
     rich_markup_mode="rich",
-    epilog="A viewer is an RTMP session, or an address with an agent and an object over HTTP. The"
+    epilog="A viewer is an RTMP session, or an address with an agent on a site over HTTP. The"
     " edge begins to note HTTP viewers when an operator looks, so those that pause between two"
     " requests appear later. The edge must be running; GET /viewers on its admin address has the"
     " same list. Examples: [bold]streamedge viewers --kind rtmp --sort -sent_bytes[/bold], then"

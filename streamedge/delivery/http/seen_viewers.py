@@ -1,8 +1,9 @@
 """The HTTP viewers of a worker, while an operator looks at them.
 
-A viewer is an address with an agent and an object: it was sent a response in the last SEEN_S, or
-one is on its way. The handler passes finished responses only while this exists, so it costs nothing
-else. Of more than FINISHED_MAX responses between two looks the rest is counted, and not examined.
+A viewer is an address with an agent on a site: it was sent a response in the last SEEN_S, or one is
+on its way. So the objects of a page and the segments of a film are one viewer's. The handler passes
+finished responses only while this exists, so it costs nothing else. Of more than FINISHED_MAX
+responses between two looks the rest is counted, and not examined.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ FINISHED_MAX = 4096
 VIEWERS_MAX = 4096
 CLIENTS_MAX = 16  # connections of one viewer that are remembered, so that they can be closed
 
-ViewerKey = tuple[str, str, str, str]
-"""Address, agent, host and path."""
+ViewerKey = tuple[str, str, str]
+"""Address, agent and host."""
 
 
 class RunningResponse(NamedTuple):
@@ -43,11 +44,14 @@ class RunningResponse(NamedTuple):
 class _Seen:
     """What was seen of a viewer; times are of the loop's clock."""
 
-    __slots__ = ("clients", "distribution", "first_s", "last_s", "protocol", "requests", "sent")
+    __slots__ = (
+        *("clients", "distribution", "first_s", "last_s", "path", "protocol", "requests", "sent"),
+    )
 
     def __init__(self, distribution: str, protocol: str, now_s: float) -> None:
         self.distribution = distribution
         self.protocol = protocol
+        self.path = b""  # of the newest request
         self.first_s = now_s
         self.last_s = now_s
         self.sent = 0  # bytes of finished responses
@@ -121,8 +125,8 @@ class SeenViewers:
             if len(sending) < VIEWERS_MAX:
                 sending.setdefault(response.viewer, []).append(response)
         for key, responses in sending.items():
-            first = responses[0]
-            seen = self._seen(key, first.distribution, first.request, now_s)
+            newest = max(responses, key=lambda response: response.started_s)
+            seen = self._seen(key, newest.distribution, newest.request, now_s)
             seen.first_s = min(seen.first_s, *(response.started_s for response in responses))
             for response in responses:
                 seen.note_client(response.client)
@@ -163,13 +167,13 @@ class SeenViewers:
         else:
             self._viewers.move_to_end(key)
         seen.last_s = now_s
+        seen.path = request.path
         return seen
 
 
 def viewer_key(request: WebRequest, address: str) -> ViewerKey:
     """Which viewer sent a request."""
-    path = request.path.decode("latin-1")
-    return address, request.headers.get("user-agent", ""), request.host, path
+    return address, request.headers.get("user-agent", ""), request.host
 
 
 def viewer_id(key: ViewerKey) -> str:
@@ -180,7 +184,7 @@ def viewer_id(key: ViewerKey) -> str:
 def _row(
     key: ViewerKey, seen: _Seen, responses: Sequence[RunningResponse], now_s: float
 ) -> ViewerRow:
-    address, agent, host, path = key
+    address, agent, host = key
     return ViewerRow(
         id=viewer_id(key),
         kind="http",
@@ -189,7 +193,7 @@ def _row(
         client=next(iter(seen.clients)) if len(seen.clients) == 1 else "",
         distribution=seen.distribution,
         site=cut(host),
-        object=cut(path),
+        object=cut(seen.path.decode("latin-1")),
         agent=cut(agent),
         state="sending" if responses else "seen",
         position_s=None,

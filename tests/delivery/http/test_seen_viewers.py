@@ -18,11 +18,15 @@ NOW_S = 1000.0
 
 
 def request(
-    path: str = "/film.mp4", address: str = "192.0.2.1", agent: str = "curl", port: int = 5000
+    path: str = "/film.mp4",
+    address: str = "192.0.2.1",
+    agent: str = "curl",
+    port: int = 5000,
+    host: str = "www.example",
 ) -> WebRequest:
     return WebRequest(
         "GET",
-        "www.example",
+        host,
         path.encode(),
         {"user-agent": agent},
         f"{address}:{port}",
@@ -46,12 +50,38 @@ def test_finished_responses_of_a_viewer_are_one_row() -> None:
     assert row.id == viewer_id(viewer_key(request(), "192.0.2.1"))
 
 
-def test_another_address_agent_or_object_is_another_viewer() -> None:
+def test_another_address_agent_or_site_is_another_viewer() -> None:
     viewers = SeenViewers()
-    others = (request(), request("/b"), request(address="192.0.2.2"), request(agent="mpv"))
+    others = (
+        request(),
+        request(address="192.0.2.2"),
+        request(agent="mpv"),
+        request(host="films.example"),
+    )
     for one in others:
         viewers.add(one, "EWEB", 1)
     assert len({row.id for row in viewers.rows((), NOW_S)}) == len(others)
+
+
+def test_segments_of_a_film_are_one_viewer_of_the_newest_one() -> None:
+    viewers = SeenViewers()
+    for path in ("/film/index.m3u8", "/film/1.ts", "/film/2.ts"):
+        viewers.add(request(path), "EWEB", 1000)
+    (row,) = viewers.rows((), NOW_S)
+    assert (row.object, row.requests, row.sent_bytes) == ("/film/2.ts", 3, 3000)
+    assert viewers.count((), NOW_S) == 1
+
+
+def test_row_has_the_object_of_the_response_that_began_last() -> None:
+    viewers = SeenViewers()
+    viewers.add(request("/page"), "EWEB", 1)
+    on_their_way = [
+        running(request("/b", port=5001), 200, NOW_S - 1),
+        running(request("/a"), 100, NOW_S - 9),
+    ]
+    (row,) = viewers.rows(on_their_way, NOW_S)
+    assert (row.object, row.state, row.client) == ("/b", "sending", "")
+    assert (row.requests, row.sent_bytes, row.age_s) == (3, 301, 9.0)
 
 
 def test_running_response_counts_its_bytes_until_it_has_finished() -> None:
@@ -90,10 +120,10 @@ def test_row_is_found_with_its_connections() -> None:
 def test_responses_and_viewers_are_limited() -> None:
     viewers = SeenViewers()
     for number in range(FINISHED_MAX + 10):
-        viewers.add(request(f"/{number}"), "EWEB", 1)
+        viewers.add(request(agent=f"agent {number}"), "EWEB", 1)
     assert viewers.skipped == 10
     assert len(viewers.rows((), NOW_S)) == VIEWERS_MAX
-    crowd = [running(request(f"/r{number}")) for number in range(VIEWERS_MAX + 10)]
+    crowd = [running(request(agent=f"running {number}")) for number in range(VIEWERS_MAX + 10)]
     rows = viewers.rows(crowd, NOW_S + 1)
     assert len(rows) <= VIEWERS_MAX
     assert {row.state for row in rows} == {"sending"}
