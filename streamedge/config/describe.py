@@ -299,7 +299,7 @@ def _bounds(words: Notation, metadata: tuple[object, ...]) -> str:
                 low = str(bound)
             case MaxLen(max_length=bound):
                 high = str(bound)
-                unit = " entries" if words.entry else " characters"
+                unit = " entries" if words.entry or words is _TABLE else " characters"
     if low and high:
         return f"{low} to {high}{unit}"
     if high:

@@ -8,8 +8,10 @@ nothing itself; relative paths start from the folder of the main file.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import get_origin
 
@@ -131,7 +133,10 @@ def _included(path: Path, patterns: object, place: Place, documents: Documents) 
     for pattern in patterns:
         try:
             matches = sorted(_matches(folder, pattern))
-        except (ValueError, OSError, NotImplementedError) as exc:
+        except OSError as exc:
+            refuse(f"{short(pattern)} cannot be read: {exc.strerror}")
+            continue
+        except (ValueError, NotImplementedError) as exc:
             refuse(f"{short(pattern)} is no path: {exc}")
             continue
         if not matches and not _WILDCARDS & set(pattern):
@@ -147,6 +152,10 @@ def _matches(folder: Path, pattern: str) -> Iterator[Path]:
     relative = Path(pattern)
     if relative.is_absolute():
         folder, pattern = Path(relative.anchor), str(relative.relative_to(relative.anchor))
+    fixed = takewhile(lambda part: not _WILDCARDS & set(part), Path(pattern).parts[:-1])
+    first = folder.joinpath(*fixed)
+    if first.is_dir():
+        os.scandir(first).close()  # ``glob`` passes over a folder that may not be read
     return (match for match in folder.glob(pattern) if match.is_file())
 
 

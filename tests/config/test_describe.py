@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamedge.config.describe import DISTRIBUTIONS, ORIGINS, default, expected, limits
+from streamedge.config.schema.admin import AdminConfig
 from streamedge.config.schema.config import (
     EdgeConfig,
     LimitsConfig,
@@ -25,6 +26,7 @@ from streamedge.config.schema.config import (
         (LimitsConfig, "http_idle", 'expected a duration (above 0s), such as "90s"'),
         (S3OriginConfig, "anonymous", "expected true or false"),
         (S3OriginConfig, "type", 'expected "s3"'),
+        (AdminConfig, "users", "expected a table (at most 256 entries)"),
         (S3OriginConfig, "secret_access_key", "expected a string (at most 1024 characters)"),
     ],
 )

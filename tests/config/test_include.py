@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +107,23 @@ def test_include_that_names_no_file_is_explained(write: Write, include: str, exp
     (problem,) = problems(write(f"{include}\n"))
     assert problem.startswith("config.toml:1: include: ")
     assert expected in problem
+
+
+def test_folder_that_may_not_be_read_is_a_mistake(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(INCLUDE + MAIN_ORIGIN, a=distribution("EA"))
+    read_folder = os.scandir
+
+    def scandir(folder: str | Path) -> Any:
+        if Path(folder).name == "conf.d":  # root may read all
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return read_folder(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert problems(path) == [
+        'config.toml:1: include: "conf.d/*.toml" cannot be read: Permission denied'
+    ]
 
 
 def test_pattern_without_a_match_is_empty(write: Write) -> None:
