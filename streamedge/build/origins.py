@@ -370,12 +370,21 @@ def origin_identity(section: AnyOriginConfig) -> str:
     )
 
 
-def _file_digest(file: Path) -> str:
-    """What a file holds, in place of its path, which other edges of a tier need not share."""
+def _certificate_subject(file: Path) -> str:
+    """The subject of a client certificate, in place of its path, which other edges of a tier need
+    not share. A renewed certificate has the same subject. Without one its bytes count.
+    """
+    from cryptography import x509  # noqa: PLC0415 - few edges need it
+
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        content = file.read_bytes()
     except OSError:
         return str(file)  # the first connection reports it
+    try:
+        subject = x509.load_pem_x509_certificate(content).subject.rfc4514_string()
+    except ValueError:
+        subject = ""
+    return subject or hashlib.sha256(content).hexdigest()
 
 
 def _credentials_digest(section: HttpOriginConfig | S3OriginConfig) -> str:
@@ -385,7 +394,7 @@ def _credentials_digest(section: HttpOriginConfig | S3OriginConfig) -> str:
     if isinstance(section, HttpOriginConfig) and section.client_certificate is not None:
         certificate = str(section.client_certificate)
         if section.tier:
-            certificate = _file_digest(section.client_certificate)
+            certificate = _certificate_subject(section.client_certificate)
     if not headers and not certificate:
         return ""
     parts = (part for field in headers for part in field)

@@ -78,21 +78,43 @@ async def test_different_origins_have_different_identities(
         await binding.origin.close()
 
 
+async def tier_identities(**certificates: Path) -> dict[str, str]:
+    """The identities of an origin in a tier, whose client certificates are in these files."""
+    sections = {
+        name: {**HTTP, "tier": "eu", "client_certificate": str(path), "client_key": "k"}
+        for name, path in certificates.items()
+    }
+    bindings = await bind(**sections)
+    for binding in bindings.values():
+        await binding.origin.close()
+    return {name: binding.identity for name, binding in bindings.items()}
+
+
 async def test_identity_in_a_tier_is_that_of_the_certificate_and_not_of_its_path(
     tmp_path: Path,
 ) -> None:
     """All edges of the tier need the same identity, whatever folders they have."""
     for name, content in (("a", "one"), ("b", "one"), ("c", "two")):
         (tmp_path / name).write_text(content)
-    sections = {
-        name: {**HTTP, "tier": "eu", "client_certificate": str(tmp_path / name), "client_key": "k"}
-        for name in "abc"
-    }
-    bindings = await bind(**sections)
-    assert bindings["a"].identity == bindings["b"].identity
-    assert bindings["a"].identity != bindings["c"].identity
-    for binding in bindings.values():
-        await binding.origin.close()
+    identities = await tier_identities(**{name: tmp_path / name for name in "abc"})
+    assert identities["a"] == identities["b"]
+    assert identities["a"] != identities["c"]
+
+
+async def test_renewed_client_certificate_leaves_the_identity_in_a_tier_as_it_was(
+    tmp_path: Path,
+) -> None:
+    """Otherwise each renewal would lose what is cached of the origin."""
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    authority = CertificateAuthority(tmp_path / "before")
+    first, other = authority.issue("client"), authority.issue("client")  # with other subjects
+    renewed = CertificateAuthority(tmp_path / "after").issue("client")  # with the first's subject
+    identities = await tier_identities(
+        first=first.certificate, other=other.certificate, renewed=renewed.certificate
+    )
+    assert identities["renewed"] == identities["first"]
+    assert identities["other"] != identities["first"]
 
 
 @pytest.mark.parametrize(
