@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -41,22 +42,21 @@ class RunningResponse(NamedTuple):
         return viewer_key(self.request, self.address)
 
 
+@dataclass(slots=True, eq=False)
 class _Seen:
-    """What was seen of a viewer; times are of the loop's clock."""
+    """What was seen of a viewer; times are of the loop's clock.
 
-    __slots__ = (
-        *("clients", "distribution", "first_s", "last_s", "path", "protocol", "requests", "sent"),
-    )
+    ``path``: of the newest request. ``sent``: bytes of finished responses.
+    """
 
-    def __init__(self, distribution: str, protocol: str, now_s: float) -> None:
-        self.distribution = distribution
-        self.protocol = protocol
-        self.path = b""  # of the newest request
-        self.first_s = now_s
-        self.last_s = now_s
-        self.sent = 0  # bytes of finished responses
-        self.requests = 0
-        self.clients: OrderedDict[str, None] = OrderedDict()
+    distribution: str
+    protocol: str
+    first_s: float
+    last_s: float
+    path: bytes = b""
+    sent: int = 0
+    requests: int = 0
+    clients: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def note_client(self, client: str) -> None:
         self.clients[client] = None
@@ -163,7 +163,7 @@ class SeenViewers:
         seen = self._viewers.get(key)
         if seen is None:
             protocol = f"{'https' if request.secure else 'http'}/{request.http_version}"
-            seen = self._viewers[key] = _Seen(distribution, protocol, now_s)
+            seen = self._viewers[key] = _Seen(distribution, protocol, now_s, now_s)
         else:
             self._viewers.move_to_end(key)
         seen.last_s = now_s
