@@ -266,6 +266,32 @@ def insert(connection: sqlite3.Connection, statement: str, values: Sequence[obje
     return int(connection.execute(statement, values).lastrowid or 0)
 
 
+def changes_after(
+    connection: sqlite3.Connection, table: str, key: str, number: int
+) -> tuple[int, list[str] | None]:
+    """The last change's number, and the keys changed after ``number``; None: all may be.
+
+    ``table`` has a row for each change: a number, one more than that of the change before, and in
+    the column ``key`` what changed. Old rows are deleted. Without a row after ``number`` the file
+    was replaced by one with fewer changes.
+    """
+    last = last_change(connection, table)
+    if last == number:
+        return last, []
+    rows = connection.execute(
+        f"SELECT number, {key} FROM {table} WHERE number > ? ORDER BY number",  # noqa: S608
+        (number,),
+    ).fetchall()
+    is_whole = bool(rows) and rows[0][0] == number + 1
+    return last, [str(value) for _number, value in rows] if is_whole else None
+
+
+def last_change(connection: sqlite3.Connection, table: str) -> int:
+    """The number of the last change in such a table; 0 without one."""
+    query = f"SELECT IFNULL(MAX(number), 0) FROM {table}"  # noqa: S608
+    return int(connection.execute(query).fetchone()[0])
+
+
 def is_damage(exc: BaseException) -> bool:
     """Whether an error of SQLite says that the file is no database, or a damaged one."""
     return _primary_code(exc) in _DAMAGED

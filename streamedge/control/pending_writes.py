@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from streamedge import sqlite
 from streamedge.fleet.entries import Entry
 from streamedge.fleet.pending import HeldWrite, PendingState, held_write_of, state_of
 from streamedge.sqlite import insert
@@ -25,6 +26,7 @@ SIGNAL_KEY = "pending writes of the fleet"
 """The key of the change counter that moves after each change of the rows."""
 EVERY_KEY = ""
 """In the changes: all rows may have changed."""
+_CHANGES = "fleet_pending_changes"
 _COLUMNS = "holder, since, is_overtaken, body"
 
 
@@ -136,22 +138,13 @@ def keys_held_by(connection: sqlite3.Connection, edge: str, after: str, count: i
 
 def changes_after(connection: sqlite3.Connection, number: int) -> tuple[int, list[str] | None]:
     """The last change's number, and the keys changed after ``number``; None: all may be."""
-    last = last_change(connection)
-    if last == number:
-        return last, []
-    rows = connection.execute(
-        "SELECT number, key FROM fleet_pending_changes WHERE number > ? ORDER BY number", (number,)
-    ).fetchall()
-    keys = [str(key) for _number, key in rows]
-    # Without a row the database was replaced by one with fewer changes.
-    is_whole = bool(rows) and rows[0][0] == number + 1 and EVERY_KEY not in keys
-    return last, keys if is_whole else None
+    last, keys = sqlite.changes_after(connection, _CHANGES, "key", number)
+    return last, None if keys is None or EVERY_KEY in keys else keys
 
 
 def last_change(connection: sqlite3.Connection) -> int:
     """The number of the last change; 0 without one."""
-    query = "SELECT IFNULL(MAX(number), 0) FROM fleet_pending_changes"
-    return int(connection.execute(query).fetchone()[0])
+    return sqlite.last_change(connection, _CHANGES)
 
 
 def _writes(rows: Iterable[tuple[str, int, int, str]]) -> Iterator[HeldWrite]:

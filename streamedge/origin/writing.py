@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 from streamedge.errors import StreamEdgeError
 
 RESPONSE_BODY_MAX_BYTES = 64 << 10
+WRITE_CONDITIONS = frozenset({"if-match", "if-none-match"})
 
 HeaderFields = tuple[tuple[str, str], ...]
 """Header fields in order; names in any case."""
@@ -146,6 +147,11 @@ def error_document(code: str, message: str) -> bytes:
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>"
     ).encode()
+
+
+def conditions_of(fields: HeaderFields) -> HeaderFields:
+    """The conditions among the header fields of a write."""
+    return tuple(field for field in fields if field[0].lower() in WRITE_CONDITIONS)
 
 
 def require_condition(fields: HeaderFields, etag: str | None) -> None:

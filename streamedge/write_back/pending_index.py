@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from streamedge.sqlite import last_change
 from streamedge.write_back.rows import WAITING_SQL, Row, newest_pending, open_database
 
 _CACHED_ROWS_MAX = 4096
@@ -64,8 +65,7 @@ class PendingIndex:
 
     def _load(self) -> None:
         with self._database.read() as connection:
-            query = "SELECT IFNULL(MAX(number), 0) FROM changes"
-            self._last_change = int(connection.execute(query).fetchone()[0])
+            self._last_change = last_change(connection, "changes")
             query = f"SELECT DISTINCT asset_key FROM writes WHERE state IN {WAITING_SQL}"  # noqa: S608
             self._keys = {str(key) for (key,) in connection.execute(query)}
         self._rows.clear()

@@ -32,6 +32,7 @@ from streamedge.origin.writing import (
     Write,
     WriteRefusedError,
     WriteResponse,
+    conditions_of,
     refuse,
     require_condition,
 )
@@ -43,7 +44,6 @@ from streamedge.write_back.rows import (
     Row,
     Rows,
     Totals,
-    conditions_of,
     prepare_rows,
 )
 from streamedge.write_back.states import (

@@ -13,13 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from streamedge.errors import StreamEdgeError
-from streamedge.origin.writing import HeaderFields, refuse, require_condition
-from streamedge.sqlite import Database, insert, run_script
+from streamedge.origin.writing import (
+    WRITE_CONDITIONS,
+    HeaderFields,
+    conditions_of,
+    refuse,
+    require_condition,
+)
+from streamedge.sqlite import Database, changes_after, insert, run_script
 from streamedge.write_back.states import DEAD_LETTERS, PENDING_STATES, State, may_follow
 
 BUSY_TIMEOUT_S = 20.0  # other workers' transactions take a few milliseconds each
 CHANGES_MAX = 10_000  # a reader that missed more reloads its whole index
-WRITE_CONDITIONS = frozenset({"if-match", "if-none-match"})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS writes (
@@ -162,11 +167,6 @@ class Totals:
     row_bytes: int
     accepted: int
     done: int
-
-
-def conditions_of(fields: HeaderFields) -> HeaderFields:
-    """The conditions among the header fields of a write."""
-    return tuple(field for field in fields if field[0].lower() in WRITE_CONDITIONS)
 
 
 def open_database(path: Path) -> Database:
@@ -441,13 +441,7 @@ class Rows:
         have.
         """
         with self._database.read() as connection:
-            query = "SELECT IFNULL(MAX(number), 0) FROM changes"
-            last = int(connection.execute(query).fetchone()[0])
-            rows = connection.execute(
-                "SELECT number, asset_key FROM changes WHERE number > ? ORDER BY number", (number,)
-            ).fetchall()
-        is_whole = last == number or (bool(rows) and rows[0][0] == number + 1)
-        return last, [str(key) for _number, key in rows] if is_whole else None
+            return changes_after(connection, "changes", "asset_key", number)
 
     def is_waiting_below(self, key_prefix: str, prefix: str) -> bool:
         """Whether a write is pending whose asset key and object name have these prefixes."""

@@ -29,9 +29,11 @@ from streamedge.origin.spooling import gather, in_thread
 from streamedge.origin.upload import Upload
 from streamedge.origin.upload_records import UploadRecord, UploadRecords
 from streamedge.origin.writing import (
+    WRITE_CONDITIONS,
     HeaderFields,
     WriteRefusedError,
     WriteResponse,
+    conditions_of,
     refuse,
 )
 
@@ -40,7 +42,6 @@ ATTEMPTS = 4
 RETRY_S = 0.2  # doubled for each further attempt, with jitter
 
 _CUSTOMER_KEY = "x-amz-server-side-encryption-customer-"
-_CONDITIONS = frozenset({"if-match", "if-none-match"})
 # Checksums of the whole object are verified here; requests for parts must not have them.
 _OBJECT_CHECKSUMS = ("content-md5", "x-amz-checksum-", "x-amz-sdk-", "x-amz-content-sha256")
 
@@ -124,7 +125,7 @@ class _Multipart:
         fields = tuple(
             field
             for field in self._upload.fields
-            if field[0].lower() not in _CONDITIONS
+            if field[0].lower() not in WRITE_CONDITIONS
             and not field[0].lower().startswith(_OBJECT_CHECKSUMS)
         )
         response = await self._send_with_retries("POST", "uploads=", fields)
@@ -185,9 +186,7 @@ class _Multipart:
         return [etags[number] for number in sorted(etags)]
 
     async def complete(self, etags: list[str]) -> WriteResponse:
-        fields = self._part_fields + tuple(
-            field for field in self._upload.fields if field[0].lower() in _CONDITIONS
-        )
+        fields = self._part_fields + conditions_of(self._upload.fields)
         response = await self._send_with_retries(
             "POST", self._id_query(), fields, completion(etags)
         )

@@ -23,13 +23,12 @@ from streamedge.origin.writing import (
     Write,
     WriteRefusedError,
     WriteResponse,
+    conditions_of,
     refuse,
 )
 
 SINGLE_PUT_BYTES = 64 << 20
 """Objects up to this size are sent in one request."""
-
-_CONDITIONS = frozenset({"if-match", "if-none-match"})
 
 
 class S3Writer:
@@ -79,7 +78,7 @@ class S3Writer:
     async def write(self, write: Write, body: AsyncIterator[bytes] | None) -> WriteResponse:
         """As ``WritableOrigin.write``."""
         if write.method == "DELETE":
-            conditions = tuple(field for field in write.fields if field[0].lower() in _CONDITIONS)
+            conditions = conditions_of(write.fields)
             return await self._requests.send("DELETE", write.name, fields=conditions)
         try:
             upload = _upload(write, body)
